@@ -1,0 +1,67 @@
+"""Make torchvision importable, and mmengine's checkpoints loadable, on a plain CPU install.
+
+Both functions may be called any number of times and do nothing where nothing is wrong.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+
+import torch
+
+_SCHEMAS = []  # a torch.library.Library undoes its definitions when it is collected
+
+
+@functools.cache
+def ensure_torchvision() -> bool:
+    """Import torchvision even where its compiled operators cannot be loaded.
+
+    PyPI's torchvision is linked against CUDA. Beside a CPU torch its extension does not load, and
+    ``import torchvision`` fails because it registers meta kernels for operators that then do not
+    exist. Declaring their schemas is enough for the import; calling them still raises.
+
+    Returns:
+        whether torchvision's own compiled operators are available.
+    """
+    try:
+        import torchvision
+    except RuntimeError as error:
+        if "torchvision::nms does not exist" not in str(error):
+            raise
+        library = torch.library.Library("torchvision", "DEF")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _SCHEMAS.append(library)
+        for module in [m for m in sys.modules if m.split(".")[0] == "torchvision"]:
+            del sys.modules[module]
+        import torchvision  # noqa: F401
+    from torchvision.extension import _has_ops
+
+    return _has_ops()
+
+
+@functools.cache
+def allow_mmengine_checkpoints() -> None:
+    """Let ``torch.load(weights_only=True)`` read what mmengine stores beside the weights.
+
+    mmengine keeps its loss history (numpy arrays in ``HistoryBuffer``) in every checkpoint. Only
+    these classes are allowed; nothing else can be unpickled.
+    """
+    import numpy as np
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    core = np._core if hasattr(np, "_core") else np.core
+    number_types = (np.float64, np.float32, np.int64, np.int32, np.uint32, np.bool_)
+    torch.serialization.add_safe_globals(
+        [
+            HistoryBuffer,
+            core.multiarray._reconstruct,
+            core.multiarray.scalar,
+            np.ndarray,
+            np.dtype,
+            getattr,
+            slice,
+            *[type(np.dtype(t)) for t in number_types],
+        ]
+    )

@@ -1,0 +1,143 @@
+"""Which datasets exist, on which board they are scored, where they are expected, how to get them.
+
+The table is data only: importing it costs nothing, so `onebit doctor` and every error message can
+use it. Reading a dataset is its task's business.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from commons.errors import InputError
+from commons.files import dataset_checksum
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One dataset as it lies on disk.
+
+    Attributes:
+        name: what the user types and the record says.
+        board: the leaderboard its rows belong to.
+        task: ``classification``, ``detection`` or ``reid``.
+        folders: folders below the data root that may hold it, first found wins.
+        required: files and folders that must exist below that folder.
+        how_to_get: one sentence for somebody who lacks it.
+        mini: drawn by ``onebit data mini``.
+    """
+
+    name: str
+    board: str
+    task: str
+    folders: tuple[str, ...]
+    required: tuple[str, ...]
+    how_to_get: str
+    mini: bool = False
+
+    def find(self, data_root: str | os.PathLike) -> Path:
+        """Return the folder that holds the dataset below ``data_root``.
+
+        Raises:
+            InputError: it is missing or incomplete; the message names the expected path.
+        """
+        data_root = Path(data_root)
+        present = [
+            data_root / f for f in self.folders if (data_root / f / self.required[0]).exists()
+        ]
+        if not present:
+            expected = " or ".join(str(data_root / f / self.required[0]) for f in self.folders)
+            raise InputError(
+                f"dataset {self.name} not found: expected {expected}. {self.how_to_get}"
+            )
+        for relative in self.required:
+            if not (present[0] / relative).exists():
+                raise InputError(
+                    f"dataset {self.name} is incomplete: expected {present[0] / relative}. "
+                    f"{self.how_to_get}"
+                )
+        return present[0]
+
+    def checksum(self, data_root: str | os.PathLike) -> str:
+        """See :func:`commons.files.dataset_checksum`."""
+        folder = self.find(data_root)
+        return dataset_checksum([folder / r for r in self.required], folder)
+
+
+_VOC = ("VOCdevkit/VOC2007/Annotations", "VOCdevkit/VOC2007/JPEGImages", "VOCdevkit/VOC2007/ImageSets/Main",
+        "VOCdevkit/VOC2012/Annotations", "VOCdevkit/VOC2012/JPEGImages", "VOCdevkit/VOC2012/ImageSets/Main")  # fmt: skip
+_COCO = ("annotations/instances_train2017.json", "annotations/instances_val2017.json", "train2017", "val2017")  # fmt: skip
+_MARKET = tuple(
+    f"market1501/Market-1501-v15.09.15/{part}" for part in ("bounding_box_train", "query", "bounding_box_test")
+)  # fmt: skip
+_DUKE = tuple(
+    f"dukemtmc-reid/DukeMTMC-reID/{part}" for part in ("bounding_box_train", "query", "bounding_box_test")
+)  # fmt: skip
+_CUHK = ("cuhk03/cuhk03_release/cuhk-03.mat", "cuhk03/cuhk03_new_protocol_config_detected.mat",
+         "cuhk03/cuhk03_new_protocol_config_labeled.mat")  # fmt: skip
+_CIFAR = tuple(
+    f"cifar-10-batches-py/{part}" for part in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
+)  # fmt: skip
+
+_REAL = (
+    Dataset("voc", "voc", "detection", (".",), _VOC,
+            "Get VOC 2007 and 2012 from the PASCAL VOC site of the University of Oxford and unpack both, "
+            "and VOC 2007 test, into VOCdevkit/."),
+    Dataset("coco", "coco", "detection", ("coco",), _COCO,
+            "Get train2017, val2017 and their annotations from the COCO site (cocodataset.org)."),
+    Dataset("market1501", "market1501", "reid", (".",), _MARKET,
+            "Get Market-1501-v15.09.15 from its authors (free for research); nothing is downloaded for you."),
+    Dataset("dukemtmcreid", "dukemtmcreid", "reid", (".",), _DUKE,
+            "DukeMTMC was withdrawn by its authors over the privacy of the people filmed: this project never "
+            "downloads or ships it and reads it only where you already keep it."),
+    Dataset("cuhk03", "cuhk03", "reid", (".",), _CUHK,
+            "Ask the authors at the Chinese University of Hong Kong for cuhk-03.mat, and get the two "
+            "new-protocol split files (cuhk03_new_protocol_config_*.mat) of Zhong et al., CVPR 2017."),
+    Dataset("cifar10", "cifar10", "classification", (".",), _CIFAR,
+            "Get cifar-10-python.tar.gz from the University of Toronto's CIFAR page and unpack it."),
+    Dataset("imagenet", "imagenet", "classification", ("imagenet",), ("train", "val"),
+            "Get ILSVRC 2012 from image-net.org; val/ must hold one folder per class, as train/ does."),
+)  # fmt: skip
+
+_MINI = tuple(
+    replace(
+        d,
+        name=f"mini-{d.name}",
+        folders=(f"mini-{d.name}",),
+        how_to_get=f"Draw it with `onebit data mini DIR --only mini-{d.name}` and pass `--data DIR`.",
+        mini=True,
+    )
+    for d in _REAL
+)
+
+_DEVELOPMENT = (
+    Dataset("coco128", "coco", "detection", ("coco128",), ("annotations/instances_train2017.json", "train2017"),
+            "The first 128 images of COCO train2017 in COCO layout; trained and scored on the same images."),
+    Dataset("cifar10-jpeg", "cifar10", "classification", ("cifar10-jpeg", "."), ("train/airplane", "test/airplane"),
+            "CIFAR-10 as JPEG files in train/<class>/ and test/<class>/; not comparable with published numbers."),
+)  # fmt: skip
+
+DATASETS: dict[str, Dataset] = {d.name: d for d in (*_REAL, *_MINI, *_DEVELOPMENT)}
+BOARDS: tuple[str, ...] = tuple(d.name for d in _REAL)
+
+
+def get_dataset(name: str, task: str | None = None) -> Dataset:
+    """Look a dataset up by name.
+
+    Raises:
+        InputError: unknown, or of another task than ``task``; the message lists near matches.
+    """
+    choices = [d.name for d in DATASETS.values() if task in (None, d.task)]
+    if name not in choices:
+        if name in DATASETS:
+            raise InputError(f"dataset {name} is for {DATASETS[name].task}, not for {task}")
+        near = difflib.get_close_matches(name, choices, n=3) or choices
+        raise InputError(f"unknown dataset {name!r}; did you mean {', '.join(near)}?")
+    return DATASETS[name]
+
+
+def default_data_root() -> Path:
+    """``$ONEBIT_DATA``, else ``./data``."""
+    return Path(os.environ.get("ONEBIT_DATA") or "data")
