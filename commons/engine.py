@@ -99,6 +99,19 @@ class ProgressHook(Hook):
         self.progress.stop()
 
 
+class QuietRunner(Runner):
+    """A Runner whose log goes to ``<work_dir>/train.log``; the terminal gets errors only."""
+
+    def build_logger(self, log_level="INFO", log_file=None, **kwargs) -> MMLogger:
+        logger = super().build_logger(
+            log_level, log_file=str(Path(self.work_dir) / "train.log"), **kwargs
+        )
+        for handler in logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.setLevel(logging.ERROR)
+        return logger
+
+
 def latest_checkpoint(work_dir: str | Path) -> Path | None:
     """The checkpoint with the highest epoch in ``work_dir``; all of them are complete files."""
     found = {
@@ -151,8 +164,7 @@ def build_runner(
         write_atomic(dumped, text)
     cfg.resume = checkpoint is not None
     cfg.load_from = str(checkpoint) if checkpoint else cfg.get("load_from")
-    cfg.experiment_name = quiet_logger(work_dir)
-    return Runner.from_cfg(cfg)
+    return QuietRunner.from_cfg(cfg)
 
 
 def config_text(cfg: Config) -> str:
@@ -161,18 +173,3 @@ def config_text(cfg: Config) -> str:
     for key in ("work_dir", "data_root", "resume", "load_from"):
         portable.pop(key, None)
     return portable.pretty_text
-
-
-def quiet_logger(work_dir: Path) -> str:
-    """Send mmengine's log to ``work_dir/train.log``, only errors to the terminal.
-
-    Returns the logger's name: a Runner with that ``experiment_name`` finds it instead of making its
-    own.
-    """
-    work_dir.mkdir(parents=True, exist_ok=True)
-    name = f"onebit-{work_dir.resolve().as_posix()}"
-    logger = MMLogger.get_instance(name, log_file=str(work_dir / "train.log"), file_mode="a")
-    for handler in logger.handlers:
-        if not isinstance(handler, logging.FileHandler):
-            handler.setLevel(logging.ERROR)
-    return name
