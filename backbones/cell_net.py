@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,8 @@ class Cell(nn.Module):
         """Two maps [N, C_i, H_i, W_i] to one of 4 ``channels`` channels, halved by a reduction."""
         states = [self.preprocess_older(older), self.preprocess_newer(newer)]
         for sources, edges in zip(self.sources, self.nodes, strict=True):
-            states.append(sum(edges[f"from{source}"](states[source]) for source in sources))
+            incoming = (edges[f"from{source}"](states[source]) for source in sources)
+            states.append(reduce(torch.add, incoming))
         return torch.cat(states[INPUT_NODES:], dim=1)
 
 
@@ -123,7 +125,12 @@ class CellNet(Backbone):
         check_choice("stem", stem, ("imagenet", "cifar"))
         self.genotype, width = _resolve(arch)
         channels = width if channels is None else channels
-        if isinstance(channels, bool) or not isinstance(channels, int) or channels < 2 or channels % 2:
+        if (
+            isinstance(channels, bool)
+            or not isinstance(channels, int)
+            or channels < 2
+            or channels % 2
+        ):
             raise InputError(f"channels {channels!r}: expected a positive even number")
         if isinstance(layers, bool) or not isinstance(layers, int) or layers < 3:
             raise InputError(f"layers {layers!r}: expected a number of cells of at least 3")
@@ -146,6 +153,8 @@ class CellNet(Backbone):
             older, newer = newer, INTERMEDIATE_NODES * width
             halve_older = reduction
         self.cells = nn.ModuleList(cells)
+        if not cells:
+            del self.stem[1]
 
         all_channels = (stem_channels, 4 * channels, 8 * channels, 16 * channels)
         all_strides = (4, 8, 16, 32) if stem == "imagenet" else (1, 1, 2, 4)
@@ -157,7 +166,7 @@ class CellNet(Backbone):
         """Images [N, 3, H, W] to one map [N, C_i, ceil(H / s_i), ceil(W / s_i)] per out_index."""
         older = self.stem[0](x)
         scales = {0: older}
-        newer = self.stem[1](older) if len(self.cells) else older
+        newer = self.stem[1](older) if self.cells else older
         for position, cell in enumerate(self.cells):
             older, newer = newer, cell(older, newer)
             if position in self.last_cells:
@@ -227,9 +236,7 @@ def _parse(name: str) -> dict | None:
     suffix = match["binarizer"]
     if suffix is None:
         return dict(arch=name)
-    return dict(
-        arch=name.removesuffix(f"_{suffix}"), binarizer=None if suffix == _REAL else suffix
-    )
+    return dict(arch=name.removesuffix(f"_{suffix}"), binarizer=None if suffix == _REAL else suffix)
 
 
 def _names() -> list[str]:

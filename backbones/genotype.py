@@ -159,7 +159,9 @@ class Genotype:
                 nodes = ",\n".join(f"    {json.dumps(node)}" for node in value)
                 lines.append(f'  "{key}": [\n{nodes}\n  ]')
             else:
-                lines.append(f'  "{key}": {json.dumps(value, indent=2).replace(chr(10), chr(10) + "  ")}')
+                lines.append(
+                    f'  "{key}": {json.dumps(value, indent=2).replace(chr(10), chr(10) + "  ")}'
+                )
         return write_atomic(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
     def __deepcopy__(self, memo: dict) -> Genotype:
@@ -224,7 +226,9 @@ def _checked_edge(edge: Any, number: int, where: str) -> Edge:
 def _checked_provenance(genotype: Genotype) -> dict[str, Any]:
     provenance = genotype.provenance
     if not isinstance(provenance, Mapping) or not all(isinstance(key, str) for key in provenance):
-        raise InputError(f"provenance: expected an object with text keys, found {_kind(provenance)}")
+        raise InputError(
+            f"provenance: expected an object with text keys, found {_kind(provenance)}"
+        )
     try:  # a copy of its own, and the assurance that JSON can hold it
         return json.loads(json.dumps(dict(provenance), allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
