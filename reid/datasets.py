@@ -147,7 +147,9 @@ class CheckedCUHK03(_Checked, CUHK03):
     def __init__(self, root: str = "", **kwargs) -> None:
         super().__init__(root, **kwargs)
         if not self.train or not self.query or not self.gallery:
-            raise InputError(f"empty training set, query or gallery in {self.split_new_det_mat_path}")
+            raise InputError(
+                f"empty training set, query or gallery in {self.split_new_det_mat_path}"
+            )
         # The split files hold the absolute paths of the folder they were first written in.
         for images in (self.train, self.query, self.gallery):
             images[:] = [(self._current(path), *rest) for path, *rest in images]

@@ -15,6 +15,13 @@ LOSSES = ("softmax", "triplet")
 NECKS = ("none", "bn")
 
 
+class LastMapAverage(nn.Module):
+    """Global average pooling of a backbone's last feature map: maps to [N, C]."""
+
+    def forward(self, maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        return maps[-1].mean((2, 3))
+
+
 class ReIDModel(nn.Module):
     """Backbone, global average pooling, optionally a BN neck, and a classifier over identities.
 
@@ -54,8 +61,10 @@ class ReIDModel(nn.Module):
         self.backbone = backbones.create_backbone(
             backbone, **{**(backbone_options or {}), "out_indices": (3,)}
         )
+        if self.backbone.init_cfg:
+            self.backbone.init_weights()
         self.feature_dim = self.backbone.feature_channels[-1]
-        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.pool = LastMapAverage()
         self.neck = nn.BatchNorm1d(self.feature_dim) if neck == "bn" else nn.Identity()
         self.classifier = nn.Linear(self.feature_dim, num_classes)
         nn.init.normal_(self.classifier.weight, std=0.01)
@@ -63,12 +72,16 @@ class ReIDModel(nn.Module):
 
     def forward(self, images: torch.Tensor):
         """Images [N, 3, H, W] to logits, (logits, features) or features; see the class."""
-        pooled = self.pool(self.backbone(images)[-1]).flatten(1)
+        pooled = self.pool(self.backbone(images))
         features = self.neck(pooled)
         if not self.training:
             return features
         logits = self.classifier(features)
         return logits if self.loss == "softmax" else (logits, pooled)
+
+    def retrieval(self) -> nn.Sequential:
+        """The part that retrieval uses, sharing its weights: images [N, 3, H, W] to [N, D]."""
+        return nn.Sequential(self.backbone, self.pool, self.neck)
 
 
 def builder(name: str):

@@ -6,7 +6,6 @@ Its code is in ``torchreid.reid.*``; ``torchreid.models`` and the like are attri
 from __future__ import annotations
 
 import contextlib
-import io
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,11 +68,6 @@ def register_dataset(name: str, dataset: type) -> None:
 @contextlib.contextmanager
 def append_stdout(path: Path) -> Iterator[None]:
     """Append what torchreid prints meanwhile to ``path``."""
-    text = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(text):
-            yield
-    finally:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as log:
-            log.write(text.getvalue())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+        yield

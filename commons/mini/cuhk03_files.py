@@ -42,9 +42,7 @@ def release_mat(
 
         def store_top(name: str, references: list) -> None:
             value = cell(references, (1, len(references)))
-            dataset = file.create_dataset(
-                name, data=value, dtype=h5py.ref_dtype, track_times=False
-            )
+            dataset = file.create_dataset(name, data=value, dtype=h5py.ref_dtype, track_times=False)
             dataset.attrs["MATLAB_class"] = np.bytes_("cell")
 
         nothing = store(np.zeros(2, np.uint64), "double")  # MATLAB's way to write []
