@@ -38,14 +38,14 @@ CITATIONS = {
         "Manuscript, arXiv:2306.15390, 2023."
     ),
     "cp-nas": (
-        "Li'an Zhuo, Baochang Zhang, Hanlin Chen, Linlin Yang, Chen Chen, Yanjun Zhu, David Doermann. "
+        "L. Zhuo, B. Zhang, H. Chen, L. Yang, C. Chen, Y. Zhu, D. Doermann. "
         "CP-NAS: Child-Parent Neural Architecture Search for Binary Neural Networks. "
         "Proc. of IJCAI, pp. 1033-1039, 2020."
     ),
     "bnas": (
-        "Hanlin Chen, Li'an Zhuo, Baochang Zhang, Xiawu Zheng, Jianzhuang Liu, Rongrong Ji, "
-        "David Doermann, Guodong Guo. Binarized Neural Architecture Search for Efficient Object "
-        "Recognition. International Journal of Computer Vision 129(2), pp. 501-516, 2021."
+        "H. Chen, L. Zhuo, B. Zhang, X. Zheng, J. Liu, R. Ji, D. Doermann, G. Guo. "
+        "Binarized Neural Architecture Search for Efficient Object Recognition. "
+        "International Journal of Computer Vision 129(2), pp. 501-516, 2021."
     ),
     "abanditnas": (
         "ABanditNAS, section 4.1 of a book chapter on binary neural architecture search, "
