@@ -75,6 +75,10 @@ def check(sweep: Sweep) -> None:
     sweep.dataset.find(sweep.data_root)
     for backbone in sweep.backbones:
         backbones.describe(backbone)
+        if "/" in backbone:
+            raise InputError(
+                f"{backbone}: a row's backbone has a plain name; run from the folder of the cell file"
+            )
     check_recipe(sweep.board.task, sweep.recipe)
     if sweep.overwrite == "never":
         for row in sweep.rows():

@@ -298,7 +298,7 @@ def write_cuhk03(folder: Path) -> None:
     rng = np.random.default_rng(1467)
     pairs, per_pair = 5, 18
     people, cameras = draw_people(rng, pairs * per_pair), draw_cameras(rng, 2)
-    train, test = _split(rng, len(people), 60)
+    _train, test = _split(rng, len(people), 60)
     root = Path(folder) / "cuhk03"
     cells: dict[str, list] = {}
     for kind, misplaced in (("detected", 0.04), ("labeled", 0.01)):

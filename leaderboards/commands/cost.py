@@ -65,9 +65,9 @@ def _format(cost, args) -> str:
     if args.format == "json":
         content = cost.summary()
         if args.layers:
-            content["layers"] = [row.as_dict() for row in cost.rows]
+            content["layers"] = cost.table()
         return json.dumps(content, indent=1)
-    layers = pd.DataFrame([row.as_dict() for row in cost.rows])
+    layers = pd.DataFrame(cost.table())
     if args.format == "csv":
         frame = layers if args.layers else pd.DataFrame([cost.summary()])
         return frame.to_csv(index=False).rstrip("\n")
