@@ -209,7 +209,7 @@ def test_a_read_only_folder_is_named(cuhk_copy, monkeypatch, number):
         raise OSError(number, "no", str(path))
 
     monkeypatch.setattr(datasets, "_locked", refuse)
-    with pytest.raises(InputError, match="extracted once to .*make it writable or copy"):
+    with pytest.raises(InputError, match=r"extracted once to .*make it writable or copy"):
         read(CheckedCUHK03, cuhk_copy / "mini-cuhk03")
 
 

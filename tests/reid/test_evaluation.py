@@ -59,7 +59,7 @@ def cases(draw, ties: bool):
 @settings(max_examples=200, deadline=None)
 @given(case=cases(ties=False))
 def test_equals_torchreid(case):
-    distances, query_pids, gallery_pids, query_cameras, gallery_cameras = case
+    _, query_pids, gallery_pids, query_cameras, gallery_cameras = case
     left_out = (query_pids[:, None] == gallery_pids) & (query_cameras[:, None] == gallery_cameras)
     matches = (query_pids[:, None] == gallery_pids) & ~left_out
     valid = matches.any(1)

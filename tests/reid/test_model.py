@@ -13,7 +13,13 @@ from commons.errors import InputError
 from reid.model import ReIDModel
 from reid.torchreid_adapter import ImageDataManager, ImageSoftmaxEngine, registered_models
 
-NARROW = ["resnet18_w16", "resnet18_w16_reactnet", "resnet34_w16_bireal", "resnet18_w16_xnor"]
+NARROW = [
+    "resnet18_w16",
+    "resnet18_w16_reactnet",
+    "resnet34_w16_bireal",
+    "resnet18_w16_xnor",
+    "dcp_nas_c8",
+]
 
 
 def test_torchreid_knows_every_backbone():
@@ -27,8 +33,8 @@ def test_build_model(name):
     images = torch.randn(4, 3, 64, 32)
     assert model.train()(images).shape == (4, 7)
     features = model.eval()(images)
-    assert features.shape == (4, model.feature_dim)
-    assert torch.equal(features, model.retrieval()(images))
+    assert features.shape == (4, model.embedding.feature_dim)
+    assert torch.equal(features, model.embedding(images))
 
 
 def test_build_model_for_the_triplet_loss():
@@ -36,7 +42,7 @@ def test_build_model_for_the_triplet_loss():
     model = torchreid.models.build_model("resnet18_w16", 7, loss="triplet", pretrained=False)
     logits, features = model.train()(torch.randn(4, 3, 64, 32))
     assert logits.shape == (4, 7)
-    assert features.shape == (4, model.feature_dim)
+    assert features.shape == (4, model.embedding.feature_dim)
 
 
 def test_pretrained_weights_do_not_exist():
@@ -58,14 +64,14 @@ def test_registering_twice_keeps_torchreids_own():
 
 
 def test_register_an_unknown_name():
-    with pytest.raises(InputError, match="unknown backbone 'resnet17'.*resnet"):
+    with pytest.raises(InputError, match=r"unknown backbone 'resnet17'.*resnet"):
         reid.register("resnet17")
     assert "resnet17" not in registered_models()
 
 
 @pytest.mark.parametrize("options", [dict(loss="hinge"), dict(neck="giraffe")])
 def test_unknown_options(options):
-    with pytest.raises(InputError, match="unknown (loss|neck)"):
+    with pytest.raises(InputError, match=r"unknown (loss|neck)"):
         ReIDModel("resnet18_w16", 7, **options)
 
 
@@ -74,7 +80,7 @@ def test_bn_neck_stands_between_the_two_losses():
     images = torch.randn(8, 3, 64, 32)
     _, features = model.train()(images)
     assert features.min() >= 0  # behind the last ReLU, before the batch norm
-    assert model.eval()(images).min() < 0 or model.neck.running_mean.abs().sum() > 0
+    assert model.eval()(images).min() < 0 or model.embedding.neck.running_mean.abs().sum() > 0
     assert ReIDModel("resnet18_w16", 7).state_dict().keys() < model.state_dict().keys()
 
 
@@ -82,7 +88,7 @@ def test_backbone_options_reach_the_backbone():
     maps = {}
     for stem in ("imagenet", "cifar"):
         model = ReIDModel("resnet18_w16", 7, backbone_options=dict(stem=stem))
-        maps[stem] = model.backbone(torch.randn(1, 3, 64, 32))[-1].shape
+        maps[stem] = model.embedding.backbone(torch.randn(1, 3, 64, 32))[-1].shape
     assert maps["cifar"][2] == 4 * maps["imagenet"][2]
 
 
