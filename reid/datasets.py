@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
+from scipy.io.matlab import MatReadError
 
 from commons.datasets import get_dataset
 from commons.errors import InputError, WorkError
@@ -29,6 +30,10 @@ TORCHREID_NAMES = {
     "dukemtmcreid": "onebit_dukemtmcreid",
     "cuhk03": "onebit_cuhk03",
 }
+
+#: What torchreid, h5py and scipy raise over a .mat file that holds something else.
+_LAYOUT_ERRORS = (KeyError, IndexError, TypeError, ValueError, AttributeError, AssertionError,
+                  MatReadError)  # fmt: skip
 
 _MARKET_NAME = re.compile(r"(-1|\d{4})_c([1-6])s\d+_\d+_\d+\.jpg")
 _DUKE_NAME = re.compile(r"(\d{4})_c([1-8])_f\d+\.jpg")
@@ -203,7 +208,7 @@ class CheckedCUHK03(_Checked, CUHK03):
                 if error.errno is not None and error.errno != errno.ENOENT:
                     raise
                 raise self._wrong_layout(error) from error
-            except (KeyError, IndexError, TypeError, ValueError, AttributeError, AssertionError) as error:  # fmt: skip
+            except _LAYOUT_ERRORS as error:
                 raise self._wrong_layout(error) from error
             write_atomic(temporary / "source.txt", stamp)
             shutil.rmtree(final, ignore_errors=True)

@@ -15,11 +15,28 @@ LOSSES = ("softmax", "triplet")
 NECKS = ("none", "bn")
 
 
-class LastMapAverage(nn.Module):
-    """Global average pooling of a backbone's last feature map: maps to [N, C]."""
+class Embedding(nn.Module):
+    """What retrieval uses: images [N, 3, H, W] to features [N, D].
 
-    def forward(self, maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        return maps[-1].mean((2, 3))
+    Args:
+        backbone: a module that returns feature maps; the last one counts.
+        neck: ``none`` or ``bn``.
+    """
+
+    def __init__(self, backbone: nn.Module, neck: str) -> None:
+        super().__init__()
+        if neck not in NECKS:
+            raise InputError(f"unknown neck {neck!r}; expected one of {', '.join(NECKS)}")
+        self.feature_dim = backbone.feature_channels[-1]
+        self.backbone = backbone
+        self.neck = nn.BatchNorm1d(self.feature_dim) if neck == "bn" else nn.Identity()
+
+    def pooled(self, images: torch.Tensor) -> torch.Tensor:
+        """The features [N, D] before the neck."""
+        return self.backbone(images)[-1].mean((2, 3))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.neck(self.pooled(images))
 
 
 class ReIDModel(nn.Module):
@@ -55,33 +72,25 @@ class ReIDModel(nn.Module):
         super().__init__()
         if loss not in LOSSES:
             raise InputError(f"unknown loss {loss!r}; expected one of {', '.join(LOSSES)}")
-        if neck not in NECKS:
-            raise InputError(f"unknown neck {neck!r}; expected one of {', '.join(NECKS)}")
         self.loss = loss
-        self.backbone = backbones.create_backbone(
+        network = backbones.create_backbone(
             backbone, **{**(backbone_options or {}), "out_indices": (3,)}
         )
-        if self.backbone.init_cfg:
-            self.backbone.init_weights()
-        self.feature_dim = self.backbone.feature_channels[-1]
-        self.pool = LastMapAverage()
-        self.neck = nn.BatchNorm1d(self.feature_dim) if neck == "bn" else nn.Identity()
-        self.classifier = nn.Linear(self.feature_dim, num_classes)
+        if network.init_cfg:
+            network.init_weights()
+        self.embedding = Embedding(network, neck)
+        self.classifier = nn.Linear(self.embedding.feature_dim, num_classes)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
 
     def forward(self, images: torch.Tensor):
         """Images [N, 3, H, W] to logits, (logits, features) or features; see the class."""
-        pooled = self.pool(self.backbone(images))
-        features = self.neck(pooled)
+        pooled = self.embedding.pooled(images)
+        features = self.embedding.neck(pooled)
         if not self.training:
             return features
         logits = self.classifier(features)
         return logits if self.loss == "softmax" else (logits, pooled)
-
-    def retrieval(self) -> nn.Sequential:
-        """The part that retrieval uses, sharing its weights: images [N, 3, H, W] to [N, D]."""
-        return nn.Sequential(self.backbone, self.pool, self.neck)
 
 
 def builder(name: str):

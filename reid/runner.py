@@ -299,9 +299,8 @@ def _outcome(
 
 def _cost(model: ReIDModel, cfg: Config) -> dict[str, dict[str, Any]]:
     """What retrieval costs: the network without the classifier, which only training uses."""
-    retrieval = model.retrieval().cpu()
     shape = (3, cfg.height, cfg.width)
-    return {c: backbones.cost(retrieval, shape, convention=c).summary() for c in CONVENTIONS}
+    return {c: backbones.cost(model.embedding, shape, convention=c).summary() for c in CONVENTIONS}
 
 
 def _prepare(work_dir: Path, cfg: Config, resume: bool) -> Path | None:

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from commons.files import write_atomic
+from commons.errors import WorkError
+from commons.files import disk_error_message
 
 HEIGHT, WIDTH = 128, 64  # pixels: the size of every image of Market-1501
 PATTERNS = ("plain", "horizontal", "vertical", "diagonal", "checks")
@@ -223,6 +224,15 @@ def _jpeg(image: np.ndarray, size: tuple[int, int] | None = None) -> bytes:
     return stream.getvalue()
 
 
+def _save(path: Path, content: bytes) -> None:
+    # Not `write_atomic`: a thousand small files, each flushed to the disk, take longer than drawing.
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        raise WorkError(disk_error_message(error, path)) from error
+
+
 def _split(rng: np.random.Generator, ids: int, train: int) -> tuple[list[int], list[int]]:
     """Indices of the training and of the test identities: disjoint, mixed as in the real sets."""
     order = rng.permutation(ids)
@@ -243,7 +253,7 @@ def write_market1501(folder: Path) -> None:
         frame += int(rng.integers(5, 40))
         label = "-1" if pid < 0 else f"{pid:04d}"
         name = f"{label}_c{camera + 1}s1_{frame:06d}_{int(rng.integers(1, 4)):02d}.jpg"
-        write_atomic(root / part / name, _jpeg(draw_image(person, cameras[camera], rng, misplaced)))
+        _save(root / part / name, _jpeg(draw_image(person, cameras[camera], rng, misplaced)))
 
     for index in train:
         for camera in range(6):
@@ -275,7 +285,7 @@ def write_dukemtmcreid(folder: Path) -> None:
         # Unlike Market's, Duke's boxes come in the size in which they were cut.
         size = (int(rng.integers(48, 80)), int(rng.integers(110, 170)))
         image = draw_image(people[index], cameras[camera], rng, 0.03)
-        write_atomic(root / part / name, _jpeg(image, size))
+        _save(root / part / name, _jpeg(image, size))
 
     for index in train:
         for camera in range(8):
@@ -291,14 +301,19 @@ def write_dukemtmcreid(folder: Path) -> None:
             write("bounding_box_test", index, index % 8)
 
 
-def write_cuhk03(folder: Path) -> None:
-    """90 identities in five camera pairs; 60 to train on and 30 to test by the new protocol."""
+def write_cuhk03(folder: Path, per_pair: int = 18) -> None:
+    """90 identities in five camera pairs; two thirds to train on, by the new protocol.
+
+    Args:
+        folder: where to write.
+        per_pair: identities per camera pair.
+    """
     from commons.mini.cuhk03_files import release_mat, split_mat
 
     rng = np.random.default_rng(1467)
-    pairs, per_pair = 5, 18
+    pairs = 5
     people, cameras = draw_people(rng, pairs * per_pair), draw_cameras(rng, 2)
-    _train, test = _split(rng, len(people), 60)
+    _, test = _split(rng, len(people), len(people) * 2 // 3)
     root = Path(folder) / "cuhk03"
     cells: dict[str, list] = {}
     for kind, misplaced in (("detected", 0.04), ("labeled", 0.01)):
@@ -318,7 +333,7 @@ def write_cuhk03(folder: Path) -> None:
         sorted((i // per_pair + 1, i % per_pair + 1) for i in rng.choice(len(people), 10, False))
         for _ in range(20)
     ]
-    write_atomic(root / "cuhk03_release" / "cuhk-03.mat", release_mat(cells, testsets))
+    _save(root / "cuhk03_release" / "cuhk-03.mat", release_mat(cells, testsets))
     for kind in cells:
         names, labels, cams, query = [], [], [], []
         for identity in range(len(people)):
@@ -331,7 +346,7 @@ def write_cuhk03(folder: Path) -> None:
                     query.append(slot in (1, 6))
         is_test = np.isin(labels, [t + 1 for t in test])
         content = split_mat(names, labels, cams, ~is_test, is_test & query, is_test & ~np.array(query))  # fmt: skip
-        write_atomic(root / f"cuhk03_new_protocol_config_{kind}.mat", content)
+        _save(root / f"cuhk03_new_protocol_config_{kind}.mat", content)
 
 
 def _has_image(pid: int, slot: int) -> bool:
