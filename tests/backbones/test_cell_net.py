@@ -11,7 +11,7 @@ from torch import nn
 
 import backbones
 from backbones.cell_net import Cell
-from backbones.cell_ops import CellStyle, Halve, SeparableBlock, operation
+from backbones.cell_ops import CellStyle, Halve, PReLU, SeparableBlock, operation
 from backbones.genotype import OPERATIONS
 from commons.errors import InputError
 
@@ -116,6 +116,30 @@ def test_separable_block_step_by_step():
         out = F.conv2d(torch.where(out > 0, 1.0, -1.0), one_bit(block.pointwise))
         out = norm(out, block.bn_pointwise) + (x if shortcut else 0)
         torch.testing.assert_close(block(x), F.prelu(out, block.prelu.weight))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_prelu_is_torchs(memory_format):
+    """Values, gradients and second derivatives, at zeros of both signs too."""
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, 5, 6, dtype=torch.float64)
+    x[0, :, 0, :2] = torch.tensor([0.0, -0.0], dtype=torch.float64)
+    x = x.to(memory_format=memory_format).requires_grad_()
+    ours, theirs = PReLU(4).double(), nn.PReLU(4).double()
+    for layer in (ours, theirs):
+        layer.weight.data = torch.tensor([0.25, -0.5, 0.0, 2.0], dtype=torch.float64)
+    grad = torch.randn_like(x)
+    assert torch.equal(ours(x), theirs(x))
+    results = [
+        torch.autograd.grad(layer(x), (x, layer.weight), grad, create_graph=True)
+        for layer in (ours, theirs)
+    ]
+    torch.testing.assert_close(*results)
+    seconds = [
+        torch.autograd.grad(result[0].pow(3).sum() + result[1].pow(2).sum(), (x, layer.weight))
+        for result, layer in zip(results, (ours, theirs), strict=True)
+    ]
+    torch.testing.assert_close(*seconds)
 
 
 def test_halving_is_two_strided_convolutions_of_which_one_is_shifted():
