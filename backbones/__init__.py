@@ -1,0 +1,55 @@
+"""Floor 1: the networks and what they are made of.
+
+registry      names of backbones, and mmengine's registry scope ``onebit``
+binarization  what makes a layer 1-bit: sign of activations, sign and scale of weights, gradients
+conv          ``OneBitConv2d``, the one 1-bit convolution of the suite
+backbone      what all networks share: ``out_indices``, ``frozen_stages``, ``norm_eval``
+resnet        ResNet 18/34/50, real-valued and 1-bit
+
+Importing this package makes ``type='onebit.ResNet'`` and the like resolvable in any mmengine
+config. What costs import time (mmengine's model base class) is imported at first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from backbones.binarization import Binarizer, get_binarizer, register_binarizer
+from backbones.conv import OneBitConv2d
+from backbones.registry import (
+    MODELS,
+    Family,
+    backbone_config,
+    create_backbone,
+    list_backbones,
+    register_family,
+)
+
+#: Public names that live in modules imported at first use (PEP 562).
+_LAZY = {
+    "ResNet": "backbones.resnet",
+}
+
+__all__ = [
+    "MODELS",
+    "Binarizer",
+    "Family",
+    "OneBitConv2d",
+    "backbone_config",
+    "create_backbone",
+    "get_binarizer",
+    "list_backbones",
+    "register_binarizer",
+    "register_family",
+    *_LAZY,
+]
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'backbones' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

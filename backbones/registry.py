@@ -1,0 +1,109 @@
+"""Names of backbones, and mmengine's registry scope ``onebit``.
+
+A name is read by the family it belongs to: ``resnet18_w16_reactnet`` by the family of ResNets. A
+family registers itself where its network is defined; another package adds its own with
+:func:`register_family`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import mmengine.registry
+from torch import nn
+
+from commons.errors import InputError
+
+#: Modules that register layers, networks and families. Imported when a name is first looked up,
+#: so that importing `backbones` stays cheap.
+LOCATIONS = ["backbones.conv", "backbones.resnet"]
+
+MODELS = mmengine.registry.Registry(
+    "model", parent=mmengine.registry.MODELS, scope="onebit", locations=LOCATIONS
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Backbones whose names follow one rule.
+
+    Attributes:
+        type: the network's name in :data:`MODELS`, e.g. ``ResNet``.
+        names: returns the names to list; a family may understand more (any width).
+        parse: turns a name into arguments of the network, or returns None if the name is not of
+            this family.
+    """
+
+    type: str
+    names: Callable[[], list[str]]
+    parse: Callable[[str], dict | None]
+
+
+_FAMILIES: list[Family] = []
+
+
+def register_family(family: Family) -> Family:
+    """Make the names of ``family`` known to every command and config."""
+    _FAMILIES.append(family)
+    return family
+
+
+def _families() -> list[Family]:
+    MODELS.import_from_location()
+    return _FAMILIES
+
+
+def list_backbones(pattern: str = "*") -> list[str]:
+    """Names that match a shell pattern, in the families' own order.
+
+    Any other width is understood too: ``resnet18_w24_bireal``, ``dcp_nas_c20``.
+    """
+    names = [name for family in _families() for name in family.names()]
+    return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+
+
+def backbone_config(name: str, **overrides) -> dict:
+    """The mmengine config of a backbone: ``dict(type='onebit.ResNet', depth=18, ...)``.
+
+    Args:
+        name: a backbone's name.
+        overrides: further arguments of its network (``stem``, ``frozen_stages``, ...).
+
+    Raises:
+        InputError: unknown name; the message lists near matches.
+    """
+    for family in _families():
+        arguments = family.parse(name)
+        if arguments is not None:
+            return {"type": f"onebit.{family.type}", **arguments, **overrides}
+    names = list_backbones()
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(near)}?" if near else f"known are {', '.join(names)}"
+    raise InputError(f"unknown backbone {name!r}; {hint}")
+
+
+def create_backbone(name: str, out_indices: Sequence[int] = (0, 1, 2, 3), **overrides) -> nn.Module:
+    """Build a backbone by name. In a config: ``dict(type='onebit.create_backbone', name=...)``.
+
+    Args:
+        name: e.g. ``resnet18_w16_reactnet``; see :func:`list_backbones`.
+        out_indices: which of the network's scales to return, in ascending order.
+        overrides: further arguments of the network (``stem='cifar'``, ``frozen_stages``,
+            ``norm_eval``, ``init_cfg``, ...).
+
+    Returns:
+        A module that maps images [N, 3, H, W] to a tuple of feature maps, one per out_index, with
+        ``feature_channels`` and ``feature_strides`` (tuples, one value per out_index).
+
+    Raises:
+        InputError: unknown name or argument out of range.
+    """
+    config = backbone_config(name, out_indices=tuple(out_indices), **overrides)
+    network = MODELS.get(config.pop("type"))
+    return network(**config)
+
+
+MODELS.register_module(module=create_backbone)

@@ -1,0 +1,336 @@
+"""ResNet 18, 34 and 50, real-valued or 1-bit.
+
+Real-valued it is torchvision's network, parameter names included. In the 1-bit form the stem and
+the 1x1 convolutions of downsampling shortcuts stay real-valued, and there is no ReLU.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from backbones.backbone import Backbone, check_choice
+from backbones.binarization import BINARIZERS, Binarizer, get_binarizer
+from backbones.conv import OneBitConv2d
+from backbones.registry import MODELS, Family, register_family
+from commons.errors import InputError
+
+#: Blocks per stage, He et al., CVPR 2016, Table 1.
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+
+
+def real_conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
+    """A convolution with 'same' padding and no bias."""
+    conv = nn.Conv2d(
+        in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False
+    )
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv
+
+
+def downsample(in_channels: int, out_channels: int, stride: int, pool: bool) -> nn.Module | None:
+    """The shortcut of a block that changes shape; None where the identity will do.
+
+    Args:
+        pool: 2x2 average pooling before a 1x1 convolution of stride 1 (Bi-Real Net, Section 3.2)
+            instead of a strided 1x1 convolution (ResNet, option B).
+    """
+    if stride == 1 and in_channels == out_channels:
+        return None
+    layers = [average_pool(stride)] if pool and stride > 1 else []
+    conv = real_conv(in_channels, out_channels, 1, 1 if pool else stride)
+    return nn.Sequential(*layers, conv, nn.BatchNorm2d(out_channels))
+
+
+def average_pool(stride: int) -> nn.Module:
+    """Average pooling that leaves ceil(H / stride) rows, as a padded 3x3 convolution does."""
+    return nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
+
+
+class BasicBlock(nn.Module):
+    """Two real-valued 3x3 convolutions (He et al., CVPR 2016, Fig. 5 left).
+
+    Args:
+        width: channels of both convolutions.
+    """
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = real_conv(in_channels, width, 3, stride)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = real_conv(width, width, 3)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = downsample(in_channels, width, stride, pool=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(x)) + shortcut)
+
+
+class Bottleneck(nn.Module):
+    """Real-valued 1x1, 3x3 and 1x1 convolutions (He et al., CVPR 2016, Fig. 5 right).
+
+    The stride is in the 3x3 convolution, as in torchvision.
+    """
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        out_channels = width * self.expansion
+        self.conv1 = real_conv(in_channels, width, 1)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = real_conv(width, width, 3, stride)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = real_conv(width, out_channels, 1)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = downsample(in_channels, out_channels, stride, pool=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return self.relu(self.bn3(self.conv3(x)) + shortcut)
+
+
+class OneBitUnit(nn.Module):
+    """A 1-bit convolution with its norm, and a real-valued shortcut around it where asked for.
+
+    Norm after the convolution: act(bn(conv(x)) + shortcut(x)) (Bi-Real Net, Fig. 3; ReActNet,
+    Fig. 4). Norm first: conv(bn(x)) (XNOR-Net, Fig. 3).
+
+    Args:
+        shortcut: None for no shortcut.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        binarizer: Binarizer,
+        pad_value: int,
+        shortcut: nn.Module | None,
+    ) -> None:
+        super().__init__()
+        self.norm_first = binarizer.norm_first
+        self.conv = OneBitConv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding=kernel_size // 2,
+            binarizer=binarizer,
+            pad_value=pad_value,
+        )
+        self.bn = nn.BatchNorm2d(in_channels if self.norm_first else out_channels)
+        self.shortcut = shortcut
+        self.activation = binarizer.activation(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv(self.bn(x)) if self.norm_first else self.bn(self.conv(x))
+        if self.shortcut is not None:
+            out = out + self.shortcut(x)
+        return self.activation(out)
+
+
+class OneBitBlock(nn.Module):
+    """The 1-bit form of :class:`BasicBlock`: two 3x3 units.
+
+    With ``shortcut_per_conv`` each unit has its own shortcut, otherwise the block has one.
+    """
+
+    expansion = 1
+
+    def __init__(
+        self, in_channels: int, width: int, stride: int, binarizer: Binarizer, pad_value: int
+    ) -> None:
+        super().__init__()
+        per_conv = binarizer.shortcut_per_conv
+        around = downsample(in_channels, width, stride, pool=per_conv) or nn.Identity()
+        self.shortcut = None if per_conv else around
+        self.unit1 = OneBitUnit(
+            in_channels, width, 3, stride, binarizer, pad_value, around if per_conv else None
+        )
+        self.unit2 = OneBitUnit(
+            width, width, 3, 1, binarizer, pad_value, nn.Identity() if per_conv else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.unit2(self.unit1(x))
+        return out if self.shortcut is None else out + self.shortcut(x)
+
+
+class OneBitBottleneck(nn.Module):
+    """The 1-bit form of :class:`Bottleneck`: 1x1, 3x3 and 1x1 units (ours).
+
+    The block keeps its own shortcut, which carries real values past all three units. With
+    ``shortcut_per_conv`` every unit that keeps its number of channels has one besides: always the
+    3x3 one (average pooling where it has stride 2), and the first 1x1 one of the network. The
+    other 1x1 units change the number of channels, so that the block's shortcut alone bypasses
+    them.
+    """
+
+    expansion = 4
+
+    def __init__(
+        self, in_channels: int, width: int, stride: int, binarizer: Binarizer, pad_value: int
+    ) -> None:
+        super().__init__()
+        out_channels = width * self.expansion
+        per_conv = binarizer.shortcut_per_conv
+
+        def unit(channels: int, filters: int, kernel_size: int, stride: int = 1) -> OneBitUnit:
+            shortcut = None
+            if per_conv and channels == filters:
+                shortcut = nn.Identity() if stride == 1 else average_pool(stride)
+            return OneBitUnit(
+                channels, filters, kernel_size, stride, binarizer, pad_value, shortcut
+            )
+
+        self.unit1 = unit(in_channels, width, 1)
+        self.unit2 = unit(width, width, 3, stride)
+        self.unit3 = unit(width, out_channels, 1)
+        self.shortcut = (
+            downsample(in_channels, out_channels, stride, pool=per_conv) or nn.Identity()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.unit3(self.unit2(self.unit1(x))) + self.shortcut(x)
+
+
+@MODELS.register_module()
+class ResNet(Backbone):
+    """ResNet as a backbone (He et al., CVPR 2016), real-valued or 1-bit.
+
+    Args:
+        depth: 18, 34 or 50.
+        width: channels of the stem and of the first stage's 3x3 convolutions.
+        binarizer: None for the real-valued network, else a name or a :class:`Binarizer`.
+        stem: ``imagenet`` (7x7 convolution of stride 2, max-pooling; the stages have strides 4, 8,
+            16, 32) or ``cifar`` (3x3 convolution; strides 1, 2, 4, 8).
+        out_indices: the stages, of 0 to 3, whose maps are returned, ascending. Later stages are
+            not built.
+        frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages: no
+            gradients, batch norm in eval mode.
+        norm_eval: keep every batch norm in eval mode during training.
+        pad_value: of the 1-bit convolutions, see :class:`OneBitConv2d`.
+        init_cfg: mmengine's, e.g. ``dict(type='Pretrained', checkpoint=...)``.
+
+    Attributes:
+        feature_channels, feature_strides: of the returned maps, one per out_index.
+
+    Raises:
+        InputError: an argument out of range.
+    """
+
+    def __init__(
+        self,
+        depth: int = 18,
+        width: int = 64,
+        binarizer: str | Binarizer | None = None,
+        stem: str = "imagenet",
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        pad_value: int = 0,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(4, out_indices, frozen_stages, norm_eval, init_cfg)
+        check_choice("depth", depth, tuple(BLOCKS))
+        check_choice("stem", stem, ("imagenet", "cifar"))
+        if not isinstance(width, int) or width < 1:
+            raise InputError(f"width {width!r}: expected a positive number of channels")
+        self.binarizer = None if binarizer is None else get_binarizer(binarizer)
+
+        if stem == "imagenet":
+            self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+            nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+            self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        else:
+            self.conv1 = real_conv(3, width, 3)
+            self.maxpool = nn.Identity()
+        self.bn1 = nn.BatchNorm2d(width)
+        # A ReLU here would leave the first sign nothing to tell apart.
+        self.relu = nn.ReLU(inplace=True) if self.binarizer is None else nn.Identity()
+
+        channels, stride = width, 4 if stem == "imagenet" else 1
+        all_channels, all_strides = [], []
+        for stage in range(self.out_indices[-1] + 1):
+            stage_stride = 1 if stage == 0 else 2
+            blocks = []
+            for block in range(BLOCKS[depth][stage]):
+                blocks.append(
+                    self._block(
+                        depth, channels, width * 2**stage, 1 if block else stage_stride, pad_value
+                    )
+                )
+                channels = width * 2**stage * blocks[-1].expansion
+            stride *= stage_stride
+            all_channels.append(channels)
+            all_strides.append(stride)
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.feature_channels = tuple(all_channels[i] for i in self.out_indices)
+        self.feature_strides = tuple(all_strides[i] for i in self.out_indices)
+        self.freeze()
+
+    def _block(
+        self, depth: int, in_channels: int, width: int, stride: int, pad_value: int
+    ) -> nn.Module:
+        if self.binarizer is None:
+            real = BasicBlock if depth < 50 else Bottleneck
+            return real(in_channels, width, stride)
+        onebit = OneBitBlock if depth < 50 else OneBitBottleneck
+        return onebit(in_channels, width, stride, self.binarizer, pad_value)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Images [N, 3, H, W] to one map [N, C_i, ceil(H / s_i), ceil(W / s_i)] per out_index."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        maps = []
+        for stage in range(self.out_indices[-1] + 1):
+            x = getattr(self, f"layer{stage + 1}")(x)
+            if stage in self.out_indices:
+                maps.append(x)
+        return tuple(maps)
+
+    def frozen_modules(self, stages: int) -> list[nn.Module]:
+        built = [getattr(self, f"layer{i + 1}") for i in range(self.out_indices[-1] + 1)]
+        return [self.conv1, self.bn1, *built[:stages]]
+
+
+_NAME = re.compile(
+    r"resnet(?P<depth>\d+)(?:_w(?P<width>[1-9]\d*))?(?:_(?P<binarizer>[a-z][a-z0-9]*))?"
+)
+
+
+def _parse(name: str) -> dict | None:
+    match = _NAME.fullmatch(name)
+    if not match or int(match["depth"]) not in BLOCKS:
+        return None
+    if match["binarizer"] is not None and match["binarizer"] not in BINARIZERS:
+        return None
+    return dict(
+        depth=int(match["depth"]),
+        width=int(match["width"] or 64),
+        binarizer=match["binarizer"],
+    )
+
+
+def _names() -> list[str]:
+    return [
+        f"resnet{depth}{width}{suffix}"
+        for depth in BLOCKS
+        for width in ("", "_w16")
+        for suffix in ("", *(f"_{binarizer}" for binarizer in BINARIZERS))
+    ]
+
+
+register_family(Family(type="ResNet", names=_names, parse=_parse))
