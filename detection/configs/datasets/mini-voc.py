@@ -1,7 +1,7 @@
 # The drawn stand-in for VOC, read by the same unmodified loader: five of VOC's twenty names.
 _base_ = "./voc.py"
 
-image_scale = (128, 128)
+image_scale = (96, 96)
 num_classes = 5
 split = "trainval07+12 -> test07 of mini-voc (drawn)"
 _classes = dict(classes=("aeroplane", "bottle", "car", "chair", "tvmonitor"))
