@@ -3,8 +3,15 @@
 registry      names of backbones, and mmengine's registry scope ``onebit``
 binarization  what makes a layer 1-bit: sign of activations, sign and scale of weights, gradients
 conv          ``OneBitConv2d``, the one 1-bit convolution of the suite
+description   what a name stands for, for records
 backbone      what all networks share: ``out_indices``, ``frozen_stages``, ``norm_eval``
+mcn           the binarization of DCP-NAS
 resnet        ResNet 18/34/50, real-valued and 1-bit
+genotype      the description of a searched cell, and its JSON form
+cells         the cells that ship
+cell_ops      the operations of a 1-bit cell
+cell_net      ``CellNet``, networks of 1-bit cells
+cost          memory and operations of any network, layer by layer, in four conventions
 
 Importing this package makes ``type='onebit.ResNet'`` and the like resolvable in any mmengine
 config. What costs import time (mmengine's model base class) is imported at first use.
@@ -14,8 +21,13 @@ from __future__ import annotations
 
 import importlib
 
+from backbones import cells
 from backbones.binarization import Binarizer, get_binarizer, register_binarizer
 from backbones.conv import OneBitConv2d
+from backbones.cost import Cost, cost
+from backbones.cost_rules import register_cost_rule
+from backbones.genotype import Genotype
+from backbones.mcn import MCN
 from backbones.registry import (
     MODELS,
     Family,
@@ -27,19 +39,27 @@ from backbones.registry import (
 
 #: Public names that live in modules imported at first use (PEP 562).
 _LAZY = {
+    "CellNet": "backbones.cell_net",
     "ResNet": "backbones.resnet",
+    "describe": "backbones.description",
 }
 
 __all__ = [
+    "MCN",
     "MODELS",
     "Binarizer",
+    "Cost",
     "Family",
+    "Genotype",
     "OneBitConv2d",
     "backbone_config",
+    "cells",
+    "cost",
     "create_backbone",
     "get_binarizer",
     "list_backbones",
     "register_binarizer",
+    "register_cost_rule",
     "register_family",
     *_LAZY,
 ]

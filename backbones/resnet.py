@@ -259,6 +259,7 @@ class ResNet(Backbone):
             self.conv1 = real_conv(3, width, 3)
             self.maxpool = nn.Identity()
         self.bn1 = nn.BatchNorm2d(width)
+        self.conv1.cost_role = self.bn1.cost_role = "stem"
         # A ReLU here would leave the first sign nothing to tell apart.
         self.relu = nn.ReLU(inplace=True) if self.binarizer is None else nn.Identity()
 

@@ -1,0 +1,303 @@
+"""Memory and operations of a network, layer by layer, in named conventions.
+
+Every module is counted by the rule of its type, from what it declares about itself
+(``weight_bits``, ``input_bits``) and from the shapes that a forward pass shows. A module without a
+rule is an error, never a silent zero. One multiply-accumulate (MAC) is one operation, BOPs are MACs
+of two 1-bit operands or what a convention counts as such, and OPs = FLOPs + BOPs / 64 (Bi-Real Net,
+ReActNet). The conventions are in :mod:`backbones.cost_conventions` and in ``docs/cost.md``.
+
+What a module computes by plain functions is not seen, in particular the additions of shortcuts and
+of a cell's edges.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from backbones.cost_conventions import CONVENTIONS, REAL_BITS, Layer
+from backbones.cost_rules import find_rule
+from backbones.registry import create_backbone
+from commons.errors import InputError
+
+
+@dataclass(frozen=True)
+class Row:
+    """The cost of one module, its children not included.
+
+    Attributes:
+        name: its place in the network, e.g. ``cells.0.preprocess_newer.conv``.
+        type: its class.
+        role: ``stem``, ``preprocess``, ``depthwise``, ``pointwise``, ``classifier`` or ``other``.
+        calls: how often the forward pass ran it.
+        params_1bit, params_real: its own parameters, by whether they are stored in one bit.
+        memory_bits: as the convention counts them.
+        macs: multiply-accumulates of convolutions and linear layers.
+        flops, bops: as the convention counts them.
+        ops: ``flops + bops / 64``.
+    """
+
+    name: str
+    type: str
+    role: str
+    calls: int
+    params_1bit: int
+    params_real: int
+    memory_bits: int
+    macs: int
+    flops: int
+    bops: int
+    ops: float
+
+
+_SUMS = ("params_1bit", "params_real", "memory_bits", "macs", "flops", "bops", "ops")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What :func:`cost` returns; its totals are the sums over ``rows``.
+
+    Attributes:
+        convention: a key of :data:`backbones.cost_conventions.CONVENTIONS`.
+        input_shape: (3, H, W) of the image, or None where a callable ran the network.
+        rows: one per module that has a rule and has parameters or ran.
+    """
+
+    convention: str
+    input_shape: tuple[int, ...] | None
+    rows: tuple[Row, ...]
+
+    def _total(self, column: str) -> int | float:
+        return sum(getattr(row, column) for row in self.rows)
+
+    @property
+    def params_1bit(self) -> int:
+        """Parameters stored in one bit."""
+        return self._total("params_1bit")
+
+    @property
+    def params_real(self) -> int:
+        """All other parameters."""
+        return self._total("params_real")
+
+    @property
+    def memory_bits(self) -> int:
+        """Bits of memory for the parameters, as the convention counts them."""
+        return self._total("memory_bits")
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of convolutions and linear layers, whatever their precision."""
+        return self._total("macs")
+
+    @property
+    def flops(self) -> int:
+        """Real-valued operations, as the convention counts them."""
+        return self._total("flops")
+
+    @property
+    def bops(self) -> int:
+        """1-bit operations, as the convention counts them."""
+        return self._total("bops")
+
+    @property
+    def ops(self) -> float:
+        """``flops + bops / 64``."""
+        return self.flops + self.bops / 64
+
+    def summary(self) -> dict[str, Any]:
+        """The totals as plain values, ready for a record."""
+        shape = None if self.input_shape is None else list(self.input_shape)
+        totals = {column: getattr(self, column) for column in _SUMS}
+        return {"convention": self.convention, "input_shape": shape, **totals}
+
+    def table(self) -> list[dict[str, Any]]:
+        """The rows as plain dicts, in the order of the network's modules."""
+        names = [field.name for field in fields(Row)]
+        return [{name: getattr(row, name) for name in names} for row in self.rows]
+
+
+def cost(
+    module_or_name: nn.Module | str,
+    input_shape: Sequence[int] = (3, 224, 224),
+    convention: str = "strict",
+    forward: Callable[[nn.Module], Any] | None = None,
+    *,
+    classes: int | None = None,
+    **overrides,
+) -> Cost:
+    """Count the memory and the operations of a network for one image.
+
+    The module is run once, in eval mode and without gradients; afterwards its training modes and
+    buffers are what they were.
+
+    Args:
+        module_or_name: any module, or a backbone's name.
+        input_shape: (3, H, W) of the one image it is run on.
+        convention: ``strict``, ``dcp-nas``, ``cp-nas`` or ``mmdet-legacy``.
+        forward: runs the module it is given, for modules (detectors) that do not take one image
+            tensor; ``input_shape`` is not used then.
+        classes: add a classifier of so many classes to a backbone: global average pooling and a
+            linear layer on its last map.
+        overrides: further arguments of :func:`create_backbone`, with a name only.
+
+    Raises:
+        InputError: unknown name or convention, a shape that is none, or a module whose type has no
+            rule (see :func:`backbones.register_cost_rule`).
+    """
+    if convention not in CONVENTIONS:
+        raise InputError(
+            f"unknown cost convention {convention!r}; expected one of {', '.join(CONVENTIONS)}"
+        )
+    if isinstance(module_or_name, str):
+        with torch.device("meta"):  # only shapes matter: no memory, no arithmetic
+            module = create_backbone(module_or_name, **overrides)
+    elif overrides:
+        raise InputError(f"cost: {sorted(overrides)[0]!r} can only go with a backbone's name")
+    else:
+        module = module_or_name
+    if classes is not None:
+        module = _Classifier(module, classes)
+    if forward is None:
+        shape = _checked_shape(input_shape)
+        run = _image_runner(shape)
+    else:
+        shape, run = None, forward
+    layers = _observe(module, run)
+    counted = CONVENTIONS[convention](layers)
+    rows = []
+    for layer, (memory_bits, flops, bops) in zip(layers, counted, strict=True):
+        rows.append(
+            Row(
+                name=layer.name,
+                type=type(layer.module).__name__,
+                role=layer.role,
+                calls=layer.calls,
+                params_1bit=layer.params_1bit,
+                params_real=layer.params_real,
+                memory_bits=memory_bits,
+                macs=layer.macs,
+                flops=flops,
+                bops=bops,
+                ops=flops + bops / 64,
+            )
+        )
+    return Cost(convention, shape, tuple(rows))
+
+
+class _Classifier(nn.Module):
+    """A backbone with global average pooling and a linear layer on its last map."""
+
+    def __init__(self, backbone: nn.Module, classes: int) -> None:
+        super().__init__()
+        if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
+            raise InputError(f"classes {classes!r}: expected a positive number")
+        if not getattr(backbone, "feature_channels", ()):
+            raise InputError(
+                f"classes={classes} needs a backbone with feature_channels; "
+                f"{type(backbone).__name__} has none"
+            )
+        like = next(backbone.parameters())
+        self.backbone = backbone
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(
+            backbone.feature_channels[-1], classes, device=like.device, dtype=like.dtype
+        )
+        self.classifier.cost_role = "classifier"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.pool(self.backbone(x)[-1]).flatten(1))
+
+
+def _checked_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
+    shape = tuple(input_shape)
+    if len(shape) != 3 or any(
+        isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in shape
+    ):
+        raise InputError(f"input shape {shape}: expected three positive numbers (channels, H, W)")
+    return shape
+
+
+def _image_runner(shape: tuple[int, ...]) -> Callable[[nn.Module], Any]:
+    def run(module: nn.Module) -> Any:
+        like = next(module.parameters(), torch.empty(0))
+        return module(torch.zeros(1, *shape, device=like.device, dtype=like.dtype))
+
+    return run
+
+
+def _observe(module: nn.Module, run: Callable[[nn.Module], Any]) -> list[Layer]:
+    """Run ``module`` and return what was seen of each of its counted submodules."""
+    layers: dict[nn.Module, Layer] = {}
+    roles: dict[str, str] = {}
+    hooks = []
+    counted: set[int] = set()
+    try:
+        for name, child in module.named_modules():
+            parent = name.rpartition(".")[0] if name else None
+            inherited = roles.get(parent, "other") if parent is not None else "other"
+            roles[name] = role = getattr(child, "cost_role", inherited)
+            rule = find_rule(child)
+            own = dict(child.named_parameters(recurse=False))
+            if rule is None:
+                if own:
+                    raise InputError(_no_rule(name, child, "has parameters"))
+                if not any(True for _ in child.children()):
+                    hooks.append(child.register_forward_pre_hook(_refuse(name)))
+                continue
+            fresh = {key: p for key, p in own.items() if id(p) not in counted}
+            counted.update(id(p) for p in fresh.values())
+            layers[child] = layer = Layer.of(name, child, role, fresh)
+            hooks.append(child.register_forward_hook(_counter(layer, rule), with_kwargs=True))
+        with _undisturbed(module):
+            run(module)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [layer for layer in layers.values() if layer.calls or layer.has_params]
+
+
+def _counter(layer: Layer, rule: Callable) -> Callable:
+    def hook(module: nn.Module, args: tuple, kwargs: Mapping, output: Any) -> None:
+        layer.add(rule(module, (*args, *kwargs.values()), output))
+
+    return hook
+
+
+def _refuse(name: str) -> Callable:
+    def hook(module: nn.Module, args: tuple) -> None:
+        raise InputError(_no_rule(name, module, "takes part in the forward pass"))
+
+    return hook
+
+
+def _no_rule(name: str, module: nn.Module, why: str) -> str:
+    return (
+        f"cost: no counting rule for {type(module).__name__} at {name or 'the top'!r}, which {why}; "
+        "add one with backbones.register_cost_rule"
+    )
+
+
+@contextlib.contextmanager
+def _undisturbed(module: nn.Module) -> Iterator[None]:
+    """Eval mode, no gradients; training modes, buffers and the random state restored after."""
+    modes = [(child, child.training) for child in module.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            module.eval()
+            yield
+    finally:
+        for child, training in modes:
+            child.training = training
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+
+__all__ = ["REAL_BITS", "Cost", "Row", "cost"]

@@ -1,0 +1,154 @@
+"""The ways to turn what was seen of a network's layers into memory and operations.
+
+A convention is a function from all layers to one ``(memory_bits, flops, bops)`` per layer.
+``docs/cost.md`` says where each comes from and what it reproduces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from backbones.cost_rules import Count
+from commons.errors import InputError
+
+REAL_BITS = 32
+
+
+@dataclass
+class Layer:
+    """What is known of one module and its calls.
+
+    Attributes:
+        weight_bits, input_bits: of its multiply-accumulates, 32 unless the module says otherwise.
+        params_1bit, params_real: its own parameters, those of its children not included.
+        params_trainable: those of them that an optimizer trains.
+        stored_bits: what its parameters take at their real width.
+        calls, macs, elementwise: added up over the calls (see :class:`Count`).
+    """
+
+    name: str
+    module: nn.Module
+    role: str
+    weight_bits: int
+    input_bits: int
+    params_1bit: int
+    params_real: int
+    params_trainable: int
+    stored_bits: int
+    calls: int = 0
+    macs: int = 0
+    elementwise: int = 0
+
+    @classmethod
+    def of(cls, name: str, module: nn.Module, role: str, params: dict) -> Layer:
+        """The layer of ``module`` before any call; ``params`` are those not counted elsewhere."""
+        weight_bits = getattr(module, "weight_bits", REAL_BITS)
+        weights = params["weight"].numel() if "weight" in params else 0
+        total = sum(p.numel() for p in params.values())
+        stored_bits = weights * weight_bits + (total - weights) * REAL_BITS
+        if isinstance(module, _NormBase) and not module.affine and module.track_running_stats:
+            stored_bits = 2 * module.num_features * REAL_BITS  # mean and variance, fused
+        if role == "other" and _is_depthwise(module):
+            role = "depthwise"
+        return cls(
+            name=name,
+            module=module,
+            role=role,
+            weight_bits=weight_bits,
+            input_bits=getattr(module, "input_bits", REAL_BITS),
+            params_1bit=weights if weight_bits == 1 else 0,
+            params_real=total - (weights if weight_bits == 1 else 0),
+            params_trainable=sum(p.numel() for p in params.values() if p.requires_grad),
+            stored_bits=stored_bits,
+        )
+
+    @property
+    def has_params(self) -> bool:
+        return self.params_1bit + self.params_real > 0
+
+    @property
+    def params(self) -> int:
+        return self.params_1bit + self.params_real
+
+    def add(self, count: Count) -> None:
+        """Add one call."""
+        self.calls += 1
+        self.macs += count.macs
+        self.elementwise += count.elementwise
+
+
+def _is_depthwise(module: nn.Module) -> bool:
+    return getattr(module, "groups", 1) == getattr(module, "in_channels", None) != 1
+
+
+Counted = list[tuple[int, int, int]]  # memory_bits, flops, bops of each layer
+
+
+def strict(layers: Sequence[Layer]) -> Counted:
+    """The precision of a MAC is the wider of its operands; every parameter at its real width.
+
+    A BOP needs a 1-bit weight and a 1-bit activation. Batch norms count as they are after fusing
+    the statistics: one scale and one shift per channel at 32 bits.
+    """
+    return [
+        (
+            layer.stored_bits,
+            *_split(layer.macs, layer.weight_bits == 1 and layer.input_bits == 1),
+        )
+        for layer in layers
+    ]
+
+
+def dcp_nas(layers: Sequence[Layer]) -> Counted:
+    """DCP-NAS, Table 11: every parameter one bit; 1-bit weights make a BOP, depthwise excepted."""
+    return [
+        (layer.params, *_split(layer.macs, layer.weight_bits == 1 and layer.role != "depthwise"))
+        for layer in layers
+    ]
+
+
+def cp_nas(layers: Sequence[Layer]) -> Counted:
+    """CP-NAS, Table 3: stem and classifier at 32 bits, every other parameter at one bit.
+
+    For operations the paper states no rule: here every MAC of a 1-bit weight is a BOP (ours).
+    """
+    if not any(layer.role == "stem" for layer in layers):
+        raise InputError(
+            "the cp-nas convention tells the stem from the rest, and no module of this network "
+            "declares itself as the stem (cost_role = 'stem')"
+        )
+    return [
+        (
+            layer.params * (REAL_BITS if layer.role in ("stem", "classifier") else 1),
+            *_split(layer.macs, layer.weight_bits == 1),
+        )
+        for layer in layers
+    ]
+
+
+def mmdet_legacy(layers: Sequence[Layer]) -> Counted:
+    """DCP-NAS, Table 13, real-valued rows: as the flops counter of old mmdetection.
+
+    FLOPs are MACs plus biases of convolutions, two per element of a batch norm, one per element of
+    a ReLU or of a pooling's input, whatever the precision; memory is the trainable parameters at 32
+    bits.
+    """
+    return [
+        (layer.params_trainable * REAL_BITS, layer.macs + layer.elementwise, 0) for layer in layers
+    ]
+
+
+def _split(macs: int, onebit: bool) -> tuple[int, int]:
+    return (0, macs) if onebit else (macs, 0)
+
+
+CONVENTIONS: dict[str, Callable[[Sequence[Layer]], Counted]] = {
+    "strict": strict,
+    "dcp-nas": dcp_nas,
+    "cp-nas": cp_nas,
+    "mmdet-legacy": mmdet_legacy,
+}

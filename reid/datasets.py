@@ -1,0 +1,254 @@
+"""torchreid's own readers of the three datasets, behind checks.
+
+torchreid downloads Market-1501 and DukeMTMC-reID when their folder is missing, reads images in an
+endless loop until it succeeds, takes the order of the file system for the order of the images, and
+can leave CUHK03 half extracted. The subclasses here do none of that; the reading is torchreid's.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+from scipy.io.matlab import MatReadError
+
+from commons.datasets import get_dataset
+from commons.errors import InputError, WorkError
+from commons.files import dataset_checksum, disk_error_message, write_atomic
+from reid.torchreid_adapter import CUHK03, DukeMTMCreID, Market1501, register_dataset
+
+#: Dataset (with or without ``mini-``) to the name under which ours is registered in torchreid.
+TORCHREID_NAMES = {
+    "market1501": "onebit_market1501",
+    "dukemtmcreid": "onebit_dukemtmcreid",
+    "cuhk03": "onebit_cuhk03",
+}
+
+#: What torchreid, h5py and scipy raise over a .mat file that holds something else.
+_LAYOUT_ERRORS = (KeyError, IndexError, TypeError, ValueError, AttributeError, AssertionError,
+                  MatReadError)  # fmt: skip
+
+_MARKET_NAME = re.compile(r"(-1|\d{4})_c([1-6])s\d+_\d+_\d+\.jpg")
+_DUKE_NAME = re.compile(r"(\d{4})_c([1-8])_f\d+\.jpg")
+
+
+def torchreid_root(dataset: str, data_root: str | os.PathLike) -> tuple[str, Path]:
+    """Check that ``dataset`` is there; say how torchreid is to be asked for it.
+
+    Args:
+        dataset: a re-ID dataset of :data:`commons.datasets.DATASETS`.
+        data_root: the folder below which it is looked for.
+
+    Returns:
+        the name for ``ImageDataManager(sources=...)``, and its ``root``.
+
+    Raises:
+        InputError: unknown or of another task, missing or incomplete. Nothing is ever downloaded.
+    """
+    entry = get_dataset(dataset, task="reid")
+    return TORCHREID_NAMES[entry.board], entry.find(data_root)
+
+
+class _Checked:
+    """What the three readers share. Goes before torchreid's class among the bases."""
+
+    def download_dataset(self, dataset_dir: str, dataset_url: str | None) -> None:
+        """Raise InputError where torchreid would download."""
+        if not os.path.isdir(dataset_dir):
+            raise InputError(
+                f"dataset not found: expected the folder {dataset_dir}; nothing is downloaded for you"
+            )
+
+    def check_before_run(self, required_files: str | list[str]) -> None:
+        """Raise InputError for the first file or folder that is missing."""
+        for path in [required_files] if isinstance(required_files, str) else required_files:
+            if not os.path.exists(path):
+                raise InputError(f"dataset is incomplete: expected {path}")
+
+    def __getitem__(self, index: int) -> dict:
+        """torchreid's item; an image that cannot be decoded raises InputError."""
+        path, pid, camera, dataset_id = self.data[index]
+        image = read_image(path)
+        if self.transform is not None:
+            image = self._transform_image(self.transform, self.k_tfm, image)
+        return {"img": image, "pid": pid, "camid": camera, "impath": path, "dsetid": dataset_id}
+
+
+def read_image(path: str | os.PathLike) -> Image.Image:
+    """Decode an RGB image.
+
+    Raises:
+        InputError: missing, or not a whole image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"expected an image that can be read, found {path}: {error}") from error
+
+
+class _FileNames(_Checked):
+    """Market and Duke: identity and camera are in the file name."""
+
+    file_name: re.Pattern
+    example: str
+
+    def process_dir(self, dir_path: str, relabel: bool = False) -> list[tuple[str, int, int]]:
+        """torchreid's list of (path, identity, camera), in the order of the file names.
+
+        Raises:
+            InputError: a name does not parse, or there are no images.
+        """
+        paths = sorted(Path(dir_path).glob("*.jpg"))
+        for path in paths:
+            if not self.file_name.fullmatch(path.name):
+                raise InputError(f"expected a file name like {self.example}, found {path}")
+        images = sorted(super().process_dir(dir_path, relabel=False))
+        if not images:
+            raise InputError(f"expected images like {self.example} in {dir_path}, found none")
+        for path, pid, camera in images:
+            # torchreid searches the whole path: a folder such as `7_c1` would win over the name.
+            name = self.file_name.fullmatch(os.path.basename(path))
+            if (pid, camera) != (int(name[1]), int(name[2]) - 1):
+                raise InputError(
+                    f"torchreid takes part of the folder name for identity and camera: {path}; "
+                    f"rename or link the folder so that nothing in it looks like `1_c1`"
+                )
+        if relabel:  # in ascending order; torchreid's own follows the order of the file system
+            labels = {pid: i for i, pid in enumerate(sorted({pid for _, pid, _ in images}))}
+            images = [(path, labels[pid], camera) for path, pid, camera in images]
+        return images
+
+
+class CheckedMarket1501(_FileNames, Market1501):
+    """Market-1501; junk (-1) is left out, distractors (0000) stay in the gallery."""
+
+    file_name = _MARKET_NAME
+    example = "0001_c1s1_000151_01.jpg"
+
+
+class CheckedDukeMTMCreID(_FileNames, DukeMTMCreID):
+    """DukeMTMC-reID, where the user already keeps it."""
+
+    file_name = _DUKE_NAME
+    example = "0005_c2_f0046985.jpg"
+
+
+class CheckedCUHK03(_Checked, CUHK03):
+    """CUHK03 under the new protocol.
+
+    torchreid writes every image of ``cuhk-03.mat`` to a PNG file once, below the dataset's folder.
+    Here that happens in a folder which gets its name, ``extracted``, only when it is complete. It
+    is made again when the .mat files are no longer the ones it came from.
+    """
+
+    def __init__(self, root: str = "", **kwargs) -> None:
+        super().__init__(root, **kwargs)
+        if not self.train or not self.query or not self.gallery:
+            raise InputError(
+                f"empty training set, query or gallery in {self.split_new_det_mat_path}"
+            )
+        # The split files hold the absolute paths of the folder they were first written in.
+        for images in (self.train, self.query, self.gallery):
+            images[:] = [(self._current(path), *rest) for path, *rest in images]
+
+    def _current(self, path: str) -> str:
+        folder, name = os.path.split(path)
+        current = os.path.join(self.dataset_dir, "extracted", os.path.basename(folder), name)
+        if not os.path.exists(current):
+            raise InputError(
+                f"the split names an image that {self.raw_mat_path} does not have: {name}"
+            )
+        return current
+
+    def preprocess_split(self) -> None:
+        """Extract once, whole or not at all.
+
+        Raises:
+            InputError: the .mat files are not laid out as CUHK03's, or the folder is read-only.
+            WorkError: the disk is full.
+        """
+        final = Path(self.dataset_dir) / "extracted"
+        sources = [
+            Path(p)
+            for p in (self.raw_mat_path, self.split_new_det_mat_path, self.split_new_lab_mat_path)
+        ]
+        stamp = dataset_checksum(sources, Path(self.dataset_dir))
+        if not _is_extracted(final, stamp):
+            try:
+                with _locked(final.with_name(".extract.lock")):
+                    if not _is_extracted(final, stamp):  # another process may have been faster
+                        self._extract(final, stamp)
+            except OSError as error:
+                if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                    raise InputError(
+                        f"CUHK03's images have to be extracted once to {final}, but the folder "
+                        f"cannot be written: make it writable or copy the dataset"
+                    ) from error
+                raise WorkError(disk_error_message(error, final)) from error
+        self._use(final)
+
+    def _extract(self, final: Path, stamp: str) -> None:
+        temporary = final.with_name(".extracting")
+        shutil.rmtree(temporary, ignore_errors=True)  # of an interrupted run; we hold the lock
+        try:
+            temporary.mkdir()
+            self._use(temporary)
+            try:
+                super().preprocess_split()
+            except OSError as error:
+                # h5py reports a file that is not HDF5 as an OSError without an error number.
+                if error.errno is not None and error.errno != errno.ENOENT:
+                    raise
+                raise self._wrong_layout(error) from error
+            except _LAYOUT_ERRORS as error:
+                raise self._wrong_layout(error) from error
+            write_atomic(temporary / "source.txt", stamp)
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(temporary, final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _wrong_layout(self, error: Exception) -> InputError:
+        return InputError(
+            f"expected {self.raw_mat_path} (MATLAB 7.3) with `detected`, `labeled` and `testsets`, and "
+            f"{self.split_new_det_mat_path} with `train_idx`, `query_idx`, `gallery_idx`, `labels` and "
+            f"`filelist`; found another layout ({type(error).__name__}: {error})"
+        )
+
+    def _use(self, folder: Path) -> None:
+        """Let torchreid's code read and write below ``folder``."""
+        self.imgs_detected_dir = str(folder / "images_detected")
+        self.imgs_labeled_dir = str(folder / "images_labeled")
+        self.split_classic_det_json_path = str(folder / "splits_classic_detected.json")
+        self.split_classic_lab_json_path = str(folder / "splits_classic_labeled.json")
+        self.split_new_det_json_path = str(folder / "splits_new_detected.json")
+        self.split_new_lab_json_path = str(folder / "splits_new_labeled.json")
+
+
+def _is_extracted(folder: Path, stamp: str) -> bool:
+    source = folder / "source.txt"
+    return source.exists() and source.read_text() == stamp
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold ``path`` locked: two processes must not extract the same dataset at once."""
+    with open(path, "w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+for _name, _reader in (
+    ("market1501", CheckedMarket1501),
+    ("dukemtmcreid", CheckedDukeMTMCreID),
+    ("cuhk03", CheckedCUHK03),
+):
+    register_dataset(TORCHREID_NAMES[_name], _reader)

@@ -1,0 +1,322 @@
+"""`OneBitConv2d` against a plain float64 reference, forward and backward."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import backbones
+from backbones import OneBitConv2d
+from backbones.binarization import BINARIZERS, ApproxSign, ClippedSign, RPReLU, RSign, sign
+from commons.errors import InputError
+
+# --- the reference: numpy, float64, one kernel tap at a time ------------------------------------
+
+
+def np_sign(x):
+    return np.where(x > 0, 1.0, -1.0)
+
+
+def taps(kernel, dilation):
+    return [
+        (i, j, i * dilation[0], j * dilation[1]) for i in range(kernel[0]) for j in range(kernel[1])
+    ]
+
+
+def np_conv(x, w, grad, stride, padding, dilation, groups, pad_value):
+    """Convolution, and for a gradient of its output the gradients of both operands."""
+    (n, c, h, width), (k, c_g, *kernel) = x.shape, w.shape
+    padded = np.full((n, c, h + 2 * padding[0], width + 2 * padding[1]), float(pad_value))
+    inner = (
+        slice(None),
+        slice(None),
+        slice(padding[0], padding[0] + h),
+        slice(padding[1], padding[1] + width),
+    )
+    padded[inner] = x
+    size = [
+        (padded.shape[2 + a] - dilation[a] * (kernel[a] - 1) - 1) // stride[a] + 1 for a in (0, 1)
+    ]
+    y = np.zeros((n, k, *size))
+    grad_padded, grad_w = np.zeros_like(padded), np.zeros_like(w)
+    for group in range(groups):
+        channels = slice(group * c_g, (group + 1) * c_g)
+        filters = slice(group * k // groups, (group + 1) * k // groups)
+        for i, j, top, left in taps(kernel, dilation):
+            rows = slice(top, top + stride[0] * (size[0] - 1) + 1, stride[0])
+            columns = slice(left, left + stride[1] * (size[1] - 1) + 1, stride[1])
+            patch = padded[:, channels, rows, columns]
+            tap = w[filters, :, i, j]
+            y[:, filters] += np.einsum("nchw,kc->nkhw", patch, tap)
+            grad_w[filters, :, i, j] = np.einsum("nchw,nkhw->kc", patch, grad[:, filters])
+            grad_padded[:, channels, rows, columns] += np.einsum(
+                "nkhw,kc->nchw", grad[:, filters], tap
+            )
+    return y, grad_padded[inner], grad_w
+
+
+def filter_mean(w):
+    return w.mean(axis=(1, 2, 3), keepdims=True)
+
+
+def reference(binarizer, binarize_input, x, w, bias, grad, **geometry):
+    """Output, and gradients to x, w and RSign's bias, by the formulas of the papers."""
+    t = x + bias
+    xb = np_sign(t) if binarize_input else x
+    if binarizer == "xnor":
+        c = w - w.mean(axis=1, keepdims=True) if w.shape[1] > 1 else w
+        scale = filter_mean(np.abs(np.clip(c, -1, 1)))
+        wb = np_sign(c) * scale
+    else:
+        wb = np_sign(w) * filter_mean(np.abs(w))
+    y, grad_xb, grad_wb = np_conv(xb, wb, grad, **geometry)
+
+    if not binarize_input:
+        grad_x = grad_xb
+    elif binarizer == "xnor":
+        grad_x = grad_xb * (np.abs(t) <= 1)
+    else:
+        grad_x = grad_xb * np.where(np.abs(t) <= 1, 2 - 2 * np.abs(t), 0)
+    if binarizer == "xnor":
+        n = w[0].size
+        through_scale = (grad_wb * np_sign(c)).sum(axis=(1, 2, 3), keepdims=True)
+        grad_c = (grad_wb * scale + np_sign(c) / n * through_scale) * (np.abs(c) <= 1)
+        grad_w = grad_c - grad_c.mean(axis=1, keepdims=True) if w.shape[1] > 1 else grad_c
+    else:
+        grad_w = grad_wb * (np.abs(w) <= 1)
+    return y, grad_x, grad_w, grad_x.sum(axis=(0, 2, 3))
+
+
+# --- random cases ---------------------------------------------------------------------------------
+
+#: Where formulas change: zeros of both signs, the clip at 1, just beyond it, far out.
+CORNERS = np.array([0.0, -0.0, 1.0, -1.0, 1.125, -1.125, 0.5, -0.5, 3.0, -3.0])
+
+
+def corner_or_random(rng, shape):
+    """Multiples of 1/8, so that sums and power-of-two means are exact in float32 and float64."""
+    values = rng.integers(-20, 21, shape) / 8
+    return np.where(rng.random(shape) < 0.5, rng.choice(CORNERS, shape), values)
+
+
+@st.composite
+def cases(draw):
+    groups = draw(st.sampled_from([1, 2, 4]))
+    kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    size = draw(st.tuples(st.integers(5, 8), st.integers(5, 8)))
+    return dict(
+        rng=np.random.default_rng(draw(st.integers(0, 2**32 - 1))),
+        batch=draw(st.integers(1, 2)),
+        channels=groups * draw(st.sampled_from([1, 2, 4])),
+        filters=groups * draw(st.integers(1, 2)),
+        size=size,
+        kernel=kernel,
+        binarize_input=draw(st.booleans()),
+        geometry=dict(
+            stride=draw(st.tuples(st.integers(1, 3), st.integers(1, 3))),
+            padding=draw(st.tuples(st.integers(0, 2), st.integers(0, 2))),
+            dilation=dilation,
+            groups=groups,
+            pad_value=draw(st.sampled_from([0, -1, 1])),
+        ),
+    )
+
+
+def build(case, binarizer, dtype, weight, bias):
+    geometry = dict(case["geometry"])
+    if not case["binarize_input"]:
+        geometry["pad_value"] = 0
+    conv = OneBitConv2d(
+        case["channels"],
+        case["filters"],
+        case["kernel"],
+        binarizer=binarizer,
+        binarize_input=case["binarize_input"],
+        **geometry,
+    ).to(dtype)
+    with torch.no_grad():
+        conv.weight.copy_(torch.from_numpy(weight))
+        if hasattr(conv.quantize_input, "bias"):
+            conv.quantize_input.bias.copy_(torch.from_numpy(bias))
+    return conv, geometry
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("binarizer", ["xnor", "bireal", "reactnet"])
+@settings(max_examples=60, deadline=None)
+@given(case=cases())
+def test_forward_and_backward_agree_with_the_reference(binarizer, dtype, case):
+    rng = case["rng"]
+    x = corner_or_random(rng, (case["batch"], case["channels"], *case["size"]))
+    w = corner_or_random(
+        rng,
+        (case["filters"], case["channels"] // case["geometry"]["groups"], *case["kernel"]),
+    )
+    has_bias = binarizer == "reactnet" and case["binarize_input"]
+    bias = corner_or_random(rng, (case["channels"], 1, 1)) * has_bias
+    conv, geometry = build(case, binarizer, dtype, w, bias)
+
+    x_torch = torch.from_numpy(x).to(dtype).requires_grad_()
+    y = conv(x_torch)
+    grad = rng.integers(-8, 9, y.shape) / 4
+    y.backward(torch.from_numpy(grad).to(dtype))
+
+    expected = reference(binarizer, case["binarize_input"], x, w, bias, grad, **geometry)
+    found = [y.detach(), x_torch.grad, conv.weight.grad]
+    if has_bias:
+        found.append(conv.quantize_input.bias.grad.flatten())
+    tolerance = 1e-12 if dtype == torch.float64 else 2e-5
+    for ours, theirs in zip(found, expected, strict=False):
+        assert ours.dtype == dtype
+        np.testing.assert_allclose(ours.numpy(), theirs, rtol=tolerance, atol=tolerance)
+
+
+# --- single properties ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("quantizer", [ClippedSign, ApproxSign, RSign])
+def test_a_sign_is_minus_one_or_plus_one(quantizer, dtype):
+    info = torch.finfo(dtype)
+    values = [0.0, -0.0, info.tiny, -info.tiny, info.smallest_normal, 1e-3, -1e-3, 1.0, -1.0]
+    values += [info.max, info.min, float("inf"), -float("inf"), float("nan")]
+    x = torch.tensor(values, dtype=dtype).reshape(1, 1, 1, -1)
+    expected = torch.tensor([1.0 if v > 0 else -1.0 for v in x.flatten().tolist()], dtype=dtype)
+    out = quantizer(1).to(dtype)(x)
+    assert out.dtype == dtype
+    assert torch.equal(out.flatten(), expected)
+    assert torch.equal(sign(x).flatten(), expected)
+
+
+@given(
+    st.lists(st.floats(width=32, allow_nan=True, allow_infinity=True), min_size=1, max_size=70),
+    st.booleans(),
+)
+@settings(max_examples=100, deadline=None)
+def test_no_other_value_comes_out_of_a_sign(values, channels_last):
+    x = torch.tensor(values).repeat(2).reshape(1, 2, 1, -1)
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    for quantizer in (ClippedSign(2), ApproxSign(2), RSign(2)):
+        assert set(quantizer(x).unique().tolist()) <= {-1.0, 1.0}
+
+
+def test_denormals_have_a_sign():
+    x = torch.tensor([1e-45, -1e-45]).reshape(1, 1, 1, 2)
+    assert ApproxSign(1)(x).flatten().tolist() == [1.0, -1.0]
+
+
+@pytest.mark.parametrize("binarizer", list(BINARIZERS))
+def test_weights_have_one_magnitude_per_filter(binarizer):
+    conv = OneBitConv2d(6, 5, 3, binarizer=binarizer)
+    quantized = conv.quantize_weight(conv.weight)
+    for filter_ in quantized:
+        assert len(filter_.abs().unique()) == 1
+    assert (conv.weight_bits, conv.input_bits) == (1, 1)
+    assert OneBitConv2d(6, 5, 3, binarizer=binarizer, binarize_input=False).input_bits == 32
+
+
+@pytest.mark.parametrize("binarizer", list(BINARIZERS))
+def test_input_and_weights_are_left_alone(binarizer):
+    conv = OneBitConv2d(4, 4, 3, padding=1, binarizer=binarizer)
+    x, weight = torch.randn(2, 4, 6, 6), conv.weight.detach().clone()
+    before = x.clone()
+    x.requires_grad_()
+    conv(x).sum().backward()
+    assert torch.equal(x, before)
+    assert torch.equal(conv.weight, weight)
+
+
+@pytest.mark.parametrize("binarizer", list(BINARIZERS))
+def test_memory_formats_agree(binarizer):
+    torch.manual_seed(0)
+    conv = OneBitConv2d(8, 8, 3, padding=1, binarizer=binarizer).double()
+    x = torch.randn(2, 8, 6, 5, dtype=torch.double)
+    results = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        leaf = x.clone(memory_format=memory_format).requires_grad_()
+        conv.zero_grad()
+        y = conv(leaf)
+        (y * torch.linspace(-1, 1, y.numel(), dtype=y.dtype).reshape(y.shape)).sum().backward()
+        results.append((y.detach(), leaf.grad, conv.weight.grad.clone()))
+    for contiguous, channels_last in zip(*results, strict=True):
+        torch.testing.assert_close(contiguous, channels_last)
+
+
+@pytest.mark.parametrize("binarizer", list(BINARIZERS))
+def test_autocast_keeps_the_gradient(binarizer):
+    torch.manual_seed(0)
+    conv = OneBitConv2d(16, 8, 3, padding=1, binarizer=binarizer)
+    x = torch.randn(2, 16, 8, 8)
+    grads = []
+    for enabled in (False, True):
+        leaf = x.clone().requires_grad_()
+        conv.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            y = conv(leaf)
+        assert y.dtype == (torch.bfloat16 if enabled else torch.float32)
+        y.float().square().mean().backward()
+        assert leaf.grad.dtype == conv.weight.grad.dtype == torch.float32
+        grads.append(torch.cat([leaf.grad.flatten(), conv.weight.grad.flatten()]))
+    assert torch.nn.functional.cosine_similarity(*grads, dim=0) > 0.999
+
+
+def test_padding_by_name_takes_the_pad_value():
+    conv = OneBitConv2d(1, 1, (3, 2), padding="same", pad_value=1)
+    nn.init.constant_(conv.weight, 0.5)
+    y = conv(torch.full((1, 1, 4, 4), -1.0))
+    assert y.shape == (1, 1, 4, 4)
+    assert y[0, 0, 0, 0] == 0.5 * (2 - 4)
+    assert y[0, 0, 1, 3] == 0.5 * (3 - 3)
+
+
+def test_gradient_is_not_differentiable_again():
+    conv = OneBitConv2d(1, 1, 1)
+    x = torch.ones(1, 1, 2, 2, requires_grad=True)
+    (grad,) = torch.autograd.grad(conv(x).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError):
+        grad.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(bias=True), "no bias"),
+        (dict(pad_value=2), "pad_value 2"),
+        (dict(pad_value=1, binarize_input=False), "pad_value 1"),
+        (dict(binarizer="nothing"), "unknown binarizer 'nothing'"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(InputError, match=message):
+        OneBitConv2d(2, 2, 3, **arguments)
+
+
+def test_conv_keeps_its_own_initialization():
+    torch.manual_seed(0)
+    conv = OneBitConv2d(64, 64, 3)
+    expected = (2 / (64 * 9)) ** 0.5
+    assert conv.weight.std().item() == pytest.approx(expected, rel=0.02)
+    before = conv.weight.detach().clone()
+    conv.init_weights()
+    assert not torch.equal(conv.weight, before)
+    assert conv.weight.std().item() == pytest.approx(expected, rel=0.02)
+
+
+def test_rprelu_is_its_formula():
+    torch.manual_seed(0)
+    layer, x = RPReLU(3).double(), torch.randn(2, 3, 4, 5, dtype=torch.double)
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter)
+    shifted = x + layer.shift_in
+    slope = layer.prelu.weight[:, None, None]
+    expected = shifted.clamp(min=0) + slope * shifted.clamp(max=0) + layer.shift_out
+    torch.testing.assert_close(layer(x), expected)
+    assert torch.autograd.gradcheck(layer, (x.requires_grad_(),))
+
+
+def test_conv_is_registered_under_its_name():
+    assert backbones.MODELS.get("OneBitConv2d") is OneBitConv2d
