@@ -22,9 +22,25 @@ from torch.autograd.function import once_differentiable
 from commons.errors import InputError
 
 
-def sign(x: Tensor) -> Tensor:
-    """+1 where ``x`` > 0, else -1 (also at 0, -0 and NaN), in the dtype of ``x``."""
-    return torch.where(x > 0, 1.0, -1.0).to(x.dtype)
+def sign(x: Tensor, threshold: float | Tensor = 0) -> Tensor:
+    """+1 where ``x`` > ``threshold``, else -1 (also at -0 and NaN), in the dtype of ``x``.
+
+    Not differentiable: the quantizers below define gradients.
+    """
+    # Comparing into a floating-point tensor is many times faster than `torch.where`.
+    return torch.gt(x, threshold, out=torch.empty_like(x)).mul_(2).sub_(1)
+
+
+def clip_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """``grad`` where |x| <= 1, else 0, in one pass."""
+    # hardtanh's gradient leaves its bounds out, hence the next number after 1.
+    bound = 1 + torch.finfo(x.dtype).eps
+    return torch.ops.aten.hardtanh_backward(grad, x, -bound, bound)
+
+
+def approx_sign_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """``grad`` * (2 - 2|x|) where |x| <= 1, else 0."""
+    return x.abs().mul_(-2).add_(2).clamp_(min=0).mul_(grad)
 
 
 class _ClippedSignFunction(torch.autograd.Function):
@@ -36,8 +52,7 @@ class _ClippedSignFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return torch.where(x.abs() <= 1, grad, 0)
+        return clip_gradient(grad, *ctx.saved_tensors)
 
 
 class _ApproxSignFunction(torch.autograd.Function):
@@ -49,8 +64,24 @@ class _ApproxSignFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return x.abs().neg_().add_(1).clamp_(min=0).mul_(2).mul_(grad)
+        return approx_sign_gradient(grad, *ctx.saved_tensors)
+
+
+class _RSignFunction(torch.autograd.Function):
+    """x + b is formed again in backward, so that x alone, which exists anyway, is kept."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, bias)
+        return sign(x, -bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, bias = ctx.saved_tensors
+        grad_x = approx_sign_gradient(grad, x + bias)
+        grad_bias = grad_x.sum((0, 2, 3)).view_as(bias)
+        return grad_x.to(x.dtype), grad_bias
 
 
 class ClippedSign(nn.Module):
@@ -109,7 +140,7 @@ class RSign(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return _ApproxSignFunction.apply(x + self.bias)
+        return _RSignFunction.apply(x, self.bias)
 
 
 class _ScaledSignFunction(torch.autograd.Function):
@@ -121,8 +152,7 @@ class _ScaledSignFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> Tensor:
-        (weight,) = ctx.saved_tensors
-        return torch.where(weight.abs() <= 1, grad, 0)
+        return clip_gradient(grad, *ctx.saved_tensors)
 
 
 class _CentredScaledSignFunction(torch.autograd.Function):
@@ -133,15 +163,15 @@ class _CentredScaledSignFunction(torch.autograd.Function):
         centred = weight - weight.mean(1, keepdim=True) if ctx.centred else weight
         signs = sign(centred)
         scale = centred.clamp(-1, 1).abs_().mean((1, 2, 3), keepdim=True)
-        ctx.save_for_backward(signs, scale, centred.abs() <= 1)
+        ctx.save_for_backward(signs, scale, centred)
         return signs * scale
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> Tensor:
-        signs, scale, inside = ctx.saved_tensors
+        signs, scale, centred = ctx.saved_tensors
         through_scale = (grad * signs).mean((1, 2, 3), keepdim=True)
-        grad_weight = (grad * scale).addcmul_(signs, through_scale).mul_(inside)
+        grad_weight = clip_gradient((grad * scale).addcmul_(signs, through_scale), centred)
         if ctx.centred:
             grad_weight -= grad_weight.mean(1, keepdim=True)
         return grad_weight
