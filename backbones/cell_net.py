@@ -94,8 +94,8 @@ class CellNet(Backbone):
         binarizer: of the 1-bit convolutions, a name or a :class:`Binarizer`; None makes the whole
             network real-valued. The papers use MCN.
         out_indices: the scales to return, ascending. Cells after the last one are not built.
-        frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the cells up to scale k: no
-            gradients, batch norm in eval mode.
+        frozen_stages: -1 freezes nothing, 0 the stem, k the stem and what the first k scales need
+            (for 1 that is the stem again): no gradients, batch norm in eval mode.
         norm_eval: keep every batch norm in eval mode during training.
         init_cfg: mmengine's, e.g. ``dict(type='Pretrained', checkpoint=...)``.
 
@@ -121,7 +121,6 @@ class CellNet(Backbone):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(4, out_indices, frozen_stages, norm_eval, init_cfg)
-        check_choice("frozen_stages", frozen_stages, (-1, 0, 1, 2, 3))
         check_choice("stem", stem, ("imagenet", "cifar"))
         self.genotype, width = _resolve(arch)
         channels = width if channels is None else channels
@@ -164,6 +163,8 @@ class CellNet(Backbone):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Images [N, 3, H, W] to one map [N, C_i, ceil(H / s_i), ceil(W / s_i)] per out_index."""
+        if x.device.type == "cpu":  # narrow and depthwise convolutions are several times faster so
+            x = x.contiguous(memory_format=torch.channels_last)
         older = self.stem[0](x)
         scales = {0: older}
         newer = self.stem[1](older) if self.cells else older
@@ -174,7 +175,7 @@ class CellNet(Backbone):
         return tuple(scales[i] for i in self.out_indices)
 
     def frozen_modules(self, stages: int) -> list[nn.Module]:
-        last = self.last_cells[stages - 1] + 1 if stages else 0
+        last = self.last_cells[stages - 2] + 1 if stages > 1 else 0
         return [self.stem, *self.cells[:last]]
 
 
@@ -240,11 +241,9 @@ def _parse(name: str) -> dict | None:
 
 
 def _names() -> list[str]:
-    return [
-        f"dcp_nas_{size}{suffix}"
-        for size in (*WIDTHS, "c16", "c8")
-        for suffix in ("", *(f"_{name}" for name in BINARIZERS if name != "mcn"), f"_{_REAL}")
-    ]
+    suffixes = [*(name for name in BINARIZERS if name != "mcn"), _REAL]
+    sizes = [f"dcp_nas_{size}" for size in (*WIDTHS, "c16", "c8")]
+    return [*sizes, *(f"dcp_nas_c8_{suffix}" for suffix in suffixes)]
 
 
 register_family(Family(type="CellNet", names=_names, parse=_parse))
