@@ -7,6 +7,7 @@ epoch) alone, so that a resumed run ends where an uninterrupted one does.
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import re
@@ -169,7 +170,18 @@ def build_runner(
 
 def config_text(cfg: Config) -> str:
     """The config as text, less what names this machine: the same run gives the same text."""
-    portable = cfg.copy()
-    for key in ("work_dir", "data_root", "resume", "load_from"):
+    portable = copy.deepcopy(cfg)
+    for key in ("work_dir", "resume", "load_from"):
         portable.pop(key, None)
+    _drop_data_root(portable._cfg_dict)
     return portable.pretty_text
+
+
+def _drop_data_root(node) -> None:
+    """Datasets and metrics keep theirs deep inside a config."""
+    if isinstance(node, dict):
+        node.pop("data_root", None)
+        node = node.values()
+    if not isinstance(node, str) and hasattr(node, "__iter__"):
+        for child in node:
+            _drop_data_root(child)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 
-from backbones import backbone_config, create_backbone
+from backbones import OneBitConv2d, backbone_config, create_backbone
 from commons.errors import InputError
 from commons.task import Job
 
@@ -21,31 +23,38 @@ def build_config(job: Job, folder: str | Path) -> Config:
     real-valued throughout. ``job.cfg_options`` are merged last and may change either.
 
     Args:
-        job: names of dataset, backbone and recipe.
-        folder: the folder that holds the dataset; relative paths of the config are put below it.
+        job: names of dataset, backbone and recipe; the config keeps them as ``row``.
+        folder: the folder that holds the dataset; relative ``data_root``s of the config begin there.
 
     Raises:
-        InputError: unknown backbone or recipe; no such recipe for this dataset.
+        InputError: unknown backbone, dataset or recipe, or an option that does not fit.
     """
     backbone = backbone_config(job.backbone, out_indices=(0, 1, 2, 3))
-    binarizer = backbone.get("binarizer")
-    model = "faster-rcnn_onebit-fpn" if binarizer else "faster-rcnn_fpn"
-    cfg = Config.fromfile(CONFIGS / "models" / f"{model}.py")
+    with torch.device("meta"):  # only its channels and layers are asked for
+        network = create_backbone(job.backbone)
+    onebit = [m.binarizer.name for m in network.modules() if isinstance(m, OneBitConv2d)]
+    model = "faster-rcnn_onebit-fpn" if onebit else "faster-rcnn_fpn"
+    # An anonymous config: the runner dumps a named one a second time, under that name.
+    cfg = Config(Config.fromfile(CONFIGS / "models" / f"{model}.py").to_dict())
     for piece in (_piece("datasets", job.dataset), _piece("recipes", job.recipe)):
         cfg.merge_from_dict(piece.to_dict())
+    cfg.row = dict(dataset=job.dataset, backbone=job.backbone, recipe=job.recipe)
 
     detector = cfg.model
     detector.backbone = backbone
-    detector.neck.in_channels = list(create_backbone(job.backbone).feature_channels)
-    if binarizer:
-        detector.neck.binarizer = binarizer
+    detector.neck.in_channels = list(network.feature_channels)
+    if onebit:
+        detector.neck.binarizer = onebit[0]
     detector.roi_head.bbox_head.num_classes = cfg.num_classes
-    cfg.merge_from_dict(dict(job.cfg_options))
-    for node in _dicts(cfg):
+    try:
+        cfg.merge_from_dict(dict(job.cfg_options))
+    except (KeyError, IndexError, TypeError, AssertionError) as error:
+        raise InputError(f"the options {dict(job.cfg_options)} do not fit: {error}") from error
+    for node in _dicts(cfg._cfg_dict):
         if node.get("type") == "Resize":
             node["scale"] = tuple(cfg.image_scale)
         if "ann_file" in node:
-            _put_below(node, Path(folder))
+            node["data_root"] = str(Path(folder) / node["data_root"])
     return cfg
 
 
@@ -53,25 +62,15 @@ def _piece(kind: str, name: str) -> Config:
     path = CONFIGS / kind / f"{name}.py"
     if not path.is_file() or name.startswith("_"):
         known = sorted(p.stem for p in path.parent.glob("[!_]*.py"))
-        raise InputError(
-            f"detection has no {kind[:-1]} {name!r}; there are {', '.join(known)} in {path.parent}"
-        )
+        raise InputError(f"detection has no {kind[:-1]} {name!r}; there are {', '.join(known)}")
     return Config.fromfile(path)
 
 
-def _dicts(node):
+def _dicts(node) -> Iterator[dict]:
     """Every dict inside a config, outermost first."""
-    if isinstance(node, (Config, dict)):
-        node = node._cfg_dict if isinstance(node, Config) else node
+    if isinstance(node, dict):
         yield node
-        children = list(node.values())
-    else:
-        children = node if isinstance(node, (list, tuple)) else []
-    for child in children:
-        yield from _dicts(child)
-
-
-def _put_below(node: dict, folder: Path) -> None:
-    """Make the paths of a dataset (below its ``data_root``) or of a metric start at ``folder``."""
-    key = "data_root" if "data_root" in node else "ann_file"
-    node[key] = str(folder / node[key])
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            yield from _dicts(child)

@@ -64,9 +64,17 @@ class VOCAveragePrecision(VOCMetric):
 
 @METRICS.register_module(force=True)
 class CocoAveragePrecision(CocoMetric):
-    """COCO box AP; a size without objects has no AP and is left out."""
+    """COCO box AP; a size without objects has no AP and is left out.
+
+    Args:
+        data_root: the folder below which ``ann_file`` lies.
+        ann_file: the ground truth.
+    """
 
     default_prefix = None
+
+    def __init__(self, data_root: str, ann_file: str, **kwargs) -> None:
+        super().__init__(ann_file=str(Path(data_root) / ann_file), **kwargs)
 
     def compute_metrics(self, results: list) -> dict:
         """Return the keys of ``_COCO_STATS`` (fractions) and ``per_class`` {name: AP}."""

@@ -65,11 +65,19 @@ def nms(bboxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -
 
 def _iou(first: Tensor, second: Tensor, offset: int) -> Tensor:
     """[M, 4], [N, 4] -> [M, N]; an empty union gives NaN, which is never above a threshold."""
-    size = (torch.minimum(first[:, None, 2:], second[:, 2:])
-            - torch.maximum(first[:, None, :2], second[:, :2]) + offset).clamp(min=0)  # fmt: skip
-    intersection = size[..., 0] * size[..., 1]
-    area_first, area_second = ((b[:, 2:] - b[:, :2] + offset).prod(dim=1) for b in (first, second))
-    return intersection / (area_first[:, None] + area_second - intersection)
+    a, b = first.t()[:, :, None], second.t()[:, None, :]  # x1, y1, x2, y2
+    width, height = (
+        (
+            torch.minimum(a[i + 2], b[i + 2])
+            .sub_(torch.maximum(a[i], b[i]))
+            .add_(offset)
+            .clamp_(min=0)
+        )
+        for i in (0, 1)
+    )
+    intersection = width.mul_(height)
+    area_a, area_b = ((c[2] - c[0] + offset) * (c[3] - c[1] + offset) for c in (a, b))
+    return intersection / (area_a + area_b - intersection)
 
 
 def roi_align_forward(

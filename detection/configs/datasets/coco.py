@@ -53,6 +53,6 @@ test_dataloader = dict(
     ),
 )
 test_evaluator = dict(
-    type="CocoAveragePrecision", ann_file="annotations/instances_val2017.json"
+    type="CocoAveragePrecision", data_root="", ann_file="annotations/instances_val2017.json"
 )
 test_cfg = dict(type="TestLoop")

@@ -2,16 +2,16 @@
 # augmentation but the flip.
 _base_ = "./_narrow.py"
 
-image_scale = (320, 320)
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=80, val_interval=80)
+image_scale = (256, 256)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=64, val_interval=64)
 train_dataloader = dict(batch_size=4)
 test_dataloader = dict(batch_size=4)
 optim_wrapper = dict(
     type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=0.001, weight_decay=0.0001),
+    optimizer=dict(type="AdamW", lr=0.002, weight_decay=0.0001),
     clip_grad=dict(max_norm=10.0),
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=100),
-    dict(type="CosineAnnealingLR", by_epoch=True, begin=0, end=80, T_max=80, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", by_epoch=True, convert_to_iter_based=True),
 ]
