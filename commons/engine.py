@@ -171,7 +171,8 @@ def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool) 
     """
     allow_mmengine_checkpoints()
     work_dir = Path(work_dir)
-    cfg = cfg.copy()
+    # A copy, and anonymous: the Runner would dump a config that has a file name a second time.
+    cfg = Config(cfg.to_dict())
     cfg.work_dir = str(work_dir)
     # On a GPU some operators of detection have no deterministic form and would raise.
     cfg.randomness = dict(seed=row["seed"], deterministic=not torch.cuda.is_available())

@@ -1,0 +1,23 @@
+"""Floor 2: the backbones inside MMDetection.
+
+``custom_imports = dict(imports=["backbones", "detection"])`` in any MMDetection config makes
+``type="onebit.<backbone>"`` and ``type="onebit.OneBitFPN"`` known, and makes MMDetection importable
+beside mmcv-lite.
+
+operators   pure-torch NMS and RoIAlign where mmcv has no compiled ones
+necks       the FPN with 1-bit lateral convs
+metrics     VOC and COCO AP in full precision, per class
+config      a dataset, a detector, a recipe and a backbone become one config
+checks      a dataset is looked through before training
+runner      train and score one row
+"""
+
+from detection import operators
+
+operators.install()
+
+# ruff: isort: split
+from detection.metrics import CocoAveragePrecision, VOCAveragePrecision
+from detection.necks import OneBitFPN
+
+__all__ = ["CocoAveragePrecision", "OneBitFPN", "VOCAveragePrecision"]

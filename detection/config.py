@@ -1,0 +1,76 @@
+"""A dataset, a detector, a recipe and a backbone become one MMDetection config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+
+from backbones import OneBitConv2d, backbone_config, create_backbone
+from commons.errors import InputError
+from commons.task import Job
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+def build_config(job: Job, folder: str | Path) -> Config:
+    """Compose ``configs/{models,datasets,recipes}`` and put the backbone in.
+
+    The neck follows the backbone: a 1-bit backbone gets 1-bit lateral convs of the same binarizer
+    (``OneBitFPN``), a real-valued backbone MMDetection's standard FPN, so that a real-valued row is
+    real-valued throughout. ``job.cfg_options`` are merged last and may change either.
+
+    Args:
+        job: names of dataset, backbone and recipe; the config keeps them as ``row``.
+        folder: the folder that holds the dataset; relative ``data_root``s of the config begin there.
+
+    Raises:
+        InputError: unknown backbone, dataset or recipe, or an option that does not fit.
+    """
+    backbone = backbone_config(job.backbone, out_indices=(0, 1, 2, 3))
+    with torch.device("meta"):  # only its channels and layers are asked for
+        network = create_backbone(job.backbone)
+    onebit = [m.binarizer.name for m in network.modules() if isinstance(m, OneBitConv2d)]
+    model = "faster-rcnn_onebit-fpn" if onebit else "faster-rcnn_fpn"
+    # An anonymous config: the runner dumps a named one a second time, under that name.
+    cfg = Config(Config.fromfile(CONFIGS / "models" / f"{model}.py").to_dict())
+    for piece in (_piece("datasets", job.dataset), _piece("recipes", job.recipe)):
+        cfg.merge_from_dict(piece.to_dict())
+    cfg.row = dict(dataset=job.dataset, backbone=job.backbone, recipe=job.recipe)
+
+    detector = cfg.model
+    detector.backbone = backbone
+    detector.neck.in_channels = list(network.feature_channels)
+    if onebit:
+        detector.neck.binarizer = onebit[0]
+    detector.roi_head.bbox_head.num_classes = cfg.num_classes
+    try:
+        cfg.merge_from_dict(dict(job.cfg_options))
+    except (KeyError, IndexError, TypeError, AssertionError) as error:
+        raise InputError(f"the options {dict(job.cfg_options)} do not fit: {error}") from error
+    for node in _dicts(cfg._cfg_dict):
+        if node.get("type") == "Resize":
+            node["scale"] = tuple(cfg.image_scale)
+        if "ann_file" in node:
+            node["data_root"] = str(Path(folder) / node["data_root"])
+    return cfg
+
+
+def _piece(kind: str, name: str) -> Config:
+    path = CONFIGS / kind / f"{name}.py"
+    if not path.is_file() or name.startswith("_"):
+        known = sorted(p.stem for p in path.parent.glob("[!_]*.py"))
+        raise InputError(f"detection has no {kind[:-1]} {name!r}; there are {', '.join(known)}")
+    return Config.fromfile(path)
+
+
+def _dicts(node) -> Iterator[dict]:
+    """Every dict inside a config, outermost first."""
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            yield from _dicts(child)

@@ -1,0 +1,11 @@
+# Faster R-CNN with MMDetection's standard FPN, for real-valued backbones. The backbone and the
+# neck's in_channels are put in by `detection.config.build_config`.
+_base_ = "mmdet::_base_/models/faster-rcnn_r50_fpn.py"
+
+default_scope = "mmdet"
+custom_imports = dict(imports=["backbones", "detection"])
+
+model = dict(
+    backbone=dict(_delete_=True, type="onebit.ResNet", depth=18, out_indices=(0, 1, 2, 3)),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)

@@ -1,0 +1,15 @@
+# The mini datasets, a minute or two on two cores.
+_base_ = "./_narrow.py"
+
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=12, val_interval=12)
+train_dataloader = dict(batch_size=8)
+test_dataloader = dict(batch_size=8)
+optim_wrapper = dict(
+    type="OptimWrapper",
+    optimizer=dict(type="AdamW", lr=0.002, weight_decay=0.0001),
+    clip_grad=dict(max_norm=10.0),
+)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type="CosineAnnealingLR", by_epoch=True, convert_to_iter_based=True),
+]

@@ -1,0 +1,118 @@
+"""MMDetection's VOC and COCO metrics in full precision and with per-class AP.
+
+The originals round to three decimals and throw the per-class values away. What is measured is
+theirs: the same matching, the same integration, the same order of detections.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from mmdet.datasets.api_wrappers import COCOeval
+from mmdet.evaluation import CocoMetric, VOCMetric
+from mmdet.evaluation.functional import eval_map
+from mmengine.logging import MMLogger
+
+from mmdet.registry import METRICS
+
+#: Outcome key to position in pycocotools' ``COCOeval.stats``.
+_COCO_STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5}
+
+
+@METRICS.register_module(force=True)
+class VOCAveragePrecision(VOCMetric):
+    """VOC mAP at IoU 0.5 both ways: area under the curve and 11 points.
+
+    Boxes are compared in VOC's own pixel convention (width x2 - x1 + 1); classes without an object
+    in the test set do not count; objects marked difficult are ignored.
+    """
+
+    default_prefix = None
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(iou_thrs=0.5, **kwargs)
+
+    def compute_metrics(self, results: list) -> dict:
+        """Return ``map_area``, ``map_11pt`` (fractions) and ``per_class`` {name: area AP}."""
+        ground_truth, predictions = zip(*results, strict=True)
+        classes = self.dataset_meta["classes"]
+        metrics = {}
+        for key, mode in (("map_area", "area"), ("map_11pt", "11points")):
+            mean, by_class = eval_map(
+                predictions,
+                ground_truth,
+                iou_thr=0.5,
+                dataset=classes,
+                logger=MMLogger.get_current_instance(),
+                nproc=1,
+                use_legacy_coordinate=True,
+                eval_mode=mode,
+            )
+            metrics[key] = float(mean)
+            if mode == "area":
+                metrics["per_class"] = {
+                    name: float(np.ravel(result["ap"])[0])
+                    for name, result in zip(classes, by_class, strict=True)
+                    if np.ravel(result["num_gts"])[0] > 0
+                }
+        return metrics
+
+
+@METRICS.register_module(force=True)
+class CocoAveragePrecision(CocoMetric):
+    """COCO box AP; a size without objects has no AP and is left out.
+
+    Args:
+        data_root: the folder below which ``ann_file`` lies.
+        ann_file: the ground truth.
+    """
+
+    default_prefix = None
+
+    def __init__(self, data_root: str, ann_file: str, **kwargs) -> None:
+        super().__init__(ann_file=str(Path(data_root) / ann_file), **kwargs)
+
+    def compute_metrics(self, results: list) -> dict:
+        """Return the keys of ``_COCO_STATS`` (fractions) and ``per_class`` {name: AP}."""
+        _, predictions = zip(*results, strict=True)
+        classes = self.dataset_meta["classes"]
+        self.cat_ids = self._coco_api.get_cat_ids(cat_names=classes)
+        with tempfile.TemporaryDirectory() as folder:
+            files = self.results2json(predictions, str(Path(folder) / "results"))
+            detections = json.loads(Path(files["bbox"]).read_text())
+        if not detections:  # pycocotools cannot load an empty list
+            return {**dict.fromkeys(_COCO_STATS, 0.0), "per_class": {}}
+        with contextlib.redirect_stdout(_LogStream()):
+            evaluation = COCOeval(self._coco_api, self._coco_api.loadRes(detections), "bbox")
+            evaluation.params.catIds = self.cat_ids
+            evaluation.params.imgIds = self._coco_api.get_img_ids()
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        metrics = {
+            key: float(evaluation.stats[at])
+            for key, at in _COCO_STATS.items()
+            if evaluation.stats[at] >= 0  # -1: no such object in the ground truth
+        }
+        # precision: IoU x recall x class x area range x detections; -1 where a class has no object.
+        precision = evaluation.eval["precision"][:, :, :, 0, -1]
+        metrics["per_class"] = {
+            self._coco_api.load_cats([category])[0]["name"]: float(precision[:, :, at].mean())
+            for at, category in enumerate(self.cat_ids)
+            if precision[0, 0, at] >= 0
+        }
+        return metrics
+
+
+class _LogStream:
+    """pycocotools prints; its lines belong into the log."""
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            MMLogger.get_current_instance().info(text.rstrip())
+
+    def flush(self) -> None: ...

@@ -1,0 +1,73 @@
+"""The feature pyramid with 1-bit lateral convs.
+
+DCP-NAS (Sec. 4.1) replaces the lateral connections of the FPN by 3x3 1-bit convolutions. Whether
+the 3x3 output convs stay real-valued is not said there; they do by default here, because they feed
+the real-valued heads.
+"""
+
+from __future__ import annotations
+
+from mmcv.cnn import ConvModule
+from mmdet.models.necks import FPN
+from mmengine.model import xavier_init
+from torch import nn
+
+from backbones import OneBitConv2d
+from backbones.registry import MODELS
+
+
+@MODELS.register_module(force=True)
+class OneBitFPN(FPN):
+    """MMDetection's FPN with 3x3 1-bit lateral convs.
+
+    Input and output are those of ``FPN``: a tuple of maps [N, in_channels[i], H_i, W_i] gives
+    ``num_outs`` maps [N, out_channels, H_i, W_i].
+
+    Args:
+        in_channels, out_channels, num_outs: as in ``FPN``.
+        binarizer: any name that :class:`backbones.OneBitConv2d` knows.
+        pad_value: what a 1-bit conv sees outside the map: 0, -1 or +1.
+        onebit_outputs: make the 3x3 output convs (and extra levels) 1-bit as well.
+        norm_cfg: normalization after every conv. A 1-bit conv's output is a scaled count, so the
+            default is BN; None leaves it out.
+        **kwargs: the other arguments of ``FPN``.
+    """
+
+    def __init__(
+        self,
+        in_channels: list[int],
+        out_channels: int,
+        num_outs: int,
+        binarizer: str = "bireal",
+        pad_value: float = 0,
+        onebit_outputs: bool = False,
+        norm_cfg: dict | None = dict(type="BN"),  # noqa: B006  (never changed)
+        **kwargs,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, num_outs, norm_cfg=norm_cfg, init_cfg=None, **kwargs
+        )
+        onebit = dict(binarizer=binarizer, pad_value=pad_value)
+        for lateral in self.lateral_convs:
+            _binarize(lateral, kernel_size=3, padding=1, **onebit)
+        if onebit_outputs:
+            for output in self.fpn_convs:
+                _binarize(output, **onebit)
+
+    def init_weights(self) -> None:
+        """Xavier for the real-valued convs; a 1-bit conv initializes itself."""
+        for module in self.modules():
+            if isinstance(module, OneBitConv2d):
+                module.init_weights()
+            elif isinstance(module, nn.Conv2d):
+                xavier_init(module, distribution="uniform")
+        self._is_init = True
+
+
+def _binarize(block: ConvModule, binarizer: str, pad_value: float, **changes) -> None:
+    """Replace the real-valued conv of ``block`` by a 1-bit one of the same shape but ``changes``."""
+    real = block.conv
+    shape = dict(kernel_size=real.kernel_size, stride=real.stride, padding=real.padding) | changes
+    block.conv = OneBitConv2d(
+        real.in_channels, real.out_channels, **shape, binarizer=binarizer, pad_value=pad_value
+    )

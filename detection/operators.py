@@ -1,0 +1,266 @@
+"""Stand-ins for the compiled operators that `mmcv-lite` lacks.
+
+Importing ``mmdet.models`` needs ``mmcv._ext``. Where no compiled one exists, a finder placed last on
+``sys.meta_path`` serves a module with the two operators that Faster R-CNN needs, in plain torch:
+greedy NMS and average RoIAlign, forward and backward, for any device. Every other operator raises
+when it is called. A compiled ``_ext`` is found first and always wins.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from types import ModuleType
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from commons.compat import ensure_torchvision
+
+_EXTENSION = "mmcv._ext"
+#: NMS compares this many boxes with all that follow at a time: the size of its only big matrix.
+_NMS_BLOCK = 256
+#: RoIAlign writes down at most this many (bin, pixel) pairs at a time.
+_ROI_PAIRS = 2**22
+
+
+def nms(bboxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
+    """Greedy non-maximum suppression, as ``mmcv.ops.nms`` calls it.
+
+    The result is that of the usual loop over boxes by falling score (equal scores in their given
+    order). Blocks of boxes are resolved together: within a block, "kept" is iterated from all-true
+    until it no longer changes, which happens after as many steps as the longest chain of
+    suppressions, and is then the greedy answer.
+
+    Args:
+        bboxes: [N, 4] corners (x1, y1, x2, y2).
+        scores: [N].
+        iou_threshold: a box is dropped when its IoU with a kept one is larger than this.
+        offset: 0, or 1 for boxes whose last pixel counts (width x2 - x1 + 1).
+
+    Returns:
+        [K] indices into ``bboxes`` of the kept ones, by falling score.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    boxes = bboxes[order]
+    kept = []
+    while len(boxes):
+        block = boxes[:_NMS_BLOCK]
+        suppresses = _iou(block, boxes, offset) > iou_threshold
+        within = suppresses[:, : len(block)].triu(diagonal=1)
+        keep = torch.ones(len(block), dtype=torch.bool, device=boxes.device)
+        while True:
+            update = ~(within & keep[:, None]).any(dim=0)
+            if torch.equal(update, keep):
+                break
+            keep = update
+        kept.append(order[: len(block)][keep])
+        survives = ~suppresses[keep][:, len(block) :].any(dim=0)
+        boxes, order = boxes[len(block) :][survives], order[len(block) :][survives]
+    return torch.cat(kept) if kept else order
+
+
+def _iou(first: Tensor, second: Tensor, offset: int) -> Tensor:
+    """[M, 4], [N, 4] -> [M, N]; an empty union gives NaN, which is never above a threshold."""
+    a, b = first.t()[:, :, None], second.t()[:, None, :]  # x1, y1, x2, y2
+    width, height = (
+        (
+            torch.minimum(a[i + 2], b[i + 2])
+            .sub_(torch.maximum(a[i], b[i]))
+            .add_(offset)
+            .clamp_(min=0)
+        )
+        for i in (0, 1)
+    )
+    intersection = width.mul_(height)
+    area_a, area_b = ((c[2] - c[0] + offset) * (c[3] - c[1] + offset) for c in (a, b))
+    return intersection / (area_a + area_b - intersection)
+
+
+def roi_align_forward(
+    input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor, *,
+    aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
+    pool_mode: int, aligned: bool,
+) -> None:  # fmt: skip
+    """Average RoIAlign of ``input`` [N, C, H, W] at ``rois`` [K, 5] into ``output`` [K, C, h, w].
+
+    Every output bin is a fixed weighted sum of pixels, so the whole operator is a sparse matrix
+    (bins x pixels) times the pixels' feature vectors; the backward pass is its transpose. The
+    matrix is built for as many RoIs at a time as ``_ROI_PAIRS`` allows.
+
+    Raises:
+        NotImplementedError: max pooling (``pool_mode`` 0).
+    """
+    _only_average(pool_mode)
+    size = (aligned_height, aligned_width)
+    flat = output.view(len(rois), output.size(1), -1)
+    for image, chunk, bins, pixels, weights in _bin_weights(
+        rois, size, input.shape[2:], spatial_scale, sampling_ratio, aligned, input.dtype
+    ):
+        features = input[image].flatten(1).t().contiguous()
+        pooled = _sparse_product(bins, pixels, weights, features, len(chunk) * flat.size(2))
+        flat[chunk] = pooled.view(len(chunk), flat.size(2), -1).transpose(1, 2)
+
+
+def roi_align_backward(
+    grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor, *,
+    aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
+    pool_mode: int, aligned: bool,
+) -> None:  # fmt: skip
+    """Add the gradient of :func:`roi_align_forward` to ``grad_input`` [N, C, H, W].
+
+    Raises:
+        NotImplementedError: max pooling (``pool_mode`` 0).
+    """
+    _only_average(pool_mode)
+    size = (aligned_height, aligned_width)
+    channels, shape = grad_input.size(1), grad_input.shape[2:]
+    for image, chunk, bins, pixels, weights in _bin_weights(
+        rois, size, shape, spatial_scale, sampling_ratio, aligned, grad_input.dtype
+    ):
+        gradient = grad_output[chunk].flatten(2).transpose(1, 2).reshape(-1, channels)
+        order = pixels.argsort()
+        product = _sparse_product(
+            pixels[order], bins[order], weights[order], gradient, shape.numel()
+        )
+        grad_input[image] += product.t().view(channels, *shape)
+
+
+def _only_average(pool_mode: int) -> None:
+    if pool_mode != 1:
+        raise NotImplementedError(
+            "max RoIAlign needs a compiled mmcv; the fallback has average only"
+        )
+
+
+def _sparse_product(
+    rows: Tensor, columns: Tensor, values: Tensor, dense: Tensor, n_rows: int
+) -> Tensor:
+    """Sparse [n_rows, P] with ``rows`` sorted, times ``dense`` [P, C] -> [n_rows, C]."""
+    starts = torch.searchsorted(rows, torch.arange(n_rows, device=rows.device))
+    return functional.embedding_bag(
+        columns, dense, starts, mode="sum", per_sample_weights=values.to(dense.dtype)
+    )
+
+
+def _bin_weights(rois, size, shape, spatial_scale, sampling_ratio, aligned, dtype):
+    """Yield (image, RoI indices [k], bins [P], pixels [P], weights [P]) with ``bins`` sorted.
+
+    ``bins`` counts the output cells of these k RoIs in row-major order, ``pixels`` the cells of one
+    feature map. Bilinear interpolation is separable and so is the average over a bin's samples:
+    a pixel's weight is the product of a weight along y and one along x.
+    """
+    # Coordinates keep their own precision: half-precision features must not round boxes further.
+    boxes = rois[:, 1:] * spatial_scale - (0.5 if aligned else 0.0)
+    extent = boxes[:, 2:] - boxes[:, :2]
+    if not aligned:
+        extent = extent.clamp(min=1)
+    images = rois[:, 0].long()
+    for image in images.unique().tolist():
+        members = (images == image).nonzero().flatten()
+        longest = (extent[members] / extent.new_tensor([size[1], size[0]])).amax(dim=0)
+        taps = [min(int(t) + 3, n) for t, n in zip(longest.ceil().tolist(), shape[::-1], strict=True)]  # fmt: skip
+        pairs = size[0] * size[1] * taps[0] * taps[1]
+        for chunk in members.split(max(1, _ROI_PAIRS // pairs)):
+            (y, weight_y), (x, weight_x) = (
+                _axis_weights(
+                    boxes[chunk, axis], extent[chunk, axis], size[1 - axis], shape[1 - axis],
+                    sampling_ratio,
+                )
+                for axis in (1, 0)
+            )  # fmt: skip
+            weights = weight_y[:, :, None, :, None] * weight_x[:, None, :, None, :]
+            pixels = y[:, :, None, :, None] * shape[1] + x[:, None, :, None, :]
+            used = weights.flatten().nonzero().flatten()
+            per_bin = weights.size(3) * weights.size(4)
+            yield (
+                image, chunk, used // per_bin, pixels.flatten()[used],
+                weights.flatten()[used].to(dtype),
+            )  # fmt: skip
+
+
+def _axis_weights(start: Tensor, extent: Tensor, bins: int, size: int, sampling_ratio: int):
+    """Weights of the average of bilinear samples along one axis.
+
+    Args:
+        start, extent: [k] where each RoI begins and how long it is, in cells.
+        bins: output cells along the axis.
+        size: input cells along the axis.
+        sampling_ratio: samples per bin; 0 for one per started cell of bin length.
+
+    Returns:
+        cells and their weights, both [k, bins, taps]; unused taps have weight 0.
+    """
+    bin_size = extent / bins
+    samples = bin_size.ceil() if sampling_ratio <= 0 else torch.full_like(start, sampling_ratio)
+    samples = samples.clamp(min=0)  # an empty or inverted box has none, and pools to 0
+    count = samples.clamp(min=1)
+    index = torch.arange(max(1, int(samples.max())), device=start.device, dtype=start.dtype)
+    edge = start[:, None] + torch.arange(bins, device=start.device) * bin_size[:, None]
+    # The field's kernels round in this order: edge + (i + 0.5) * bin / n.
+    at = edge[:, :, None] + ((index + 0.5) * bin_size[:, None] / count[:, None])[:, None, :]
+    inside = (index < samples[:, None])[:, None, :] & (at >= -1) & (at <= size)
+    at = at.clamp(min=0)
+    low = at.floor().clamp(max=size - 1)
+    fraction = torch.where(low >= size - 1, torch.zeros_like(at), at - low)
+    share = inside / count[:, None, None]
+
+    first = low.amin(dim=2, keepdim=True)
+    reach = torch.where(inside, low - first, torch.zeros_like(low))
+    taps = min(int(reach.max()) + 2, size + 1)
+    low_tap = reach.long()
+    weights = at.new_zeros(*at.shape[:2], taps)
+    weights.scatter_add_(2, low_tap, (1 - fraction) * share)
+    weights.scatter_add_(2, low_tap + 1, fraction * share)
+    cells = first.long() + torch.arange(taps, device=start.device)
+    return cells.clamp(max=size - 1), weights
+
+
+class _FallbackFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Find ``mmcv._ext`` when every finder before has failed to."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname == _EXTENSION:
+            return importlib.machinery.ModuleSpec(fullname, self, origin="detection.operators")
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.nms = nms
+        module.roi_align_forward = roi_align_forward
+        module.roi_align_backward = roi_align_backward
+        module.__getattr__ = _unavailable
+
+
+FALLBACK_OPERATORS = ("nms", "roi_align_forward", "roi_align_backward")
+
+
+def _unavailable(name: str):
+    """Attribute access succeeds because mmcv asks for every operator at import time."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+
+    def operator(*args, **kwargs):
+        raise NotImplementedError(
+            f"the operator {name} needs a compiled mmcv: the pure-torch fallback has only nms and "
+            f"average roi_align (install mmcv in place of mmcv-lite)"
+        )
+
+    return operator
+
+
+def install() -> None:
+    """Make ``mmdet.models`` importable; call it before the first import of ``mmcv.ops``."""
+    ensure_torchvision()
+    if not any(isinstance(finder, _FallbackFinder) for finder in sys.meta_path):
+        sys.meta_path.append(_FallbackFinder())
+
+
+def operator_status() -> dict[str, str]:
+    """Which operators of mmcv are ``native`` and which are the ``fallback``, for `onebit doctor`."""
+    install()
+    spec = importlib.util.find_spec(_EXTENSION)
+    status = "fallback" if isinstance(spec.loader, _FallbackFinder) else "native"
+    return dict.fromkeys(FALLBACK_OPERATORS, status)
