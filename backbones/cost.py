@@ -155,7 +155,8 @@ def cost(
             f"unknown cost convention {convention!r}; expected one of {', '.join(CONVENTIONS)}"
         )
     if isinstance(module_or_name, str):
-        module = create_backbone(module_or_name, **overrides)
+        with torch.device("meta"):  # only shapes matter: no memory, no arithmetic
+            module = create_backbone(module_or_name, **overrides)
     elif overrides:
         raise InputError(f"cost: {sorted(overrides)[0]!r} can only go with a backbone's name")
     else:

@@ -1,0 +1,37 @@
+"""What a backbone's name stands for, read off the network itself."""
+
+from __future__ import annotations
+
+import torch
+
+from backbones.conv import REAL_BITS
+from backbones.registry import create_backbone
+
+
+def describe(name: str) -> dict[str, str | int | None]:
+    """What a record says about a backbone.
+
+    Nothing is computed: the network is built without memory for its weights.
+
+    Args:
+        name: a backbone's name.
+
+    Returns:
+        ``binarizer``: its name, or ``none`` for a real-valued network; ``genotype_hash``: of a cell
+        network's cell, else None; ``weight_bits`` and ``activation_bits``: the lowest precisions
+        that its layers declare.
+
+    Raises:
+        InputError: unknown name.
+    """
+    with torch.device("meta"):
+        network = create_backbone(name)
+    quantized = [m for m in network.modules() if hasattr(m, "weight_bits")]
+    binarizers = sorted({m.binarizer.name for m in quantized})
+    genotype = getattr(network, "genotype", None)
+    return {
+        "binarizer": "+".join(binarizers) or "none",
+        "genotype_hash": None if genotype is None else genotype.hash,
+        "weight_bits": min((m.weight_bits for m in quantized), default=REAL_BITS),
+        "activation_bits": min((m.input_bits for m in quantized), default=REAL_BITS),
+    }

@@ -1,0 +1,109 @@
+"""The seven boards: which task runs them, what their tables show.
+
+Column sets follow the tables of the DCP-NAS paper: 10 (CIFAR-10), 11 (ImageNet), 12 (re-ID),
+13 (VOC) and 14 (COCO).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from commons.datasets import BOARDS, DATASETS, Dataset, get_dataset
+from commons.errors import InputError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+@dataclass(frozen=True)
+class Board:
+    """One leaderboard.
+
+    Attributes:
+        name: as typed and as its folder of records is called.
+        task: the room whose runner trains its rows.
+        metrics: metric key to the header of the printed table; the first one ranks the rows.
+        paper_convention: the counting rule of the paper's table, shown beside ``strict``.
+    """
+
+    name: str
+    task: str
+    metrics: dict[str, str]
+    paper_convention: str
+
+
+_DETECTION_VOC = {"map_area": "mAP area", "map_11pt": "mAP 11-pt"}
+_DETECTION_COCO = {k: k for k in ("AP", "AP50", "AP75", "APs", "APm", "APl")}
+_REID = {"mAP": "mAP", "rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10"}
+_CLASSIFICATION = {"top1": "top-1", "top5": "top-5"}
+
+_METRICS = {
+    "voc": _DETECTION_VOC,
+    "coco": _DETECTION_COCO,
+    "market1501": _REID,
+    "dukemtmcreid": _REID,
+    "cuhk03": _REID,
+    "cifar10": _CLASSIFICATION,
+    "imagenet": _CLASSIFICATION,
+}
+
+ALL: dict[str, Board] = {
+    name: Board(
+        name,
+        DATASETS[name].task,
+        _METRICS[name],
+        "mmdet-legacy" if DATASETS[name].task == "detection" else "dcp-nas",
+    )
+    for name in BOARDS
+}
+
+#: What `onebit bench` runs when `--backbones` is not given: the real-valued net, the three
+#: hand-made 1-bit nets and the searched cell of the papers' tables.
+DEFAULT_BACKBONES = (
+    "resnet18",
+    "resnet18_xnor",
+    "resnet18_bireal",
+    "resnet18_reactnet",
+    "dcp_nas_s",
+)
+#: The same in widths that two CPU cores can train, for every dataset that is not a paper's own.
+NARROW_BACKBONES = ("resnet18_w16", "resnet18_w16_xnor", "resnet18_w16_bireal", "resnet18_w16_reactnet", "dcp_nas_c8")  # fmt: skip
+
+
+def default_recipe(dataset: Dataset) -> str:
+    """``mini`` for a mini dataset, ``small`` for development data, ``paper`` for the real one."""
+    if dataset.mini:
+        return "mini"
+    return "paper" if dataset.name in ALL else "small"
+
+
+def default_backbones(dataset: Dataset) -> tuple[str, ...]:
+    """The rows `onebit bench` runs on ``dataset`` when none are named."""
+    return DEFAULT_BACKBONES if dataset.name in ALL else NARROW_BACKBONES
+
+
+def resolve(board: str, dataset: str | None = None) -> tuple[Board, Dataset | None]:
+    """Turn what the user typed into a board and, when it was given, a dataset.
+
+    ``board`` may be a board (``voc``) or a dataset that belongs to one (``mini-voc``, ``coco128``).
+
+    Raises:
+        InputError: unknown name, or a dataset of another board.
+    """
+    if board in ALL:
+        found = get_dataset(dataset) if dataset else None
+        if found and found.board != board:
+            raise InputError(f"dataset {found.name} belongs to board {found.board}, not to {board}")
+        return ALL[board], found
+    found = get_dataset(board)
+    if dataset not in (None, board):
+        raise InputError(f"{board} is a dataset itself; --dataset {dataset} contradicts it")
+    return ALL[found.board], found
+
+
+def runner(task: str) -> ModuleType:
+    """Import the runner of a task; heavy, so only when a row is run."""
+    import importlib
+
+    return importlib.import_module(f"{task}.runner")

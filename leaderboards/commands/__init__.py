@@ -1,0 +1,1 @@
+"""One file per verb: ``configure`` adds its parser, ``run`` does it and returns the exit code."""

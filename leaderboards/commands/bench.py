@@ -1,0 +1,117 @@
+"""`onebit bench`: fill a board."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from leaderboards.commands.options import (
+    add_cfg_options,
+    add_data,
+    add_out,
+    add_verb,
+    cfg_options,
+    comma_list,
+    data_root,
+    seed_list,
+)
+
+
+def configure(verbs) -> None:
+    parser = add_verb(
+        verbs,
+        "bench",
+        run,
+        "train and score the rows of a board that are missing, and write its table",
+        """\
+onebit bench mini-cifar10
+onebit bench mini-voc --backbones resnet18_w16,dcp_nas_c8 --seeds 0,1,2
+onebit bench coco --dataset coco128 --backbones resnet18_w32_reactnet
+onebit bench market1501 --recipe paper --overwrite never""",
+    )
+    parser.add_argument("board", metavar="BOARD", help="a board, or a dataset of one (mini-voc, coco128)")  # fmt: skip
+    parser.add_argument(
+        "--dataset", metavar="D", help="default: the dataset the board is named after"
+    )
+    parser.add_argument("--backbones", type=comma_list, metavar="A,B", help="default: real-valued, XNOR, Bi-Real, ReActNet, DCP-NAS")  # fmt: skip
+    parser.add_argument(
+        "--recipe", metavar="R", help="default: mini, small or paper, as the dataset is"
+    )
+    parser.add_argument("--seeds", type=seed_list, default=[0], metavar="0,1,2")
+    parser.add_argument(
+        "--overwrite",
+        choices=("only-missing", "always", "never"),
+        default="only-missing",
+        help="only-missing: skip finished rows; always: run all again; never: refuse if one exists",
+    )
+    parser.add_argument("--retry-failed", action="store_true", help="run rows again that are recorded as failed")  # fmt: skip
+    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs"), metavar="W", help="checkpoints and logs (default: ./work_dirs)")  # fmt: skip
+    add_data(parser)
+    add_out(parser)
+    add_cfg_options(parser)
+
+
+def run(args) -> int:
+    from leaderboards.bench import Sweep
+    from leaderboards.boards import default_backbones, default_recipe, resolve
+
+    board, dataset = resolve(args.board, args.dataset)
+    if dataset is None:
+        dataset = _default_dataset(board, data_root(args))
+    sweep = Sweep(
+        board=board,
+        dataset=dataset,
+        backbones=args.backbones or default_backbones(dataset),
+        recipe=args.recipe or default_recipe(dataset),
+        seeds=args.seeds,
+        data_root=data_root(args),
+        out=args.out,
+        work_root=args.work_dir,
+        overwrite=args.overwrite,
+        retry_failed=args.retry_failed,
+        cfg_options=cfg_options(args.cfg_options),
+    )
+    return report(sweep, args.board)
+
+
+def _default_dataset(board, root: Path):
+    """The board's own dataset; when it is missing, the message says which others are there."""
+    from commons.datasets import DATASETS
+    from commons.errors import InputError
+
+    try:
+        DATASETS[board.name].find(root)
+    except InputError as error:
+        there = []
+        for other in DATASETS.values():
+            if other.board == board.name and (root / other.folders[0] / other.required[0]).exists():
+                there.append(f"`--dataset {other.name}`")
+        if there:
+            raise InputError(f"{error} Present for this board: {', '.join(there)}.") from error
+        raise
+    return DATASETS[board.name]
+
+
+def report(sweep, table_name: str) -> int:
+    """Run the sweep, say what becomes of each row, write and print the table."""
+    from leaderboards import tables
+    from leaderboards.bench import bench
+    from leaderboards.records import load_all
+
+    failed = 0
+    total = len(sweep.backbones) * len(sweep.seeds)
+    for done, (record, run_now) in enumerate(bench(sweep), start=1):
+        name = f"[{done}/{total}] {record.backbone} seed {record.seed}"
+        if record.status == "failed":
+            failed += 1
+            hint = "" if run_now else " (--retry-failed runs it again)"
+            print(f"{name}: FAILED: {record.error}{hint}", flush=True)
+        else:
+            value = record.metrics[record.main_metric]
+            how = f"{record.wall_seconds:.0f} s" if run_now else "already done"
+            print(f"{name}: {record.main_metric} {100 * value:.1f} %, {how}", flush=True)
+    scope = None if table_name == sweep.board.name else sweep.dataset.name
+    frame = tables.table(sweep.board, load_all(sweep.records, sweep.board.name, scope))
+    path = tables.write(sweep.board, table_name, frame, sweep.out / "tables")
+    print(f"\n{table_name}\n{tables.render(sweep.board, frame, 'text')}")
+    print(f"records  {sweep.records / sweep.board.name}\nCSV      {path}", flush=True)
+    return 1 if failed else 0

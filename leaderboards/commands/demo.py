@@ -1,0 +1,25 @@
+"""`onebit demo`: the whole suite on mini data, in minutes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from leaderboards.commands.options import add_verb
+
+
+def configure(verbs) -> None:
+    parser = add_verb(
+        verbs,
+        "demo",
+        run,
+        "train three narrow backbones on three mini datasets and print the three tables",
+        """\
+onebit demo --out demo""",
+    )
+    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="data, checkpoints, records and tables go here (default: ./demo)")  # fmt: skip
+
+
+def run(args) -> int:
+    from leaderboards.demo import demo
+
+    return demo(args.out)

@@ -1,0 +1,59 @@
+"""`onebit doctor`: what works on this machine."""
+
+from __future__ import annotations
+
+from leaderboards.commands.options import add_data, add_verb, data_root
+
+
+def configure(verbs) -> None:
+    parser = add_verb(
+        verbs,
+        "doctor",
+        run,
+        "say what works on this machine: versions, operators, GPU, datasets and how to get them",
+        """\
+onebit doctor
+onebit doctor --data /datasets""",
+    )
+    add_data(parser)
+
+
+def run(args) -> int:
+    import shutil
+    from pathlib import Path
+
+    import torch
+
+    from commons.compat import ensure_torchvision
+    from commons.datasets import DATASETS
+    from commons.errors import InputError
+    from leaderboards.environment import code_version, device_name, versions
+
+    print("versions")
+    for name, version in versions().items():
+        print(f"  {name:<14} {version}")
+    code = code_version()
+    if code.commit:
+        print(f"  {'commit':<14} {code.commit[:12]}{' (with local changes)' if code.dirty else ''}")
+
+    print("\ndevice")
+    gpu = torch.cuda.is_available()
+    print(f"  {device_name()}" + ("" if gpu else f", {torch.get_num_threads()} threads; no GPU: training runs on the CPU"))  # fmt: skip
+    print(f"  {shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB free in {Path.cwd()}")
+
+    print("\noperators")
+    native = ensure_torchvision()
+    print(f"  torchvision    {'native' if native else 'not loadable beside this torch; none of ours needs them'}")  # fmt: skip
+    from detection.operators import operator_sources
+
+    for name, source in operator_sources().items():
+        print(f"  {'mmcv ' + name:<14} {source}")
+
+    root = data_root(args)
+    print(f"\ndatasets below {root}")
+    for dataset in DATASETS.values():
+        try:
+            print(f"  {dataset.name:<18} {dataset.find(root)}")
+        except InputError:
+            print(f"  {dataset.name:<18} missing. {dataset.how_to_get}")
+    return 0

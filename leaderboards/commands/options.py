@@ -1,0 +1,92 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from commons.datasets import default_data_root
+from commons.errors import InputError
+
+TASKS = ("classification", "detection", "reid")
+
+
+def add_verb(verbs, name: str, run, summary: str, examples: str) -> argparse.ArgumentParser:
+    """A parser for one verb, with its examples below the options."""
+    parser = verbs.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog="examples:\n" + "\n".join(f"  {line}" for line in examples.strip().splitlines()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="the data root (default: $ONEBIT_DATA, else ./data)",
+    )
+
+
+def add_out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("leaderboards"),
+        metavar="DIR",
+        help="records are in DIR/records, tables in DIR/tables (default: ./leaderboards)",
+    )
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override config values, e.g. train_cfg.max_epochs=2",
+    )
+
+
+def data_root(args: argparse.Namespace) -> Path:
+    return args.data or default_data_root()
+
+
+def cfg_options(pairs: list[str]) -> dict[str, Any]:
+    """Parse ``key=value`` pairs as mmengine's tools do.
+
+    Raises:
+        InputError: a pair without ``=``.
+    """
+    if not pairs:
+        return {}
+    for pair in pairs:
+        if "=" not in pair:
+            raise InputError(f"--cfg-options takes KEY=VALUE, got {pair!r}")
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pairs", nargs="+", action=DictAction)
+    return parser.parse_args(["--pairs", *pairs]).pairs
+
+
+def comma_list(text: str) -> list[str]:
+    return [part for part in text.split(",") if part]
+
+
+def seed_list(text: str) -> list[int]:
+    try:
+        seeds = [int(part) for part in comma_list(text)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected whole numbers like 0,1,2, got {text!r}"
+        ) from None
+    if not seeds or min(seeds) < 0:
+        raise argparse.ArgumentTypeError(f"expected whole numbers from 0 up, got {text!r}")
+    return seeds

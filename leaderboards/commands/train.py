@@ -1,0 +1,129 @@
+"""`onebit train` and `onebit test`: one model, outside any board."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from leaderboards.commands.options import (
+    TASKS,
+    add_cfg_options,
+    add_data,
+    add_verb,
+    cfg_options,
+    data_root,
+)
+
+
+def configure(verbs) -> None:
+    train = add_verb(
+        verbs,
+        "train",
+        run_train,
+        "train and score one backbone on one dataset",
+        """\
+onebit train classification --dataset mini-cifar10 --backbone resnet18_w16_reactnet
+onebit train detection --dataset mini-voc --backbone dcp_nas_c8 --seed 1 --work-dir runs/voc
+onebit train detection --dataset mini-voc --backbone dcp_nas_c8 --seed 1 --work-dir runs/voc --resume
+onebit train reid --dataset market1501 --backbone resnet18 --recipe paper --cfg-options train_cfg.max_epochs=60""",
+    )
+    train.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
+    train.add_argument("--dataset", required=True, metavar="D")
+    train.add_argument(
+        "--backbone", required=True, metavar="B", help="`onebit backbones` lists them"
+    )
+    train.add_argument(
+        "--recipe", metavar="R", help="default: mini, small or paper, as the dataset is"
+    )
+    train.add_argument("--work-dir", type=Path, metavar="W", help="default: work_dirs/<row>")
+    train.add_argument("--seed", type=int, default=0, metavar="S")
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in W")
+    add_data(train)
+    add_cfg_options(train)
+
+    test = add_verb(
+        verbs,
+        "test",
+        run_test,
+        "score a checkpoint that `onebit train` or `onebit bench` wrote",
+        """\
+onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc""",
+    )
+    test.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
+    test.add_argument("--checkpoint", required=True, type=Path, metavar="C")
+    test.add_argument("--dataset", required=True, metavar="D")
+    test.add_argument(
+        "--backbone", default="", metavar="B", help="default: as the checkpoint's config says"
+    )
+    add_data(test)
+
+
+def run_train(args) -> int:
+    import backbones
+    from commons.datasets import get_dataset
+    from commons.errors import InputError
+    from commons.task import Job
+    from leaderboards.bench import check_recipe
+    from leaderboards.boards import default_recipe, runner
+    from leaderboards.records import row_name
+
+    dataset = get_dataset(args.dataset, args.task)
+    dataset.find(data_root(args))
+    backbones.describe(args.backbone)
+    recipe = args.recipe or default_recipe(dataset)
+    check_recipe(args.task, recipe)
+    row = row_name(dataset.name, args.backbone, recipe, "", args.seed)
+    work_dir = args.work_dir or Path("work_dirs") / row
+    if not args.resume and any(work_dir.glob("*.pth")):
+        raise InputError(
+            f"{work_dir} holds the checkpoints of an earlier run: add --resume to go on, "
+            f"or name another --work-dir"
+        )
+    job = Job(
+        dataset=dataset.name,
+        backbone=args.backbone,
+        recipe=recipe,
+        seed=args.seed,
+        data_root=data_root(args),
+        work_dir=work_dir,
+        resume=args.resume,
+        cfg_options=cfg_options(args.cfg_options),
+    )
+    outcome = runner(args.task).train(job)
+    _report(outcome, f"{args.backbone} on {dataset.name}, recipe {recipe}, seed {args.seed}")
+    print(f"checkpoint  {outcome.checkpoint}")
+    return 0
+
+
+def run_test(args) -> int:
+    from commons.datasets import get_dataset
+    from commons.errors import InputError
+    from commons.task import Job
+    from leaderboards.boards import runner
+
+    dataset = get_dataset(args.dataset, args.task)
+    dataset.find(data_root(args))
+    if not args.checkpoint.is_file():
+        raise InputError(f"checkpoint {args.checkpoint} is not a file")
+    job = Job(
+        dataset=dataset.name,
+        backbone=args.backbone,
+        recipe="",
+        seed=0,
+        data_root=data_root(args),
+        work_dir=args.checkpoint.parent,
+    )
+    outcome = runner(args.task).test(args.checkpoint, job)
+    _report(outcome, f"{args.checkpoint} on {dataset.name}")
+    return 0
+
+
+def _report(outcome, title: str) -> None:
+    print(title)
+    print(f"protocol    {outcome.split}; {outcome.protocol}")
+    for name, value in outcome.metrics.items():
+        before = f"   (untrained {outcome.untrained[name]:.4f})" if outcome.untrained else ""
+        print(f"{name:<11} {value:.4f}{before}")
+    curve = outcome.details.get("loss_curve")
+    if curve:
+        print(f"loss        {json.dumps([round(v, 4) for v in curve[-5:]])} (last epochs)")

@@ -1,0 +1,78 @@
+"""A sweep whose runner is a stand-in, so that what surrounds training can be tested in seconds."""
+
+from pathlib import Path
+
+import pytest
+
+from commons.datasets import DATASETS
+from commons.task import Outcome
+from leaderboards import bench as bench_module
+from leaderboards.bench import Sweep
+from leaderboards.boards import ALL
+
+
+def stub_cost():
+    summary = dict(
+        params_1bit=900, params_real=100, memory_bits=4100, flops=10.0, bops=640.0, ops=20.0
+    )
+    return {"strict": summary, "dcp-nas": {**summary, "memory_bits": 1000}}
+
+
+class StubRunner:
+    """Stands in for a task's runner: 'trains' by writing a checkpoint, and counts its calls."""
+
+    def __init__(self):
+        self.jobs = []
+        self.failure = {}
+
+    def train(self, job):
+        self.jobs.append(job)
+        job.work_dir.mkdir(parents=True, exist_ok=True)
+        if job.backbone in self.failure:
+            raise self.failure[job.backbone]
+        checkpoint = job.work_dir / "epoch_1.pth"
+        checkpoint.write_bytes(job.backbone.encode())
+        return Outcome(
+            metrics={"top1": 0.5 + 0.01 * job.seed, "top5": 0.9},
+            untrained={"top1": 0.1, "top5": 0.5},
+            main_metric="top1",
+            epochs=1,
+            split="train -> test",
+            protocol="top-1",
+            data_checksum="content:00",
+            config="x = 1",
+            checkpoint=checkpoint,
+            cost=stub_cost(),
+            num_classes=10,
+            details={"checkpoint": checkpoint.name},
+        )
+
+
+@pytest.fixture
+def stub_runner(monkeypatch):
+    runner = StubRunner()
+    monkeypatch.setattr(bench_module, "runner", lambda task: runner)
+    return runner
+
+
+@pytest.fixture
+def sweep(tmp_path, stub_runner) -> Sweep:
+    dataset = DATASETS["mini-cifar10"]
+    for relative in dataset.required:
+        path = tmp_path / "data" / dataset.name / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return Sweep(
+        board=ALL["cifar10"],
+        dataset=dataset,
+        backbones=("resnet18_w8", "resnet18_w8_reactnet"),
+        recipe="mini",
+        seeds=(0, 1),
+        data_root=tmp_path / "data",
+        out=tmp_path / "out",
+        work_root=tmp_path / "work",
+    )
+
+
+def records_below(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.rglob("*") if p.is_file())

@@ -1,0 +1,108 @@
+"""A sweep runs what is missing, records what failed, and goes on where it stopped."""
+
+import dataclasses
+import errno
+
+import pytest
+
+from commons.errors import InputError, WorkError
+from leaderboards.bench import bench
+from leaderboards.records import Record
+from tests.leaderboards.conftest import records_below
+
+
+def test_one_record_per_row_and_nothing_else(sweep, stub_runner):
+    results = list(bench(sweep))
+    assert [(r.backbone, r.seed, now) for r, now in results] == [
+        ("resnet18_w8", 0, True),
+        ("resnet18_w8", 1, True),
+        ("resnet18_w8_reactnet", 0, True),
+        ("resnet18_w8_reactnet", 1, True),
+    ]
+    assert records_below(sweep.records) == [
+        f"mini-cifar10--{b}--mini--seed{s}.json"
+        for b in ("resnet18_w8", "resnet18_w8_reactnet")
+        for s in (0, 1)
+    ]
+    record = Record.load(sweep.record_path("resnet18_w8_reactnet", 1))
+    assert (record.weight_bits, record.activation_bits, record.binarizer) == (1, 1, "reactnet")
+    assert record.metrics["top1"] == pytest.approx(0.51)
+    assert record.wall_seconds > 0
+
+
+def test_only_missing_runs_only_what_is_missing(sweep, stub_runner):
+    list(bench(sweep))
+    sweep.record_path("resnet18_w8", 1).unlink()
+    stub_runner.jobs.clear()
+    assert [now for _, now in bench(sweep)] == [False, True, False, False]
+    assert [(j.backbone, j.seed) for j in stub_runner.jobs] == [("resnet18_w8", 1)]
+
+
+def test_always_starts_afresh_and_never_refuses(sweep, stub_runner):
+    list(bench(sweep))
+    stub_runner.jobs.clear()
+    list(bench(dataclasses.replace(sweep, overwrite="always")))
+    assert len(stub_runner.jobs) == 4
+    assert not any(job.resume for job in stub_runner.jobs)
+    with pytest.raises(InputError, match="exists"):
+        list(bench(dataclasses.replace(sweep, overwrite="never")))
+
+
+def test_an_interrupted_row_is_resumed(sweep, stub_runner):
+    stub_runner.failure["resnet18_w8"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        list(bench(sweep))
+    assert records_below(sweep.records) == []
+    del stub_runner.failure["resnet18_w8"]
+    list(bench(sweep))
+    assert [job.resume for job in stub_runner.jobs] == [False, True, False, False, False]
+
+
+def test_a_failed_row_is_recorded_the_next_run_and_retried_on_request(sweep, stub_runner):
+    stub_runner.failure["resnet18_w8"] = WorkError("the loss is nan in epoch 3")
+    results = list(bench(sweep))
+    assert [r.status for r, _ in results] == ["failed", "failed", "done", "done"]
+    assert Record.load(sweep.record_path("resnet18_w8", 0)).error == "the loss is nan in epoch 3"
+
+    stub_runner.failure.clear()
+    stub_runner.jobs.clear()
+    assert [now for _, now in bench(sweep)] == [False] * 4
+    retried = list(bench(dataclasses.replace(sweep, retry_failed=True)))
+    assert [r.status for r, _ in retried] == ["done"] * 4
+    assert [now for _, now in retried] == [True, True, False, False]
+    assert not any(job.resume for job in stub_runner.jobs), "a failed run must not be resumed"
+
+
+def test_a_full_disk_ends_the_sweep(sweep, stub_runner):
+    error = WorkError("the disk is full")
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    stub_runner.failure["resnet18_w8"] = error
+    with pytest.raises(WorkError, match="disk is full"):
+        list(bench(sweep))
+    assert records_below(sweep.records) == []
+    assert len(stub_runner.jobs) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(backbones=("resnet18_w8", "resnet81")), "resnet18"),
+        (dict(recipe="mini2"), "did you mean mini"),
+    ],
+)
+def test_wrong_names_are_found_before_the_first_row(sweep, stub_runner, change, message):
+    with pytest.raises(InputError, match=message):
+        list(bench(dataclasses.replace(sweep, **change)))
+    assert stub_runner.jobs == []
+
+
+def test_missing_dataset_names_the_expected_path(sweep, stub_runner, tmp_path):
+    with pytest.raises(InputError, match=r"mini-cifar10 not found: expected .*nowhere"):
+        list(bench(dataclasses.replace(sweep, data_root=tmp_path / "nowhere")))
+
+
+def test_options_make_another_row(sweep, stub_runner):
+    list(bench(sweep))
+    changed = dataclasses.replace(sweep, cfg_options={"train_cfg.max_epochs": 2})
+    assert all(now for _, now in bench(changed))
+    assert len(records_below(sweep.records)) == 8

@@ -1,0 +1,134 @@
+"""The command answers fast, in one line when something is wrong, with the right exit code."""
+
+import subprocess
+import sys
+
+import pytest
+
+from leaderboards import cli
+from leaderboards.bench import bench
+
+VERBS = [verb.__name__.rsplit(".", 1)[1] for verb in cli.VERBS] + ["test"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], *[[v] for v in VERBS]], ids=lambda a: " ".join(a) or "top"
+)
+def test_help_has_examples_and_imports_nothing_heavy(arguments):
+    code = (
+        "import sys\n"
+        "from leaderboards.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as e: assert e.code == 0\n"
+        "heavy = {'torch', 'numpy', 'pandas', 'pydantic', 'rich', 'mmengine', 'mmdet', 'torchreid'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments, "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "examples:" in done.stdout
+
+
+def run(capsys, *arguments):
+    try:
+        code = cli.main(list(map(str, arguments)))
+    except SystemExit as stop:
+        code = stop.code
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense"], "invalid choice"),
+        (["bench"], "required"),
+        (["bench", "vocc"], "did you mean voc"),
+        (["bench", "voc", "--dataset", "coco128"], "belongs to board coco"),
+        (["bench", "voc", "--seeds", "one"], "whole numbers"),
+        (["bench", "voc", "--data", "/nonexistent"], "expected /nonexistent/"),
+        (["bench", "dukemtmcreid", "--data", "/nonexistent"], "withdrawn by its authors"),
+        (["bench", "voc", "--cfg-options", "x"], "KEY=VALUE"),
+        (["train", "reid", "--dataset", "mini-voc", "--backbone", "resnet18"], "for detection, not for reid"),
+        (["test", "reid", "--dataset", "market1501", "--checkpoint", "none.pth", "--data", "/nonexistent"], "not found"),
+        (["cost", "resnet81"], "resnet18"),
+        (["cost", "resnet18", "--input", "0", "5"], "from 1 up"),
+        (["backbones", "nothing*"], "no backbone matches"),
+        (["table", "voc", "--out", "/nonexistent"], "no records"),
+        (["verify", "/nonexistent.json"], "cannot read"),
+        (["data", "mini", "x", "--only", "mini-vocc"], "mini-voc"),
+    ],
+    ids=lambda a: " ".join(a)[:40] if isinstance(a, list) else "",
+)  # fmt: skip
+def test_bad_input_gets_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, *arguments)
+    if arguments[0] == "verify":  # reports on each record, then fails as work does
+        assert (code, message in out) == (1, True)
+        return
+    assert code == 2
+    assert message in err
+    assert err.startswith("onebit: ")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [], "nothing half-written is left behind"
+
+
+def test_bench_on_a_missing_dataset_names_those_that_are_there(capsys, sweep):
+    code, _, err = run(capsys, "bench", "cifar10", "--data", sweep.data_root)
+    assert code == 2
+    assert "--dataset mini-cifar10" in err
+
+
+def test_bench_table_and_verify(capsys, sweep, stub_runner):
+    common = ["--out", sweep.out]
+    code, out, _ = run(
+        capsys, "bench", "mini-cifar10", "--backbones", "resnet18_w8,resnet18_w8_reactnet",
+        "--seeds", "0,1", "--data", sweep.data_root, "--work-dir", sweep.work_root, *common,
+    )  # fmt: skip
+    assert code == 0
+    assert "[4/4] resnet18_w8_reactnet seed 1" in out
+    csv = sweep.out / "tables" / "mini-cifar10.csv"
+    assert str(csv) in out
+    code, out, _ = run(capsys, "table", "mini-cifar10", "--format", "csv", *common)
+    assert out == csv.read_text()
+    code, out, _ = run(capsys, "verify", "--work-dir", sweep.work_root, *common)
+    assert code == 0
+    assert "4 of 4" in out
+
+
+def test_verify_finds_a_changed_record_and_a_changed_checkpoint(capsys, sweep, stub_runner):
+    list(bench(sweep))
+    (sweep.work_root / sweep.row_name("resnet18_w8", 0) / "epoch_1.pth").write_bytes(b"other")
+    changed = sweep.record_path("resnet18_w8", 1)
+    changed.write_text(changed.read_text().replace("0.51", "0.91"))
+    code, out, _ = run(capsys, "verify", "--work-dir", sweep.work_root, "--out", sweep.out)
+    assert code == 1
+    assert "not the checkpoint that was scored" in out
+    assert "was changed after it was written" in out
+    assert "2 of 4" in out
+
+
+def test_interrupt_and_unexpected_error_are_one_line(capsys, sweep, stub_runner):
+    arguments = ["bench", "mini-cifar10", "--backbones", "resnet18_w8", "--data", sweep.data_root,
+                 "--out", sweep.out, "--work-dir", sweep.work_root]  # fmt: skip
+    stub_runner.failure["resnet18_w8"] = KeyboardInterrupt()
+    code, _, err = run(capsys, *arguments)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "interrupted" in err
+    stub_runner.failure["resnet18_w8"] = ZeroDivisionError("two\nlines")
+    code, _, err = run(capsys, *arguments)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "ZeroDivisionError: two lines" in err
+
+
+def test_train_refuses_to_overwrite_an_earlier_run(capsys, sweep):
+    (sweep.work_root).mkdir()
+    (sweep.work_root / "epoch_3.pth").write_bytes(b"hours of work")
+    code, _, err = run(
+        capsys, "train", "classification", "--dataset", "mini-cifar10", "--backbone", "resnet18_w8",
+        "--data", sweep.data_root, "--work-dir", sweep.work_root,
+    )  # fmt: skip
+    assert code == 2
+    assert "--resume" in err
+    assert (sweep.work_root / "epoch_3.pth").exists()

@@ -1,0 +1,34 @@
+"""The floors hold: a room imports only from floors below it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FLOOR = {"commons": 0, "backbones": 1, "classification": 2, "detection": 2, "reid": 2, "leaderboards": 3}  # fmt: skip
+FOREIGN = {"backbones": {"mmdet", "torchreid"}, "classification": {"mmdet", "torchreid"}, "detection": {"torchreid"}, "reid": {"mmdet"}}  # fmt: skip
+FILES = [p for room in FLOOR for p in sorted((ROOT / room).rglob("*.py"))]
+
+
+def imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_only_from_floors_below(path):
+    room = path.relative_to(ROOT).parts[0]
+    for other in imported(path) - {room}:
+        if other in FLOOR:
+            assert FLOOR[other] < FLOOR[room], f"{room} imports {other}"
+        assert other not in FOREIGN.get(room, ()), f"{room} imports {other}"
+
+
+def test_every_room_was_looked_at():
+    assert {p.relative_to(ROOT).parts[0] for p in FILES} == set(FLOOR)
