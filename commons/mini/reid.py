@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-
 HEIGHT, WIDTH = 128, 64  # pixels: the size of every image of Market-1501
 PATTERNS = ("plain", "horizontal", "vertical", "diagonal", "checks")
 LEGS = ("trousers", "shorts", "skirt", "striped")
