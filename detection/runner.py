@@ -12,14 +12,10 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
-from mmengine.runner.checkpoint import load_state_dict
 
-import backbones
-from backbones import OneBitConv2d
-from commons.compat import allow_mmengine_checkpoints
 from commons.datasets import get_dataset
-from commons.engine import build_runner, config_text, latest_checkpoint
-from commons.errors import InputError, WorkError
+from commons.engine import build_runner, latest_checkpoint
+from commons.errors import WorkError
 from commons.files import disk_error_message, write_atomic
 from commons.progress import Progress
 from commons.task import Job, Outcome
