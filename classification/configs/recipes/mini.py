@@ -1,7 +1,7 @@
 # Ours: the mini datasets on two cores in about half a minute.
 _base_ = "./small.py"
 
-train_cfg = dict(max_epochs=10)
+train_cfg = dict(max_epochs=6)
 train_dataloader = dict(batch_size=64)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=40),
