@@ -15,9 +15,8 @@ import numpy as np
 from mmdet.datasets.api_wrappers import COCOeval
 from mmdet.evaluation import CocoMetric, VOCMetric
 from mmdet.evaluation.functional import eval_map
-from mmengine.logging import MMLogger
-
 from mmdet.registry import METRICS
+from mmengine.logging import MMLogger
 
 #: Outcome key to position in pycocotools' ``COCOeval.stats``.
 _COCO_STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5}
