@@ -40,9 +40,7 @@ TINY = {
 @pytest.fixture
 def make_job(tmp_path):
     def make(data_root, dataset="mini-voc", backbone="resnet18_w8_reactnet", **changes) -> Job:
-        fields = dict(
-            recipe="mini", seed=0, work_dir=tmp_path / "work", cfg_options=TINY
-        )
+        fields = dict(recipe="mini", seed=0, work_dir=tmp_path / "work", cfg_options=TINY)
         return Job(dataset=dataset, backbone=backbone, data_root=data_root, **{**fields, **changes})
 
     return make

@@ -165,9 +165,7 @@ def test_nms_over_many_blocks(block, monkeypatch):
     monkeypatch.setattr(operators, "_NMS_BLOCK", block)
     generator = torch.Generator().manual_seed(3)
     corners = torch.rand(300, 2, generator=generator, dtype=torch.float64) * 60
-    boxes = torch.cat(
-        [corners, corners + 30 * torch.rand(300, 2, generator=generator).double()], 1
-    )
+    boxes = torch.cat([corners, corners + 30 * torch.rand(300, 2, generator=generator).double()], 1)
     scores = (torch.rand(300, generator=generator, dtype=torch.float64) * 50).round()
     expected = slow_nms(boxes.tolist(), scores.tolist(), 0.5, 0)
     assert operators.nms(boxes, scores, 0.5).tolist() == expected
@@ -219,7 +217,9 @@ def test_a_compiled_extension_wins(monkeypatch):
     finder = next(f for f in sys.meta_path if isinstance(f, operators._FallbackFinder))
     assert sys.meta_path.index(finder) > sys.meta_path.index(importlib.machinery.PathFinder)
     monkeypatch.delitem(sys.modules, "mmcv._ext", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [_Compiled if f is finder else f for f in sys.meta_path] + [finder])
+    monkeypatch.setattr(
+        sys, "meta_path", [_Compiled if f is finder else f for f in sys.meta_path] + [finder]
+    )
     assert importlib.import_module("mmcv._ext").nms == "compiled"
     assert set(operators.operator_status().values()) == {"native"}
 
