@@ -63,8 +63,11 @@ def _assigned(text: str, name: str) -> Any:
 
 
 def _literal(node: ast.expr) -> Any:
-    if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "dict" and not node.args:
-        return {keyword.arg: _literal(keyword.value) for keyword in node.keywords}
+    if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "dict":
+        merged = {}
+        for argument in node.args:  # keys that are no identifiers are written dict({...})
+            merged.update(_literal(argument))
+        return merged | {keyword.arg: _literal(keyword.value) for keyword in node.keywords}
     if isinstance(node, ast.Dict):
         return {
             ast.literal_eval(k): _literal(v) for k, v in zip(node.keys, node.values, strict=True)

@@ -51,6 +51,7 @@ def train(job: Job) -> Outcome:
     """
     dataset = get_dataset(job.dataset, task="detection")
     cfg = build_config(job, dataset.find(job.data_root).resolve())
+    text = config_text(cfg)  # before MMDetection's builders write into it
     checked = check_dataset(cfg)
     work_dir = Path(job.work_dir)
     with _output_to_log(work_dir):
@@ -68,7 +69,7 @@ def train(job: Job) -> Outcome:
             checked=checked,
         )
         return _outcome(
-            runner.model, cfg, job, scores, checkpoint, untrained=untrained,
+            runner.model, cfg, job, scores, checkpoint, text, untrained=untrained,
             epochs=runner.epoch, details=details,
         )  # fmt: skip
 
@@ -101,6 +102,7 @@ def test(checkpoint: Path, job: Job) -> Outcome:
     )
     dataset = get_dataset(job.dataset, task="detection")
     cfg = build_config(job, dataset.find(job.data_root).resolve())
+    text = config_text(cfg)
     checked = check_dataset(cfg, ["test"])
     with _output_to_log(Path(job.work_dir)):
         _log_to(Path(job.work_dir) / "test.log")
@@ -117,7 +119,7 @@ def test(checkpoint: Path, job: Job) -> Outcome:
         scores = _score(detector.to(get_device()), loader, evaluator, job.backbone)
         details = dict(loss=_epoch_means(saved.losses, saved.epochs), checked=checked)
         return _outcome(
-            detector, cfg, job, scores, Path(checkpoint), untrained=None,
+            detector, cfg, job, scores, Path(checkpoint), text, untrained=None,
             epochs=saved.epochs, details=details,
         )  # fmt: skip
 
@@ -161,6 +163,7 @@ def _outcome(
     job: Job,
     scores: tuple[dict[str, float], dict[str, float]],
     checkpoint: Path,
+    text: str,
     *,
     untrained: dict[str, float] | None,
     epochs: int,
@@ -176,7 +179,7 @@ def _outcome(
         split=cfg.split,
         protocol=cfg.protocol,
         data_checksum=get_dataset(job.dataset).checksum(job.data_root),
-        config=config_text(cfg),
+        config=text,
         checkpoint=checkpoint,
         cost=_cost(detector, cfg),
         num_classes=cfg.num_classes,
