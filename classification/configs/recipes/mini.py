@@ -7,9 +7,9 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=40),
     dict(
         type="CosineAnnealingLR",
-        T_max=10,
+        T_max=6,
         begin=0,
-        end=10,
+        end=6,
         by_epoch=True,
         convert_to_iter_based=True,
     ),
