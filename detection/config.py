@@ -23,7 +23,7 @@ def build_config(job: Job, folder: str | Path) -> Config:
     real-valued throughout. ``job.cfg_options`` are merged last and may change either.
 
     Args:
-        job: names of dataset, backbone and recipe; the config keeps them as ``row``.
+        job: names of dataset, backbone and recipe, and options; the config keeps them as ``row``.
         folder: the folder that holds the dataset; relative ``data_root``s of the config begin there.
 
     Raises:
@@ -39,6 +39,8 @@ def build_config(job: Job, folder: str | Path) -> Config:
     for piece in (_piece("datasets", job.dataset), _piece("recipes", job.recipe)):
         cfg.merge_from_dict(piece.to_dict())
     cfg.row = dict(dataset=job.dataset, backbone=job.backbone, recipe=job.recipe)
+    if job.cfg_options:
+        cfg.row.cfg_options = dict(job.cfg_options)
 
     detector = cfg.model
     detector.backbone = backbone

@@ -306,7 +306,7 @@ def _outcome(
             train_images=len(data.train_loader.dataset),
             train_identities=data.num_train_pids,
             **counts,
-            loss=losses,
+            loss_curve=losses,
         ),
     )
 
