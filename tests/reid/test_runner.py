@@ -259,6 +259,7 @@ def test_queries_without_a_match(job):
     ],
 )  # fmt: skip
 def test_bad_input(job, change, message):
+    change = {**change, "cfg_options": {**OPTIONS, **change.get("cfg_options", {})}}
     with pytest.raises(InputError, match=message):
         runner.train(replace(job, **change))
     assert latest_checkpoint(job.work_dir) is None
