@@ -220,7 +220,7 @@ def test_missing_and_incomplete_dataset(data, make_job, tmp_path):
     with pytest.raises(InputError, match="dataset mini-voc not found: expected"):
         train(make_job(tmp_path / "nowhere"))
     (data / "mini-coco" / "annotations" / "instances_val2017.json").unlink()
-    with pytest.raises(InputError, match="incomplete: expected .*instances_val2017"):
+    with pytest.raises(InputError, match=r"incomplete: expected .*instances_val2017"):
         train(make_job(data, "mini-coco"))
     assert not (tmp_path / "work").exists()
 
