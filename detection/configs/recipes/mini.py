@@ -9,7 +9,7 @@ model = dict(
     ),
     test_cfg=dict(rpn=dict(nms_pre=150, max_per_img=100)),
 )
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=10, val_interval=10)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=7, val_interval=7)
 train_dataloader = dict(batch_size=8)
 test_dataloader = dict(batch_size=10)
 optim_wrapper = dict(
