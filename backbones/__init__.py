@@ -3,6 +3,7 @@
 registry      names of backbones, and mmengine's registry scope ``onebit``
 binarization  what makes a layer 1-bit: sign of activations, sign and scale of weights, gradients
 conv          ``OneBitConv2d``, the one 1-bit convolution of the suite
+integer_conv  its arithmetic in 8-bit integers, where that is faster
 description   what a name stands for, for records
 backbone      what all networks share: ``out_indices``, ``frozen_stages``, ``norm_eval``
 mcn           the binarization of DCP-NAS

@@ -260,7 +260,9 @@ class Binarizer:
         shortcut_per_conv: a real-valued shortcut bypasses every 1-bit convolution (Bi-Real Net)
             instead of every block.
 
-    A quantizer is a module with an attribute ``precision``: the bits of what it puts out.
+    A quantizer is a module with an attribute ``precision``: the bits of what it puts out. For 1
+    bit these are, of activations, the values -1 and +1; of weights, -a_k and +a_k with one
+    magnitude a_k per output filter.
     """
 
     name: str

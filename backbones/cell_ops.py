@@ -57,6 +57,34 @@ class CellStyle:
         return conv
 
 
+class _PReLUFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(x, slope)
+        return F.prelu(x, slope)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, slope = ctx.saved_tensors
+        positive = torch.ops.aten.threshold_backward(grad, x, 0)  # grad where x > 0, else 0
+        negative = grad - positive
+        grad_x = torch.addcmul(positive, negative, slope[:, None, None])
+        return grad_x, (negative * x).sum((0, 2, 3))
+
+
+class PReLU(nn.PReLU):
+    """PReLU of maps [N, channels, H, W], trained several times faster on CPUs than torch's own.
+
+    Same values and gradients as :class:`torch.nn.PReLU`, whose backward kernel is not vectorized
+    on CPUs; elsewhere it is torch's.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu":
+            return _PReLUFunction.apply(x, self.weight)
+        return super().forward(x)
+
+
 class SeparableBlock(nn.Module):
     """BN, depthwise convolution, BN, PReLU, pointwise convolution, BN, shortcut, PReLU.
 
@@ -81,10 +109,10 @@ class SeparableBlock(nn.Module):
             groups=channels,
         )
         self.bn_depthwise = nn.BatchNorm2d(channels)
-        self.prelu_depthwise = nn.PReLU(channels)
+        self.prelu_depthwise = PReLU(channels)
         self.pointwise = style.conv(channels, channels, 1, "pointwise", binarize_input=True)
         self.bn_pointwise = nn.BatchNorm2d(channels)
-        self.prelu = nn.PReLU(channels)
+        self.prelu = PReLU(channels)
         self.shortcut = style.shortcut and stride == 1
 
     def forward(self, x: Tensor) -> Tensor:
@@ -127,7 +155,7 @@ class Preprocess(nn.Module):
         self.bn_in = nn.BatchNorm2d(in_channels)
         self.conv = style.conv(in_channels, channels, 1, "preprocess", binarize_input=False)
         self.bn = nn.BatchNorm2d(channels)
-        self.prelu = nn.PReLU(channels)
+        self.prelu = PReLU(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.prelu(self.bn(self.conv(self.bn_in(x))))
@@ -151,7 +179,7 @@ class Halve(nn.Module):
         self.conv_even = style.conv(in_channels, half, 1, "preprocess", binarize_input=False)
         self.conv_odd = style.conv(in_channels, half, 1, "preprocess", binarize_input=False)
         self.bn = nn.BatchNorm2d(channels)
-        self.prelu = nn.PReLU(channels)
+        self.prelu = PReLU(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.bn_in(x)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones import integer_conv
 from backbones.binarization import Binarizer, get_binarizer
 from backbones.registry import MODELS
 from commons.errors import InputError
@@ -89,8 +90,18 @@ class OneBitConv2d(nn.Conv2d):
             x = self.quantize_input(x)
             if self.pad_value != 0:
                 x = F.pad(x, self._reversed_padding_repeated_twice, value=self.pad_value)
-                padding = 0
+                padding = (0, 0)
+            if self._in_integers(x, weight):
+                return integer_conv.onebit_conv2d(x, weight, self.stride, padding, self.dilation)
         return F.conv2d(x, weight, None, self.stride, padding, self.dilation, self.groups)
+
+    def _in_integers(self, x: Tensor, weight: Tensor) -> bool:
+        return (
+            self.input_bits == self.weight_bits == 1
+            and self.groups == 1
+            and not isinstance(self.padding, str)
+            and integer_conv.worthwhile(x, weight, self.stride)
+        )
 
     def extra_repr(self) -> str:
         return (

@@ -7,7 +7,6 @@ epoch) alone, so that a resumed run ends where an uninterrupted one does.
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 import re
@@ -18,13 +17,17 @@ from commons.compat import allow_mmengine_checkpoints, ensure_torchvision
 ensure_torchvision()  # mmengine.runner imports torchvision
 
 # ruff: isort: split
+import torch
 from mmengine.config import Config
 from mmengine.dist import get_rank, is_main_process
+from mmengine.evaluator import Evaluator
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner, set_random_seed
+from torch import nn
+from torch.utils.data import DataLoader
 
 from commons.errors import InputError, WorkError
 from commons.files import write_atomic
@@ -35,6 +38,11 @@ from commons.progress import Progress
 CHECKPOINT_HOOK = dict(
     type="CheckpointHook", interval=1, max_keep_ckpts=2, backend_args=dict(backend="atomic")
 )
+
+#: Where :class:`RowHook` puts the row in a checkpoint.
+ROW = "onebit_row"
+#: Config keys that name this machine or this call, not the run.
+_MACHINE_KEYS = ("work_dir", "data_root", "resume", "load_from", "randomness")
 
 
 @register_backend("atomic", force=True)
@@ -82,6 +90,21 @@ class FiniteLossHook(Hook):
 
 
 @HOOKS.register_module(force=True)
+class RowHook(Hook):
+    """Write into every checkpoint which row it belongs to, as plain values.
+
+    mmengine stores the config as Python text; rebuilding a network from that would execute what a
+    checkpoint says.
+    """
+
+    def __init__(self, row: dict) -> None:
+        self.row = dict(row)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        checkpoint[ROW] = self.row
+
+
+@HOOKS.register_module(force=True)
 class ProgressHook(Hook):
     """Show epochs and iterations with the time left."""
 
@@ -96,12 +119,21 @@ class ProgressHook(Hook):
         loss = float((outputs or {}).get("loss", 0.0))
         self.progress.advance(note=f"epoch {runner.epoch + 1}/{runner.max_epochs} loss {loss:.3f}")
 
-    def after_train(self, runner: Runner) -> None:
-        self.progress.stop()
+    def close(self) -> None:
+        if hasattr(self, "progress"):
+            self.progress.stop()
 
 
 class QuietRunner(Runner):
     """A Runner whose log goes to ``<work_dir>/train.log``; the terminal gets errors only."""
+
+    def train(self) -> nn.Module:
+        try:
+            return super().train()
+        finally:  # also after an error or an interrupt: the bar must let go of the terminal
+            for hook in self.hooks:
+                if isinstance(hook, ProgressHook):
+                    hook.close()
 
     def build_logger(self, log_level="INFO", log_file=None, **kwargs) -> MMLogger:
         logger = super().build_logger(
@@ -123,31 +155,33 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
     return found[max(found)] if found else None
 
 
-def build_runner(
-    cfg: Config, *, work_dir: str | Path, seed: int, resume: bool, description: str
-) -> Runner:
+def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool) -> Runner:
     """Build mmengine's Runner from ``cfg`` with the suite's standing rules applied.
 
     Args:
         cfg: a complete mmengine config; its hooks are kept.
+        row: what the checkpoints belong to: ``dataset``, ``backbone``, ``recipe``, ``seed`` (the
+            only source of randomness), ``cfg_options``, and what a task needs besides to rebuild
+            its model; plain values.
         work_dir: where checkpoints, log and config go.
-        seed: the only source of randomness.
         resume: load the latest checkpoint in ``work_dir``, if any, and go on.
-        description: what the progress bar says, e.g. the backbone's name.
 
     Raises:
         InputError: ``resume`` with a checkpoint in ``work_dir`` that another config wrote.
     """
     allow_mmengine_checkpoints()
     work_dir = Path(work_dir)
-    cfg = cfg.copy()
+    # A copy, and anonymous: the Runner would dump a config that has a file name a second time.
+    cfg = Config(cfg.to_dict())
     cfg.work_dir = str(work_dir)
-    cfg.randomness = dict(seed=seed, deterministic=True)
+    # On a GPU some operators of detection have no deterministic form and would raise.
+    cfg.randomness = dict(seed=row["seed"], deterministic=not torch.cuda.is_available())
     cfg.custom_hooks = [
         *cfg.get("custom_hooks", []),
-        dict(type="EpochSeedHook", seed=seed),
+        dict(type="EpochSeedHook", seed=row["seed"]),
+        dict(type="RowHook", row=row),
         dict(type="FiniteLossHook"),
-        dict(type="ProgressHook", description=description),
+        dict(type="ProgressHook", description=row["backbone"]),
     ]
     cfg.default_hooks = {**cfg.get("default_hooks", {}), "checkpoint": CHECKPOINT_HOOK}
     text = config_text(cfg)
@@ -170,18 +204,75 @@ def build_runner(
 
 def config_text(cfg: Config) -> str:
     """The config as text, less what names this machine: the same run gives the same text."""
-    portable = copy.deepcopy(cfg)
-    for key in ("work_dir", "resume", "load_from"):
-        portable.pop(key, None)
-    _drop_data_root(portable._cfg_dict)
-    return portable.pretty_text
+    return Config(_portable(cfg.to_dict())).pretty_text
 
 
-def _drop_data_root(node) -> None:
-    """Datasets and metrics keep theirs deep inside a config."""
-    if isinstance(node, dict):
-        node.pop("data_root", None)
-        node = node.values()
-    if not isinstance(node, str) and hasattr(node, "__iter__"):
-        for child in node:
-            _drop_data_root(child)
+def _portable(value):
+    if isinstance(value, dict):
+        return {k: _portable(v) for k, v in value.items() if k not in _MACHINE_KEYS}
+    if isinstance(value, list | tuple):
+        return type(value)(_portable(v) for v in value)
+    return value
+
+
+def score(
+    model: nn.Module, dataloader: DataLoader, evaluator: Evaluator, description: str
+) -> dict[str, float]:
+    """Run ``model`` over ``dataloader`` in eval mode and return the evaluator's metrics."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), Progress(description, total=len(dataloader)) as progress:
+            for batch in dataloader:
+                samples = model.test_step(batch)
+                evaluator.process(data_samples=samples, data_batch=batch)
+                progress.advance()
+            return evaluator.evaluate(len(dataloader.dataset))
+    finally:
+        model.train(training)
+
+
+def loss_curve(runner: Runner) -> list[float]:
+    """Mean training loss of every epoch, those before a resume included."""
+    values, _ = runner.message_hub.get_scalar("train/loss").data
+    per_epoch = len(runner.train_dataloader)
+    return [
+        float(values[start : start + per_epoch].mean())
+        for start in range(0, len(values), per_epoch)
+    ]
+
+
+def load_row(path: str | Path) -> tuple[dict, dict]:
+    """Read a checkpoint that :func:`build_runner`'s Runner wrote.
+
+    Returns:
+        the row it belongs to, and the weights.
+
+    Raises:
+        InputError: not a file, not a checkpoint, or one of another program.
+    """
+    allow_mmengine_checkpoints()
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"checkpoint not found: {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load has no common error for what it cannot read
+        reason = str(error).split("\n")[0]
+        raise InputError(f"{path} is not a checkpoint that can be read: {reason}") from error
+    if not isinstance(content, dict) or not {ROW, "state_dict"} <= content.keys():
+        raise InputError(f"{path} was not written by this suite's trainer: it names no row")
+    return content[ROW], content["state_dict"]
+
+
+def load_weights(model: nn.Module, weights: dict, origin: str | Path) -> None:
+    """Load ``weights`` into ``model``, all of them and nothing else.
+
+    Raises:
+        InputError: they are another network's.
+    """
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"the weights in {origin} do not fit this network: {reason}") from error

@@ -6,14 +6,13 @@ import contextlib
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmdet.registry import METRICS, MODELS
-from mmdet.structures.bbox import bbox2roi
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -23,7 +22,6 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-import backbones
 from backbones import OneBitConv2d
 from commons.datasets import get_dataset
 from commons.engine import build_runner, config_text, latest_checkpoint
@@ -34,8 +32,7 @@ from commons.task import Job, Outcome
 from detection.checkpoints import read_checkpoint
 from detection.checks import check_dataset
 from detection.config import build_config
-
-CONVENTIONS = ("strict", "mmdet-legacy")
+from detection.cost import summaries
 
 
 def train(job: Job) -> Outcome:
@@ -55,9 +52,8 @@ def train(job: Job) -> Outcome:
     checked = check_dataset(cfg)
     work_dir = Path(job.work_dir)
     with _output_to_log(work_dir):
-        runner = build_runner(
-            cfg, work_dir=work_dir, seed=job.seed, resume=job.resume, description=job.backbone
-        )
+        row = dict(cfg.row.to_dict(), task="detection", seed=job.seed)
+        runner = build_runner(cfg, row, work_dir=work_dir, resume=job.resume)
         runner.model.init_weights()  # the runner's own call, when training starts, is then a no-op
         untrained = _score_untrained(runner, cfg, job)
         runner.train()
@@ -65,7 +61,7 @@ def train(job: Job) -> Outcome:
         checkpoint = latest_checkpoint(work_dir)
         details = dict(
             train_images=len(runner.train_dataloader.dataset),
-            loss=_epoch_means(read_checkpoint(checkpoint).losses, runner.epoch),
+            loss_curve=_epoch_means(read_checkpoint(checkpoint).losses, runner.epoch),
             checked=checked,
         )
         return _outcome(
@@ -117,7 +113,7 @@ def test(checkpoint: Path, job: Job) -> Outcome:
         evaluator = Evaluator([METRICS.build(cfg.test_evaluator)])
         evaluator.dataset_meta = loader.dataset.metainfo
         scores = _score(detector.to(get_device()), loader, evaluator, job.backbone)
-        details = dict(loss=_epoch_means(saved.losses, saved.epochs), checked=checked)
+        details = dict(loss_curve=_epoch_means(saved.losses, saved.epochs), checked=checked)
         return _outcome(
             detector, cfg, job, scores, Path(checkpoint), text, untrained=None,
             epochs=saved.epochs, details=details,
@@ -181,7 +177,7 @@ def _outcome(
         data_checksum=get_dataset(job.dataset).checksum(job.data_root),
         config=text,
         checkpoint=checkpoint,
-        cost=_cost(detector, cfg),
+        cost=summaries(detector, cfg),
         num_classes=cfg.num_classes,
         details={**details, "per_class": per_class, "onebit_parts": _onebit_parts(detector)},
     )
@@ -195,36 +191,6 @@ def _onebit_parts(detector: nn.Module) -> dict[str, int]:
             part = name.split(".")[0]
             parts[part] = parts.get(part, 0) + 1
     return parts
-
-
-def _cost(detector: nn.Module, cfg: Config) -> dict[str, dict[str, Any]]:
-    """Cost of the whole detector for one test image, with as many proposals as it may keep."""
-    width, height = cfg.image_scale
-    proposals = cfg.model.test_cfg.rpn.max_per_img
-    run = _forward_all(height, width, proposals)
-    return {
-        convention: {
-            **backbones.cost(detector, forward=run, convention=convention).summary(),
-            "input_shape": [3, height, width],
-            "proposals": proposals,
-        }
-        for convention in CONVENTIONS
-    }
-
-
-def _forward_all(height: int, width: int, proposals: int) -> Callable[[nn.Module], None]:
-    """Run every module once on one image, with boxes in place of what the RPN would propose."""
-
-    def forward(detector: nn.Module) -> None:
-        device = next(detector.parameters()).device
-        maps = detector.extract_feat(torch.zeros(1, 3, height, width, device=device))
-        detector.rpn_head(maps)
-        corners = torch.linspace(0, 0.5, proposals, device=device)[:, None]
-        size = torch.tensor([width, height], device=device)
-        boxes = torch.cat([corners * size, (corners + 0.5) * size], dim=1)
-        detector.roi_head._bbox_forward(maps, bbox2roi([boxes]))
-
-    return forward
 
 
 def _epoch_means(losses: list[float], epochs: int) -> list[float]:

@@ -161,7 +161,11 @@ def record_of(board: Board, job: Job, outcome: Outcome, wall_seconds: float) -> 
         cost=outcome.cost,
         checkpoint_sha256=sha256_file(outcome.checkpoint),
         wall_seconds=wall_seconds,
-        details={"num_classes": outcome.num_classes, **outcome.details},
+        details={
+            "num_classes": outcome.num_classes,
+            "checkpoint": outcome.checkpoint.name,
+            **outcome.details,
+        },
     )
 
 

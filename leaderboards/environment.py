@@ -62,9 +62,9 @@ def environment(task: str) -> Environment:
 
     operators = {}
     if task == "detection":
-        from detection.operators import operator_sources
+        from detection.operators import operator_status
 
-        operators = operator_sources()
+        operators = operator_status()
     return Environment(
         versions=versions(),
         device=device_name(),

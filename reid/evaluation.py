@@ -127,6 +127,40 @@ def evaluate_distances(
     )  # fmt: skip
 
 
+def check_labels(
+    query_pids: Sequence[int],
+    gallery_pids: Sequence[int],
+    query_cameras: Sequence[int],
+    gallery_cameras: Sequence[int],
+    ranks: Sequence[int] = RANKS,
+) -> None:
+    """Say before any feature is there what :func:`evaluate` would refuse.
+
+    Raises:
+        InputError: the gallery is smaller than the largest rank, or no query is valid.
+    """
+    _check_gallery(len(gallery_pids), ranks)
+    cameras: dict[int, set[int]] = {}
+    for pid, camera in zip(gallery_pids, gallery_cameras, strict=True):
+        cameras.setdefault(pid, set()).add(camera)
+    queries = zip(query_pids, query_cameras, strict=True)
+    if not any(cameras.get(pid, set()) - {camera} for pid, camera in queries):
+        raise _no_valid_query(len(query_pids))
+
+
+def _check_gallery(size: int, ranks: Sequence[int]) -> None:
+    if size < max(ranks):
+        raise InputError(
+            f"rank-{max(ranks)} needs a gallery of at least {max(ranks)} images; this one has {size}"
+        )
+
+
+def _no_valid_query(queries: int) -> InputError:
+    return InputError(
+        f"none of the {queries} queries has its identity in the gallery under another camera"
+    )
+
+
 def _score(
     chunks: Iterator[np.ndarray],
     shape: tuple[int, int],
@@ -147,11 +181,7 @@ def _score(
         raise InputError(f"ranks start at 1; found {ranks}")
     keep = ~np.isin(gallery_pids, list(junk_pids))
     gallery_pids, gallery_cameras = gallery_pids[keep], gallery_cameras[keep]
-    if len(gallery_pids) < max(ranks):
-        raise InputError(
-            f"rank-{max(ranks)} needs a gallery of at least {max(ranks)} images; "
-            f"this one has {len(gallery_pids)}"
-        )
+    _check_gallery(len(gallery_pids), ranks)
 
     precisions: list[np.ndarray] = []
     first_ranks: list[np.ndarray] = []
@@ -175,9 +205,7 @@ def _score(
     precision = np.concatenate(precisions) if precisions else np.empty(0)
     first = np.concatenate(first_ranks) if first_ranks else np.empty(0)
     if not len(precision):
-        raise InputError(
-            f"none of the {shape[0]} queries has its identity in the gallery under another camera"
-        )
+        raise _no_valid_query(shape[0])
     return Scores(
         mean_average_precision=float(precision.mean()),
         cmc={rank: float((first <= rank).mean()) for rank in ranks},

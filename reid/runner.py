@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import math
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from commons.files import disk_error_message, write_atomic
 from commons.progress import Progress
 from commons.task import Job, Outcome
 from reid.datasets import torchreid_root
-from reid.evaluation import Scores, evaluate
+from reid.evaluation import DISTANCES, Scores, check_labels, evaluate
 from reid.model import ReIDModel
 from reid.recipe import build_config, with_options
 from reid.torchreid_adapter import ImageDataManager, ImageSoftmaxEngine, append_stdout
@@ -58,12 +59,13 @@ def train(job: Job) -> Outcome:
         set_random_seed(job.seed)
         torch.backends.cudnn.deterministic = True
         model = _model(cfg, data.num_train_pids)
+        optimizer = _optimizer(model, cfg)
         state = _load_checkpoint(checkpoint, job.backbone) if checkpoint else None
         if state:
             untrained = state["untrained"]
         else:
             untrained = _score(model, data, cfg)[0].metrics() if cfg.score_untrained else None
-        losses = _fit(model, data, cfg, job, state, untrained, log)
+        losses = _fit(model, optimizer, data, cfg, job, state, untrained, log)
         return _outcome(
             model, data, cfg, job.data_root, latest_checkpoint(work_dir), untrained, losses
         )
@@ -107,6 +109,7 @@ class _Engine(ImageSoftmaxEngine):
 
 def _fit(
     model: ReIDModel,
+    optimizer: torch.optim.Optimizer,
     data: ImageDataManager,
     cfg: Config,
     job: Job,
@@ -116,12 +119,6 @@ def _fit(
 ) -> list[float]:
     """Train to the end, from ``state`` if there is one; return the mean loss of every epoch."""
     batches = len(data.train_loader)
-    if not batches:
-        raise InputError(
-            f"batch size {cfg.data.batch_size_train} is larger than the training set of "
-            f"{len(data.train_loader.dataset)} images"
-        )
-    optimizer = _optimizer(model, cfg)
     scheduler = LambdaLR(optimizer, lambda epoch: _learning_rate_factor(epoch, cfg))
     losses: list[float] = []
     if state:
@@ -201,9 +198,15 @@ def _optimizer(model: ReIDModel, cfg: Config) -> torch.optim.Optimizer:
 
 
 def _data(cfg: Config, data_root: Path, log: Path) -> ImageDataManager:
+    """Loaders for training, queries and gallery.
+
+    Raises:
+        InputError: missing or broken dataset; fewer training images than a batch has; nothing to
+            score. All of it is said before hours of training, not after.
+    """
     name, root = torchreid_root(cfg.dataset, data_root)
     with append_stdout(log):
-        return ImageDataManager(
+        data = ImageDataManager(
             root=str(root),
             sources=name,
             height=cfg.height,
@@ -211,6 +214,18 @@ def _data(cfg: Config, data_root: Path, log: Path) -> ImageDataManager:
             use_gpu=torch.cuda.is_available(),
             **cfg.data.to_dict(),
         )
+    if not len(data.train_loader):
+        raise InputError(
+            f"batch size {cfg.data.batch_size_train} is larger than the training set of "
+            f"{len(data.train_loader.dataset)} images"
+        )
+    query, gallery = data.fetch_test_loaders(name)
+    check_labels(*([image[k] for image in part] for k in (1, 2) for part in (query, gallery)))
+    if cfg.distance not in DISTANCES:
+        raise InputError(
+            f"unknown distance {cfg.distance!r}; expected one of {', '.join(DISTANCES)}"
+        )
+    return data
 
 
 def _model(cfg: Config, num_classes: int) -> ReIDModel:
@@ -292,7 +307,7 @@ def _outcome(
             train_images=len(data.train_loader.dataset),
             train_identities=data.num_train_pids,
             **counts,
-            loss=losses,
+            loss_curve=losses,
         ),
     )
 
@@ -358,7 +373,7 @@ def _load_weights(model: ReIDModel, weights: dict[str, torch.Tensor], origin: Pa
 
 @contextmanager
 def _plain_errors(work_dir: Path) -> Iterator[None]:
-    """Give errors of loader processes and of a full disk their one-line form."""
+    """Give errors of loader processes and of the disk their one-line form."""
     try:
         yield
     except InputError as error:
@@ -368,4 +383,6 @@ def _plain_errors(work_dir: Path) -> Iterator[None]:
             raise InputError(message.rsplit("InputError: ", 1)[1]) from error
         raise
     except OSError as error:
-        raise WorkError(disk_error_message(error, error.filename or work_dir)) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise WorkError(disk_error_message(error, error.filename or work_dir)) from error
+        raise WorkError(f"{type(error).__name__}: {error}") from error

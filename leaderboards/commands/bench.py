@@ -55,6 +55,7 @@ def run(args) -> int:
     from leaderboards.boards import default_backbones, default_recipe, resolve
 
     board, dataset = resolve(args.board, args.dataset)
+    options = cfg_options(args.cfg_options)
     if dataset is None:
         dataset = _default_dataset(board, data_root(args))
     sweep = Sweep(
@@ -68,7 +69,7 @@ def run(args) -> int:
         work_root=args.work_dir,
         overwrite=args.overwrite,
         retry_failed=args.retry_failed,
-        cfg_options=cfg_options(args.cfg_options),
+        cfg_options=options,
     )
     return report(sweep, args.board)
 

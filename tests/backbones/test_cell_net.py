@@ -11,7 +11,7 @@ from torch import nn
 
 import backbones
 from backbones.cell_net import Cell
-from backbones.cell_ops import CellStyle, Halve, SeparableBlock, operation
+from backbones.cell_ops import CellStyle, Halve, PReLU, SeparableBlock, operation
 from backbones.genotype import OPERATIONS
 from commons.errors import InputError
 
@@ -116,6 +116,31 @@ def test_separable_block_step_by_step():
         out = F.conv2d(torch.where(out > 0, 1.0, -1.0), one_bit(block.pointwise))
         out = norm(out, block.bn_pointwise) + (x if shortcut else 0)
         torch.testing.assert_close(block(x), F.prelu(out, block.prelu.weight))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_prelu_is_torchs(memory_format):
+    """Values and gradients, at zeros of both signs too; second derivatives elsewhere."""
+    torch.manual_seed(0)
+    smooth = torch.randn(3, 4, 5, 6, dtype=torch.float64).to(memory_format=memory_format)
+    zeros = smooth.clone()
+    zeros[0, :, 0, :2] = torch.tensor([0.0, -0.0], dtype=torch.float64)
+    grad = torch.randn_like(smooth)
+    layers = PReLU(4).double(), nn.PReLU(4).double()
+    for layer in layers:
+        layer.weight.data = torch.tensor([0.25, -0.5, 0.0, 2.0], dtype=torch.float64)
+    for x in (zeros.requires_grad_(), smooth.requires_grad_()):
+        assert torch.equal(layers[0](x), layers[1](x))
+        first = [
+            torch.autograd.grad(layer(x), (x, layer.weight), grad, create_graph=True)
+            for layer in layers
+        ]
+        torch.testing.assert_close(*first)
+    second = [
+        torch.autograd.grad(to_x.pow(3).sum() + to_slope.pow(2).sum(), (smooth, layer.weight))
+        for (to_x, to_slope), layer in zip(first, layers, strict=True)
+    ]
+    torch.testing.assert_close(*second)
 
 
 def test_halving_is_two_strided_convolutions_of_which_one_is_shifted():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import backbones
-from backbones import OneBitConv2d
+from backbones import OneBitConv2d, integer_conv
 from backbones.binarization import BINARIZERS, ApproxSign, ClippedSign, RPReLU, RSign, sign
 from commons.errors import InputError
 
@@ -144,11 +144,13 @@ def build(case, binarizer, dtype, weight, bias):
     return conv, geometry
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    ("dtype", "integers"), [(torch.float64, False), (torch.float32, False), (torch.float32, True)]
+)
 @pytest.mark.parametrize("binarizer", ["xnor", "bireal", "reactnet"])
 @settings(max_examples=60, deadline=None)
 @given(case=cases())
-def test_forward_and_backward_agree_with_the_reference(binarizer, dtype, case):
+def test_forward_and_backward_agree_with_the_reference(binarizer, dtype, integers, case):
     rng = case["rng"]
     x = corner_or_random(rng, (case["batch"], case["channels"], *case["size"]))
     w = corner_or_random(
@@ -160,7 +162,10 @@ def test_forward_and_backward_agree_with_the_reference(binarizer, dtype, case):
     conv, geometry = build(case, binarizer, dtype, w, bias)
 
     x_torch = torch.from_numpy(x).to(dtype).requires_grad_()
-    y = conv(x_torch)
+    with pytest.MonkeyPatch.context() as patch:
+        # These cases are too small for the integers to be worth while: leave that aside.
+        patch.setattr(integer_conv, "MIN_POSITIONS", 0 if integers else 10**9)
+        y = conv(x_torch)
     grad = rng.integers(-8, 9, y.shape) / 4
     y.backward(torch.from_numpy(grad).to(dtype))
 
@@ -262,6 +267,68 @@ def test_autocast_keeps_the_gradient(binarizer):
         assert leaf.grad.dtype == conv.weight.grad.dtype == torch.float32
         grads.append(torch.cat([leaf.grad.flatten(), conv.weight.grad.flatten()]))
     assert torch.nn.functional.cosine_similarity(*grads, dim=0) > 0.999
+
+
+def big_conv(**arguments):
+    torch.manual_seed(0)
+    return OneBitConv2d(32, 32, 3, padding=1, **arguments), torch.randn(4, 32, 16, 16)
+
+
+def test_big_convolutions_run_in_integers(monkeypatch):
+    if not integer_conv.supported():
+        pytest.skip("this processor or torch build has no integer convolution")
+    calls = []
+    run = integer_conv.onebit_conv2d
+    monkeypatch.setattr(integer_conv, "onebit_conv2d", lambda *a: calls.append(1) or run(*a))
+    conv, x = big_conv()
+    conv(x)
+    assert len(calls) == 1
+    for other, images in (
+        big_conv(binarize_input=False),
+        big_conv(groups=2),
+        (conv, x[:1]),  # too few positions
+    ):
+        other(images)
+    conv.double()(x.double())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        conv.float()(x)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_integers_keep_one_byte_per_activation(memory_format, monkeypatch):
+    conv, x = big_conv()
+    x = x.contiguous(memory_format=memory_format).requires_grad_()
+    kept = {}
+    for integers in (False, True):
+        monkeypatch.setattr(integer_conv, "MIN_POSITIONS", 0 if integers else 10**9)
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, sizes=sizes: sizes.append((t.shape, t.nbytes)) or t, lambda t: t
+        ):
+            y = conv(x)
+        assert y.is_contiguous(memory_format=memory_format)
+        kept[integers] = sum(size for shape, size in sizes if shape == x.shape)
+    if integer_conv.supported():
+        assert kept == {False: x.numel() * 8, True: x.numel() * 5}
+
+
+def test_without_integer_convolution_results_are_the_same(monkeypatch):
+    conv, x = big_conv()
+    fast = conv(x)
+    monkeypatch.setattr(integer_conv, "supported", lambda: False)
+    torch.testing.assert_close(fast, conv(x), rtol=1e-6, atol=1e-5)
+
+
+def test_zero_and_nan_weights_pass_through_integers():
+    conv, x = big_conv()
+    with torch.no_grad():
+        conv.weight[0] = 0
+        conv.weight[1] = float("nan")
+    y = conv(x)
+    assert (y[:, 0] == 0).all()
+    assert y[:, 1].isnan().all()
+    assert y[:, 2:].isfinite().all()
 
 
 def test_padding_by_name_takes_the_pad_value():

@@ -1,8 +1,5 @@
 """Every backbone inside torchreid."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 import torchreid
@@ -108,11 +105,3 @@ def test_the_stock_engine_trains_an_epoch(name, tiny, tmp_path, capsys):
     assert "mAP" in capsys.readouterr().out
     moved = [not torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True)]
     assert sum(moved) > 0.9 * len(moved)
-
-
-def test_importing_reid_after_torchreid_works():
-    code = (
-        "import commons.compat as c; c.ensure_torchvision(); import torchreid, reid; "
-        "torchreid.models.build_model('resnet18_bireal', 3, pretrained=False)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

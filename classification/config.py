@@ -1,0 +1,81 @@
+"""From a job to the complete config of one classification row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmengine.config import Config
+
+from classification import datasets, metrics, model  # noqa: F401  registered by import
+from commons.datasets import Dataset
+from commons.errors import InputError
+from commons.task import Job
+
+RECIPES = Path(__file__).parent / "configs" / "recipes"
+CIFAR_MEAN, CIFAR_STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+def layout_of(dataset: Dataset) -> str:
+    """How its files lie: ``cifar10``, ``folder`` or ``imagenet``."""
+    if dataset.board == "imagenet":
+        return "imagenet"
+    return "folder" if dataset.name == "cifar10-jpeg" else "cifar10"
+
+
+def build_config(job: Job, dataset: Dataset, folder: Path) -> Config:
+    """Recipe, dataset, backbone and the job's overrides, in this order.
+
+    A recipe sets the schedule, the optimizer, ``train_dataloader.batch_size``,
+    ``model.label_smoothing``, and by board ``augmentation`` and ``image_size``.
+
+    Raises:
+        InputError: unknown recipe, or a dataset whose classes cannot be read.
+    """
+    path = RECIPES / f"{job.recipe}.py"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.py")))
+        raise InputError(f"unknown recipe {job.recipe!r} of classification; there are {known}")
+    cfg = Config.fromfile(path)
+    layout = layout_of(dataset)
+    classes = datasets.class_names(folder, layout)
+    small = layout != "imagenet"
+    augmentation = cfg.pop("augmentation")[dataset.board]
+    size = cfg.pop("image_size")[dataset.board]
+    mean, std = (CIFAR_MEAN, CIFAR_STD) if small else (IMAGENET_MEAN, IMAGENET_STD)
+    overrides = dict(
+        default_scope="mmengine",
+        input_size=size,
+        model=dict(
+            type="onebit.ImageClassifier",
+            num_classes=len(classes),
+            backbone=dict(
+                type="onebit.create_backbone",
+                name=job.backbone,
+                out_indices=(3,),
+                stem="cifar" if small else "imagenet",
+            ),
+            data_preprocessor=dict(
+                type="onebit.BatchAugmentation", mean=mean, std=std, **augmentation
+            ),
+        ),
+        train_dataloader=_dataloader("train", layout, folder, size),
+        test_dataloader=_dataloader("test", layout, folder, size),
+        test_cfg=dict(),
+        test_evaluator=dict(type="TopK"),
+    )
+    cfg.merge_from_dict(overrides)
+    cfg.merge_from_dict(dict(job.cfg_options))
+    return cfg
+
+
+def _dataloader(split: str, layout: str, folder: Path, size: int) -> dict:
+    if layout == "imagenet":
+        source = dict(type="StreamedImages", data_root=str(folder), split=split, size=size)
+    else:
+        source = dict(type="InMemoryImages", data_root=str(folder), layout=layout, split=split)
+    return dict(
+        dataset=source,
+        sampler=dict(type="DefaultSampler", shuffle=split == "train"),
+        collate_fn=dict(type="collate_images"),
+    )

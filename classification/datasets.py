@@ -1,0 +1,233 @@
+"""Images with labels: CIFAR-10's files, and folders with one folder per class.
+
+Small images (32x32) are held in memory as one uint8 tensor and handed out batch by batch, so that
+loading never bounds training; larger ones are read from disk by torchvision's `ImageFolder`.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.registry import DATASETS, FUNCTIONS
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from commons.compat import ensure_torchvision
+from commons.errors import InputError
+from commons.progress import Progress
+
+ensure_torchvision()
+
+# ruff: isort: split
+from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.transforms import v2
+
+CIFAR_FOLDER = "cifar-10-batches-py"
+CIFAR_SIZE = 32
+
+
+@DATASETS.register_module(force=True)
+class InMemoryImages(Dataset):
+    """Images of one size as a uint8 tensor; a batch is one indexing operation.
+
+    Args:
+        data_root: folder of the dataset.
+        layout: ``cifar10`` (the pickled batches of the CIFAR-10 release) or ``folder``
+            (``train/<class>/*`` and ``test/<class>/*``).
+        split: ``train`` or ``test``.
+
+    Items are dicts with ``inputs`` uint8 [N, 3, H, W] and ``labels`` int64 [N].
+
+    Raises:
+        InputError: a file that is missing, broken or of another size, or a label out of range.
+    """
+
+    def __init__(self, data_root: str, layout: str, split: str) -> None:
+        read = read_cifar10 if layout == "cifar10" else read_folder
+        self.images, self.labels = read(Path(data_root), split)
+        self.metainfo = dict(classes=class_names(Path(data_root), layout))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """Called by torch's DataLoader with a whole batch of indices."""
+        chosen = torch.as_tensor(indices)
+        return dict(inputs=self.images[chosen], labels=self.labels[chosen])
+
+
+@DATASETS.register_module(force=True)
+class StreamedImages(Dataset):
+    """An ImageNet-style folder, decoded and cropped as the batches come.
+
+    Args:
+        data_root: folder that holds ``train/`` and ``val/``.
+        split: ``train`` (random resized crop, flip) or ``test`` (``val/``: resize, centre crop).
+        size: height and width of the crop in pixels.
+
+    Items are dicts with ``inputs`` uint8 [3, size, size] and ``labels`` int.
+
+    Raises:
+        InputError: an image that cannot be read, when it is read.
+    """
+
+    def __init__(self, data_root: str, split: str, size: int) -> None:
+        root = Path(data_root)
+        if split == "train":
+            crop = [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
+        else:
+            crop = [v2.Resize(size * 8 // 7, antialias=True), v2.CenterCrop(size)]
+        self.folder = ImageFolder(
+            str(root / ("train" if split == "train" else "val")),
+            transform=v2.Compose([*crop, v2.PILToTensor()]),
+            loader=lambda path: read_image(Path(path)),
+        )
+        self.metainfo = dict(classes=class_names(root, "imagenet"))
+
+    def __len__(self) -> int:
+        return len(self.folder)
+
+    def __getitem__(self, index: int) -> dict:
+        image, label = self.folder[index]
+        return dict(inputs=image, labels=label)
+
+
+@FUNCTIONS.register_module(force=True)
+def collate_images(batch: dict | list[dict]) -> dict[str, Tensor]:
+    """Stack items; what `__getitems__` gave is a batch already."""
+    if isinstance(batch, dict):
+        return batch
+    return dict(
+        inputs=torch.stack([item["inputs"] for item in batch]),
+        labels=torch.tensor([item["labels"] for item in batch]),
+    )
+
+
+def class_names(root: Path, layout: str) -> list[str]:
+    """Names of the classes in label order.
+
+    Raises:
+        InputError: training and test images have other classes, a class is empty, or there is none.
+    """
+    if layout == "cifar10":
+        meta = _load_pickle(root / CIFAR_FOLDER / "batches.meta")
+        names = meta.get(b"label_names") if isinstance(meta, dict) else None
+        if not isinstance(names, list) or not all(isinstance(n, bytes) for n in names):
+            raise InputError(f"{root / CIFAR_FOLDER / 'batches.meta'}: expected a list label_names")
+        return [name.decode() for name in names]
+    test = "test" if layout == "folder" else "val"
+    found = {}
+    for split in ("train", test):
+        found[split] = sorted(p.name for p in (root / split).iterdir() if p.is_dir())
+        if not found[split]:
+            raise InputError(f"{root / split}: expected one folder per class, found none")
+        for name in found[split]:
+            if next(_images(root / split / name), None) is None:
+                raise InputError(f"{root / split / name}: expected images of class {name}, found none")  # fmt: skip
+    if found["train"] != found[test]:
+        odd = sorted(set(found["train"]) ^ set(found[test]))
+        raise InputError(f"{root}: train/ and {test}/ have different classes; only in one: {', '.join(odd[:5])}")  # fmt: skip
+    return found["train"]
+
+
+def _images(folder: Path):
+    return (p for p in folder.iterdir() if p.suffix.lower() in IMG_EXTENSIONS)
+
+
+def read_image(path: Path) -> Image.Image:
+    """Decode an image to RGB.
+
+    Raises:
+        InputError: it cannot be read; the message names it.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+        raise InputError(f"unreadable image {path}: {error}") from error
+
+
+def read_folder(root: Path, split: str) -> tuple[Tensor, Tensor]:
+    """All images of ``<root>/<split>/<class>/`` as uint8 [N, 3, H, W], and their labels [N]."""
+    names = class_names(root, "folder")
+    files = [(p, label) for label, name in enumerate(names) for p in sorted(_images(root / split / name))]  # fmt: skip
+    images = None
+    with Progress(f"reading {split} images", total=len(files)) as progress:
+        for i, (path, _) in enumerate(files):
+            array = np.asarray(read_image(path))
+            if images is None:
+                images = np.empty((len(files), *array.shape), np.uint8)
+            if array.shape != images.shape[1:]:
+                raise InputError(
+                    f"{path} is {array.shape[1]}x{array.shape[0]} pixels, expected "
+                    f"{images.shape[2]}x{images.shape[1]} as {files[0][0]}"
+                )
+            images[i] = array
+            progress.advance()
+    labels = torch.tensor([label for _, label in files])
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels
+
+
+def read_cifar10(root: Path, split: str) -> tuple[Tensor, Tensor]:
+    """CIFAR-10's pickled batches as uint8 [N, 3, 32, 32] and labels [N].
+
+    Written for the release's files, and stricter than torchvision's reader: a pickle can run code
+    when it is loaded, so only the classes these files need are allowed; no checksum of the
+    release is asked for, because `mini-cifar10` has the same format and other content.
+    """
+    classes = len(class_names(root, "cifar10"))
+    names = [f"data_batch_{i}" for i in range(1, 6)] if split == "train" else ["test_batch"]
+    images, labels = [], []
+    for name in names:
+        path = root / CIFAR_FOLDER / name
+        batch = _load_pickle(path)
+        data = batch.get(b"data") if isinstance(batch, dict) else None
+        label = batch.get(b"labels") if isinstance(batch, dict) else None
+        width = 3 * CIFAR_SIZE**2
+        if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != width:  # fmt: skip
+            raise InputError(f"{path}: expected `data` as uint8 [N, {width}]")
+        if not isinstance(label, list) or len(label) != len(data):
+            raise InputError(f"{path}: expected {len(data)} `labels`")
+        for i, value in enumerate(label):
+            if not isinstance(value, int) or not 0 <= value < classes:
+                raise InputError(f"{path}: label {value!r} of image {i} is out of range 0 to {classes - 1}")  # fmt: skip
+        images.append(torch.from_numpy(data.reshape(-1, 3, CIFAR_SIZE, CIFAR_SIZE).copy()))
+        labels += label
+    return torch.cat(images), torch.tensor(labels)
+
+
+_CIFAR_GLOBALS = frozenset(
+    {
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("_codecs", "encode"),
+    }
+)
+
+
+class _CifarUnpickler(pickle.Unpickler):
+    """Reads dicts, lists, numbers, strings and NumPy arrays; anything else is refused."""
+
+    def find_class(self, module: str, name: str):
+        if (module, name) not in _CIFAR_GLOBALS:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return super().find_class(module, name)
+
+
+def _load_pickle(path: Path):
+    try:
+        with open(path, "rb") as stream:
+            return _CifarUnpickler(stream, encoding="bytes").load()
+    except Exception as error:  # a broken pickle can raise nearly anything
+        raise InputError(f"{path} is not a file of the CIFAR-10 release: {error}") from error

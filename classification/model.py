@@ -1,0 +1,117 @@
+"""A backbone with a classifier, and the batch-wise augmentation in front of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseDataPreprocessor, BaseModel
+from torch import Tensor, nn
+
+from backbones.registry import MODELS
+
+
+@MODELS.register_module()
+class BatchAugmentation(BaseDataPreprocessor):
+    """Random crop, flip and cutout of whole batches on the training device, then normalization.
+
+    Every image of the batch draws its own offsets. In evaluation only the normalization is left.
+
+    Args:
+        mean, std: per channel, on the scale 0 to 255.
+        padding: pixels of zero padding before a crop to the old size; 0 crops nothing.
+        flip: flip left and right with probability 1/2.
+        cutout: side in pixels of a square that is set to the mean (DeVries and Taylor, 2017); it
+            may reach over the border. 0 cuts nothing.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        padding: int = 0,
+        flip: bool = False,
+        cutout: int = 0,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), False)
+        self.padding, self.flip, self.cutout = padding, flip, cutout
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """``inputs`` uint8 [N, 3, H, W] to float of the same shape; ``labels`` pass through."""
+        data = self.cast_data(data)
+        images = data["inputs"]
+        if training and self.padding:
+            images = self._crop(images)
+        if training and self.flip:
+            chosen = torch.rand(len(images), device=images.device) < 0.5
+            images = torch.where(chosen.view(-1, 1, 1, 1), images.flip(3), images)
+        images = (images.float() - self.mean) / self.std
+        if training and self.cutout:
+            images = images * self._cutout_mask(images)
+        return dict(inputs=images, labels=data["labels"])
+
+    def _crop(self, images: Tensor) -> Tensor:
+        n, channels, height, width = images.shape
+        padded = F.pad(images, [self.padding] * 4)
+        top, left = torch.randint(0, 2 * self.padding + 1, (2, n, 1), device=images.device)
+        rows = (top + torch.arange(height, device=images.device)).view(n, 1, height, 1)
+        columns = (left + torch.arange(width, device=images.device)).view(n, 1, 1, width)
+        image = torch.arange(n, device=images.device).view(n, 1, 1, 1)
+        channel = torch.arange(channels, device=images.device).view(1, channels, 1, 1)
+        return padded[image, channel, rows, columns]
+
+    def _cutout_mask(self, images: Tensor) -> Tensor:
+        n, _, height, width = images.shape
+
+        def outside(size: int) -> Tensor:
+            centre = torch.randint(0, size, (n, 1), device=images.device)
+            offset = torch.arange(size, device=images.device) - centre
+            return (offset < -(self.cutout // 2)) | (offset >= self.cutout - self.cutout // 2)
+
+        return (outside(height).view(n, 1, height, 1) | outside(width).view(n, 1, 1, width)).float()
+
+
+@MODELS.register_module()
+class ImageClassifier(BaseModel):
+    """Backbone, global average pooling, linear classifier, cross-entropy.
+
+    Args:
+        backbone: config of a backbone with one output.
+        num_classes: number of classes.
+        label_smoothing: of the cross-entropy.
+        data_preprocessor: config of :class:`BatchAugmentation`.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        num_classes: int,
+        label_smoothing: float = 0.0,
+        data_preprocessor: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor)
+        self.backbone = MODELS.build(backbone)
+        self.classifier = nn.Linear(self.backbone.feature_channels[-1], num_classes)
+        self.label_smoothing = label_smoothing
+
+    def forward(self, inputs: Tensor, labels: Tensor | None = None, mode: str = "tensor"):
+        """Images [N, 3, H, W] to logits [N, classes], a dict of losses, or predictions.
+
+        Args:
+            mode: ``tensor``; ``loss``; or ``predict``: one dict per image with ``rank``, the number
+                of classes that score at least as high as its label (0 is best; a score that is not
+                finite ranks last).
+        """
+        logits = self.classifier(self.backbone(inputs)[-1].mean((2, 3)))
+        if mode == "tensor":
+            return logits
+        if mode == "loss":
+            smoothing = self.label_smoothing
+            return dict(loss=F.cross_entropy(logits, labels, label_smoothing=smoothing))
+        own = logits.gather(1, labels.view(-1, 1))
+        ranks = (logits >= own).sum(1) - 1
+        ranks[~logits.isfinite().all(1)] = logits.shape[1]
+        return [dict(rank=rank) for rank in ranks.tolist()]

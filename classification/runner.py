@@ -1,0 +1,155 @@
+"""Train and score one row of a classification board with mmengine's Runner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.runner import Runner
+
+from backbones.registry import MODELS
+from classification.config import build_config
+from classification.cost import model_cost
+from commons.datasets import get_dataset
+from commons.engine import (
+    build_runner,
+    config_text,
+    latest_checkpoint,
+    load_row,
+    load_weights,
+    loss_curve,
+    score,
+)
+from commons.errors import InputError
+from commons.task import Job, Outcome
+
+CONVENTIONS = ("strict", "dcp-nas")
+SPLITS = {
+    "cifar10": "train -> test",
+    "mini-cifar10": "train -> test",
+    "cifar10-jpeg": "train -> test",
+    "imagenet": "train -> val",
+    "mini-imagenet": "train -> val",
+}
+
+
+def train(job: Job) -> Outcome:
+    """Train ``job.backbone`` on ``job.dataset`` and score it.
+
+    Raises:
+        InputError: unknown name, missing or broken dataset, resume with another config.
+        WorkError: the loss is not finite, or the disk is full.
+    """
+    dataset = get_dataset(job.dataset, "classification")
+    cfg = build_config(job, dataset, dataset.find(job.data_root))
+    runner = build_runner(cfg, row_of(job, cfg), work_dir=job.work_dir, resume=job.resume)
+    # Initialized here and not in runner.train(), which then leaves it alone: the network that is
+    # scored now is the one that is trained.
+    runner.model.init_weights()
+    loop = runner.test_loop
+    arguments = (runner.model, loop.dataloader, loop.evaluator)
+    untrained = None
+    if cfg.score_untrained:
+        untrained = score(*arguments, f"{job.backbone} untrained")
+    runner.train()
+    metrics = score(*arguments, f"{job.backbone} test")
+    return _outcome(
+        job,
+        cfg,
+        metrics,
+        untrained=untrained,
+        epochs=runner.epoch,
+        checkpoint=latest_checkpoint(job.work_dir),
+        details=dict(
+            loss_curve=loss_curve(runner),
+            train_images=len(runner.train_dataloader.dataset),
+            test_images=len(loop.dataloader.dataset),
+        ),
+    )
+
+
+def test(checkpoint: Path, job: Job) -> Outcome:
+    """Score a checkpoint that :func:`train` wrote.
+
+    Args:
+        job: ``backbone`` may be empty: the checkpoint's own.
+
+    Raises:
+        InputError: not such a checkpoint, one of another backbone, or of other classes.
+    """
+    row, weights = load_row(checkpoint)
+    if job.backbone and job.backbone != row["backbone"]:
+        raise InputError(
+            f"{checkpoint} is a checkpoint of {row['backbone']}, not of {job.backbone}"
+        )
+    dataset = get_dataset(job.dataset, "classification")
+    trained = Job(
+        dataset=job.dataset,
+        backbone=row["backbone"],
+        recipe=row["recipe"],
+        seed=row["seed"],
+        data_root=job.data_root,
+        work_dir=job.work_dir,
+        cfg_options=row["cfg_options"],
+    )
+    cfg = build_config(trained, dataset, dataset.find(job.data_root))
+    if cfg.model.num_classes != row["num_classes"]:
+        raise InputError(
+            f"{checkpoint} knows {row['num_classes']} classes, {dataset.name} has "
+            f"{cfg.model.num_classes}"
+        )
+    model = MODELS.build(cfg.model)
+    load_weights(model, weights, checkpoint)
+    if torch.cuda.is_available():
+        model = model.cuda()
+    loader = Runner.build_dataloader(cfg.test_dataloader, seed=row["seed"])
+    metrics = score(model, loader, Evaluator(cfg.test_evaluator), f"{row['backbone']} test")
+    return _outcome(
+        trained,
+        cfg,
+        metrics,
+        untrained=None,
+        epochs=cfg.train_cfg.max_epochs,
+        checkpoint=checkpoint,
+    )
+
+
+def row_of(job: Job, cfg: Config) -> dict:
+    """What a checkpoint says of itself."""
+    return dict(
+        task="classification",
+        dataset=job.dataset,
+        backbone=job.backbone,
+        recipe=job.recipe,
+        seed=job.seed,
+        cfg_options=dict(job.cfg_options),
+        num_classes=cfg.model.num_classes,
+    )
+
+
+def _outcome(
+    job: Job, cfg: Config, metrics: dict[str, float], *, details=None, **fields
+) -> Outcome:
+    dataset = get_dataset(job.dataset)
+    size = (cfg.input_size, cfg.input_size)
+    stem = cfg.model.backbone.stem
+    cost = {
+        convention: model_cost(
+            job.backbone, convention, size, cfg.model.num_classes, stem
+        ).summary()
+        for convention in CONVENTIONS
+    }
+    return Outcome(
+        metrics=metrics,
+        main_metric="top1",
+        split=SPLITS[dataset.name],
+        protocol=f"top-1 and top-5 accuracy, one view of {size[0]}x{size[1]} pixels",
+        data_checksum=dataset.checksum(job.data_root),
+        config=config_text(cfg),
+        cost=cost,
+        num_classes=cfg.model.num_classes,
+        details=details or {},
+        **fields,
+    )
