@@ -18,7 +18,7 @@ ensure_torchvision()  # mmengine.runner imports torchvision
 
 # ruff: isort: split
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dist import get_rank, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.fileio import LocalBackend, register_backend
@@ -98,7 +98,8 @@ class RowHook(Hook):
     """
 
     def __init__(self, row: dict) -> None:
-        self.row = dict(row)
+        # A config makes ConfigDicts of nested dicts, which weights_only loading refuses.
+        self.row = ConfigDict(row).to_dict()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         checkpoint[ROW] = self.row

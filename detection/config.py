@@ -25,7 +25,7 @@ def build_config(job: Job, folder: str | Path) -> Config:
     real-valued throughout. ``job.cfg_options`` are merged last and may change either.
 
     Args:
-        job: names of dataset, backbone and recipe, and options; the config keeps them as ``row``.
+        job: names of dataset, backbone and recipe, which the config keeps as ``row``, and options.
         folder: the folder that holds the dataset; relative ``data_root``s of the config begin there.
 
     Raises:
@@ -40,8 +40,6 @@ def build_config(job: Job, folder: str | Path) -> Config:
     for kind, name in (("models", model), ("datasets", job.dataset), ("recipes", job.recipe)):
         cfg.merge_from_dict(copy.deepcopy(_piece(kind, name)))
     cfg.row = dict(dataset=job.dataset, backbone=job.backbone, recipe=job.recipe)
-    if job.cfg_options:
-        cfg.row.cfg_options = dict(job.cfg_options)
 
     detector = cfg.model
     detector.backbone = backbone

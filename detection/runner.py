@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmdet.registry import METRICS, MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
@@ -20,16 +19,21 @@ from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import nn
-from torch.utils.data import DataLoader
 
 from backbones import OneBitConv2d
 from commons.datasets import get_dataset
-from commons.engine import build_runner, config_text, latest_checkpoint
+from commons.engine import (
+    build_runner,
+    config_text,
+    latest_checkpoint,
+    load_row,
+    load_weights,
+    loss_curve,
+    score,
+)
 from commons.errors import InputError, WorkError
 from commons.files import disk_error_message, write_atomic
-from commons.progress import Progress
 from commons.task import Job, Outcome
-from detection.checkpoints import read_checkpoint
 from detection.checks import check_dataset
 from detection.config import build_config
 from detection.cost import summaries
@@ -52,21 +56,20 @@ def train(job: Job) -> Outcome:
     checked = check_dataset(cfg)
     work_dir = Path(job.work_dir)
     with _output_to_log(work_dir):
-        row = dict(cfg.row.to_dict(), task="detection", seed=job.seed)
-        runner = build_runner(cfg, row, work_dir=work_dir, resume=job.resume)
+        runner = build_runner(cfg, _row(job, cfg), work_dir=work_dir, resume=job.resume)
         runner.model.init_weights()  # the runner's own call, when training starts, is then a no-op
         untrained = _score_untrained(runner, cfg, job)
         runner.train()
-        scores = _score_with(runner, job.backbone)
-        checkpoint = latest_checkpoint(work_dir)
+        loop = runner.test_loop
+        metrics = score(runner.model, loop.dataloader, loop.evaluator, f"{job.backbone} test")
         details = dict(
             train_images=len(runner.train_dataloader.dataset),
-            loss_curve=_epoch_means(read_checkpoint(checkpoint).losses, runner.epoch),
+            loss_curve=loss_curve(runner),
             checked=checked,
         )
         return _outcome(
-            runner.model, cfg, job, scores, checkpoint, text, untrained=untrained,
-            epochs=runner.epoch, details=details,
+            runner.model, cfg, job, metrics, latest_checkpoint(work_dir), text,
+            untrained=untrained, epochs=runner.epoch, details=details,
         )  # fmt: skip
 
 
@@ -82,19 +85,17 @@ def test(checkpoint: Path, job: Job) -> Outcome:
         InputError: not such a checkpoint, or one of another backbone or recipe; missing or broken
             dataset.
     """
-    saved = read_checkpoint(checkpoint)
-    for key in ("backbone", "recipe"):
-        asked = getattr(job, key)
-        if asked and asked != saved.row[key]:
-            raise InputError(
-                f"{checkpoint} is a checkpoint of {key} {saved.row[key]!r}, not of {asked!r}"
-            )
+    row, weights = load_row(checkpoint)
+    for key in ("task", "backbone", "recipe"):
+        asked = "detection" if key == "task" else getattr(job, key)
+        if asked and asked != row[key]:
+            raise InputError(f"{checkpoint} is a checkpoint of {key} {row[key]}, not of {asked}")
     job = replace(
         job,
-        dataset=job.dataset or saved.row["dataset"],
-        backbone=saved.row["backbone"],
-        recipe=saved.row["recipe"],
-        cfg_options={**saved.row.get("cfg_options", {}), **job.cfg_options},
+        dataset=job.dataset or row["dataset"],
+        backbone=row["backbone"],
+        recipe=row["recipe"],
+        cfg_options={**row.get("cfg_options", {}), **job.cfg_options},
     )
     dataset = get_dataset(job.dataset, task="detection")
     cfg = build_config(job, dataset.find(job.data_root).resolve())
@@ -104,20 +105,27 @@ def test(checkpoint: Path, job: Job) -> Outcome:
         _log_to(Path(job.work_dir) / "test.log")
         register_all_modules(init_default_scope=True)
         detector = MODELS.build(cfg.model)
-        try:
-            detector.load_state_dict(saved.weights)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:300]
-            raise InputError(f"the weights in {checkpoint} do not fit: {reason}") from error
-        loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
+        load_weights(detector, weights, checkpoint)
+        loader = Runner.build_dataloader(cfg.test_dataloader, seed=row["seed"])
         evaluator = Evaluator([METRICS.build(cfg.test_evaluator)])
         evaluator.dataset_meta = loader.dataset.metainfo
-        scores = _score(detector.to(get_device()), loader, evaluator, job.backbone)
-        details = dict(loss_curve=_epoch_means(saved.losses, saved.epochs), checked=checked)
+        metrics = score(detector.to(get_device()), loader, evaluator, f"{job.backbone} test")
         return _outcome(
-            detector, cfg, job, scores, Path(checkpoint), text, untrained=None,
-            epochs=saved.epochs, details=details,
+            detector, cfg, job, metrics, Path(checkpoint), text,
+            untrained=None, epochs=cfg.train_cfg.max_epochs, details=dict(checked=checked),
         )  # fmt: skip
+
+
+def _row(job: Job, cfg: Config) -> dict[str, Any]:
+    """What a checkpoint says of itself."""
+    options = dict(job.cfg_options)
+    return dict(
+        cfg.row.to_dict(),
+        task="detection",
+        seed=job.seed,
+        num_classes=cfg.num_classes,
+        **(dict(cfg_options=options) if options else {}),
+    )
 
 
 def _score_untrained(runner: Runner, cfg: Config, job: Job) -> dict[str, float] | None:
@@ -127,37 +135,18 @@ def _score_untrained(runner: Runner, cfg: Config, job: Job) -> dict[str, float] 
     kept = Path(job.work_dir) / "untrained.json"
     if job.resume and latest_checkpoint(job.work_dir) and kept.exists():
         return json.loads(kept.read_text())
-    metrics, _ = _score_with(runner, f"{job.backbone} untrained")
+    loop = runner.test_loop
+    metrics = score(runner.model, loop.dataloader, loop.evaluator, f"{job.backbone} untrained")
+    metrics.pop("per_class")
     write_atomic(kept, json.dumps(metrics))
     return metrics
-
-
-def _score_with(runner: Runner, description: str) -> tuple[dict[str, float], dict[str, float]]:
-    """What the runner's test loop does, without its hooks, which expect a checkpoint."""
-    loop = runner.test_loop
-    return _score(runner.model, loop.dataloader, loop.evaluator, description)
-
-
-@torch.no_grad()
-def _score(
-    detector: nn.Module, loader: DataLoader, evaluator: Evaluator, description: str
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the metrics, and the AP of each class."""
-    detector.eval()
-    with Progress(f"scoring {description}", total=len(loader)) as progress:
-        for batch in loader:
-            evaluator.process(data_samples=detector.test_step(batch), data_batch=batch)
-            progress.advance()
-    metrics = evaluator.evaluate(len(loader.dataset))
-    per_class = metrics.pop("per_class")
-    return metrics, per_class
 
 
 def _outcome(
     detector: nn.Module,
     cfg: Config,
     job: Job,
-    scores: tuple[dict[str, float], dict[str, float]],
+    metrics: dict[str, Any],
     checkpoint: Path,
     text: str,
     *,
@@ -165,7 +154,7 @@ def _outcome(
     epochs: int,
     details: dict[str, Any],
 ) -> Outcome:
-    metrics, per_class = scores
+    per_class = metrics.pop("per_class")
     detector = getattr(detector, "module", detector)  # out of its distributed wrapper
     return Outcome(
         metrics=metrics,
@@ -191,12 +180,6 @@ def _onebit_parts(detector: nn.Module) -> dict[str, int]:
             part = name.split(".")[0]
             parts[part] = parts.get(part, 0) + 1
     return parts
-
-
-def _epoch_means(losses: list[float], epochs: int) -> list[float]:
-    """Mean loss of every epoch, from the loss of every step."""
-    steps = len(losses) // epochs
-    return [sum(losses[i * steps : (i + 1) * steps]) / steps for i in range(epochs)]
 
 
 def _log_to(path: Path) -> None:

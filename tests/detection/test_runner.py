@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from commons.engine import EpochSeedHook, load_row
 from commons.errors import InputError
+from commons.task import Job
 from detection import runner
-from detection.checkpoints import read_checkpoint
 from detection.config import CONFIGS, build_config
 
 
@@ -24,7 +25,6 @@ class Stop(Exception):
 @pytest.fixture(scope="module")
 def trained(drawn, tmp_path_factory):
     """(job, outcome) of a tiny 1-bit row, trained without interruption."""
-    from commons.task import Job
     from tests.detection.conftest import TINY
 
     job = Job(
@@ -44,8 +44,8 @@ def test_outcome_of_a_row(trained, capsys):
     assert outcome.num_classes == 5
     assert outcome.data_checksum.startswith("content:")
     details = outcome.details
-    assert len(details["loss"]) == 2
-    assert all(math.isfinite(loss) for loss in details["loss"])
+    assert len(details["loss_curve"]) == 2
+    assert all(math.isfinite(loss) for loss in details["loss_curve"])
     assert details["train_images"] == 8
     assert details["onebit_parts"] == {"backbone": 16, "neck": 4}
     assert set(details["per_class"]) <= {"aeroplane", "bottle", "car", "chair", "tvmonitor"}
@@ -95,13 +95,12 @@ def test_scoring_the_checkpoint_gives_the_same(trained, tmp_path):
     assert again.untrained is None
     assert again.epochs == 2
     assert again.cost == outcome.cost
-    assert again.details["loss"] == outcome.details["loss"]
     assert again.config == outcome.config
 
 
 def test_checkpoint_of_another_backbone(trained, tmp_path):
     job, outcome = trained
-    with pytest.raises(InputError, match="checkpoint of backbone 'resnet18_w8_reactnet', not of"):
+    with pytest.raises(InputError, match="checkpoint of backbone resnet18_w8_reactnet, not of"):
         runner.test(outcome.checkpoint, replace(job, backbone="resnet18_w8", work_dir=tmp_path))
     options = {"model.neck.out_channels": 32}
     with pytest.raises(InputError, match="do not fit"):
@@ -119,21 +118,23 @@ def test_not_a_checkpoint(tmp_path, content, make_job):
         runner.test(path, make_job(tmp_path))
 
 
-def test_reading_a_checkpoint_executes_nothing(trained, tmp_path):
-    content = torch.load(trained[1].checkpoint, weights_only=True)
-    marker = tmp_path / "executed"
-    content["meta"]["cfg"] = f"row = open({str(marker)!r}, 'w')\n"
-    torch.save(content, tmp_path / "evil.pth")
-    with pytest.raises(InputError, match=r"evil\.pth is not a checkpoint"):
-        read_checkpoint(tmp_path / "evil.pth")
-    assert not marker.exists()
+def test_a_checkpoint_that_would_execute_something(trained, tmp_path):
+    job, outcome = trained
+
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    content = torch.load(outcome.checkpoint, weights_only=True)
+    torch.save({**content, "meta": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(InputError, match=r"evil\.pth"):
+        runner.test(tmp_path / "evil.pth", job)
+    assert not (tmp_path / "executed").exists()
 
 
 def test_resumed_equals_uninterrupted(trained, tmp_path, monkeypatch):
     job, outcome = trained
     job = replace(job, work_dir=tmp_path / "again")
-    from commons.engine import EpochSeedHook
-
     start = EpochSeedHook.before_train_epoch
 
     def killed(self, current):
@@ -147,10 +148,10 @@ def test_resumed_equals_uninterrupted(trained, tmp_path, monkeypatch):
             runner.train(job)
     assert {p.name for p in job.work_dir.glob("epoch_*.pth")} == {"epoch_1.pth"}
     resumed = runner.train(replace(job, resume=True))
-    first, second = (read_checkpoint(o.checkpoint) for o in (outcome, resumed))
-    assert first.losses == second.losses
-    for name, weight in first.weights.items():
-        assert torch.equal(weight, second.weights[name]), name
+    (_, first), (_, second) = (load_row(o.checkpoint) for o in (outcome, resumed))
+    for name, weight in first.items():
+        assert torch.equal(weight, second[name]), name
+    assert resumed.details["loss_curve"] == outcome.details["loss_curve"]
     assert resumed.metrics == outcome.metrics
     assert resumed.untrained == outcome.untrained
     assert resumed.config == outcome.config
