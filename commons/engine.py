@@ -77,6 +77,10 @@ class EpochSeedHook(Hook):
         set_random_seed((self.seed * 1_000_003 + runner.epoch * 1009 + get_rank()) % 2**32)
 
 
+def _loss_value(outputs: dict | None) -> float:
+    return float(torch.as_tensor((outputs or {}).get("loss", 0.0)).detach())
+
+
 @HOOKS.register_module(force=True)
 class FiniteLossHook(Hook):
     """Stop at the first loss that is not a number.
@@ -87,7 +91,7 @@ class FiniteLossHook(Hook):
     priority = "HIGH"
 
     def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
-        loss = float((outputs or {}).get("loss", 0.0))
+        loss = _loss_value(outputs)
         if not math.isfinite(loss):
             last = latest_checkpoint(runner.work_dir)
             raise WorkError(
@@ -124,7 +128,7 @@ class ProgressHook(Hook):
         self.progress.start(completed=runner.iter)
 
     def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
-        loss = float((outputs or {}).get("loss", 0.0))
+        loss = _loss_value(outputs)
         self.progress.advance(note=f"epoch {runner.epoch + 1}/{runner.max_epochs} loss {loss:.3f}")
 
     def close(self) -> None:
@@ -251,6 +255,10 @@ def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool) 
         dict(type="ProgressHook", description=row["backbone"]),
     ]
     cfg.default_hooks = {**cfg.get("default_hooks", {}), "checkpoint": CHECKPOINT_HOOK}
+    cfg.setdefault(
+        "visualizer",
+        dict(type="Visualizer", vis_backends=[dict(type="TensorboardVisBackend")]),
+    )
     text = config_text(cfg)
     dumped = work_dir / "config.py"
     checkpoint = latest_checkpoint(work_dir) if resume else None
