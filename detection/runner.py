@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmdet.registry import METRICS, MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
