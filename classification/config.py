@@ -7,6 +7,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from classification import datasets, metrics, model  # noqa: F401  registered by import
+from commons.config_options import with_options
 from commons.datasets import Dataset
 from commons.errors import InputError
 from commons.task import Job
@@ -14,6 +15,19 @@ from commons.task import Job
 RECIPES = Path(__file__).parent / "configs" / "recipes"
 CIFAR_MEAN, CIFAR_STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+#: Below these a job may set what the recipe does not: mmengine or the network checks the keys.
+FREE = (
+    "optim_wrapper.",
+    "model.backbone.",
+    "model.data_preprocessor.",
+    "train_dataloader.",
+    "test_dataloader.",
+    "param_scheduler",
+    "default_hooks.",
+    "visualizer.",
+    "env_cfg.",
+)
 
 
 def layout_of(dataset: Dataset) -> str:
@@ -30,13 +44,15 @@ def build_config(job: Job, dataset: Dataset, folder: Path) -> Config:
     ``model.label_smoothing``, and by board ``augmentation`` and ``image_size``.
 
     Raises:
-        InputError: unknown recipe, or a dataset whose classes cannot be read.
+        InputError: unknown recipe, a dataset whose classes cannot be read, or an override of
+            something the config does not have.
     """
-    path = RECIPES / f"{job.recipe}.py"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.py")))
-        raise InputError(f"unknown recipe {job.recipe!r} of classification; there are {known}")
-    cfg = Config.fromfile(path)
+    known = sorted(path.stem for path in RECIPES.glob("*.py"))
+    if job.recipe not in known:
+        raise InputError(
+            f"unknown recipe {job.recipe!r} of classification; there are {', '.join(known)}"
+        )
+    cfg = Config.fromfile(RECIPES / f"{job.recipe}.py")
     layout = layout_of(dataset)
     classes = datasets.class_names(folder, layout)
     small = layout != "imagenet"
@@ -65,8 +81,7 @@ def build_config(job: Job, dataset: Dataset, folder: Path) -> Config:
         test_evaluator=dict(type="TopK"),
     )
     cfg.merge_from_dict(overrides)
-    cfg.merge_from_dict(dict(job.cfg_options))
-    return cfg
+    return with_options(cfg, job.cfg_options, free=FREE)
 
 
 def _dataloader(split: str, layout: str, folder: Path, size: int) -> dict:

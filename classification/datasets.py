@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.registry import DATASETS, FUNCTIONS
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -34,7 +34,7 @@ CIFAR_SIZE = 32
 
 @DATASETS.register_module(force=True)
 class InMemoryImages(Dataset):
-    """Images of one size as a uint8 tensor; a batch is one indexing operation.
+    """Images of 32x32 pixels as a uint8 tensor; a batch is one indexing operation.
 
     Args:
         data_root: folder of the dataset.
@@ -42,7 +42,7 @@ class InMemoryImages(Dataset):
             (``train/<class>/*`` and ``test/<class>/*``).
         split: ``train`` or ``test``.
 
-    Items are dicts with ``inputs`` uint8 [N, 3, H, W] and ``labels`` int64 [N].
+    Items are dicts with ``inputs`` uint8 [N, 3, 32, 32] and ``labels`` int64 [N].
 
     Raises:
         InputError: a file that is missing, broken or of another size, or a label out of range.
@@ -127,6 +127,8 @@ def class_names(root: Path, layout: str) -> list[str]:
     test = "test" if layout == "folder" else "val"
     found = {}
     for split in ("train", test):
+        if not (root / split).is_dir():
+            raise InputError(f"{root / split}: expected a folder with one folder per class")
         found[split] = sorted(p.name for p in (root / split).iterdir() if p.is_dir())
         if not found[split]:
             raise InputError(f"{root / split}: expected one folder per class, found none")
@@ -152,26 +154,29 @@ def read_image(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"unreadable image {path}: {error}") from error
 
 
 def read_folder(root: Path, split: str) -> tuple[Tensor, Tensor]:
-    """All images of ``<root>/<split>/<class>/`` as uint8 [N, 3, H, W], and their labels [N]."""
+    """All images of ``<root>/<split>/<class>/`` as uint8 [N, 3, 32, 32], and their labels [N].
+
+    Raises:
+        InputError: an image that cannot be read or is not 32x32; the message names it.
+    """
     names = class_names(root, "folder")
     files = [(p, label) for label, name in enumerate(names) for p in sorted(_images(root / split / name))]  # fmt: skip
-    images = None
+    expected = (CIFAR_SIZE, CIFAR_SIZE)
+    images = np.empty((len(files), *expected, 3), np.uint8)
     with Progress(f"reading {split} images", total=len(files)) as progress:
         for i, (path, _) in enumerate(files):
-            array = np.asarray(read_image(path))
-            if images is None:
-                images = np.empty((len(files), *array.shape), np.uint8)
-            if array.shape != images.shape[1:]:
+            image = read_image(path)
+            if image.size != expected:
                 raise InputError(
-                    f"{path} is {array.shape[1]}x{array.shape[0]} pixels, expected "
-                    f"{images.shape[2]}x{images.shape[1]} as {files[0][0]}"
+                    f"{path} is {image.width}x{image.height} pixels, expected "
+                    f"{CIFAR_SIZE}x{CIFAR_SIZE}"
                 )
-            images[i] = array
+            images[i] = np.asarray(image)
             progress.advance()
     labels = torch.tensor([label for _, label in files])
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels
@@ -183,8 +188,12 @@ def read_cifar10(root: Path, split: str) -> tuple[Tensor, Tensor]:
     Written for the release's files, and stricter than torchvision's reader: a pickle can run code
     when it is loaded, so only the classes these files need are allowed; no checksum of the
     release is asked for, because `mini-cifar10` has the same format and other content.
+
+    Raises:
+        InputError: a file that is missing or not of this format; the message names it.
     """
     classes = len(class_names(root, "cifar10"))
+    width = 3 * CIFAR_SIZE**2
     names = [f"data_batch_{i}" for i in range(1, 6)] if split == "train" else ["test_batch"]
     images, labels = [], []
     for name in names:
@@ -192,7 +201,6 @@ def read_cifar10(root: Path, split: str) -> tuple[Tensor, Tensor]:
         batch = _load_pickle(path)
         data = batch.get(b"data") if isinstance(batch, dict) else None
         label = batch.get(b"labels") if isinstance(batch, dict) else None
-        width = 3 * CIFAR_SIZE**2
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != width:  # fmt: skip
             raise InputError(f"{path}: expected `data` as uint8 [N, {width}]")
         if not isinstance(label, list) or len(label) != len(data):

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from backbones.registry import MODELS
 
+#: Rank of an image whose scores are not finite: in no top k, however few classes there are.
+UNRANKED = 2**31 - 1
+
 
 @MODELS.register_module()
 class BatchAugmentation(BaseDataPreprocessor):
@@ -102,8 +105,8 @@ class ImageClassifier(BaseModel):
 
         Args:
             mode: ``tensor``; ``loss``; or ``predict``: one dict per image with ``rank``, the number
-                of classes that score at least as high as its label (0 is best; a score that is not
-                finite ranks last).
+                of other classes that score at least as high as its label (0 is best; an image with
+                a score that is not finite ranks behind every class there could be).
         """
         logits = self.classifier(self.backbone(inputs)[-1].mean((2, 3)))
         if mode == "tensor":
@@ -113,5 +116,5 @@ class ImageClassifier(BaseModel):
             return dict(loss=F.cross_entropy(logits, labels, label_smoothing=smoothing))
         own = logits.gather(1, labels.view(-1, 1))
         ranks = (logits >= own).sum(1) - 1
-        ranks[~logits.isfinite().all(1)] = logits.shape[1]
+        ranks[~logits.isfinite().all(1)] = UNRANKED
         return [dict(rank=rank) for rank in ranks.tolist()]

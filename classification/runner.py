@@ -15,11 +15,13 @@ from classification.cost import model_cost
 from commons.datasets import get_dataset
 from commons.engine import (
     build_runner,
+    config_errors,
     config_text,
     latest_checkpoint,
     load_row,
     load_weights,
     loss_curve,
+    plain_errors,
     score,
 )
 from commons.errors import InputError
@@ -44,42 +46,50 @@ def train(job: Job) -> Outcome:
     """
     dataset = get_dataset(job.dataset, "classification")
     cfg = build_config(job, dataset, dataset.find(job.data_root))
-    runner = build_runner(cfg, row_of(job, cfg), work_dir=job.work_dir, resume=job.resume)
-    # Initialized here and not in runner.train(), which then leaves it alone: the network that is
-    # scored now is the one that is trained.
-    runner.model.init_weights()
-    loop = runner.test_loop
-    arguments = (runner.model, loop.dataloader, loop.evaluator)
-    untrained = None
-    if cfg.score_untrained:
-        untrained = score(*arguments, f"{job.backbone} untrained")
-    runner.train()
-    metrics = score(*arguments, f"{job.backbone} test")
-    return _outcome(
-        job,
-        cfg,
-        metrics,
-        untrained=untrained,
-        epochs=runner.epoch,
-        checkpoint=latest_checkpoint(job.work_dir),
-        details=dict(
-            loss_curve=loss_curve(runner),
-            train_images=len(runner.train_dataloader.dataset),
-            test_images=len(loop.dataloader.dataset),
-        ),
-    )
+    with plain_errors(job.work_dir):
+        runner = build_runner(cfg, row_of(job, cfg), work_dir=job.work_dir, resume=job.resume)
+        # Initialized here and not in runner.train(), which then leaves it alone: the network that
+        # is scored now is the one that is trained.
+        runner.model.init_weights()
+        with config_errors():
+            loop = runner.test_loop
+        arguments = (runner.model, loop.dataloader, loop.evaluator)
+        untrained = None
+        if cfg.score_untrained:
+            untrained = score(*arguments, f"{job.backbone} untrained")
+        runner.train()
+        metrics = score(*arguments, f"{job.backbone} test")
+        return _outcome(
+            job,
+            cfg,
+            metrics,
+            untrained=untrained,
+            epochs=runner.epoch,
+            checkpoint=latest_checkpoint(job.work_dir),
+            details=dict(
+                loss_curve=loss_curve(runner),
+                train_images=len(runner.train_dataloader.dataset),
+                test_images=len(loop.dataloader.dataset),
+            ),
+        )
 
 
 def test(checkpoint: Path, job: Job) -> Outcome:
     """Score a checkpoint that :func:`train` wrote.
 
     Args:
-        job: ``backbone`` may be empty: the checkpoint's own.
+        job: ``backbone`` may be empty: the checkpoint's own. ``recipe``, ``seed`` and
+            ``cfg_options`` are the checkpoint's own, the last overlaid with the job's.
 
     Raises:
         InputError: not such a checkpoint, one of another backbone, or of other classes.
     """
     row, weights = load_row(checkpoint)
+    if row.get("task") != "classification":
+        raise InputError(
+            f"{checkpoint} is a checkpoint of {row.get('task', 'another task')}, not of "
+            f"classification"
+        )
     if job.backbone and job.backbone != row["backbone"]:
         raise InputError(
             f"{checkpoint} is a checkpoint of {row['backbone']}, not of {job.backbone}"
@@ -92,7 +102,7 @@ def test(checkpoint: Path, job: Job) -> Outcome:
         seed=row["seed"],
         data_root=job.data_root,
         work_dir=job.work_dir,
-        cfg_options=row["cfg_options"],
+        cfg_options={**row["cfg_options"], **job.cfg_options},
     )
     cfg = build_config(trained, dataset, dataset.find(job.data_root))
     if cfg.model.num_classes != row["num_classes"]:
@@ -100,20 +110,22 @@ def test(checkpoint: Path, job: Job) -> Outcome:
             f"{checkpoint} knows {row['num_classes']} classes, {dataset.name} has "
             f"{cfg.model.num_classes}"
         )
-    model = MODELS.build(cfg.model)
-    load_weights(model, weights, checkpoint)
-    if torch.cuda.is_available():
-        model = model.cuda()
-    loader = Runner.build_dataloader(cfg.test_dataloader, seed=row["seed"])
-    metrics = score(model, loader, Evaluator(cfg.test_evaluator), f"{row['backbone']} test")
-    return _outcome(
-        trained,
-        cfg,
-        metrics,
-        untrained=None,
-        epochs=cfg.train_cfg.max_epochs,
-        checkpoint=checkpoint,
-    )
+    with plain_errors(job.work_dir):
+        with config_errors():
+            model = MODELS.build(cfg.model)
+            loader = Runner.build_dataloader(cfg.test_dataloader, seed=row["seed"])
+            evaluator = Evaluator(cfg.test_evaluator)
+        load_weights(model, weights, checkpoint)
+        if torch.cuda.is_available():
+            model = model.cuda()
+        return _outcome(
+            trained,
+            cfg,
+            score(model, loader, evaluator, f"{row['backbone']} test"),
+            untrained=None,
+            epochs=cfg.train_cfg.max_epochs,
+            checkpoint=checkpoint,
+        )
 
 
 def row_of(job: Job, cfg: Config) -> dict:

@@ -61,7 +61,6 @@ def allow_mmengine_checkpoints() -> None:
             np.ndarray,
             np.dtype,
             getattr,
-            slice,
             *[type(np.dtype(t)) for t in number_types],
         ]
     )

@@ -7,9 +7,14 @@ epoch) alone, so that a resumed run ends where an uninterrupted one does.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
 import logging
 import math
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from commons.compat import allow_mmengine_checkpoints, ensure_torchvision
@@ -24,13 +29,13 @@ from mmengine.evaluator import Evaluator
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.registry import HOOKS
+from mmengine.registry import HOOKS, OPTIMIZERS
 from mmengine.runner import Runner, set_random_seed
 from torch import nn
 from torch.utils.data import DataLoader
 
-from commons.errors import InputError, WorkError
-from commons.files import write_atomic
+from commons.errors import InputError, OnebitError, WorkError
+from commons.files import disk_error_message, write_atomic
 from commons.progress import Progress
 
 #: Checkpoint settings every recipe shares. Two are kept because mmengine removes the oldest
@@ -43,6 +48,8 @@ CHECKPOINT_HOOK = dict(
 ROW = "onebit_row"
 #: Config keys that name this machine or this call, not the run.
 _MACHINE_KEYS = ("work_dir", "data_root", "resume", "load_from", "randomness")
+#: Runs of this process; mmengine keeps logger and loss history under a name, which must be unique.
+_RUN_COUNTER = itertools.count()
 
 
 @register_backend("atomic", force=True)
@@ -70,6 +77,10 @@ class EpochSeedHook(Hook):
         set_random_seed((self.seed * 1_000_003 + runner.epoch * 1009 + get_rank()) % 2**32)
 
 
+def _loss_value(outputs: dict | None) -> float:
+    return float(torch.as_tensor((outputs or {}).get("loss", 0.0)).detach())
+
+
 @HOOKS.register_module(force=True)
 class FiniteLossHook(Hook):
     """Stop at the first loss that is not a number.
@@ -80,7 +91,7 @@ class FiniteLossHook(Hook):
     priority = "HIGH"
 
     def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
-        loss = float((outputs or {}).get("loss", 0.0))
+        loss = _loss_value(outputs)
         if not math.isfinite(loss):
             last = latest_checkpoint(runner.work_dir)
             raise WorkError(
@@ -117,7 +128,7 @@ class ProgressHook(Hook):
         self.progress.start(completed=runner.iter)
 
     def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
-        loss = float((outputs or {}).get("loss", 0.0))
+        loss = _loss_value(outputs)
         self.progress.advance(note=f"epoch {runner.epoch + 1}/{runner.max_epochs} loss {loss:.3f}")
 
     def close(self) -> None:
@@ -127,6 +138,21 @@ class ProgressHook(Hook):
 
 class QuietRunner(Runner):
     """A Runner whose log goes to ``<work_dir>/train.log``; the terminal gets errors only."""
+
+    def build_parts(self) -> None:
+        """Build data, loop, optimizer and schedulers now; :meth:`train` would do so only later.
+
+        Raises:
+            InputError: the config does not fit them.
+        """
+        optimizer = self.cfg.optim_wrapper.get("optimizer", {}).get("type")
+        if isinstance(optimizer, str) and OPTIMIZERS.get(optimizer) is None:
+            raise InputError(f"the config does not fit: unknown optimizer {optimizer!r}")
+        with config_errors():
+            self._train_loop = self.build_train_loop(self._train_loop)
+            self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
+            if self.param_schedulers is not None:
+                self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
 
     def train(self) -> nn.Module:
         try:
@@ -141,9 +167,51 @@ class QuietRunner(Runner):
             log_level, log_file=str(Path(self.work_dir) / "train.log"), **kwargs
         )
         for handler in logger.handlers:
-            if not isinstance(handler, logging.FileHandler):
+            if isinstance(handler, logging.FileHandler):
+                handler.handleError = _raise_logging_error
+            else:
                 handler.setLevel(logging.ERROR)
         return logger
+
+
+def _raise_logging_error(record: logging.LogRecord) -> None:
+    """`logging` prints a traceback for each line it cannot write to a full disk, and goes on."""
+    raise sys.exc_info()[1]
+
+
+@contextlib.contextmanager
+def config_errors() -> Iterator[None]:
+    """Turn what building objects from a config raises into one InputError."""
+    try:
+        yield
+    except OnebitError:
+        raise
+    except (TypeError, KeyError, ValueError, AttributeError, AssertionError) as error:
+        # The text of a KeyError is its argument in quotes.
+        text = error.args[0] if error.args and isinstance(error.args[0], str) else repr(error)
+        raise InputError(f"the config does not fit: {' '.join(text.split())[:300]}") from error
+
+
+@contextlib.contextmanager
+def plain_errors(work_dir: str | Path) -> Iterator[None]:
+    """Give errors of loader processes and of a full disk their one-line form.
+
+    Raises:
+        WorkError: in place of an OSError, which is its cause.
+    """
+    try:
+        yield
+    except InputError as error:
+        # A DataLoader's worker wraps the message in its traceback.
+        message = str(error).strip()
+        if message.startswith("Caught InputError in DataLoader worker"):
+            raise InputError(message.rsplit("InputError: ", 1)[1]) from error
+        raise
+    except OSError as error:
+        path = error.filename or work_dir
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise WorkError(disk_error_message(error, path)) from error
+        raise WorkError(f"could not read or write {path}: {error.strerror or error}") from error
 
 
 def latest_checkpoint(work_dir: str | Path) -> Path | None:
@@ -168,7 +236,9 @@ def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool) 
         resume: load the latest checkpoint in ``work_dir``, if any, and go on.
 
     Raises:
-        InputError: ``resume`` with a checkpoint in ``work_dir`` that another config wrote.
+        InputError: ``resume`` with a checkpoint in ``work_dir`` that another config wrote or that
+            cannot be read; a config that does not fit what it configures.
+        WorkError: ``work_dir`` cannot be written.
     """
     allow_mmengine_checkpoints()
     work_dir = Path(work_dir)
@@ -185,6 +255,10 @@ def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool) 
         dict(type="ProgressHook", description=row["backbone"]),
     ]
     cfg.default_hooks = {**cfg.get("default_hooks", {}), "checkpoint": CHECKPOINT_HOOK}
+    cfg.setdefault(
+        "visualizer",
+        dict(type="Visualizer", vis_backends=[dict(type="TensorboardVisBackend")]),
+    )
     text = config_text(cfg)
     dumped = work_dir / "config.py"
     checkpoint = latest_checkpoint(work_dir) if resume else None
@@ -193,14 +267,23 @@ def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool) 
             f"cannot resume: {dumped} differs from the config asked for; "
             f"use another --work-dir or train without --resume"
         )
-    if not resume:
-        for stale in work_dir.glob("epoch_*.pth"):
-            stale.unlink()
+    if checkpoint and load_row(checkpoint)[0] != row:
+        raise InputError(
+            f"cannot resume: {checkpoint} belongs to another row; "
+            f"use another --work-dir or train without --resume"
+        )
     if is_main_process():
+        if not resume:
+            for stale in (*work_dir.glob("epoch_*.pth"), work_dir / "train.log"):
+                stale.unlink(missing_ok=True)
         write_atomic(dumped, text)
     cfg.resume = checkpoint is not None
     cfg.load_from = str(checkpoint) if checkpoint else cfg.get("load_from")
-    return QuietRunner.from_cfg(cfg)
+    cfg.experiment_name = f"{row['backbone']}_{next(_RUN_COUNTER)}"
+    with config_errors():
+        runner = QuietRunner.from_cfg(cfg)
+    runner.build_parts()
+    return runner
 
 
 def config_text(cfg: Config) -> str:
@@ -261,7 +344,9 @@ def load_row(path: str | Path) -> tuple[dict, dict]:
     except Exception as error:  # torch.load has no common error for what it cannot read
         reason = str(error).split("\n")[0]
         raise InputError(f"{path} is not a checkpoint that can be read: {reason}") from error
-    if not isinstance(content, dict) or not {ROW, "state_dict"} <= content.keys():
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key), dict) for key in (ROW, "state_dict")
+    ):
         raise InputError(f"{path} was not written by this suite's trainer: it names no row")
     return content[ROW], content["state_dict"]
 

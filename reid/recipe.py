@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
+from commons import config_options
 from commons.errors import InputError
 from commons.task import Job
 
@@ -41,30 +41,5 @@ def build_config(job: Job) -> Config:
 
 
 def with_options(cfg: Config, options: Mapping[str, Any]) -> Config:
-    """``cfg`` with dotted overrides.
-
-    Raises:
-        InputError: an override of something ``cfg`` does not have (optimizer and backbone options
-            excepted: their keys are those of the optimizer and the network).
-    """
-    for option in options:
-        if option.startswith(("optimizer.", "model.backbone_options.")):
-            continue
-        known = _dotted(cfg.to_dict())
-        if option not in known:
-            near = difflib.get_close_matches(option, known, n=3) or sorted(known)
-            raise InputError(
-                f"the recipe has no option {option!r}; did you mean {', '.join(near)}?"
-            )
-    cfg = cfg.copy()
-    cfg.merge_from_dict(dict(options))
-    return cfg
-
-
-def _dotted(values: Mapping[str, Any], prefix: str = "") -> list[str]:
-    names = []
-    for key, value in values.items():
-        names.append(prefix + key)
-        if isinstance(value, Mapping):
-            names += _dotted(value, f"{prefix}{key}.")
-    return names
+    """``cfg`` with dotted overrides; see :func:`commons.config_options.with_options`."""
+    return config_options.with_options(cfg, options, free=("optimizer.", "model.backbone_options."))

@@ -1,0 +1,84 @@
+"""The mini datasets cut down to a few images, each written once."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from commons.datasets import get_dataset
+from commons.mini import classification
+from commons.task import Job
+
+TRAIN, TEST = 80, 40
+
+
+@pytest.fixture(scope="session")
+def few_images():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classification, "CIFAR_TRAIN", TRAIN)
+        patch.setattr(classification, "CIFAR_TEST", TEST)
+        patch.setattr(classification, "IMAGENET_TRAIN", 4)
+        patch.setattr(classification, "IMAGENET_VAL", 2)
+        yield
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory, few_images) -> Path:
+    """A data root with mini-cifar10, mini-imagenet and cifar10-jpeg. Tests must not write to it."""
+    from PIL import Image
+
+    from classification.datasets import read_cifar10
+
+    root = tmp_path_factory.mktemp("data")
+    for name, write in classification.WRITERS.items():
+        (root / name).mkdir()
+        write(root / name)
+    names = ["airplane", "automobile", "bird"]
+    for split in ("train", "test"):
+        images, labels = read_cifar10(root / "mini-cifar10", split)
+        for i, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+            folder = root / "cifar10-jpeg" / split / names[label % 3]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{i:03}.jpg", quality=95)
+    return root
+
+
+@pytest.fixture
+def data_copy(data, tmp_path) -> Path:
+    """The same, free to be damaged."""
+    shutil.copytree(data, tmp_path / "data")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def job(data, tmp_path):
+    """Builds a Job of two quick epochs."""
+
+    def build(
+        dataset="mini-cifar10", *, name="run", backbone="resnet18_w8", recipe="mini", **fields
+    ):
+        options = {"train_cfg.max_epochs": 2, "train_dataloader.batch_size": 40}
+        options.update(fields.pop("cfg_options", {}))
+        values = dict(seed=0, data_root=data, work_dir=tmp_path / name, resume=False)
+        return Job(
+            dataset=dataset,
+            backbone=backbone,
+            recipe=recipe,
+            cfg_options=options,
+            **{**values, **fields},
+        )
+
+    return build
+
+
+@pytest.fixture
+def config(job):
+    """Builds the complete config of a job."""
+    from classification.config import build_config
+
+    def build(*arguments, **fields):
+        built = job(*arguments, **fields)
+        dataset = get_dataset(built.dataset)
+        return build_config(built, dataset, dataset.find(built.data_root))
+
+    return build

@@ -1,0 +1,246 @@
+import os
+import pickle
+import shutil
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from classification.config import build_config
+from classification.datasets import (
+    InMemoryImages,
+    StreamedImages,
+    class_names,
+    collate_images,
+    read_cifar10,
+    read_folder,
+    read_image,
+)
+from commons.datasets import get_dataset
+from commons.errors import InputError
+from commons.mini.classification import CLASSES, WNIDS, dump_python2_pickle
+
+
+@pytest.fixture
+def cifar(data_copy):
+    """The folder of a mini-cifar10 that may be damaged."""
+    return data_copy / "mini-cifar10"
+
+
+@pytest.fixture
+def batch(cifar):
+    return cifar / "cifar-10-batches-py" / "data_batch_2"
+
+
+@pytest.fixture
+def folder(data_copy):
+    return data_copy / "cifar10-jpeg"
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_cifar_reader_agrees_with_torchvisions(data, split):
+    from torchvision.datasets import CIFAR10
+
+    class Unchecked(CIFAR10):
+        train_list = tuple((name, None) for name, _ in CIFAR10.train_list)
+        test_list = tuple((name, None) for name, _ in CIFAR10.test_list)
+        meta = MappingProxyType({**CIFAR10.meta, "md5": None})
+
+    theirs = Unchecked(str(data / "mini-cifar10"), train=split == "train")
+    images, labels = read_cifar10(data / "mini-cifar10", split)
+    assert images.dtype == torch.uint8
+    assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), theirs.data)
+    assert labels.tolist() == theirs.targets
+    assert class_names(data / "mini-cifar10", "cifar10") == theirs.classes == list(CLASSES)
+
+
+def test_what_python_3_pickles_is_read_too(cifar, batch):
+    before = read_cifar10(cifar, "train")
+    with open(batch, "rb") as stream:
+        content = pickle.load(stream, encoding="bytes")
+    batch.write_bytes(pickle.dumps(content, protocol=2))
+    after = read_cifar10(cifar, "train")
+    assert torch.equal(before[0], after[0])
+    assert torch.equal(before[1], after[1])
+
+
+class Hostile:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.marker}",)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+@pytest.mark.parametrize("file", ["data_batch_2", "batches.meta"])
+def test_pickle_that_runs_code_is_refused_and_does_not(cifar, batch, tmp_path, file, protocol):
+    content = {b"data": Hostile(tmp_path / "marker"), b"label_names": [b"a"]}
+    (batch.parent / file).write_bytes(pickle.dumps(content, protocol=protocol))
+    with pytest.raises(InputError, match=f"{file} is not a file of .*: it asks for posix.system"):
+        read_cifar10(cifar, "train")
+    assert not (tmp_path / "marker").exists()
+
+
+def test_class_that_is_not_needed_is_refused(cifar, batch):
+    batch.write_bytes(pickle.dumps({b"data": np.random.default_rng(0)}))
+    with pytest.raises(InputError, match="it asks for numpy"):
+        read_cifar10(cifar, "train")
+
+
+@pytest.mark.parametrize("keep", [0, 1, 1000, -1])
+def test_truncated_pickle_is_named(cifar, batch, keep):
+    batch.write_bytes(batch.read_bytes()[:keep])
+    with pytest.raises(InputError, match=f"{batch} is not a file of the CIFAR-10 release"):
+        read_cifar10(cifar, "train")
+
+
+IMAGES = np.zeros((4, 3072), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {b"data": np.zeros((4, 3071), np.uint8), b"labels": [0] * 4},
+            r"`data` as uint8 \[N, 3072",
+        ),
+        ({b"data": np.zeros((4, 3072), np.float32), b"labels": [0] * 4}, "`data` as uint8"),
+        ({b"data": np.zeros((4, 3, 32, 32), np.uint8), b"labels": [0] * 4}, "`data` as uint8"),
+        ({b"labels": [0] * 4}, "`data` as uint8"),
+        ([1, 2], "`data` as uint8"),
+        ({b"data": IMAGES, b"labels": [0] * 3}, "expected 4 `labels`"),
+        ({b"data": IMAGES}, "expected 4 `labels`"),
+        ({b"data": IMAGES, b"labels": [0, 1, 10, 2]}, "label 10 of image 2 is out of range 0 to 9"),
+        ({b"data": IMAGES, b"labels": [0, -1, 1, 2]}, "label -1 of image 1 is out of range 0 to 9"),
+        ({b"data": IMAGES, b"labels": [0, b"a", 1, 2]}, "label b'a' of image 1 is out of range"),
+    ],
+)
+def test_wrong_content_is_named(cifar, batch, content, message):
+    batch.write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(InputError, match=f"{batch}: (expected )?{message}"):
+        read_cifar10(cifar, "train")
+
+
+def test_meta_without_names_is_named(cifar, batch):
+    (batch.parent / "batches.meta").write_bytes(dump_python2_pickle({"label_names": 3}))
+    with pytest.raises(InputError, match=r"batches.meta: expected a list label_names"):
+        read_cifar10(cifar, "train")
+
+
+def test_missing_batch_is_named(data_copy, batch):
+    batch.unlink()
+    with pytest.raises(InputError, match=f"mini-cifar10 is incomplete: expected {batch}"):
+        get_dataset("mini-cifar10").find(data_copy)
+
+
+def test_folder_is_read_in_the_order_of_classes_and_names(folder):
+    images, labels = read_folder(folder, "train")
+    assert class_names(folder, "folder") == ["airplane", "automobile", "bird"]
+    files = sorted((folder / "train").glob("*/*.jpg"))
+    assert images.shape == (len(files), 3, 32, 32)
+    for i in (0, 40, 79):
+        with Image.open(files[i]) as image:
+            assert np.array_equal(images[i].permute(1, 2, 0).numpy(), np.asarray(image))
+        assert class_names(folder, "folder")[labels[i]] == files[i].parent.name
+
+
+def test_grey_images_become_rgb_and_other_files_are_skipped(folder):
+    path = sorted((folder / "train" / "bird").iterdir())[0]
+    Image.new("L", (32, 32), 77).save(path)
+    (folder / "train" / "bird" / "Thumbs.db").write_bytes(b"x")
+    images, labels = read_folder(folder, "train")
+    first_bird = labels.tolist().index(2)
+    assert images[first_bird].float().mean().round() == 77
+
+
+def test_empty_class_is_named(folder):
+    shutil.rmtree(folder / "test" / "bird")
+    (folder / "test" / "bird").mkdir()
+    with pytest.raises(InputError, match="test/bird: expected images of class bird, found none"):
+        class_names(folder, "folder")
+
+
+def test_other_classes_in_train_and_test_are_named(folder):
+    (folder / "test" / "bird").rename(folder / "test" / "frog")
+    with pytest.raises(InputError, match=r"train/ and test/ have different classes.*: bird, frog"):
+        class_names(folder, "folder")
+
+
+def test_folder_without_classes_is_named(folder):
+    shutil.rmtree(folder / "train")
+    with pytest.raises(InputError, match="train: expected a folder with one folder per class"):
+        class_names(folder, "folder")
+    (folder / "train").mkdir()
+    with pytest.raises(InputError, match="train: expected one folder per class, found none"):
+        class_names(folder, "folder")
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", None])
+def test_unreadable_image_is_named(folder, content):
+    path = sorted((folder / "train" / "bird").iterdir())[1]
+    path.write_bytes(path.read_bytes()[:300] if content is None else content)
+    with pytest.raises(InputError, match=f"unreadable image {path}"):
+        read_folder(folder, "train")
+
+
+def test_image_too_large_to_decode_is_named(folder, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(InputError, match=r"unreadable image .*exceeds limit"):
+        read_image(next((folder / "train" / "bird").iterdir()))
+
+
+def test_image_of_another_size_is_named(folder):
+    path = sorted((folder / "test" / "bird").iterdir())[0]
+    Image.new("RGB", (33, 30)).save(path)
+    with pytest.raises(InputError, match=f"{path} is 33x30 pixels, expected 32x32"):
+        read_folder(folder, "test")
+
+
+def test_batches_in_memory_are_what_the_indices_say(data):
+    dataset = InMemoryImages(str(data / "mini-cifar10"), "cifar10", "train")
+    assert len(dataset) == 80
+    assert dataset.metainfo == dict(classes=list(CLASSES))
+    loader = DataLoader(dataset, batch_size=3, sampler=[7, 2, 2, 79], collate_fn=collate_images)
+    first, last = loader
+    assert torch.equal(first["inputs"], dataset.images[[7, 2, 2]])
+    assert torch.equal(first["labels"], dataset.labels[[7, 2, 2]])
+    assert last["inputs"].shape == (1, 3, 32, 32)
+    assert torch.equal(dataset[5]["inputs"], dataset.images[5:6])
+
+
+def test_streamed_images_are_cropped_to_size(data):
+    for split, count in (("train", 40), ("test", 20)):
+        dataset = StreamedImages(str(data / "mini-imagenet"), split, size=48)
+        assert len(dataset) == count
+        assert dataset.metainfo == dict(classes=list(WNIDS))
+        batch = collate_images([dataset[0], dataset[count - 1]])
+        assert batch["inputs"].shape == (2, 3, 48, 48)
+        assert batch["inputs"].dtype == torch.uint8
+        assert batch["labels"].tolist() == [0, 9]
+
+
+def test_streamed_images_vary_in_training_only(data):
+    root = str(data / "mini-imagenet")
+    for split, expected in (("train", False), ("test", True)):
+        dataset = StreamedImages(root, split, size=48)
+        assert torch.equal(dataset[3]["inputs"], dataset[3]["inputs"]) is expected
+
+
+def test_streamed_image_that_cannot_be_read_is_named(data_copy):
+    path = sorted((data_copy / "mini-imagenet" / "val" / WNIDS[0]).iterdir())[0]
+    path.write_bytes(b"")
+    dataset = StreamedImages(str(data_copy / "mini-imagenet"), "test", size=48)
+    with pytest.raises(InputError, match=f"unreadable image {path}"):
+        dataset[0]
+
+
+def test_imagenet_with_an_empty_class_is_refused_by_the_config(data_copy, job):
+    for path in (data_copy / "mini-imagenet" / "val" / WNIDS[3]).iterdir():
+        path.unlink()
+    dataset = get_dataset("mini-imagenet")
+    with pytest.raises(InputError, match=f"val/{WNIDS[3]}: expected images of class"):
+        build_config(job("mini-imagenet"), dataset, dataset.find(data_copy))

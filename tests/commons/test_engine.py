@@ -1,0 +1,338 @@
+"""The standing rules of every mmengine training, on a network of one layer."""
+
+import builtins
+import errno
+import logging
+import os
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from commons import engine, files
+from commons.engine import (
+    latest_checkpoint,
+    load_row,
+    load_weights,
+    loss_curve,
+    plain_errors,
+    score,
+)
+from commons.errors import InputError, WorkError
+
+BATCHES = 3  # of an epoch
+
+
+class Killed(BaseException):
+    """Ends a run as a signal would: nothing in between may catch it."""
+
+
+def kill(runner, outputs):
+    raise Killed
+
+
+def no_op(runner, outputs):
+    pass
+
+
+def full_disk(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def weights(runner):
+    return {name: value.clone() for name, value in runner.model.state_dict().items()}
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def checkpoints(folder):
+    return sorted(p.name for p in folder.glob("epoch_*"))
+
+
+def test_same_seed_gives_the_same_weights_and_another_seed_others(line):
+    runners = [line(name, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
+    for runner in runners:
+        runner.train()
+    first, second, third = map(weights, runners)
+    assert same(first, second)
+    assert not same(first, third)
+    assert loss_curve(runners[0]) == loss_curve(runners[1])
+    assert len(loss_curve(runners[0])) == 3
+
+
+@pytest.mark.parametrize("at", [BATCHES + 1, 2 * BATCHES - 1, 2 * BATCHES])
+def test_resumed_run_ends_where_an_uninterrupted_one_does(line, at):
+    whole = line("whole", at=at, call=no_op)
+    whole.train()
+    with pytest.raises(Killed):
+        line("broken", at=at, call=kill).train()
+    epochs_done = at // BATCHES
+    assert latest_checkpoint(line("broken", at=at, call=no_op, resume=True).work_dir).name == (
+        f"epoch_{epochs_done}.pth"
+    )
+    resumed = line("broken", at=at, call=no_op, resume=True)
+    resumed.train()
+    assert same(weights(whole), weights(resumed))
+    assert loss_curve(whole) == loss_curve(resumed)
+    loops = [runner.test_loop for runner in (whole, resumed)]
+    scores = [
+        score(r.model, loop.dataloader, loop.evaluator, "")
+        for r, loop in zip((whole, resumed), loops, strict=True)
+    ]
+    assert scores[0] == scores[1]
+
+
+def test_kill_before_the_first_checkpoint_starts_over(line):
+    with pytest.raises(Killed):
+        line("broken", at=1, call=kill).train()
+    resumed, whole = line("broken", at=1, call=no_op, resume=True), line("whole")
+    resumed.train()
+    whole.train()
+    assert same(weights(whole), weights(resumed))
+
+
+def test_finished_run_can_be_resumed_and_stays_as_it_is(line):
+    first = line()
+    first.train()
+    again = line(resume=True)
+    again.train()
+    assert same(weights(first), weights(again))
+    assert loss_curve(first) == loss_curve(again)
+
+
+@pytest.mark.parametrize("change", [dict(seed=1), dict(optim_wrapper=dict(optimizer=dict(type="SGD", lr=1)))])  # fmt: skip
+def test_resume_with_another_config_is_refused(line, change):
+    runner = line()
+    runner.train()
+    before = load_row(latest_checkpoint(runner.work_dir))[1]
+    with pytest.raises(InputError, match=r"cannot resume: .* use another --work-dir"):
+        line(resume=True, **change)
+    assert same(before, load_row(latest_checkpoint(runner.work_dir))[1])
+
+
+def test_resume_from_a_broken_checkpoint_names_it(line):
+    runner = line()
+    runner.train()
+    path = latest_checkpoint(runner.work_dir)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(InputError, match=r"epoch_3.pth is not a checkpoint that can be read"):
+        line(resume=True)
+
+
+def test_stale_checkpoints_and_log_are_removed_without_resume(line, tmp_path):
+    line().train()
+    assert checkpoints(tmp_path / "run") == ["epoch_2.pth", "epoch_3.pth"]
+    runner = line()
+    assert checkpoints(tmp_path / "run") == []
+    runner.train_loop._max_epochs = 1
+    runner.train()
+    assert checkpoints(tmp_path / "run") == ["epoch_1.pth"]
+    assert (tmp_path / "run" / "train.log").read_text().count("Start running") <= 1
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_state(line, tmp_path, loss):
+    def spoil(runner, outputs):
+        outputs["loss"] = torch.tensor(loss)
+
+    with pytest.raises(WorkError) as caught:
+        line(at=BATCHES + 1, call=spoil).train()
+    last = tmp_path / "run" / "epoch_1.pth"
+    expected = f"the loss is {loss} in epoch 2, iteration 5; last good checkpoint: {last}"
+    assert str(caught.value) == expected
+    assert checkpoints(tmp_path / "run") == ["epoch_1.pth"]
+    assert load_row(last)[1]["layer.weight"].isfinite().all()
+
+
+def test_loss_that_is_not_finite_at_once_names_no_checkpoint(line):
+    def spoil(runner, outputs):
+        outputs["loss"] = torch.tensor(float("nan"))
+
+    with pytest.raises(WorkError, match="in epoch 1, iteration 1; last good checkpoint: none"):
+        line(at=0, call=spoil).train()
+
+
+def test_full_disk_at_a_checkpoint_keeps_the_one_before(line, tmp_path, monkeypatch):
+    def fill(runner, outputs):
+        monkeypatch.setattr(files.os, "fsync", full_disk)
+
+    runner = line(at=BATCHES, call=fill)
+    with pytest.raises(WorkError, match=r"the disk is full: could not write .*epoch_2.pth") as caught, plain_errors(tmp_path):  # fmt: skip
+        runner.train()
+    assert isinstance(caught.value.__cause__, OSError)
+    assert "\n" not in str(caught.value)
+    assert checkpoints(tmp_path / "run") == ["epoch_1.pth"]
+    assert not [p for p in (tmp_path / "run").rglob(".*") if p.is_file()]
+    monkeypatch.undo()
+    load_row(tmp_path / "run" / "epoch_1.pth")
+    resumed = line(at=BATCHES, call=no_op, resume=True)
+    resumed.train()
+    whole = line("whole")
+    whole.train()
+    assert same(weights(whole), weights(resumed))
+
+
+@pytest.mark.parametrize("file", ["last_checkpoint", "scalars.json"])
+def test_full_disk_at_mmengines_own_files_is_one_line(line, tmp_path, monkeypatch, file):
+    whole_open = builtins.open
+
+    def open_or_fail(path, *arguments, **options):
+        if str(path).endswith(file):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return whole_open(path, *arguments, **options)
+
+    runner = line(default_hooks=dict(logger=dict(type="LoggerHook", interval=1)))
+    monkeypatch.setattr(builtins, "open", open_or_fail)
+    with pytest.raises(WorkError, match=f"the disk is full: could not write .*{file}"), plain_errors(tmp_path):  # fmt: skip
+        runner.train()
+
+
+def test_full_disk_at_the_log_is_one_line(line, tmp_path, monkeypatch, capfd):
+    runner = line()
+    monkeypatch.setattr(logging.FileHandler, "flush", full_disk)
+    with pytest.raises(WorkError, match=f"the disk is full: could not write {tmp_path}"), plain_errors(tmp_path):  # fmt: skip
+        runner.train()
+    monkeypatch.undo()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_other_errors_of_the_system_are_one_line_too(tmp_path):
+    with pytest.raises(WorkError, match=r"could not read or write .*missing: No such file"), plain_errors(tmp_path):  # fmt: skip
+        (tmp_path / "missing").read_text()
+
+
+def test_input_error_of_a_loader_process_loses_its_traceback(tmp_path):
+    class Broken(torch.utils.data.Dataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            raise InputError("unreadable image x.jpg")
+
+    loader = torch.utils.data.DataLoader(Broken(), num_workers=1)
+    with pytest.raises(InputError, match=r"^unreadable image x.jpg$"), plain_errors(tmp_path):
+        next(iter(loader))
+
+
+@pytest.mark.parametrize("failure", [Killed, ValueError])
+def test_progress_bar_lets_go_of_the_terminal_after_an_error(line, monkeypatch, failure):
+    running = []
+
+    class Bar:
+        def __init__(self, description, total):
+            self.total = total
+
+        def start(self, completed=0):
+            running.append(self)
+
+        def advance(self, steps=1, note=""):
+            assert self in running
+
+        def stop(self):
+            running.remove(self)
+
+    def fail(runner, outputs):
+        assert [bar.total for bar in running] == [3 * BATCHES]
+        raise failure
+
+    monkeypatch.setattr(engine, "Progress", Bar)
+    with pytest.raises(failure):
+        line(at=1, call=fail).train()
+    assert not running
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(optim_wrapper=dict(optimizer=dict(type="Nope"))), "Nope"),
+        (dict(optim_wrapper=dict(optimizer=dict(type="Adam", rate=1))), "rate"),
+        (dict(train_cfg=dict(type="EpochBasedTrainLoop", max_epoch=2)), "max_epoch"),
+        (dict(param_scheduler=dict(type="CosineAnnealingLR", T=3)), "T"),
+        (dict(model=dict(type="Line", outputs=3)), "outputs"),
+    ],
+)
+def test_config_that_does_not_fit_is_refused_before_training(line, changes, message):
+    with pytest.raises(InputError, match=f"the config does not fit: .*{message}"):
+        line(**changes)
+
+
+def test_row_comes_back_from_the_checkpoint(line):
+    runner = line(seed=3)
+    runner.train()
+    row, state = load_row(str(latest_checkpoint(runner.work_dir)))
+    assert row == dict(dataset="points", backbone="line", recipe="r", seed=3, cfg_options={})
+    assert same(weights(runner), state)
+
+
+def test_file_that_is_no_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "epoch_1.pth"
+    with pytest.raises(InputError, match="checkpoint not found"):
+        load_row(path)
+    path.write_text("weights, honestly")
+    with pytest.raises(InputError, match=r"epoch_1.pth is not a checkpoint that can be read"):
+        load_row(path)
+    torch.save(dict(state_dict={"a": torch.zeros(1000)}), path)
+    with pytest.raises(InputError, match="it names no row"):
+        load_row(path)
+    torch.save([1], path)
+    with pytest.raises(InputError, match="it names no row"):
+        load_row(path)
+    torch.save({engine.ROW: "row", "state_dict": {}}, path)
+    with pytest.raises(InputError, match="it names no row"):
+        load_row(path)
+
+
+def test_truncated_checkpoint_is_refused(line):
+    runner = line()
+    runner.train()
+    path = latest_checkpoint(runner.work_dir)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(InputError, match="is not a checkpoint that can be read"):
+        load_row(path)
+
+
+class Hostile:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.marker}",)
+
+
+def test_checkpoint_that_runs_code_is_refused_and_does_not(tmp_path):
+    path, marker = tmp_path / "epoch_1.pth", tmp_path / "marker"
+    torch.save({engine.ROW: Hostile(marker), "state_dict": {}}, path)
+    with pytest.raises(InputError, match="is not a checkpoint that can be read"):
+        load_row(path)
+    assert not marker.exists()
+
+
+def test_weights_of_another_network_are_refused(line):
+    runner = line()
+    with pytest.raises(InputError, match=r"the weights in here.pth do not fit this network"):
+        load_weights(runner.model, {"layer.weight": torch.zeros(1, 3)}, "here.pth")
+
+
+def test_score_gives_the_mode_back(line):
+    runner = line()
+    loop = runner.test_loop
+    for training in (True, False):
+        runner.model.train(training)
+        first = score(runner.model, loop.dataloader, loop.evaluator, "")
+        assert runner.model.training is training
+        assert first == score(runner.model, loop.dataloader, loop.evaluator, "")
+
+
+def test_config_text_names_no_machine(tmp_path):
+    here = str(tmp_path)
+    cfg = Config(dict(work_dir=here, loader=[dict(data_root=here, batch_size=1)], load_from=here))
+    assert engine.config_text(cfg).split() == ["loader", "=", "[", "dict(batch_size=1),", "]"]
+
+
+def test_latest_checkpoint_goes_by_number_and_ignores_the_rest(tmp_path):
+    assert latest_checkpoint(tmp_path) is None
+    for name in ("epoch_9.pth", "epoch_10.pth", "epoch_11.pth.tmp", "epoch_x.pth", ".epoch_12.pth"):
+        (tmp_path / name).touch()
+    assert latest_checkpoint(tmp_path).name == "epoch_10.pth"
