@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from backbones.binarization import RPReLU
+from backbones.cell_ops import Zero
 from commons.errors import InputError
 
 
@@ -112,7 +113,7 @@ for _types, _rule in {
     # No multiply-accumulates, and nothing in the flops counter of old mmdetection.
     (nn.Sigmoid, nn.Tanh, nn.SiLU, nn.GELU, nn.Mish, nn.Hardswish, nn.Hardsigmoid): _uncounted,
     (nn.Hardtanh, nn.Softmax, nn.LogSoftmax): _uncounted,
-    (nn.Identity, nn.Dropout, nn.Dropout2d, nn.Flatten, nn.Embedding): _uncounted,
+    (nn.Identity, nn.Dropout, nn.Dropout2d, nn.Flatten, nn.Embedding, Zero): _uncounted,
     # Its PReLU is counted as a module of its own; its two shifts fold into thresholds and norms.
     (RPReLU,): _uncounted,
 }.items():
@@ -121,5 +122,5 @@ for _types, _rule in {
 
 # Of mmcv, mmengine and mmdet, which are not imported for this. RoIAlign interpolates; the data
 # preprocessor normalizes the image; Scale multiplies a map by one number.
-for _name in ("RoIAlign", "RoIPool", "BaseDataPreprocessor", "Scale", "Zero"):
+for _name in ("RoIAlign", "RoIPool", "BaseDataPreprocessor", "Scale"):
     register_cost_rule(_name, _uncounted)

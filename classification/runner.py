@@ -9,9 +9,9 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
-import backbones
 from backbones.registry import MODELS
 from classification.config import build_config
+from classification.cost import model_cost
 from commons.datasets import get_dataset
 from commons.engine import (
     build_runner,
@@ -126,25 +126,6 @@ def test(checkpoint: Path, job: Job) -> Outcome:
             epochs=cfg.train_cfg.max_epochs,
             checkpoint=checkpoint,
         )
-
-
-def model_cost(
-    backbone: str,
-    convention: str,
-    input_size: tuple[int, int] | None = None,
-    num_classes: int | None = None,
-    stem: str = "imagenet",
-) -> backbones.Cost:
-    """Cost of the classifier for one image [3, *input_size] (default 224x224)."""
-    size = input_size or (224, 224)
-    return backbones.cost(
-        backbone,
-        (3, *size),
-        convention=convention,
-        classes=num_classes,
-        out_indices=(3,),
-        stem=stem,
-    )
 
 
 def row_of(job: Job, cfg: Config) -> dict:

@@ -23,7 +23,7 @@ ensure_torchvision()  # mmengine.runner imports torchvision
 
 # ruff: isort: split
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dist import get_rank, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.fileio import LocalBackend, register_backend
@@ -77,7 +77,7 @@ class EpochSeedHook(Hook):
         set_random_seed((self.seed * 1_000_003 + runner.epoch * 1009 + get_rank()) % 2**32)
 
 
-def _loss(outputs: dict | None) -> float:
+def _loss_value(outputs: dict | None) -> float:
     return float(torch.as_tensor((outputs or {}).get("loss", 0.0)).detach())
 
 
@@ -91,7 +91,7 @@ class FiniteLossHook(Hook):
     priority = "HIGH"
 
     def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
-        loss = _loss(outputs)
+        loss = _loss_value(outputs)
         if not math.isfinite(loss):
             last = latest_checkpoint(runner.work_dir)
             raise WorkError(
@@ -109,8 +109,8 @@ class RowHook(Hook):
     """
 
     def __init__(self, row: dict) -> None:
-        # What came through a config is a ConfigDict, which weights_only refuses to load.
-        self.row = Config(dict(row)).to_dict()
+        # A config makes ConfigDicts of nested dicts, which weights_only loading refuses.
+        self.row = ConfigDict(row).to_dict()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         checkpoint[ROW] = self.row
@@ -128,7 +128,7 @@ class ProgressHook(Hook):
         self.progress.start(completed=runner.iter)
 
     def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
-        loss = _loss(outputs)
+        loss = _loss_value(outputs)
         self.progress.advance(note=f"epoch {runner.epoch + 1}/{runner.max_epochs} loss {loss:.3f}")
 
     def close(self) -> None:
@@ -255,6 +255,10 @@ def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool) 
         dict(type="ProgressHook", description=row["backbone"]),
     ]
     cfg.default_hooks = {**cfg.get("default_hooks", {}), "checkpoint": CHECKPOINT_HOOK}
+    cfg.setdefault(
+        "visualizer",
+        dict(type="Visualizer", vis_backends=[dict(type="TensorboardVisBackend")]),
+    )
     text = config_text(cfg)
     dumped = work_dir / "config.py"
     checkpoint = latest_checkpoint(work_dir) if resume else None

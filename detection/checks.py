@@ -1,2 +1,300 @@
-def check_dataset(cfg):
-    pass
+"""Look a detection dataset through before MMDetection reads it.
+
+MMDetection leaves out, without a word, objects of a class it does not know, boxes outside their
+image and images of the wrong size, and stops with a traceback at a file it cannot read. Here each
+of these is one error that names the file. What real VOC and COCO contain is let through:
+
+- a box may stand out of its image by one pixel (``TOLERANCE``);
+- crowd and difficult objects are checked like all others;
+- in a set of thousands, one object in ``DEGENERATE_SHARE`` may be thinner than a pixel
+  (COCO's train2017 has a few); they are counted, and MMDetection leaves them out.
+
+Sets of up to ``DECODE_LIMIT`` images are decoded in full, of larger ones only the presence and the
+size of the image files are checked.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+from PIL import Image
+
+from commons.errors import InputError
+from commons.progress import Progress
+
+TOLERANCE = 1.0  # pixels
+DEGENERATE_SHARE = 1000
+DECODE_LIMIT = 2000
+_ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+_EXIF_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """One image as its annotation describes it.
+
+    size: (width, height), or None where the annotation is silent.
+    objects, degenerate: how many, and how many of them are thinner than a pixel.
+    thin: where the first degenerate object is, for the message.
+    """
+
+    image: Path
+    annotation: Path
+    size: tuple[int, int] | None
+    objects: int
+    degenerate: int
+    thin: str
+
+
+def check_dataset(cfg: Config, loaders: Sequence[str] = ("train", "test")) -> dict[str, Any]:
+    """Check every dataset of the config's loaders.
+
+    Args:
+        cfg: as :func:`detection.config.build_config` returns it.
+        loaders: which of ``train`` and ``test``.
+
+    Returns:
+        per loader, ``images``, ``objects`` and ``degenerate`` (objects thinner than a pixel, which
+        MMDetection will leave out), and whether the images were ``decoded``.
+
+    Raises:
+        InputError: a missing, unreadable or malformed file, an unknown class, a box outside its
+            image or without area. The message names the file and what was expected.
+    """
+    found, seen = {}, set()
+    for loader in loaders:
+        listed = []
+        for dataset in _leaves(cfg[f"{loader}_dataloader"].dataset):
+            read = _read_voc if dataset["type"] == "VOCDataset" else _read_coco
+            listed += read(dataset, _classes(dataset))
+        if not any(item.objects for item in listed):
+            raise InputError(f"the {loader} part of {cfg.row.dataset} has no object at all")
+        found[loader] = _check_images(listed, seen)
+    return found
+
+
+def _leaves(dataset: dict) -> Iterator[dict]:
+    """The datasets that read files, inside concatenated or repeated ones."""
+    inner = dataset.get("datasets") or ([dataset["dataset"]] if "dataset" in dataset else [])
+    if not inner:
+        yield dataset
+    for child in inner:
+        yield from _leaves(child)
+
+
+def _classes(dataset: dict) -> tuple[str, ...]:
+    own = (dataset.get("metainfo") or {}).get("classes")
+    return tuple(own or DATASETS.get(dataset["type"]).METAINFO["classes"])
+
+
+def _check_images(listed: list[_Listed], seen: set[Path]) -> dict[str, Any]:
+    """Check the image files of one loader; ``seen`` spares those of a loader before."""
+    objects, degenerate = (sum(getattr(i, a) for i in listed) for a in ("objects", "degenerate"))
+    if degenerate * DEGENERATE_SHARE > objects:
+        thin = next(item.thin for item in listed if item.degenerate)
+        raise InputError(f"{thin}: expected a box of at least one pixel each way")
+    decode = len(listed) <= DECODE_LIMIT
+    sizes: dict[Path, dict[str, int]] = {}
+    with Progress("checking images", total=len(listed)) as progress:
+        for item in listed:
+            progress.advance()
+            if item.image in seen:
+                continue
+            seen.add(item.image)
+            folder = item.image.parent
+            if folder not in sizes:
+                sizes[folder] = _file_sizes(folder)
+            if item.image.name not in sizes[folder]:
+                raise InputError(f"image missing: expected {item.image}, as {item.annotation} says")
+            if sizes[folder][item.image.name] == 0:
+                raise InputError(f"unreadable image: {item.image} is empty")
+            if decode:
+                _decode(item)
+    return dict(images=len(listed), objects=objects, degenerate=degenerate, decoded=decode)
+
+
+def _file_sizes(folder: Path) -> dict[str, int]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+    except OSError as error:
+        raise InputError(f"expected a folder of images at {folder}: {error.strerror}") from error
+
+
+def _decode(item: _Listed) -> None:
+    try:
+        with Image.open(item.image) as image:
+            image.load()
+            size = image.size
+            if image.getexif().get(_EXIF_ORIENTATION) in _ROTATED and size != item.size:
+                size = size[::-1]
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises at broken files
+        raise InputError(f"unreadable image: {item.image} ({error})") from error
+    if item.size is not None and size != item.size:
+        raise InputError(
+            f"{item.annotation} says {item.image.name} has {item.size[0]} x {item.size[1]} pixels; "
+            f"found {size[0]} x {size[1]}"
+        )
+
+
+def _check_box(box: Sequence[float], size: tuple[int, int] | None, where: str) -> bool:
+    """Check corners (x1, y1, x2, y2), far edges exclusive; return whether it is degenerate."""
+    x1, y1, x2, y2 = box
+    text = f"({', '.join(f'{c:g}' for c in box)})"
+    if not all(math.isfinite(c) for c in box) or x2 < x1 or y2 < y1:
+        raise InputError(f"{where}: expected a box with x1 < x2 and y1 < y2, found {text}")
+    if size is not None and (
+        min(x1, y1) < -TOLERANCE or x2 > size[0] + TOLERANCE or y2 > size[1] + TOLERANCE
+    ):
+        raise InputError(
+            f"{where}: the box {text} lies outside its image of {size[0]} x {size[1]} pixels"
+        )
+    return x2 - x1 < 1 or y2 - y1 < 1
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"file missing: expected {path}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+
+
+def _read_voc(dataset: dict, classes: tuple[str, ...]) -> list[_Listed]:
+    """The images of one ImageSets file, from their XML annotations."""
+    root = Path(dataset["data_root"])
+    listing = root / dataset["ann_file"]
+    names = _read_text(listing).split("\n")
+    names = names[:-1] if names and not names[-1] else names
+    if not names:
+        raise InputError(f"{listing} lists no image")
+    for line, name in enumerate(names, start=1):
+        if not name or name != name.strip() or len(name.split()) != 1:
+            raise InputError(f"{listing}, line {line}: expected one image name, found {name!r}")
+    part = root / dataset["data_prefix"]["sub_data_root"]
+    return [_read_voc_image(part, name, classes) for name in names]
+
+
+def _read_voc_image(part: Path, name: str, classes: tuple[str, ...]) -> _Listed:
+    path = part / "Annotations" / f"{name}.xml"
+    try:
+        root = ElementTree.fromstring(_read_text(path))
+    except ElementTree.ParseError as error:
+        raise InputError(f"malformed XML: {path} ({error})") from error
+    size = None
+    if root.find("size") is not None:
+        size = tuple(int(_number(root, f"size/{side}", path)) for side in ("width", "height"))
+    nodes, thin = root.findall("object"), []
+    for index, node in enumerate(nodes, start=1):
+        where = f"{path}, object {index}"
+        kind = node.findtext("name")
+        if kind not in classes:
+            raise InputError(f"{where}: unknown class {kind!r}; expected {_either(classes)}")
+        if node.find("difficult") is not None:
+            _number(node, "difficult", where)
+        x1, y1, x2, y2 = (
+            _number(node, f"bndbox/{corner}", where) for corner in ("xmin", "ymin", "xmax", "ymax")
+        )
+        # VOC counts pixels from 1 and its far edges are inclusive.
+        if _check_box((x1 - 1, y1 - 1, x2, y2), size, where) or x1 == x2 or y1 == y2:
+            thin.append(where)
+    return _Listed(
+        part / "JPEGImages" / f"{name}.jpg", path, size, len(nodes), len(thin), "".join(thin[:1])
+    )
+
+
+def _number(node: ElementTree.Element, tag: str, where: str | Path) -> float:
+    text = node.findtext(tag)
+    try:
+        return float(text)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: expected a number in <{tag}>, found {text!r}") from error
+
+
+def _read_coco(dataset: dict, classes: tuple[str, ...]) -> list[_Listed]:
+    """The images of one COCO annotation file."""
+    root = Path(dataset["data_root"])
+    path = root / dataset["ann_file"]
+    try:
+        content = json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise InputError(f"malformed JSON: {path} ({error})") from error
+    tables = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or not all(isinstance(content.get(t), list) for t in tables):
+        raise InputError(f"{path}: expected COCO's lists {', '.join(tables)}")
+    images = _by_id(content["images"], ("file_name", "width", "height"), f"{path}, image")
+    categories = _by_id(content["categories"], ("name",), f"{path}, category")
+    fields = ("image_id", "category_id", "bbox", "area", "iscrowd")
+    annotations = _by_id(content["annotations"], fields, f"{path}, annotation")
+    if not images:
+        raise InputError(f"{path} lists no image")
+    for category in categories.values():
+        if category["name"] not in classes:
+            raise InputError(
+                f"{path}: unknown class {category['name']!r}; expected {_either(classes)}"
+            )
+    objects: dict[Any, list[str]] = {key: [] for key in images}
+    thin: dict[Any, list[str]] = {key: [] for key in images}
+    for key, annotation in annotations.items():
+        where = f"{path}, annotation {key}"
+        image = images.get(annotation["image_id"])
+        if image is None:
+            raise InputError(f"{where}: there is no image {annotation['image_id']!r}")
+        if annotation["category_id"] not in categories:
+            raise InputError(
+                f"{where}: unknown class, there is no category {annotation['category_id']!r}"
+            )
+        box = annotation["bbox"]
+        numbers = [*(box if isinstance(box, list) else [box]), annotation["area"]]
+        if len(numbers) != 5 or not all(_is_number(n) for n in numbers):
+            raise InputError(f"{where}: expected a bbox of x, y, width, height and an area")
+        x, y, width, height = box
+        size = (image["width"], image["height"])
+        objects[annotation["image_id"]].append(where)
+        if _check_box((x, y, x + width, y + height), size, where) or annotation["area"] <= 0:
+            thin[annotation["image_id"]].append(where)
+    folder = root / dataset["data_prefix"]["img"]
+    return [
+        _Listed(
+            folder / image["file_name"], path, (image["width"], image["height"]),
+            len(objects[key]), len(thin[key]), "".join(thin[key][:1]),
+        )
+        for key, image in images.items()
+    ]  # fmt: skip
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _by_id(rows: list, fields: tuple[str, ...], where: str) -> dict[Any, dict]:
+    """Index a COCO table by ``id``.
+
+    Raises:
+        InputError: a row without one of ``fields``, or an id that occurs twice.
+    """
+    table: dict[Any, dict] = {}
+    for at, row in enumerate(rows):
+        missing = [f for f in ("id", *fields) if not isinstance(row, dict) or f not in row]
+        if missing:
+            raise InputError(
+                f"{where} number {at + 1} of the list: expected a field {missing[0]!r}"
+            )
+        if row["id"] in table:
+            raise InputError(f"{where} {row['id']}: this id occurs twice")
+        table[row["id"]] = row
+    return table
+
+
+def _either(classes: tuple[str, ...]) -> str:
+    return "one of " + ", ".join(classes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +25,7 @@ def build_config(job: Job, folder: str | Path) -> Config:
     real-valued throughout. ``job.cfg_options`` are merged last and may change either.
 
     Args:
-        job: names of dataset, backbone and recipe; the config keeps them as ``row``.
+        job: names of dataset, backbone and recipe, which the config keeps as ``row``, and options.
         folder: the folder that holds the dataset; relative ``data_root``s of the config begin there.
 
     Raises:
@@ -34,10 +36,9 @@ def build_config(job: Job, folder: str | Path) -> Config:
         network = create_backbone(job.backbone)
     onebit = [m.binarizer.name for m in network.modules() if isinstance(m, OneBitConv2d)]
     model = "faster-rcnn_onebit-fpn" if onebit else "faster-rcnn_fpn"
-    # An anonymous config: the runner dumps a named one a second time, under that name.
-    cfg = Config(Config.fromfile(CONFIGS / "models" / f"{model}.py").to_dict())
-    for piece in (_piece("datasets", job.dataset), _piece("recipes", job.recipe)):
-        cfg.merge_from_dict(piece.to_dict())
+    cfg = Config()  # not a model's own: the runner dumps a config with a file name once more
+    for kind, name in (("models", model), ("datasets", job.dataset), ("recipes", job.recipe)):
+        cfg.merge_from_dict(copy.deepcopy(_piece(kind, name)))
     cfg.row = dict(dataset=job.dataset, backbone=job.backbone, recipe=job.recipe)
 
     detector = cfg.model
@@ -58,12 +59,13 @@ def build_config(job: Job, folder: str | Path) -> Config:
     return cfg
 
 
-def _piece(kind: str, name: str) -> Config:
+@functools.cache  # finding one of MMDetection's own configs takes a second
+def _piece(kind: str, name: str) -> dict:
     path = CONFIGS / kind / f"{name}.py"
     if not path.is_file() or name.startswith("_"):
         known = sorted(p.stem for p in path.parent.glob("[!_]*.py"))
         raise InputError(f"detection has no {kind[:-1]} {name!r}; there are {', '.join(known)}")
-    return Config.fromfile(path)
+    return Config.fromfile(path).to_dict()
 
 
 def _dicts(node) -> Iterator[dict]:

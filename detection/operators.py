@@ -96,7 +96,7 @@ def roi_align_forward(
     """
     _only_average(pool_mode)
     size = (aligned_height, aligned_width)
-    flat = output.view(len(rois), output.size(1), -1)
+    flat = output.view(len(rois), output.size(1), size[0] * size[1])
     for image, chunk, bins, pixels, weights in _bin_weights(
         rois, size, input.shape[2:], spatial_scale, sampling_ratio, aligned, input.dtype
     ):

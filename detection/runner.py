@@ -4,25 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from mmdet.registry import METRICS, MODELS
+from mmdet.utils import register_all_modules
 from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
+from torch import nn
 
+from backbones import OneBitConv2d
 from commons.datasets import get_dataset
-from commons.engine import build_runner, latest_checkpoint
-from commons.errors import WorkError
+from commons.engine import (
+    build_runner,
+    config_text,
+    latest_checkpoint,
+    load_row,
+    load_weights,
+    loss_curve,
+    score,
+)
+from commons.errors import InputError, WorkError
 from commons.files import disk_error_message, write_atomic
-from commons.progress import Progress
 from commons.task import Job, Outcome
 from detection.checks import check_dataset
 from detection.config import build_config
-
-CONVENTIONS = ("strict", "mmdet-legacy")
+from detection.cost import summaries
 
 
 def train(job: Job) -> Outcome:
@@ -36,17 +51,27 @@ def train(job: Job) -> Outcome:
         InputError: unknown name, missing or broken dataset, resume with another config.
         WorkError: the loss is not finite, or the disk is full.
     """
-    folder = get_dataset(job.dataset, task="detection").find(job.data_root).resolve()
-    cfg = build_config(job, folder)
-    check_dataset(cfg)
-    with _output_to_log(job.work_dir):
-        runner = build_runner(
-            cfg, work_dir=job.work_dir, seed=job.seed, resume=job.resume, description=job.backbone
-        )
-        untrained = _untrained(runner, cfg, job)
+    dataset = get_dataset(job.dataset, task="detection")
+    cfg = build_config(job, dataset.find(job.data_root).resolve())
+    text = config_text(cfg)  # before MMDetection's builders write into it
+    checked = check_dataset(cfg)
+    work_dir = Path(job.work_dir)
+    with _output_to_log(work_dir), _threads(cfg.get("threads")):
+        runner = build_runner(cfg, _row(job, cfg), work_dir=work_dir, resume=job.resume)
+        runner.model.init_weights()  # the runner's own call, when training starts, is then a no-op
+        untrained = _score_untrained(runner, cfg, job)
         runner.train()
-        metrics = _score(runner, f"{job.backbone} scored")
-        return _outcome(runner, cfg, job, metrics, untrained, latest_checkpoint(job.work_dir))
+        loop = runner.test_loop
+        metrics = score(runner.model, loop.dataloader, loop.evaluator, f"{job.backbone} test")
+        details = dict(
+            train_images=len(runner.train_dataloader.dataset),
+            loss_curve=loss_curve(runner),
+            checked=checked,
+        )
+        return _outcome(
+            runner.model, cfg, job, metrics, latest_checkpoint(work_dir), text,
+            untrained=untrained, epochs=runner.epoch, details=details,
+        )  # fmt: skip
 
 
 def test(checkpoint: Path, job: Job) -> Outcome:
@@ -54,45 +79,132 @@ def test(checkpoint: Path, job: Job) -> Outcome:
 
     Args:
         checkpoint: the file.
-        job: an empty ``dataset``, ``backbone`` or ``recipe`` is the checkpoint's own.
+        job: an empty ``dataset``, ``backbone`` or ``recipe`` is the checkpoint's own;
+            ``cfg_options`` are laid over those it was trained with.
 
     Raises:
         InputError: not such a checkpoint, or one of another backbone or recipe; missing or broken
             dataset.
     """
-    raise NotImplementedError
+    row, weights = load_row(checkpoint)
+    for key in ("task", "backbone", "recipe"):
+        asked = "detection" if key == "task" else getattr(job, key)
+        if asked and asked != row[key]:
+            raise InputError(f"{checkpoint} is a checkpoint of {key} {row[key]}, not of {asked}")
+    job = replace(
+        job,
+        dataset=job.dataset or row["dataset"],
+        backbone=row["backbone"],
+        recipe=row["recipe"],
+        cfg_options={**row.get("cfg_options", {}), **job.cfg_options},
+    )
+    dataset = get_dataset(job.dataset, task="detection")
+    cfg = build_config(job, dataset.find(job.data_root).resolve())
+    text = config_text(cfg)
+    checked = check_dataset(cfg, ["test"])
+    with _output_to_log(Path(job.work_dir)), _threads(cfg.get("threads")):
+        _log_to(Path(job.work_dir) / "test.log")
+        register_all_modules(init_default_scope=True)
+        detector = MODELS.build(cfg.model)
+        load_weights(detector, weights, checkpoint)
+        loader = Runner.build_dataloader(cfg.test_dataloader, seed=row["seed"])
+        evaluator = Evaluator([METRICS.build(cfg.test_evaluator)])
+        evaluator.dataset_meta = loader.dataset.metainfo
+        metrics = score(detector.to(get_device()), loader, evaluator, f"{job.backbone} test")
+        return _outcome(
+            detector, cfg, job, metrics, Path(checkpoint), text,
+            untrained=None, epochs=cfg.train_cfg.max_epochs, details=dict(checked=checked),
+        )  # fmt: skip
 
 
-def _untrained(runner: Runner, cfg: Config, job: Job) -> dict[str, float] | None:
-    """Initialize the network and score it, or read what an interrupted run scored."""
-    runner.model.init_weights()  # the runner's own call, at the start of training, is then a no-op
+def _row(job: Job, cfg: Config) -> dict[str, Any]:
+    """What a checkpoint says of itself."""
+    options = dict(job.cfg_options)
+    return dict(
+        cfg.row.to_dict(),
+        task="detection",
+        seed=job.seed,
+        num_classes=cfg.num_classes,
+        **(dict(cfg_options=options) if options else {}),
+    )
+
+
+def _score_untrained(runner: Runner, cfg: Config, job: Job) -> dict[str, float] | None:
+    """Score the network as it was initialized, or read what an interrupted run scored."""
     if not cfg.score_untrained:
         return None
     kept = Path(job.work_dir) / "untrained.json"
     if job.resume and latest_checkpoint(job.work_dir) and kept.exists():
         return json.loads(kept.read_text())
-    metrics = _score(runner, f"{job.backbone} untrained")
+    loop = runner.test_loop
+    metrics = score(runner.model, loop.dataloader, loop.evaluator, f"{job.backbone} untrained")
     metrics.pop("per_class")
     write_atomic(kept, json.dumps(metrics))
     return metrics
 
 
-@torch.no_grad()
-def _score(runner: Runner, description: str) -> dict[str, Any]:
-    """What the runner's test loop does, without its hooks, which expect a checkpoint."""
-    loop = runner.test_loop
-    runner.model.eval()
-    with Progress(description, total=len(loop.dataloader)) as progress:
-        for batch in loop.dataloader:
-            loop.evaluator.process(data_samples=runner.model.test_step(batch), data_batch=batch)
-            progress.advance()
-    return loop.evaluator.evaluate(len(loop.dataloader.dataset))
+def _outcome(
+    detector: nn.Module,
+    cfg: Config,
+    job: Job,
+    metrics: dict[str, Any],
+    checkpoint: Path,
+    text: str,
+    *,
+    untrained: dict[str, float] | None,
+    epochs: int,
+    details: dict[str, Any],
+) -> Outcome:
+    per_class = metrics.pop("per_class")
+    detector = getattr(detector, "module", detector)  # out of its distributed wrapper
+    return Outcome(
+        metrics=metrics,
+        untrained=untrained,
+        main_metric=cfg.main_metric,
+        epochs=epochs,
+        split=cfg.split,
+        protocol=cfg.protocol,
+        data_checksum=get_dataset(job.dataset).checksum(job.data_root),
+        config=text,
+        checkpoint=checkpoint,
+        cost=summaries(detector, cfg),
+        num_classes=cfg.num_classes,
+        details={**details, "per_class": per_class, "onebit_parts": _onebit_parts(detector)},
+    )
+
+
+def _onebit_parts(detector: nn.Module) -> dict[str, int]:
+    """How many 1-bit convs there are in each part of the detector that has any."""
+    parts: dict[str, int] = {}
+    for name, module in detector.named_modules():
+        if isinstance(module, OneBitConv2d):
+            part = name.split(".")[0]
+            parts[part] = parts.get(part, 0) + 1
+    return parts
+
+
+def _log_to(path: Path) -> None:
+    """What the metrics log goes to ``path``; the terminal gets errors only."""
+    logger = MMLogger.get_instance(f"test {path}", log_file=str(path))
+    for handler in logger.handlers:
+        if not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Compute with ``count`` CPU threads; None leaves the number as it is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager
 def _output_to_log(work_dir: Path) -> Iterator[None]:
     """MMDetection and pycocotools print; the terminal is for one progress bar and errors."""
-    work_dir = Path(work_dir)
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
         with (
@@ -104,7 +216,3 @@ def _output_to_log(work_dir: Path) -> Iterator[None]:
             yield
     except OSError as error:
         raise WorkError(disk_error_message(error, error.filename or work_dir)) from error
-
-
-def _outcome(runner, cfg, job, metrics, untrained, checkpoint):
-    return metrics, untrained

@@ -7,7 +7,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from leaderboards.records import CodeVersion, Environment
+from leaderboards.record import CodeVersion, Environment
 
 _DISTRIBUTIONS = ("onebit-bench", "torch", "torchvision", "mmengine", "mmcv-lite", "mmcv", "mmdet",
                   "torchreid", "numpy", "pycocotools")  # fmt: skip
@@ -62,9 +62,9 @@ def environment(task: str) -> Environment:
 
     operators = {}
     if task == "detection":
-        from detection.operators import operator_sources
+        from detection.operators import operator_status
 
-        operators = operator_sources()
+        operators = operator_status()
     return Environment(
         versions=versions(),
         device=device_name(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import math
 from collections.abc import Callable, Iterator
@@ -306,7 +307,7 @@ def _outcome(
             train_images=len(data.train_loader.dataset),
             train_identities=data.num_train_pids,
             **counts,
-            loss=losses,
+            loss_curve=losses,
         ),
     )
 
@@ -372,7 +373,7 @@ def _load_weights(model: ReIDModel, weights: dict[str, torch.Tensor], origin: Pa
 
 @contextmanager
 def _plain_errors(work_dir: Path) -> Iterator[None]:
-    """Give errors of loader processes and of a full disk their one-line form."""
+    """Give errors of loader processes and of the disk their one-line form."""
     try:
         yield
     except InputError as error:
@@ -382,4 +383,6 @@ def _plain_errors(work_dir: Path) -> Iterator[None]:
             raise InputError(message.rsplit("InputError: ", 1)[1]) from error
         raise
     except OSError as error:
-        raise WorkError(disk_error_message(error, error.filename or work_dir)) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise WorkError(disk_error_message(error, error.filename or work_dir)) from error
+        raise WorkError(f"{type(error).__name__}: {error}") from error

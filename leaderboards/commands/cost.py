@@ -40,20 +40,13 @@ def run(args) -> int:
 
 
 def _count(args):
-    import backbones
+    import importlib
 
-    size = tuple(args.input) if args.input else None
-    if args.task == "classification":
-        return backbones.cost(
-            args.backbone,
-            (3, *(size or (224, 224))),
-            convention=args.convention,
-            classes=args.classes,
-        )
-    from leaderboards.boards import runner
-
-    return runner(args.task).model_cost(
-        args.backbone, convention=args.convention, input_size=size, num_classes=args.classes
+    return importlib.import_module(f"{args.task}.cost").model_cost(
+        args.backbone,
+        convention=args.convention,
+        input_size=tuple(args.input) if args.input else None,
+        num_classes=args.classes,
     )
 
 

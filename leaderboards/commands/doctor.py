@@ -44,9 +44,9 @@ def run(args) -> int:
     print("\noperators")
     native = ensure_torchvision()
     print(f"  torchvision    {'native' if native else 'not loadable beside this torch; none of ours needs them'}")  # fmt: skip
-    from detection.operators import operator_sources
+    from detection.operators import operator_status
 
-    for name, source in operator_sources().items():
+    for name, source in operator_status().items():
         print(f"  {'mmcv ' + name:<14} {source}")
 
     root = data_root(args)

@@ -5,14 +5,7 @@ train_cfg = dict(max_epochs=6)
 train_dataloader = dict(batch_size=64)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=40),
-    dict(
-        type="CosineAnnealingLR",
-        T_max=6,
-        begin=0,
-        end=6,
-        by_epoch=True,
-        convert_to_iter_based=True,
-    ),
+    dict(type="CosineAnnealingLR", by_epoch=True, convert_to_iter_based=True),
 ]
 # No flip: the classes "slashed" and "across" would become each other when turned, and shapes lean.
 augmentation = dict(cifar10=dict(padding=2, flip=False), imagenet=dict())

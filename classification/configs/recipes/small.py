@@ -11,8 +11,6 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=200),
-    dict(
-        type="CosineAnnealingLR", T_max=5, begin=0, end=5, by_epoch=True, convert_to_iter_based=True
-    ),
+    dict(type="CosineAnnealingLR", by_epoch=True, convert_to_iter_based=True),
 ]
 augmentation = dict(cifar10=dict(cutout=0))

@@ -1,0 +1,84 @@
+"""What a whole detector costs: backbone, neck, RPN and box head, at a stated number of proposals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures.bbox import bbox2roi
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from torch import nn
+
+import backbones
+from commons.task import Job
+from detection.config import build_config
+
+CONVENTIONS = ("strict", "mmdet-legacy")
+#: Height and width in pixels of Table 13 of the DCP-NAS paper.
+INPUT_SIZE = (600, 1000)
+
+
+def model_cost(
+    backbone: str,
+    convention: str,
+    input_size: tuple[int, int] | None = None,
+    num_classes: int | None = None,
+) -> backbones.Cost:
+    """Cost of the VOC board's Faster R-CNN (recipe ``paper``, 1000 proposals) for one image.
+
+    Under ``mmdet-legacy``, which counts the memory of trainable parameters only, the stem and the
+    first stage are frozen, as in the detectors it was used on.
+
+    Args:
+        backbone: a backbone's name.
+        convention: see :func:`backbones.cost`.
+        input_size: height and width in pixels, default 600 x 1000.
+        num_classes: default 20.
+
+    Raises:
+        InputError: unknown backbone or convention.
+    """
+    job = Job("voc", backbone, "paper", seed=0, data_root=Path(), work_dir=Path())
+    cfg = build_config(job, Path())
+    if convention == "mmdet-legacy":
+        cfg.model.backbone.frozen_stages = 1
+    cfg.model.roi_head.bbox_head.num_classes = num_classes or cfg.num_classes
+    register_all_modules(init_default_scope=True)
+    detector = MODELS.build(cfg.model)
+    height, width = input_size or INPUT_SIZE
+    run = forward_all(height, width, cfg.model.test_cfg.rpn.max_per_img)
+    return backbones.cost(detector, forward=run, convention=convention)
+
+
+def summaries(detector: nn.Module, cfg: Config) -> dict[str, dict[str, Any]]:
+    """For a record: the detector's cost under each convention, at the recipe's test input."""
+    width, height = cfg.image_scale
+    proposals = cfg.model.test_cfg.rpn.max_per_img
+    run = forward_all(height, width, proposals)
+    return {
+        convention: {
+            **backbones.cost(detector, forward=run, convention=convention).summary(),
+            "input_shape": [3, height, width],
+            "proposals": proposals,
+        }
+        for convention in CONVENTIONS
+    }
+
+
+def forward_all(height: int, width: int, proposals: int) -> Callable[[nn.Module], None]:
+    """Run every module once on one image, with boxes in place of what the RPN would propose."""
+
+    def forward(detector: nn.Module) -> None:
+        device = next(detector.parameters()).device
+        maps = detector.extract_feat(torch.zeros(1, 3, height, width, device=device))
+        detector.rpn_head(maps)
+        corners = torch.linspace(0, 0.5, proposals, device=device)[:, None]
+        size = torch.tensor([width, height], device=device)
+        boxes = torch.cat([corners * size, (corners + 0.5) * size], dim=1)
+        detector.roi_head._bbox_forward(maps, bbox2roi([boxes]))
+
+    return forward

@@ -1,0 +1,88 @@
+"""The FPN with 1-bit lateral convs."""
+
+import pytest
+import torch
+from mmengine.registry import MODELS as ENGINE_MODELS
+from torch import nn
+
+from backbones import OneBitConv2d
+from commons.errors import InputError
+from detection import OneBitFPN
+
+CHANNELS = [8, 16, 32, 64]
+
+
+def maps(n=2):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(n, c, 32 // 2**i, 24 // 2**i, generator=generator) for i, c in enumerate(CHANNELS)]  # fmt: skip
+
+
+def test_shapes_and_parts():
+    neck = OneBitFPN(CHANNELS, 16, 5, binarizer="reactnet")
+    shapes = [tuple(out.shape) for out in neck(maps())]
+    assert shapes == [(2, 16, 32, 24), (2, 16, 16, 12), (2, 16, 8, 6), (2, 16, 4, 3), (2, 16, 2, 2)]
+    laterals = [block.conv for block in neck.lateral_convs]
+    assert all(isinstance(c, OneBitConv2d) and c.kernel_size == (3, 3) for c in laterals)
+    assert all(c.binarizer.name == "reactnet" for c in laterals)
+    assert not any(isinstance(block.conv, OneBitConv2d) for block in neck.fpn_convs)
+
+
+def test_options_pass_through():
+    neck = OneBitFPN(
+        CHANNELS, 16, 5, binarizer="xnor", pad_value=-1, onebit_outputs=True, norm_cfg=None,
+        add_extra_convs="on_output",
+    )  # fmt: skip
+    convs = [b.conv for b in (*neck.lateral_convs, *neck.fpn_convs)]
+    assert {(c.binarizer.name, c.pad_value) for c in convs} == {("xnor", -1)}
+    assert neck.fpn_convs[-1].conv.stride == (2, 2)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in neck.modules())
+    assert [o.shape[-1] for o in neck(maps())] == [24, 12, 6, 3, 2]
+
+
+def test_unknown_binarizer():
+    with pytest.raises(InputError, match="reactnett"):
+        OneBitFPN(CHANNELS, 16, 4, binarizer="reactnett")
+
+
+def test_a_lateral_sees_signs_only():
+    """Scaling the input, which keeps its signs, changes no output of the 1-bit laterals."""
+    neck = OneBitFPN(CHANNELS, 16, 4, binarizer="bireal", norm_cfg=None)
+    inputs = maps()
+    for out, scaled in zip(neck(inputs), neck([7.5 * x for x in inputs]), strict=True):
+        torch.testing.assert_close(out, scaled)
+    flipped = neck([-x for x in inputs])
+    assert not torch.equal(neck(inputs)[0], flipped[0])
+
+
+def test_gradients_reach_every_parameter():
+    neck = OneBitFPN(CHANNELS, 16, 5, binarizer="reactnet")
+    neck.init_weights()
+    sum(out.square().sum() for out in neck(maps())).backward()
+    for name, parameter in neck.named_parameters():
+        if not name.startswith("fpn_convs") or "bias" not in name:
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
+
+
+def test_init_leaves_1bit_convs_their_own():
+    torch.manual_seed(0)
+    neck = OneBitFPN(CHANNELS, 16, 4, binarizer="reactnet", norm_cfg=None)
+    calls = []
+    for module in neck.modules():
+        if isinstance(module, OneBitConv2d):
+            module.init_weights = lambda m=module: calls.append(m)
+    before = [b.conv.weight.clone() for b in neck.lateral_convs]
+    real = [b.conv.weight.clone() for b in neck.fpn_convs]
+    neck.init_weights()
+    assert len(calls) == 4
+    for block, weight in zip(neck.lateral_convs, before, strict=True):
+        assert torch.equal(block.conv.weight, weight)
+    for block, weight in zip(neck.fpn_convs, real, strict=True):
+        assert not torch.equal(block.conv.weight, weight)
+
+
+def test_built_by_name_from_a_config():
+    neck = ENGINE_MODELS.build(
+        dict(type="onebit.OneBitFPN", in_channels=CHANNELS, out_channels=8, num_outs=4)
+    )
+    assert isinstance(neck, OneBitFPN)
