@@ -14,6 +14,7 @@ import logging
 import math
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,7 +157,8 @@ class QuietRunner(Runner):
 
     def train(self) -> nn.Module:
         try:
-            return super().train()
+            with _no_tracebacks_of_writer_threads():
+                return super().train()
         finally:  # also after an error or an interrupt: the bar must let go of the terminal
             for hook in self.hooks:
                 if isinstance(hook, ProgressHook):
@@ -177,6 +179,25 @@ class QuietRunner(Runner):
 def _raise_logging_error(record: logging.LogRecord) -> None:
     """`logging` prints a traceback for each line it cannot write to a full disk, and goes on."""
     raise sys.exc_info()[1]
+
+
+@contextlib.contextmanager
+def _no_tracebacks_of_writer_threads() -> Iterator[None]:
+    """TensorBoard writes in a thread, whose OSError its next call in this thread raises again.
+
+    Without this, Python would print the thread's traceback besides.
+    """
+    before = threading.excepthook
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        if not issubclass(arguments.exc_type, OSError):
+            before(arguments)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import builtins
 import errno
 import logging
 import os
+import threading
 
 import pytest
 import torch
@@ -174,19 +175,31 @@ def test_full_disk_at_a_checkpoint_keeps_the_one_before(line, tmp_path, monkeypa
     assert same(weights(whole), weights(resumed))
 
 
-@pytest.mark.parametrize("file", ["last_checkpoint", "scalars.json"])
-def test_full_disk_at_mmengines_own_files_is_one_line(line, tmp_path, monkeypatch, file):
+def test_full_disk_at_the_name_of_the_last_checkpoint_is_one_line(line, tmp_path, monkeypatch):
     whole_open = builtins.open
 
     def open_or_fail(path, *arguments, **options):
-        if str(path).endswith(file):
+        if str(path).endswith("last_checkpoint"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         return whole_open(path, *arguments, **options)
 
-    runner = line(default_hooks=dict(logger=dict(type="LoggerHook", interval=1)))
+    runner = line()
     monkeypatch.setattr(builtins, "open", open_or_fail)
-    with pytest.raises(WorkError, match=f"the disk is full: could not write .*{file}"), plain_errors(tmp_path):  # fmt: skip
+    with pytest.raises(WorkError, match=r"the disk is full: could not write .*/last_checkpoint"), plain_errors(tmp_path):  # fmt: skip
         runner.train()
+
+
+def test_full_disk_at_the_curves_is_one_line(line, tmp_path, monkeypatch):
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    printed = []
+    monkeypatch.setattr(threading, "excepthook", printed.append)
+    runner = line(default_hooks=dict(logger=dict(type="LoggerHook", interval=1)))
+    monkeypatch.setattr(RecordWriter, "write", full_disk)
+    with pytest.raises(WorkError, match=f"the disk is full: could not write {tmp_path}"), plain_errors(tmp_path):  # fmt: skip
+        runner.train()
+    assert not printed
+    assert threading.excepthook == printed.append
 
 
 def test_full_disk_at_the_log_is_one_line(line, tmp_path, monkeypatch, capfd):
