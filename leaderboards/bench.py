@@ -110,22 +110,24 @@ def bench(sweep: Sweep) -> Iterator[tuple[Record, bool]]:
 
     A row that fails yields, and leaves, a record that says why; the next rows still run. A full
     disk or an interrupt ends the sweep; the same call goes on where it stopped. With several
-    workers, rows come as they finish.
+    workers, finished rows come first and the others as they end.
     """
     check(sweep)
-    missing = []
-    for backbone, seed in sweep.rows():
-        path = sweep.record_path(backbone, seed)
+    finished = {}
+    for row in sweep.rows():
+        path = sweep.record_path(*row)
         if path.exists() and sweep.overwrite == "only-missing":
             record = Record.load(path)
             if record.status == "done" or not sweep.retry_failed:
-                yield record, False
-                continue
-        missing.append((backbone, seed))
+                finished[row] = record
     if sweep.workers == 1:
-        for backbone, seed in missing:
-            yield run_row(sweep, backbone, seed), True
-    elif missing:
+        for row in sweep.rows():
+            yield (finished[row], False) if row in finished else (run_row(sweep, *row), True)
+        return
+    for record in finished.values():
+        yield record, False
+    missing = [row for row in sweep.rows() if row not in finished]
+    if missing:
         yield from _in_parallel(sweep, missing)
 
 
