@@ -105,7 +105,7 @@ MODELS.register_module(module=FixedScores)
 
 @pytest.fixture
 def classifier():
-    model = ImageClassifier(dict(type="FixedScores"), num_classes=6)
+    model = ImageClassifier(dict(type="onebit.FixedScores"), num_classes=6)
     torch.nn.init.eye_(model.classifier.weight)
     torch.nn.init.zeros_(model.classifier.bias)
     return model
@@ -134,7 +134,7 @@ def test_scores_that_are_not_finite_never_count(classifier, value):
 
 
 def test_broken_network_of_few_classes_does_not_score():
-    model = ImageClassifier(dict(type="FixedScores"), num_classes=3)
+    model = ImageClassifier(dict(type="onebit.FixedScores"), num_classes=3)
     torch.nn.init.constant_(model.classifier.weight, float("nan"))
     assert evaluate(ranks(model, [[1.0] * 6], [0])) == dict(top1=0.0, top5=0.0)
 
@@ -153,7 +153,7 @@ def test_topk_is_a_share():
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_loss_is_the_smoothed_cross_entropy(smoothing):
     torch.manual_seed(0)
-    model = ImageClassifier(dict(type="FixedScores"), num_classes=6, label_smoothing=smoothing)
+    model = ImageClassifier(dict(type="onebit.FixedScores"), num_classes=6, label_smoothing=smoothing)
     images, labels = torch.randn(4, 6, 2, 2), torch.tensor([0, 5, 2, 2])
     logits = model(images)
     assert logits.shape == (4, 6)

@@ -183,7 +183,10 @@ def test_full_disk_at_mmengines_own_files_is_one_line(line, tmp_path, monkeypatc
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         return whole_open(path, *arguments, **options)
 
-    runner = line(default_hooks=dict(logger=dict(type="LoggerHook", interval=1)))
+    runner = line(
+        default_hooks=dict(logger=dict(type="LoggerHook", interval=1)),
+        visualizer=dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")]),
+    )
     monkeypatch.setattr(builtins, "open", open_or_fail)
     with pytest.raises(WorkError, match=f"the disk is full: could not write .*{file}"), plain_errors(tmp_path):  # fmt: skip
         runner.train()
