@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmdet.registry import METRICS, MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
@@ -55,7 +56,7 @@ def train(job: Job) -> Outcome:
     text = config_text(cfg)  # before MMDetection's builders write into it
     checked = check_dataset(cfg)
     work_dir = Path(job.work_dir)
-    with _output_to_log(work_dir):
+    with _output_to_log(work_dir), _threads(cfg.get("threads")):
         runner = build_runner(cfg, _row(job, cfg), work_dir=work_dir, resume=job.resume)
         runner.model.init_weights()  # the runner's own call, when training starts, is then a no-op
         untrained = _score_untrained(runner, cfg, job)
@@ -101,7 +102,7 @@ def test(checkpoint: Path, job: Job) -> Outcome:
     cfg = build_config(job, dataset.find(job.data_root).resolve())
     text = config_text(cfg)
     checked = check_dataset(cfg, ["test"])
-    with _output_to_log(Path(job.work_dir)):
+    with _output_to_log(Path(job.work_dir)), _threads(cfg.get("threads")):
         _log_to(Path(job.work_dir) / "test.log")
         register_all_modules(init_default_scope=True)
         detector = MODELS.build(cfg.model)
@@ -188,6 +189,17 @@ def _log_to(path: Path) -> None:
     for handler in logger.handlers:
         if not isinstance(handler, logging.FileHandler):
             handler.setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Compute with ``count`` CPU threads; None leaves the number as it is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from commons.task import Job, Outcome
 from leaderboards.boards import Board, runner
 from leaderboards.clock import Clock
 from leaderboards.environment import code_version, environment
-from leaderboards.records import Record, options_tag, row_name
+from leaderboards.record import Record, options_tag, row_name
 
 OVERWRITE = ("only-missing", "always", "never")
 

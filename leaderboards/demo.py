@@ -14,7 +14,7 @@ from commons.mini import write
 from leaderboards.bench import Sweep
 from leaderboards.boards import ALL
 from leaderboards.commands.bench import report
-from leaderboards.records import Record, load_all
+from leaderboards.record import Record, load_all
 
 BACKBONES = ("resnet18_w16", "resnet18_w16_reactnet", "dcp_nas_c8")
 

@@ -7,7 +7,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from leaderboards.records import CodeVersion, Environment
+from leaderboards.record import CodeVersion, Environment
 
 _DISTRIBUTIONS = ("onebit-bench", "torch", "torchvision", "mmengine", "mmcv-lite", "mmcv", "mmdet",
                   "torchreid", "numpy", "pycocotools")  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 from commons.datasets import get_dataset
 from commons.errors import InputError
 from commons.files import sha256_file
-from leaderboards.records import Record
+from leaderboards.record import Record
 
 
 def problems(record: Record, work_root: Path) -> list[str]:

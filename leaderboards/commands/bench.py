@@ -94,9 +94,9 @@ def _default_dataset(board, root: Path):
 
 def report(sweep, table_name: str) -> int:
     """Run the sweep, say what becomes of each row, write and print the table."""
-    from leaderboards import tables
+    from leaderboards import table as tables
     from leaderboards.bench import bench
-    from leaderboards.records import load_all
+    from leaderboards.record import load_all
 
     failed = 0
     total = len(sweep.backbones) * len(sweep.seeds)

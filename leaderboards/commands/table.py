@@ -26,9 +26,9 @@ def run(args) -> int:
     import sys
 
     from commons.errors import InputError
-    from leaderboards import tables
+    from leaderboards import table as tables
     from leaderboards.boards import resolve
-    from leaderboards.records import load_all
+    from leaderboards.record import load_all
 
     board, dataset = resolve(args.board)
     folder = args.out / "records"

@@ -65,7 +65,7 @@ def run_train(args) -> int:
     from commons.task import Job
     from leaderboards.bench import check_recipe
     from leaderboards.boards import default_recipe, runner
-    from leaderboards.records import row_name
+    from leaderboards.record import row_name
 
     dataset = get_dataset(args.dataset, args.task)
     dataset.find(data_root(args))

@@ -24,7 +24,7 @@ onebit verify leaderboards/records/coco --work-dir work_dirs""",
 
 def run(args) -> int:
     from commons.errors import InputError
-    from leaderboards.records import Record
+    from leaderboards.record import Record
     from leaderboards.verification import problems
 
     paths = []

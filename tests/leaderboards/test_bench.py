@@ -7,7 +7,7 @@ import pytest
 
 from commons.errors import InputError, WorkError
 from leaderboards.bench import bench
-from leaderboards.records import Record
+from leaderboards.record import Record
 from tests.leaderboards.conftest import records_below
 
 

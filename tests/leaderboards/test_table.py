@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from commons.errors import WorkError
-from leaderboards import tables
+from leaderboards import table as tables
 from leaderboards.bench import bench
 from leaderboards.boards import ALL
-from leaderboards.records import load_all
+from leaderboards.record import load_all
 
 BOARD = ALL["cifar10"]
 

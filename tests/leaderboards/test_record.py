@@ -6,7 +6,7 @@ import pytest
 
 from commons.errors import InputError
 from leaderboards.bench import bench
-from leaderboards.records import Record, digest, load_all
+from leaderboards.record import Record, digest, load_all
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pandas as pd
 
 from commons.files import write_atomic
 from leaderboards.boards import Board
-from leaderboards.records import Record
+from leaderboards.record import Record
 
 FORMATS = ("text", "csv", "markdown", "latex", "html")
 _GROUP = ["dataset", "backbone", "recipe", "cfg_options"]
