@@ -153,7 +153,9 @@ def test_topk_is_a_share():
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_loss_is_the_smoothed_cross_entropy(smoothing):
     torch.manual_seed(0)
-    model = ImageClassifier(dict(type="onebit.FixedScores"), num_classes=6, label_smoothing=smoothing)
+    model = ImageClassifier(
+        dict(type="onebit.FixedScores"), num_classes=6, label_smoothing=smoothing
+    )
     images, labels = torch.randn(4, 6, 2, 2), torch.tensor([0, 5, 2, 2])
     logits = model(images)
     assert logits.shape == (4, 6)
