@@ -6,6 +6,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+_silent = False
+
+
+def silence() -> None:
+    """Show no bars in this process any more."""
+    global _silent
+    _silent = True
+
 
 class Progress:
     """A bar for one piece of work.
@@ -23,7 +31,7 @@ class Progress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
             console=Console(stderr=True),
-            disable=not Console(stderr=True).is_terminal,
+            disable=_silent or not Console(stderr=True).is_terminal,
             transient=True,
         )
         self._task = self._bar.add_task(description, total=total, note="")

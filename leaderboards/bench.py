@@ -5,12 +5,17 @@ from __future__ import annotations
 import datetime
 import difflib
 import hashlib
+import multiprocessing
+import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from commons import progress
 from commons.datasets import Dataset
 from commons.errors import InputError, WorkError
 from commons.files import sha256_file
@@ -32,6 +37,7 @@ class Sweep:
         overwrite: ``only-missing`` skips finished rows, ``always`` runs all of them afresh,
             ``never`` refuses to start when one exists.
         retry_failed: run rows again whose record says that they failed.
+        workers: rows that run at the same time.
     """
 
     board: Board
@@ -44,6 +50,7 @@ class Sweep:
     work_root: Path
     overwrite: str = "only-missing"
     retry_failed: bool = False
+    workers: int = 1
     cfg_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -102,9 +109,11 @@ def bench(sweep: Sweep) -> Iterator[tuple[Record, bool]]:
     """Yield every row's record and whether it was run now (else: found finished).
 
     A row that fails yields, and leaves, a record that says why; the next rows still run. A full
-    disk or an interrupt ends the sweep; the same call goes on where it stopped.
+    disk or an interrupt ends the sweep; the same call goes on where it stopped. With several
+    workers, rows come as they finish.
     """
     check(sweep)
+    missing = []
     for backbone, seed in sweep.rows():
         path = sweep.record_path(backbone, seed)
         if path.exists() and sweep.overwrite == "only-missing":
@@ -112,7 +121,40 @@ def bench(sweep: Sweep) -> Iterator[tuple[Record, bool]]:
             if record.status == "done" or not sweep.retry_failed:
                 yield record, False
                 continue
-        yield run_row(sweep, backbone, seed), True
+        missing.append((backbone, seed))
+    if sweep.workers == 1:
+        for backbone, seed in missing:
+            yield run_row(sweep, backbone, seed), True
+    elif missing:
+        yield from _in_parallel(sweep, missing)
+
+
+def _in_parallel(sweep: Sweep, rows: list[tuple[str, int]]) -> Iterator[tuple[Record, bool]]:
+    """Run rows in processes of their own, each with its share of the processors."""
+    threads = max(1, (os.cpu_count() or 1) // sweep.workers)
+    pool = ProcessPoolExecutor(
+        min(sweep.workers, len(rows)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(threads,),
+    )
+    try:
+        for done in as_completed([pool.submit(run_row, sweep, *row) for row in rows]):
+            yield done.result(), True
+    except BaseException:
+        for worker in multiprocessing.active_children():
+            worker.terminate()  # its row is resumed from its last checkpoint
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker(threads: int) -> None:
+    import torch
+
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(threads)
+    progress.silence()  # bars of several processes would overwrite each other
 
 
 def run_row(sweep: Sweep, backbone: str, seed: int) -> Record:

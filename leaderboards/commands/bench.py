@@ -45,15 +45,19 @@ onebit bench market1501 --recipe paper --overwrite never""",
     )
     parser.add_argument("--retry-failed", action="store_true", help="run rows again that are recorded as failed")  # fmt: skip
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs"), metavar="W", help="checkpoints and logs (default: ./work_dirs)")  # fmt: skip
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="rows to run at the same time, each with its share of the processors (default: 1)")  # fmt: skip
     add_data(parser)
     add_out(parser)
     add_cfg_options(parser)
 
 
 def run(args) -> int:
+    from commons.errors import InputError
     from leaderboards.bench import Sweep
     from leaderboards.boards import default_backbones, default_recipe, resolve
 
+    if args.workers < 1:
+        raise InputError(f"--workers takes a number from 1 up, got {args.workers}")
     board, dataset = resolve(args.board, args.dataset)
     options = cfg_options(args.cfg_options)
     if dataset is None:
@@ -69,6 +73,7 @@ def run(args) -> int:
         work_root=args.work_dir,
         overwrite=args.overwrite,
         retry_failed=args.retry_failed,
+        workers=args.workers,
         cfg_options=options,
     )
     return report(sweep, args.board)

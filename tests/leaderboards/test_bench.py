@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -99,6 +100,37 @@ def test_wrong_names_are_found_before_the_first_row(sweep, stub_runner, change, 
 def test_missing_dataset_names_the_expected_path(sweep, stub_runner, tmp_path):
     with pytest.raises(InputError, match=r"mini-cifar10 not found: expected .*nowhere"):
         list(bench(dataclasses.replace(sweep, data_root=tmp_path / "nowhere")))
+
+
+@pytest.fixture
+def threads_for_processes(monkeypatch):
+    """Worker processes could not see the stand-in runner; threads can."""
+
+    def pool(workers, mp_context, initializer, initargs):
+        return ThreadPoolExecutor(workers)
+
+    monkeypatch.setattr("leaderboards.bench.ProcessPoolExecutor", pool)
+
+
+def test_workers_run_each_missing_row_once(sweep, stub_runner, threads_for_processes):
+    list(bench(dataclasses.replace(sweep, seeds=(0,))))
+    stub_runner.jobs.clear()
+    results = list(bench(dataclasses.replace(sweep, workers=3)))
+    assert sorted((r.backbone, r.seed, now) for r, now in results) == [
+        ("resnet18_w8", 0, False),
+        ("resnet18_w8", 1, True),
+        ("resnet18_w8_reactnet", 0, False),
+        ("resnet18_w8_reactnet", 1, True),
+    ]
+    assert len(stub_runner.jobs) == 2
+
+
+def test_a_full_disk_ends_a_sweep_of_several_workers(sweep, stub_runner, threads_for_processes):
+    error = WorkError("the disk is full")
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    stub_runner.failure["resnet18_w8"] = error
+    with pytest.raises(WorkError, match="disk is full"):
+        list(bench(dataclasses.replace(sweep, workers=2)))
 
 
 def test_options_make_another_row(sweep, stub_runner):
