@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from backbones import backbone_config
 from classification import datasets, metrics, model  # noqa: F401  registered by import
 from commons.config_options import with_options
 from commons.datasets import Dataset
@@ -44,7 +45,7 @@ def build_config(job: Job, dataset: Dataset, folder: Path) -> Config:
     ``model.label_smoothing``, and by board ``augmentation`` and ``image_size``.
 
     Raises:
-        InputError: unknown recipe, a dataset whose classes cannot be read, or an override of
+        InputError: unknown recipe or backbone, a dataset whose classes cannot be read, or an override of
             something the config does not have.
     """
     known = sorted(path.stem for path in RECIPES.glob("*.py"))
@@ -52,6 +53,7 @@ def build_config(job: Job, dataset: Dataset, folder: Path) -> Config:
         raise InputError(
             f"unknown recipe {job.recipe!r} of classification; there are {', '.join(known)}"
         )
+    backbone_config(job.backbone)  # an unknown name is refused before anything is written
     cfg = Config.fromfile(RECIPES / f"{job.recipe}.py")
     layout = layout_of(dataset)
     classes = datasets.class_names(folder, layout)

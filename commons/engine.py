@@ -283,14 +283,11 @@ def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool) 
     text = config_text(cfg)
     dumped = work_dir / "config.py"
     checkpoint = latest_checkpoint(work_dir) if resume else None
+    if checkpoint:
+        _require_row(checkpoint, row)
     if checkpoint and dumped.exists() and dumped.read_text() != text:
         raise InputError(
             f"cannot resume: {dumped} differs from the config asked for; "
-            f"use another --work-dir or train without --resume"
-        )
-    if checkpoint and load_row(checkpoint)[0] != row:
-        raise InputError(
-            f"cannot resume: {checkpoint} belongs to another row; "
             f"use another --work-dir or train without --resume"
         )
     if is_main_process():
@@ -305,6 +302,18 @@ def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool) 
         runner = QuietRunner.from_cfg(cfg)
     runner.build_parts()
     return runner
+
+
+def _require_row(checkpoint: Path, row: dict) -> None:
+    """Raise InputError where ``checkpoint`` cannot be read or belongs to another row."""
+    found, _ = load_row(checkpoint)
+    other = sorted(key for key in {*found, *row} if found.get(key) != row.get(key))
+    if other:
+        differences = ", ".join(f"{k} {found.get(k)!r} and not {row.get(k)!r}" for k in other)
+        raise InputError(
+            f"cannot resume: {checkpoint} was trained with {differences}; "
+            f"use another --work-dir or train without --resume"
+        )
 
 
 def config_text(cfg: Config) -> str:

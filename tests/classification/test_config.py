@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import CosineAnnealingLR
 
 from classification.config import build_config
 from classification.runner import row_of
@@ -52,6 +53,17 @@ def test_paper_schedule_is_a_cosine_over_600_epochs_without_restart(config, job,
     assert 0 < rates[599] < 1e-7
     assert rates == sorted(rates, reverse=True)
     assert runner.optim_wrapper.clip_grad_kwargs == dict(max_norm=5.0)
+
+
+@pytest.mark.parametrize("recipe", ["paper", "small", "mini"])
+def test_cosine_ends_with_the_training_when_its_epochs_are_overridden(
+    config, job, tmp_path, recipe
+):
+    cfg = config(recipe=recipe, cfg_options={"train_cfg.max_epochs": 2})
+    runner = build_runner(cfg, row_of(job(recipe=recipe), cfg), work_dir=tmp_path, resume=False)
+    (cosine,) = [s for s in runner.param_schedulers if isinstance(s, CosineAnnealingLR)]
+    assert cosine.end == cosine.T_max == runner.max_iters
+    assert runner.max_epochs == 2
 
 
 def test_paper_recipe_trains_a_step(config, job, tmp_path):

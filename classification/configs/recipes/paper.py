@@ -10,9 +10,8 @@ optim_wrapper = dict(
     optimizer=dict(type="Adam", lr=0.0025, betas=(0.9, 0.999), weight_decay=1e-5),
     clip_grad=dict(max_norm=5.0),
 )
-param_scheduler = dict(
-    type="CosineAnnealingLR", T_max=600, by_epoch=True, convert_to_iter_based=True
-)
+# Without T_max it ends with the training, however many epochs that is.
+param_scheduler = dict(type="CosineAnnealingLR", by_epoch=True, convert_to_iter_based=True)
 model = dict(label_smoothing=0.0)
 augmentation = dict(cifar10=dict(padding=4, flip=True, cutout=16), imagenet=dict())
 image_size = dict(cifar10=32, imagenet=224)
