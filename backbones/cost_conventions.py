@@ -104,15 +104,20 @@ def strict(layers: Sequence[Layer]) -> Counted:
 
 
 def dcp_nas(layers: Sequence[Layer]) -> Counted:
-    """DCP-NAS, Table 11: every parameter one bit; 1-bit weights make a BOP, depthwise excepted."""
+    """DCP-NAS, Table 11: every parameter at the width of the network's narrowest weights.
+
+    That is one bit in a 1-bit network and 32 in a real-valued one (its row of ResNet-18). A MAC of
+    a 1-bit weight is a BOP, depthwise convolutions excepted.
+    """
+    bits = _narrowest(layers)
     return [
-        (layer.params, *_split(layer.macs, layer.weight_bits == 1 and layer.role != "depthwise"))
+        (layer.params * bits, *_split(layer.macs, layer.weight_bits == 1 and layer.role != "depthwise"))
         for layer in layers
     ]
 
 
 def cp_nas(layers: Sequence[Layer]) -> Counted:
-    """CP-NAS, Table 3: stem and classifier at 32 bits, every other parameter at one bit.
+    """CP-NAS, Table 3: stem and classifier at 32 bits, the rest at the narrowest weights' width.
 
     For operations the paper states no rule: here every MAC of a 1-bit weight is a BOP (ours).
     """
@@ -121,9 +126,10 @@ def cp_nas(layers: Sequence[Layer]) -> Counted:
             "the cp-nas convention tells the stem from the rest, and no module of this network "
             "declares itself as the stem (cost_role = 'stem')"
         )
+    bits = _narrowest(layers)
     return [
         (
-            layer.params * (REAL_BITS if layer.role in ("stem", "classifier") else 1),
+            layer.params * (REAL_BITS if layer.role in ("stem", "classifier") else bits),
             *_split(layer.macs, layer.weight_bits == 1),
         )
         for layer in layers
@@ -140,6 +146,10 @@ def mmdet_legacy(layers: Sequence[Layer]) -> Counted:
     return [
         (layer.params_trainable * REAL_BITS, layer.macs + layer.elementwise, 0) for layer in layers
     ]
+
+
+def _narrowest(layers: Sequence[Layer]) -> int:
+    return min((layer.weight_bits for layer in layers), default=REAL_BITS)
 
 
 def _split(macs: int, onebit: bool) -> tuple[int, int]:

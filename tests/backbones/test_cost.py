@@ -313,3 +313,12 @@ def test_bad_arguments(arguments, message):
 def test_unknown_name():
     with pytest.raises(InputError, match="did you mean dcp_nas_s"):
         backbones.cost("dcpnas_s")
+
+
+@pytest.mark.parametrize("convention", ["dcp-nas", "cp-nas"])
+def test_a_real_valued_network_is_stored_in_32_bits_under_every_convention(convention):
+    """Table 11 prints ResNet-18 with 357.4 Mbit beside 1-bit networks counted at one bit."""
+    counted = backbones.cost("resnet18", (3, 64, 64), convention=convention)
+    assert counted.memory_bits == 32 * 11_176_512
+    onebit = backbones.cost("resnet18_bireal", (3, 64, 64), convention="dcp-nas")
+    assert onebit.memory_bits == onebit.params_1bit + onebit.params_real

@@ -1,0 +1,46 @@
+"""The records and tables in the repository are sound, and the tables follow from the records."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from leaderboards import table as tables
+from leaderboards.boards import resolve
+from leaderboards.record import Record, load_all
+from leaderboards.verification import problems
+
+LEADERBOARDS = Path(__file__).resolve().parents[2] / "leaderboards"
+RECORDS = sorted((LEADERBOARDS / "records").rglob("*.json"))
+TABLES = sorted((LEADERBOARDS / "tables").glob("*.csv"))
+
+
+def test_there_are_records_and_tables():
+    assert RECORDS
+    assert TABLES
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.stem)
+def test_record_is_sound_and_of_a_clean_checkout(path, tmp_path):
+    record = Record.load(path)
+    assert problems(record, tmp_path) == []
+    assert record.code.commit
+    assert record.code.dirty is False
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)
+def test_table_follows_from_records(path):
+    board, dataset = resolve(path.stem)
+    records = load_all(LEADERBOARDS / "records", board.name, dataset and dataset.name)
+    expected = tables.render(board, tables.table(board, records), "csv")
+    assert path.read_text() == expected
+    assert not pd.read_csv(path).empty
+
+
+def test_the_1bit_detector_learned_its_images():
+    """The claim of the README: AP50 of at least 0.25 on the images it was trained on."""
+    record = Record.load(
+        LEADERBOARDS / "records/coco/coco128--resnet18_w32_reactnet--small--seed0.json"
+    )
+    assert record.metrics["AP50"] >= 0.25 > 0.01 > record.untrained["AP50"]
+    assert record.weight_bits == record.activation_bits == 1
