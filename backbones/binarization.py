@@ -284,7 +284,7 @@ def register_binarizer(binarizer: Binarizer) -> Binarizer:
         InputError: the name is taken, or could not be told from a width in a backbone's name.
     """
     name = binarizer.name
-    if not re.fullmatch(r"[a-z][a-z0-9]*", name) or re.fullmatch(r"[wc]\d+", name):
+    if not re.fullmatch(r"[a-z][a-z0-9]*", name) or re.fullmatch(r"[wcl]\d+", name):
         raise InputError(
             f"binarizer name {name!r}: expected lower-case letters and digits, not like a width"
         )

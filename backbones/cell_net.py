@@ -204,7 +204,8 @@ def stem_layers(stem: str, channels: int) -> nn.ModuleList:
 
 
 _NAME = re.compile(
-    r"dcp_nas_(?:(?P<size>[sml])|c(?P<channels>[1-9]\d*))(?:_(?P<binarizer>[a-z][a-z0-9]*))?"
+    r"dcp_nas_(?:(?P<size>[sml])|c(?P<channels>[1-9]\d*))(?:_l(?P<layers>[1-9]\d*))?"
+    r"(?:_(?P<binarizer>[a-z][a-z0-9]*))?"
 )
 #: The suffix of the real-valued twins.
 _REAL = "real"
@@ -219,7 +220,7 @@ def _resolve(arch) -> tuple[Genotype, int]:
     if isinstance(arch, os.PathLike) or (isinstance(arch, str) and arch.endswith(".json")):
         return Genotype.load(arch), WIDTHS["s"]
     match = _NAME.fullmatch(arch) if isinstance(arch, str) else None
-    if match is None or match["binarizer"] is not None:
+    if match is None or match["binarizer"] is not None or match["layers"] is not None:
         raise InputError(
             f"arch {arch!r}: expected dcp_nas_s, dcp_nas_m, dcp_nas_l, dcp_nas_cNN with a width NN, "
             "a Genotype, or the path of a genotype's .json file"
@@ -234,10 +235,12 @@ def _parse(name: str) -> dict | None:
     match = _NAME.fullmatch(name)
     if match is None or match["binarizer"] not in (None, _REAL, *BINARIZERS):
         return None
-    suffix = match["binarizer"]
-    if suffix is None:
-        return dict(arch=name)
-    return dict(arch=name.removesuffix(f"_{suffix}"), binarizer=None if suffix == _REAL else suffix)
+    arguments = dict(arch=f"dcp_nas_{match['size'] or 'c' + match['channels']}")
+    if match["layers"]:
+        arguments["layers"] = int(match["layers"])
+    if match["binarizer"]:
+        arguments["binarizer"] = None if match["binarizer"] == _REAL else match["binarizer"]
+    return arguments
 
 
 def _names() -> list[str]:

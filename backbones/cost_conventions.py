@@ -111,7 +111,10 @@ def dcp_nas(layers: Sequence[Layer]) -> Counted:
     """
     bits = _narrowest(layers)
     return [
-        (layer.params * bits, *_split(layer.macs, layer.weight_bits == 1 and layer.role != "depthwise"))
+        (
+            layer.params * bits,
+            *_split(layer.macs, layer.weight_bits == 1 and layer.role != "depthwise"),
+        )
         for layer in layers
     ]
 

@@ -287,3 +287,11 @@ def test_a_narrow_cell_net_learns():
         losses.append(loss.item())
     assert losses[0] > 0.4
     assert losses[-1] < 0.1
+
+
+def test_a_name_can_set_the_number_of_cells():
+    config = backbones.backbone_config("dcp_nas_c8_l6_real")
+    assert config == dict(type="onebit.CellNet", arch="dcp_nas_c8", layers=6, binarizer=None)
+    assert len(backbones.create_backbone("dcp_nas_c8_l6").cells) == 6
+    with pytest.raises(InputError, match="at least 3"):
+        backbones.create_backbone("dcp_nas_c8_l2")
