@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 import backbones
 from commons.datasets import get_dataset
-from commons.engine import config_text, latest_checkpoint
+from commons.engine import config_text, latest_checkpoint, plain_errors
 from commons.errors import InputError, WorkError
-from commons.files import disk_error_message, write_atomic
+from commons.files import write_atomic
 from commons.progress import Progress
 from commons.task import Job, Outcome
 from reid.datasets import torchreid_root
@@ -53,7 +51,7 @@ def train(job: Job) -> Outcome:
     backbones.backbone_config(cfg.backbone)
     torchreid_root(cfg.dataset, job.data_root)
     checkpoint = _prepare(work_dir, cfg, job.resume)
-    with _plain_errors(work_dir):
+    with plain_errors(work_dir):
         log = work_dir / "train.log"
         data = _data(cfg, job.data_root, log)
         set_random_seed(job.seed)
@@ -87,7 +85,7 @@ def test(checkpoint: Path, job: Job) -> Outcome:
     cfg.dataset = job.dataset or cfg.dataset
     torchreid_root(cfg.dataset, job.data_root)
     work_dir = Path(job.work_dir)
-    with _plain_errors(work_dir):
+    with plain_errors(work_dir):
         data = _data(cfg, job.data_root, work_dir / "test.log")
         model = _model(cfg, state["num_classes"])
         _load_weights(model, state["state_dict"], checkpoint)
@@ -369,20 +367,3 @@ def _load_weights(model: ReIDModel, weights: dict[str, torch.Tensor], origin: Pa
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"the weights in {origin} do not fit the network: {reason}") from error
-
-
-@contextmanager
-def _plain_errors(work_dir: Path) -> Iterator[None]:
-    """Give errors of loader processes and of the disk their one-line form."""
-    try:
-        yield
-    except InputError as error:
-        # A DataLoader's worker wraps the message in its traceback.
-        message = str(error).strip()
-        if message.startswith("Caught InputError in DataLoader worker"):
-            raise InputError(message.rsplit("InputError: ", 1)[1]) from error
-        raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            raise WorkError(disk_error_message(error, error.filename or work_dir)) from error
-        raise WorkError(f"{type(error).__name__}: {error}") from error
