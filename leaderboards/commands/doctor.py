@@ -54,6 +54,6 @@ def run(args) -> int:
     for dataset in DATASETS.values():
         try:
             print(f"  {dataset.name:<18} {dataset.find(root)}")
-        except InputError:
-            print(f"  {dataset.name:<18} missing. {dataset.how_to_get}")
+        except InputError as error:
+            print(f"  {dataset.name:<18} {str(error).removeprefix(f'dataset {dataset.name} ')}")
     return 0
