@@ -42,7 +42,7 @@ def build_config(job: Job, dataset: Dataset, folder: Path) -> Config:
     """Recipe, dataset, backbone and the job's overrides, in this order.
 
     A recipe sets the schedule, the optimizer, ``train_dataloader.batch_size``,
-    ``model.label_smoothing``, and by board ``augmentation`` and ``image_size``.
+    ``model.label_smoothing``, and by board ``augmentation`` and ``image_size``, and for streamed images ``min_crop_area``.
 
     Raises:
         InputError: unknown recipe or backbone, a dataset whose classes cannot be read, or an override of
@@ -60,6 +60,7 @@ def build_config(job: Job, dataset: Dataset, folder: Path) -> Config:
     small = layout != "imagenet"
     augmentation = cfg.pop("augmentation")[dataset.board]
     size = cfg.pop("image_size")[dataset.board]
+    streamed = dict(size=size, min_area=cfg.pop("min_crop_area"))
     mean, std = (CIFAR_MEAN, CIFAR_STD) if small else (IMAGENET_MEAN, IMAGENET_STD)
     overrides = dict(
         default_scope="mmengine",
@@ -77,8 +78,8 @@ def build_config(job: Job, dataset: Dataset, folder: Path) -> Config:
                 type="onebit.BatchAugmentation", mean=mean, std=std, **augmentation
             ),
         ),
-        train_dataloader=_dataloader("train", layout, folder, size),
-        test_dataloader=_dataloader("test", layout, folder, size),
+        train_dataloader=_dataloader("train", layout, folder, streamed),
+        test_dataloader=_dataloader("test", layout, folder, streamed),
         test_cfg=dict(),
         test_evaluator=dict(type="TopK"),
     )
@@ -86,9 +87,9 @@ def build_config(job: Job, dataset: Dataset, folder: Path) -> Config:
     return with_options(cfg, job.cfg_options, free=FREE)
 
 
-def _dataloader(split: str, layout: str, folder: Path, size: int) -> dict:
+def _dataloader(split: str, layout: str, folder: Path, streamed: dict) -> dict:
     if layout == "imagenet":
-        source = dict(type="StreamedImages", data_root=str(folder), split=split, size=size)
+        source = dict(type="StreamedImages", data_root=str(folder), split=split, **streamed)
     else:
         source = dict(type="InMemoryImages", data_root=str(folder), layout=layout, split=split)
     return dict(

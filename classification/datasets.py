@@ -73,6 +73,7 @@ class StreamedImages(Dataset):
         data_root: folder that holds ``train/`` and ``val/``.
         split: ``train`` (random resized crop, flip) or ``test`` (``val/``: resize, centre crop).
         size: height and width of the crop in pixels.
+        min_area: least share of the image that a training crop covers.
 
     Items are dicts with ``inputs`` uint8 [3, size, size] and ``labels`` int.
 
@@ -80,10 +81,13 @@ class StreamedImages(Dataset):
         InputError: an image that cannot be read, when it is read.
     """
 
-    def __init__(self, data_root: str, split: str, size: int) -> None:
+    def __init__(self, data_root: str, split: str, size: int, min_area: float) -> None:
         root = Path(data_root)
         if split == "train":
-            crop = [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
+            crop = [
+                v2.RandomResizedCrop(size, scale=(min_area, 1.0), antialias=True),
+                v2.RandomHorizontalFlip(),
+            ]
         else:
             crop = [v2.Resize(size * 8 // 7, antialias=True), v2.CenterCrop(size)]
         self.folder = ImageFolder(

@@ -8,15 +8,33 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing.dummy
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from mmdet.datasets.api_wrappers import COCOeval
 from mmdet.evaluation import CocoMetric, VOCMetric
-from mmdet.evaluation.functional import eval_map
+from mmdet.evaluation.functional import eval_map, mean_ap
 from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
+
+
+@contextlib.contextmanager
+def threads_for_processes() -> Iterator[None]:
+    """Let MMDetection's ``eval_map`` work in threads instead of the processes that it forks.
+
+    A process forked beside other threads (OpenMP's, TensorBoard's writer) inherits their locks and
+    can wait for them for ever.
+    """
+    processes = mean_ap.Pool
+    mean_ap.Pool = multiprocessing.dummy.Pool
+    try:
+        yield
+    finally:
+        mean_ap.Pool = processes
+
 
 #: Outcome key to position in pycocotools' ``COCOeval.stats``.
 _COCO_STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5}
@@ -41,16 +59,17 @@ class VOCAveragePrecision(VOCMetric):
         classes = self.dataset_meta["classes"]
         metrics = {}
         for key, mode in (("map_area", "area"), ("map_11pt", "11points")):
-            mean, by_class = eval_map(
-                predictions,
-                ground_truth,
-                iou_thr=0.5,
-                dataset=classes,
-                logger=MMLogger.get_current_instance(),
-                nproc=1,
-                use_legacy_coordinate=True,
-                eval_mode=mode,
-            )
+            with threads_for_processes():
+                mean, by_class = eval_map(
+                    predictions,
+                    ground_truth,
+                    iou_thr=0.5,
+                    dataset=classes,
+                    logger=MMLogger.get_current_instance(),
+                    nproc=1,
+                    use_legacy_coordinate=True,
+                    eval_mode=mode,
+                )
             metrics[key] = float(mean)
             if mode == "area":
                 metrics["per_class"] = {

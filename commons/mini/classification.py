@@ -19,7 +19,7 @@ CLASSES = ("disc", "ring", "square", "frame", "triangle", "cross", "slashed", "a
 WNIDS = tuple(f"n9000000{i}" for i in range(10))
 
 CIFAR_TRAIN, CIFAR_TEST = 3000, 500
-IMAGENET_TRAIN, IMAGENET_VAL, IMAGENET_SIZE = 100, 20, 64
+IMAGENET_TRAIN, IMAGENET_VAL, IMAGENET_SIZE = 300, 30, 64
 
 
 def write_mini_cifar10(folder: Path) -> None:

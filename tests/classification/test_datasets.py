@@ -214,7 +214,7 @@ def test_batches_in_memory_are_what_the_indices_say(data):
 
 def test_streamed_images_are_cropped_to_size(data):
     for split, count in (("train", 40), ("test", 20)):
-        dataset = StreamedImages(str(data / "mini-imagenet"), split, size=48)
+        dataset = StreamedImages(str(data / "mini-imagenet"), split, size=48, min_area=0.08)
         assert len(dataset) == count
         assert dataset.metainfo == dict(classes=list(WNIDS))
         batch = collate_images([dataset[0], dataset[count - 1]])
@@ -226,14 +226,14 @@ def test_streamed_images_are_cropped_to_size(data):
 def test_streamed_images_vary_in_training_only(data):
     root = str(data / "mini-imagenet")
     for split, expected in (("train", False), ("test", True)):
-        dataset = StreamedImages(root, split, size=48)
+        dataset = StreamedImages(root, split, size=48, min_area=0.08)
         assert torch.equal(dataset[3]["inputs"], dataset[3]["inputs"]) is expected
 
 
 def test_streamed_image_that_cannot_be_read_is_named(data_copy):
     path = sorted((data_copy / "mini-imagenet" / "val" / WNIDS[0]).iterdir())[0]
     path.write_bytes(b"")
-    dataset = StreamedImages(str(data_copy / "mini-imagenet"), "test", size=48)
+    dataset = StreamedImages(str(data_copy / "mini-imagenet"), "test", size=48, min_area=0.08)
     with pytest.raises(InputError, match=f"unreadable image {path}"):
         dataset[0]
 

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+import detection  # noqa: F401  first: MMDetection cannot be imported without its operators
 from commons.mini import detection as mini
 from commons.task import Job
 

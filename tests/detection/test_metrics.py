@@ -8,6 +8,7 @@ import torch
 from mmdet.evaluation import CocoMetric, VOCMetric
 
 from detection import CocoAveragePrecision, VOCAveragePrecision
+from detection.metrics import threads_for_processes
 
 CLASSES = ("cat", "dog", "sheep")
 
@@ -51,7 +52,8 @@ def evaluate(metric):
 @pytest.mark.parametrize(("key", "mode"), [("map_area", "area"), ("map_11pt", "11points")])
 def test_voc(key, mode):
     ours = evaluate(VOCAveragePrecision())
-    theirs = evaluate(VOCMetric(iou_thrs=0.5, eval_mode=mode))
+    with threads_for_processes():
+        theirs = evaluate(VOCMetric(iou_thrs=0.5, eval_mode=mode))
     assert ours[key] == theirs["pascal_voc/mAP"]
     assert 0.2 < ours[key] < 0.95
     assert set(ours["per_class"]) == {"cat", "dog"}
@@ -100,3 +102,13 @@ def test_coco_without_any_detection(annotations):
     metric.process({}, data)
     ours = metric.evaluate(len(data))
     assert ours["AP"] == ours["AP50"] == 0.0
+
+
+def test_no_process_is_forked(monkeypatch):
+    """Forked beside TensorBoard's threads it hung."""
+
+    def fork():
+        raise AssertionError("a process was forked")
+
+    monkeypatch.setattr("os.fork", fork)
+    assert 0.2 < evaluate(VOCAveragePrecision())["map_area"] < 0.95

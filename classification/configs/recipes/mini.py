@@ -10,3 +10,4 @@ param_scheduler = [
 # No flip: the classes "slashed" and "across" would become each other when turned, and shapes lean.
 augmentation = dict(cifar10=dict(padding=2, flip=False), imagenet=dict())
 image_size = dict(imagenet=64)
+min_crop_area = 0.6  # a smaller crop of a drawn shape is another class's
