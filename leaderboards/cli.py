@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not debug:
         _silence_libraries()
     # A batch system's SIGTERM ends a run the way Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return args.run(args)
     except OnebitError as error:
@@ -80,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         text = " ".join(str(error).split())
         return _fail(f"{type(error).__name__}: {text} (ONEBIT_DEBUG=1 shows the traceback)", 1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _fail(message: str, code: int) -> int:

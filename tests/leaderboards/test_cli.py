@@ -1,7 +1,10 @@
 """The command answers fast, in one line when something is wrong, with the right exit code."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -132,3 +135,20 @@ def test_train_refuses_to_overwrite_an_earlier_run(capsys, sweep):
     assert code == 2
     assert "--resume" in err
     assert (sweep.work_root / "epoch_3.pth").exists()
+
+
+def test_sigterm_ends_a_run_like_ctrl_c_and_only_while_it_runs(capsys, sweep, stub_runner):
+    before = signal.getsignal(signal.SIGTERM)
+
+    def train(job):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    stub_runner.train = train
+    code, _, err = run(
+        capsys, "bench", "mini-cifar10", "--backbones", "resnet18_w8", "--data", sweep.data_root,
+        "--out", sweep.out, "--work-dir", sweep.work_root,
+    )  # fmt: skip
+    assert code == 1
+    assert "interrupted" in err
+    assert signal.getsignal(signal.SIGTERM) == before
