@@ -81,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = " ".join(str(error).split())
         return _fail(f"{type(error).__name__}: {text} (ONEBIT_DEBUG=1 shows the traceback)", 1)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        # None: a handler that was not set from Python, which cannot be put back.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _fail(message: str, code: int) -> int:
