@@ -228,6 +228,8 @@ def plain_errors(work_dir: str | Path) -> Iterator[None]:
         if message.startswith("Caught InputError in DataLoader worker"):
             raise InputError(message.rsplit("InputError: ", 1)[1]) from error
         raise
+    except torch.cuda.OutOfMemoryError as error:
+        raise WorkError(f"out of GPU memory: {str(error).splitlines()[0]}") from error
     except OSError as error:
         path = error.filename or work_dir
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -18,12 +18,12 @@ from typing import Any
 from commons import progress
 from commons.datasets import Dataset
 from commons.errors import InputError, WorkError
-from commons.files import sha256_file
+from commons.files import sha256_file, write_atomic
 from commons.task import Job, Outcome
 from leaderboards.boards import Board, runner
 from leaderboards.clock import Clock
 from leaderboards.environment import code_version, environment
-from leaderboards.record import Record, options_tag, row_name
+from leaderboards.record import Record, load_all, options_tag, row_name
 
 OVERWRITE = ("only-missing", "always", "never")
 
@@ -57,10 +57,9 @@ class Sweep:
     def records(self) -> Path:
         return self.out / "records"
 
-    def rows(self) -> Iterator[tuple[str, int]]:
-        for backbone in self.backbones:
-            for seed in self.seeds:
-                yield backbone, seed
+    def rows(self) -> list[tuple[str, int]]:
+        """(backbone, seed) of every row, each once however often it was named."""
+        return list(dict.fromkeys((b, seed) for b in self.backbones for seed in self.seeds))
 
     def row_name(self, backbone: str, seed: int) -> str:
         return row_name(
@@ -87,6 +86,7 @@ def check(sweep: Sweep) -> None:
                 f"{backbone}: a row's backbone has a plain name; run from the folder of the cell file"
             )
     check_recipe(sweep.board.task, sweep.recipe)
+    list(load_all(sweep.records, sweep.board.name))  # a broken record must not show up hours later
     if sweep.overwrite == "never":
         for row in sweep.rows():
             if sweep.record_path(*row).exists():
@@ -162,10 +162,10 @@ def _start_worker(threads: int) -> None:
 def run_row(sweep: Sweep, backbone: str, seed: int) -> Record:
     """Train and score one row, resuming it if an earlier call was interrupted; save its record."""
     work_dir = sweep.work_root / sweep.row_name(backbone, seed)
-    if sweep.record_path(backbone, seed).exists() and work_dir.exists():
-        shutil.rmtree(
-            work_dir
-        )  # the row had ended: --overwrite always and --retry-failed start afresh
+    unfinished = work_dir / "unfinished"
+    if sweep.record_path(backbone, seed).exists() and not unfinished.exists():
+        # The row had ended: --overwrite always and --retry-failed start afresh.
+        shutil.rmtree(work_dir, ignore_errors=True)
     job = Job(
         dataset=sweep.dataset.name,
         backbone=backbone,
@@ -176,17 +176,27 @@ def run_row(sweep: Sweep, backbone: str, seed: int) -> Record:
         resume=work_dir.exists(),
         cfg_options=sweep.cfg_options,
     )
-    with Clock(work_dir / "wall_seconds") as clock:
+    write_atomic(unfinished, "")
+    try:
+        record = _timed(sweep, job)
+    except InputError:
+        if not job.resume:  # nothing was trained: leave nothing behind
+            shutil.rmtree(work_dir, ignore_errors=True)
+        raise
+    record.save(sweep.records)
+    unfinished.unlink()
+    return record
+
+
+def _timed(sweep: Sweep, job: Job) -> Record:
+    with Clock(job.work_dir / "wall_seconds") as clock:
         try:
             outcome = runner(sweep.board.task).train(job)
         except WorkError as error:
             if isinstance(error.__cause__, OSError):  # a full disk would fail the next rows too
                 raise
-            record = _failed(sweep, job, error, clock.seconds)
-        else:
-            record = record_of(sweep.board, job, outcome, clock.seconds)
-    record.save(sweep.records)
-    return record
+            return _failed(sweep, job, error, clock.seconds)
+        return record_of(sweep.board, job, outcome, clock.seconds)
 
 
 def record_of(board: Board, job: Job, outcome: Outcome, wall_seconds: float) -> Record:

@@ -130,6 +130,8 @@ class Record(BaseModel):
         path = Path(path)
         try:
             content = json.loads(path.read_text())
+            if not isinstance(content, dict):
+                raise ValueError(f"expected an object, found a {type(content).__name__}")
             stored = content.pop("digest")
         except OSError as error:
             raise InputError(f"cannot read record {path}: {error.strerror}") from error
@@ -170,7 +172,5 @@ def digest(content: dict[str, Any]) -> str:
 
 def load_all(folder: str | Path, board: str, dataset: str | None = None) -> Iterator[Record]:
     """All records of a board in path order, of one dataset if it is given."""
-    for path in sorted((Path(folder) / board).glob("*.json")):
-        record = Record.load(path)
-        if dataset in (None, record.dataset):
-            yield record
+    for path in sorted((Path(folder) / board).glob(f"{dataset or '*'}--*.json")):
+        yield Record.load(path)

@@ -104,7 +104,7 @@ def report(sweep, table_name: str) -> int:
     from leaderboards.record import load_all
 
     failed = 0
-    total = len(sweep.backbones) * len(sweep.seeds)
+    total = len(sweep.rows())
     for done, (record, run_now) in enumerate(bench(sweep), start=1):
         name = f"[{done}/{total}] {record.backbone} seed {record.seed}"
         if record.status == "failed":

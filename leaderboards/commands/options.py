@@ -80,13 +80,19 @@ def comma_list(text: str) -> list[str]:
     return [part for part in text.split(",") if part]
 
 
-def seed_list(text: str) -> list[int]:
+def seed(text: str) -> int:
     try:
-        seeds = [int(part) for part in comma_list(text)]
+        value = int(text)
     except ValueError:
+        value = -1
+    if not 0 <= value < 2**32:
         raise argparse.ArgumentTypeError(
-            f"expected whole numbers like 0,1,2, got {text!r}"
-        ) from None
-    if not seeds or min(seeds) < 0:
-        raise argparse.ArgumentTypeError(f"expected whole numbers from 0 up, got {text!r}")
-    return seeds
+            f"expected a whole number from 0 to 2**32 - 1, got {text!r}"
+        )
+    return value
+
+
+def seed_list(text: str) -> list[int]:
+    if not comma_list(text):
+        raise argparse.ArgumentTypeError(f"expected whole numbers like 0,1,2, got {text!r}")
+    return [seed(part) for part in comma_list(text)]

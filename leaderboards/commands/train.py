@@ -12,6 +12,7 @@ from leaderboards.commands.options import (
     add_verb,
     cfg_options,
     data_root,
+    seed,
 )
 
 
@@ -35,8 +36,8 @@ onebit train reid --dataset market1501 --backbone resnet18 --recipe paper --cfg-
     train.add_argument(
         "--recipe", metavar="R", help="default: mini, small or paper, as the dataset is"
     )
-    train.add_argument("--work-dir", type=Path, metavar="W", help="default: work_dirs/<row>")
-    train.add_argument("--seed", type=int, default=0, metavar="S")
+    train.add_argument("--work-dir", type=Path, metavar="W", help="default: work_dirs/train/<row>")
+    train.add_argument("--seed", type=seed, default=0, metavar="S")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in W")
     add_data(train)
     add_cfg_options(train)
@@ -65,15 +66,17 @@ def run_train(args) -> int:
     from commons.task import Job
     from leaderboards.bench import check_recipe
     from leaderboards.boards import default_recipe, runner
-    from leaderboards.record import row_name
+    from leaderboards.record import options_tag, row_name
 
     dataset = get_dataset(args.dataset, args.task)
     dataset.find(data_root(args))
     backbones.describe(args.backbone)
     recipe = args.recipe or default_recipe(dataset)
     check_recipe(args.task, recipe)
-    row = row_name(dataset.name, args.backbone, recipe, "", args.seed)
-    work_dir = args.work_dir or Path("work_dirs") / row
+    options = cfg_options(args.cfg_options)
+    row = row_name(dataset.name, args.backbone, recipe, options_tag(options), args.seed)
+    # Not where `onebit bench` works: it would take these checkpoints for those of its own row.
+    work_dir = args.work_dir or Path("work_dirs") / "train" / row
     if not args.resume and any(work_dir.glob("*.pth")):
         raise InputError(
             f"{work_dir} holds the checkpoints of an earlier run: add --resume to go on, "
@@ -87,7 +90,7 @@ def run_train(args) -> int:
         data_root=data_root(args),
         work_dir=work_dir,
         resume=args.resume,
-        cfg_options=cfg_options(args.cfg_options),
+        cfg_options=options,
     )
     outcome = runner(args.task).train(job)
     _report(outcome, f"{args.backbone} on {dataset.name}, recipe {recipe}, seed {args.seed}")

@@ -29,6 +29,8 @@ def run(args) -> int:
 
     paths = []
     for given in args.paths or [args.out / "records"]:
+        if not given.exists():
+            raise InputError(f"cannot verify {given}: there is no such file or folder")
         paths += sorted(given.rglob("*.json")) if given.is_dir() else [given]
     if not paths:
         raise InputError("no records to verify below " + ", ".join(map(str, args.paths or [args.out / "records"])))  # fmt: skip

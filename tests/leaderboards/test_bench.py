@@ -102,6 +102,39 @@ def test_missing_dataset_names_the_expected_path(sweep, stub_runner, tmp_path):
         list(bench(dataclasses.replace(sweep, data_root=tmp_path / "nowhere")))
 
 
+def test_a_row_named_twice_runs_once(sweep, stub_runner):
+    twice = dataclasses.replace(sweep, backbones=("resnet18_w8", "resnet18_w8"), seeds=(0, 0))
+    assert len(list(bench(twice))) == len(stub_runner.jobs) == 1
+
+
+def test_bad_input_found_by_a_runner_leaves_nothing_behind(sweep, stub_runner):
+    stub_runner.failure["resnet18_w8"] = InputError("unreadable image x.jpg")
+    with pytest.raises(InputError, match="unreadable image"):
+        list(bench(sweep))
+    assert records_below(sweep.work_root) == records_below(sweep.records) == []
+
+
+def test_an_interrupted_rerun_goes_on(sweep, stub_runner):
+    list(bench(sweep))
+    again = dataclasses.replace(sweep, overwrite="always", backbones=("resnet18_w8",), seeds=(0,))
+    stub_runner.failure["resnet18_w8"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        list(bench(again))
+    del stub_runner.failure["resnet18_w8"]
+    list(bench(again))
+    list(bench(again))
+    assert [job.resume for job in stub_runner.jobs[-3:]] == [False, True, False]
+
+
+def test_a_broken_record_stops_a_sweep_before_it_trains(sweep, stub_runner):
+    list(bench(sweep))
+    sweep.record_path("resnet18_w8", 0).write_text("[]")
+    stub_runner.jobs.clear()
+    with pytest.raises(InputError, match="expected an object, found a list"):
+        list(bench(dataclasses.replace(sweep, seeds=(0, 1, 2))))
+    assert stub_runner.jobs == []
+
+
 @pytest.fixture
 def threads_for_processes(monkeypatch):
     """Worker processes could not see the stand-in runner; threads can."""
