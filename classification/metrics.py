@@ -17,6 +17,7 @@ class TopK(BaseMetric):
     """
 
     ks = (1, 5)
+    default_prefix = ""  # None would make mmengine warn that there is none
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         self.results += [sample["rank"] for sample in data_samples]
