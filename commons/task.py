@@ -54,6 +54,9 @@ class Outcome:
         cost: convention to the summary of :class:`backbones.Cost` of the WHOLE model of the task.
         num_classes: classes or training identities.
         details: further plain values for the record (per-class AP, loss curve, ...).
+        predictions: the file of what the network put out on the scored images, from which
+            ``<task>.runner.score_predictions`` computes the same metrics again without the network;
+            None where the task keeps none.
     """
 
     metrics: dict[str, float]
@@ -68,3 +71,4 @@ class Outcome:
     cost: dict[str, dict[str, Any]]
     num_classes: int
     details: dict[str, Any] = field(default_factory=dict)
+    predictions: Path | None = None
