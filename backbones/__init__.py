@@ -8,10 +8,14 @@ description   what a name stands for, for records
 backbone      what all networks share: ``out_indices``, ``frozen_stages``, ``norm_eval``
 mcn           the binarization of DCP-NAS
 resnet        ResNet 18/34/50, real-valued and 1-bit
+wide_resnet   WRN-22
+reactnet      ReActNet-A
 genotype      the description of a searched cell, and its JSON form
 cells         the cells that ship
 cell_ops      the operations of a 1-bit cell
-cell_net      ``CellNet``, networks of 1-bit cells
+darts_ops     those of a real-valued DARTS cell
+macros        how many cells, how wide: DCP-NAS, CP-NAS, BNAS, DARTS, PC-DARTS
+cell_net      ``CellNet``, networks of cells
 cost          memory and operations of any network, layer by layer, in four conventions
 
 Importing this package makes ``type='onebit.ResNet'`` and the like resolvable in any mmengine
@@ -41,7 +45,9 @@ from backbones.registry import (
 #: Public names that live in modules imported at first use (PEP 562).
 _LAZY = {
     "CellNet": "backbones.cell_net",
+    "ReActNetA": "backbones.reactnet",
     "ResNet": "backbones.resnet",
+    "WideResNet": "backbones.wide_resnet",
     "describe": "backbones.description",
 }
 
