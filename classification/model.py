@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
+from backbones.auxiliary import AuxiliaryHead
 from backbones.registry import MODELS
+from commons.errors import InputError
 
 #: Rank of an image whose scores are not finite: in no top k, however few classes there are.
 UNRANKED = 2**31 - 1
@@ -85,7 +87,12 @@ class ImageClassifier(BaseModel):
         backbone: config of a backbone with one output.
         num_classes: number of classes.
         label_smoothing: of the cross-entropy.
+        auxiliary_weight: of the cross-entropy of an auxiliary head on a network of cells, in
+            training; the papers have 0.4. Without weight there is no such head.
         data_preprocessor: config of :class:`BatchAugmentation`.
+
+    Raises:
+        InputError: an auxiliary head for a backbone that has no place for one.
     """
 
     def __init__(
@@ -93,12 +100,24 @@ class ImageClassifier(BaseModel):
         backbone: dict,
         num_classes: int,
         label_smoothing: float = 0.0,
+        auxiliary_weight: float = 0.0,
         data_preprocessor: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor)
         self.backbone = MODELS.build(backbone)
         self.classifier = nn.Linear(self.backbone.feature_channels[-1], num_classes)
         self.label_smoothing = label_smoothing
+        self.auxiliary_weight = auxiliary_weight
+        if auxiliary_weight < 0:
+            raise InputError(f"auxiliary_weight {auxiliary_weight!r}: expected 0 or more")
+        if auxiliary_weight:
+            channels = getattr(self.backbone, "auxiliary_channels", 0)
+            if not channels:
+                raise InputError(
+                    f"auxiliary_weight {auxiliary_weight!r}: expected a network of cells with its "
+                    f"last scale, found {type(self.backbone).__name__}"
+                )
+            self.auxiliary_head = AuxiliaryHead(channels, num_classes)
 
     def forward(self, inputs: Tensor, labels: Tensor | None = None, mode: str = "tensor"):
         """Images [N, 3, H, W] to logits [N, classes], a dict of losses, or predictions.
@@ -108,13 +127,28 @@ class ImageClassifier(BaseModel):
                 of other classes that score at least as high as its label (0 is best; an image with
                 a score that is not finite ranks behind every class there could be).
         """
-        logits = self.classifier(self.backbone(inputs)[-1].mean((2, 3)))
+        if mode == "loss":
+            return self._losses(inputs, labels)
+        logits = self._logits(self.backbone(inputs))
         if mode == "tensor":
             return logits
-        if mode == "loss":
-            smoothing = self.label_smoothing
-            return dict(loss=F.cross_entropy(logits, labels, label_smoothing=smoothing))
         own = logits.gather(1, labels.view(-1, 1))
         ranks = (logits >= own).sum(1) - 1
         ranks[~logits.isfinite().all(1)] = UNRANKED
         return [dict(rank=rank) for rank in ranks.tolist()]
+
+    def _logits(self, maps: tuple[Tensor, ...]) -> Tensor:
+        return self.classifier(maps[-1].mean((2, 3)))
+
+    def _losses(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        def cross_entropy(logits: Tensor) -> Tensor:
+            return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+        if not self.auxiliary_weight:
+            return dict(loss=cross_entropy(self._logits(self.backbone(inputs))))
+        maps, auxiliary_map = self.backbone.forward_auxiliary(inputs)
+        auxiliary = cross_entropy(self.auxiliary_head(auxiliary_map))
+        return dict(
+            loss_main=cross_entropy(self._logits(maps)),  # mmengine adds their sum as ``loss``
+            loss_auxiliary=self.auxiliary_weight * auxiliary,
+        )
