@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
+from backbones.losses import feature_losses
 from backbones.registry import MODELS
 
 #: Rank of an image whose scores are not finite: in no top k, however few classes there are.
@@ -81,6 +82,10 @@ class BatchAugmentation(BaseDataPreprocessor):
 class ImageClassifier(BaseModel):
     """Backbone, global average pooling, linear classifier, cross-entropy.
 
+    In training the pooled features and the labels go to the modules in ``feature_losses`` too: those
+    of the backbone's binarizer, and what is appended (:class:`backbones.ClassCentreLoss`). Their
+    losses are collected with those of the layers (:func:`backbones.method_losses`).
+
     Args:
         backbone: config of a backbone with one output.
         num_classes: number of classes.
@@ -97,7 +102,9 @@ class ImageClassifier(BaseModel):
     ) -> None:
         super().__init__(data_preprocessor)
         self.backbone = MODELS.build(backbone)
-        self.classifier = nn.Linear(self.backbone.feature_channels[-1], num_classes)
+        channels = self.backbone.feature_channels[-1]
+        self.classifier = nn.Linear(channels, num_classes)
+        self.feature_losses = feature_losses(self.backbone, channels, num_classes)
         self.label_smoothing = label_smoothing
 
     def forward(self, inputs: Tensor, labels: Tensor | None = None, mode: str = "tensor"):
@@ -108,10 +115,13 @@ class ImageClassifier(BaseModel):
                 of other classes that score at least as high as its label (0 is best; an image with
                 a score that is not finite ranks behind every class there could be).
         """
-        logits = self.classifier(self.backbone(inputs)[-1].mean((2, 3)))
+        features = self.backbone(inputs)[-1].mean((2, 3))
+        logits = self.classifier(features)
         if mode == "tensor":
             return logits
         if mode == "loss":
+            for feature_loss in self.feature_losses:
+                feature_loss(features, labels)
             smoothing = self.label_smoothing
             return dict(loss=F.cross_entropy(logits, labels, label_smoothing=smoothing))
         own = logits.gather(1, labels.view(-1, 1))
