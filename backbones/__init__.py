@@ -1,12 +1,16 @@
 """Floor 1: the networks and what they are made of.
 
 registry      names of backbones, and mmengine's registry scope ``onebit``
-binarization  what makes a layer 1-bit: sign of activations, sign and scale of weights, gradients
+binarization  what makes a layer 1-bit or k-bit, one file per method
 conv          ``OneBitConv2d``, the one 1-bit convolution of the suite
 integer_conv  its arithmetic in 8-bit integers, where that is faster
+packed_conv   the form of it that keeps activations for backward in bits
+losses        losses that belong to a method, collected from a model's modules
+class_centres those on the features of a classifier
+hooks         mmengine hooks that add these losses to any model's
+prelu         PReLU, fast on CPUs
 description   what a name stands for, for records
 backbone      what all networks share: ``out_indices``, ``frozen_stages``, ``norm_eval``
-mcn           the binarization of DCP-NAS
 resnet        ResNet 18/34/50, real-valued and 1-bit
 wide_resnet   WRN-22
 reactnet      ReActNet-A
@@ -27,13 +31,15 @@ from __future__ import annotations
 import importlib
 
 from backbones import cells
-from backbones.binarization import Binarizer, get_binarizer, register_binarizer
-from backbones.conv import OneBitConv2d
+from backbones.binarization import MCN, Binarizer, get_binarizer, register_binarizer
+from backbones.class_centres import ClassCentreLoss
+from backbones.conv import OneBitConv2d, pack_activations
 from backbones.cost import Cost, cost
 from backbones.cost_rules import register_cost_rule
 from backbones.genotype import Genotype
-from backbones.mcn import MCN
+from backbones.losses import ChildParentLoss, method_losses
 from backbones.registry import (
+    HOOKS,
     MODELS,
     Family,
     backbone_config,
@@ -52,9 +58,12 @@ _LAZY = {
 }
 
 __all__ = [
+    "HOOKS",
     "MCN",
     "MODELS",
     "Binarizer",
+    "ChildParentLoss",
+    "ClassCentreLoss",
     "Cost",
     "Family",
     "Genotype",
@@ -65,6 +74,8 @@ __all__ = [
     "create_backbone",
     "get_binarizer",
     "list_backbones",
+    "method_losses",
+    "pack_activations",
     "register_binarizer",
     "register_cost_rule",
     "register_family",

@@ -53,7 +53,7 @@ class Macro:
 _BNAS = dict(
     cell="dcp_nas_imagenet",
     own_cell=False,
-    binarizer="mcn",
+    binarizer="bnasxnorw1a32",
 )
 
 MACROS = {

@@ -30,6 +30,10 @@ LOCATIONS = [
 MODELS = mmengine.registry.Registry(
     "model", parent=mmengine.registry.MODELS, scope="onebit", locations=LOCATIONS
 )
+#: Hooks for mmengine's runner: ``dict(type="onebit.MethodLossHook")``.
+HOOKS = mmengine.registry.Registry(
+    "hook", parent=mmengine.registry.HOOKS, scope="onebit", locations=["backbones.hooks"]
+)
 
 
 @dataclass(frozen=True)

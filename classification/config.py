@@ -85,6 +85,7 @@ def build_config(job: Job, dataset: Dataset, folder: Path) -> Config:
         test_evaluator=dict(type="TopK"),
     )
     cfg.merge_from_dict(overrides)
+    cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="onebit.MethodLossHook")]
     return with_options(cfg, job.cfg_options, free=FREE)
 
 

@@ -10,6 +10,7 @@ from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
 from backbones.auxiliary import AuxiliaryHead
+from backbones.losses import feature_losses
 from backbones.registry import MODELS
 from commons.errors import InputError
 
@@ -83,6 +84,10 @@ class BatchAugmentation(BaseDataPreprocessor):
 class ImageClassifier(BaseModel):
     """Backbone, global average pooling, linear classifier, cross-entropy.
 
+    In training the pooled features and the labels go to the modules in ``feature_losses`` too: those
+    of the backbone's binarizer, and what is appended (:class:`backbones.ClassCentreLoss`). Their
+    losses are collected with those of the layers (:func:`backbones.method_losses`).
+
     Args:
         backbone: config of a backbone with one output.
         num_classes: number of classes.
@@ -105,7 +110,9 @@ class ImageClassifier(BaseModel):
     ) -> None:
         super().__init__(data_preprocessor)
         self.backbone = MODELS.build(backbone)
-        self.classifier = nn.Linear(self.backbone.feature_channels[-1], num_classes)
+        channels = self.backbone.feature_channels[-1]
+        self.classifier = nn.Linear(channels, num_classes)
+        self.feature_losses = feature_losses(self.backbone, channels, num_classes)
         self.label_smoothing = label_smoothing
         self.auxiliary_weight = auxiliary_weight
         if auxiliary_weight < 0:
@@ -129,7 +136,7 @@ class ImageClassifier(BaseModel):
         """
         if mode == "loss":
             return self._losses(inputs, labels)
-        logits = self._logits(self.backbone(inputs))
+        logits = self.classifier(self._features(self.backbone(inputs)))
         if mode == "tensor":
             return logits
         own = logits.gather(1, labels.view(-1, 1))
@@ -137,18 +144,24 @@ class ImageClassifier(BaseModel):
         ranks[~logits.isfinite().all(1)] = UNRANKED
         return [dict(rank=rank) for rank in ranks.tolist()]
 
-    def _logits(self, maps: tuple[Tensor, ...]) -> Tensor:
-        return self.classifier(maps[-1].mean((2, 3)))
+    @staticmethod
+    def _features(maps: tuple[Tensor, ...]) -> Tensor:
+        return maps[-1].mean((2, 3))
 
     def _losses(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         def cross_entropy(logits: Tensor) -> Tensor:
             return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
+        if self.auxiliary_weight:
+            maps, auxiliary_map = self.backbone.forward_auxiliary(inputs)
+        else:
+            maps = self.backbone(inputs)
+        features = self._features(maps)
+        for feature_loss in self.feature_losses:
+            feature_loss(features, labels)
+        loss = cross_entropy(self.classifier(features))
         if not self.auxiliary_weight:
-            return dict(loss=cross_entropy(self._logits(self.backbone(inputs))))
-        maps, auxiliary_map = self.backbone.forward_auxiliary(inputs)
+            return dict(loss=loss)
         auxiliary = cross_entropy(self.auxiliary_head(auxiliary_map))
-        return dict(
-            loss_main=cross_entropy(self._logits(maps)),  # mmengine adds their sum as ``loss``
-            loss_auxiliary=self.auxiliary_weight * auxiliary,
-        )
+        # Not ``loss``, which mmengine calls the sum of both in its logs.
+        return dict(loss_main=loss, loss_auxiliary=self.auxiliary_weight * auxiliary)

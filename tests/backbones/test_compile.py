@@ -48,7 +48,8 @@ def test_compiled_it_trains_alike(name):
         (out,) = forward(images)
         out.square().sum().backward()
         grads.append({key: p.grad.clone() for key, p in network.named_parameters()})
-    torch.testing.assert_close(grads[1], grads[0])
+    # Sums in another order: not bit for bit.
+    torch.testing.assert_close(grads[1], grads[0], rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
