@@ -36,7 +36,7 @@ from backbones import cells
 from backbones.binarization import MCN, Binarizer, get_binarizer, register_binarizer
 from backbones.class_centres import ClassCentreLoss
 from backbones.conv import OneBitConv2d, pack_activations
-from backbones.cost import Cost, cost
+from backbones.cost import Cost, cost, costs
 from backbones.cost_rules import register_cost_rule
 from backbones.genotype import Genotype
 from backbones.losses import ChildParentLoss, method_losses
@@ -73,6 +73,7 @@ __all__ = [
     "backbone_config",
     "cells",
     "cost",
+    "costs",
     "create_backbone",
     "get_binarizer",
     "list_backbones",
