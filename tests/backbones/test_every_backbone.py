@@ -54,7 +54,13 @@ def test_backbone(name, stem):
     for parameter_name, parameter in network.named_parameters():
         assert parameter.grad is not None, f"no gradient reaches {parameter_name}"
         assert torch.isfinite(parameter.grad).all(), parameter_name
-        assert parameter.grad.abs().sum() > 0, f"the gradient of {parameter_name} is zero"
+        # What is below 0 is cut off right behind this PReLU: its slope decides nothing. And what
+        # scales a whole layer is undone by the batch norm behind it.
+        idle = parameter_name.endswith(
+            ("quantize_weight.amplitude", "quantize_weight.reconstruction")
+        )
+        idle |= "_dorefa" in name and "prelu_depthwise" in parameter_name
+        assert idle or parameter.grad.abs().sum() > 0, f"the gradient of {parameter_name} is zero"
 
     network.eval()
     with torch.no_grad():
@@ -171,8 +177,8 @@ def test_pretrained_weights_are_loaded(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", [name for name in SMALL if name not in REAL])
-def test_one_bit_layers_are_one_bit(name):
-    """A hook sees every 1-bit convolution's operands as they enter the arithmetic."""
+def test_quantized_layers_have_their_bits(name):
+    """A hook sees the activations of every such convolution as they enter the arithmetic."""
     network = backbones.create_backbone(name).eval()
     convs = [m for m in network.modules() if isinstance(m, backbones.OneBitConv2d)]
     assert convs
@@ -180,9 +186,14 @@ def test_one_bit_layers_are_one_bit(name):
     for conv in convs:
         if conv.quantize_input is not None:
             conv.quantize_input.register_forward_hook(
-                lambda module, args, out: seen.append(set(out.unique().tolist()))
+                lambda module, args, out: seen.append(
+                    (module.precision, set(out.unique().tolist()))
+                )
             )
     with torch.no_grad():
         network(torch.randn(1, 3, 64, 64))
-    assert len(seen) == sum(conv.input_bits == 1 for conv in convs) > 0
-    assert all(values <= {-1.0, 1.0} for values in seen)
+    assert len(seen) == sum(conv.input_bits < 32 for conv in convs)
+    assert bool(seen) != name.endswith("w1a32")
+    for bits, values in seen:
+        assert values <= {-1.0, 1.0} if bits == 1 else len(values) <= 2**bits
+    assert all(conv.weight_bits < 32 for conv in convs)
