@@ -192,7 +192,8 @@ def test_only_the_declared_values_come_out(binarizer, values, channels_last):
         assert len(quantized.abs().unique()) == 1
     else:
         n = 2**conv.weight_bits - 1
-        assert {*quantized.unique().tolist()} <= {float(np.float32(i) / np.float32(n)) * 2 - 1 for i in range(n + 1)}  # fmt: skip
+        levels = torch.arange(n + 1) / n * 2 - 1
+        assert {*quantized.unique().tolist()} <= {*levels.tolist()}
 
 
 @pytest.mark.parametrize("binarizer", K_BIT)
@@ -312,7 +313,8 @@ def test_prior_of_bonn_against_its_formula(drawn):
     _, w = drawn
     weight = torch.from_numpy(w).requires_grad_()
     prior = two_mode_prior(weight)
-    np.testing.assert_allclose(prior.item(), np_prior(w), rtol=1e-10, atol=1e-10)
+    # By sums of squares, which costs half of the digits where a mode is at its narrowest.
+    np.testing.assert_allclose(prior.item(), np_prior(w), rtol=1e-8, atol=1e-6)
 
 
 def test_prior_of_bonn_has_its_whole_gradient():
