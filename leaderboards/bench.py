@@ -254,6 +254,6 @@ def _identity(board: Board, job: Job) -> dict[str, Any]:
         cfg_options=dict(job.cfg_options),
         seed=job.seed,
         code=code_version(),
-        environment=environment(board.task),
+        environment=environment(board.task, job.backbone),
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )

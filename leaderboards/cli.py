@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from commons.errors import OnebitError
 from leaderboards.commands import backbones, bench, cost, data, demo, doctor, table, train, verify
+from leaderboards.commands.options import request_imports
 
 VERBS = (doctor, backbones, cost, data, train, bench, table, verify, demo)
 
@@ -30,7 +31,8 @@ examples:
   onebit cost dcp_nas_s --convention dcp-nas --classes 1000
 
 exit codes: 0 done, 1 the work failed, 2 wrong usage or input
-environment: ONEBIT_DATA  the data root;  ONEBIT_DEBUG=1  tracebacks and library warnings"""
+environment: ONEBIT_DATA  the data root;  ONEBIT_DEBUG=1  tracebacks and library warnings
+             ONEBIT_IMPORT  packages to import, as --import does (a,b)"""
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -58,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     debug = bool(os.environ.get("ONEBIT_DEBUG"))
     args = parser().parse_args(arguments)
+    request_imports(args)
     if not debug:
         _silence_libraries()
     # A batch system's SIGTERM ends a run the way Ctrl-C does.

@@ -56,9 +56,15 @@ def device_name() -> str:
         return platform.processor() or platform.machine()
 
 
-def environment(task: str) -> Environment:
-    """The environment of a row of ``task``; detection rows say whose operators they used."""
+def environment(task: str, backbone: str) -> Environment:
+    """The environment of a row of ``task``.
+
+    Detection rows say whose operators they used; a backbone from another package, that package's
+    version.
+    """
     import torch
+
+    import backbones
 
     operators = {}
     if task == "detection":
@@ -66,7 +72,7 @@ def environment(task: str) -> Environment:
 
         operators = operator_status()
     return Environment(
-        versions=versions(),
+        versions={**versions(), **backbones.foreign_packages(backbone)},
         device=device_name(),
         threads=torch.get_num_threads(),
         operators=operators,

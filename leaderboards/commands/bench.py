@@ -7,6 +7,7 @@ from pathlib import Path
 from leaderboards.commands.options import (
     add_cfg_options,
     add_data,
+    add_import,
     add_out,
     add_verb,
     cfg_options,
@@ -49,6 +50,7 @@ onebit bench market1501 --recipe paper --overwrite never""",
     add_data(parser)
     add_out(parser)
     add_cfg_options(parser)
+    add_import(parser)
 
 
 def run(args) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leaderboards.commands.options import TASKS, add_verb
+from leaderboards.commands.options import TASKS, add_import, add_verb
 
 CONVENTIONS = ("strict", "dcp-nas", "cp-nas", "mmdet-legacy")
 
@@ -26,6 +26,7 @@ onebit cost dcp_nas_s --layers --format csv > layers.csv""",
     parser.add_argument("--convention", choices=CONVENTIONS, default="strict", help="see docs/cost.md")  # fmt: skip
     parser.add_argument("--layers", action="store_true", help="one row per layer")
     parser.add_argument("--format", choices=("text", "json", "csv"), default="text")
+    add_import(parser)
 
 
 def run(args) -> int:

@@ -9,6 +9,7 @@ from leaderboards.commands.options import (
     TASKS,
     add_cfg_options,
     add_data,
+    add_import,
     add_verb,
     cfg_options,
     data_root,
@@ -41,6 +42,7 @@ onebit train reid --dataset market1501 --backbone resnet18 --recipe paper --cfg-
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in W")
     add_data(train)
     add_cfg_options(train)
+    add_import(train)
 
     test = add_verb(
         verbs,
@@ -57,6 +59,7 @@ onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc""",
         "--backbone", default="", metavar="B", help="default: as the checkpoint's config says"
     )
     add_data(test)
+    add_import(test)
 
 
 def run_train(args) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from leaderboards.commands.options import add_out, add_verb
+from leaderboards.commands.options import add_import, add_out, add_verb
 
 
 def configure(verbs) -> None:
@@ -20,6 +20,7 @@ onebit verify leaderboards/records/coco --work-dir work_dirs""",
     parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="records or folders; default: all")  # fmt: skip
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs"), metavar="W", help="where checkpoints were written")  # fmt: skip
     add_out(parser)
+    add_import(parser)
 
 
 def run(args) -> int:
