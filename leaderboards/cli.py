@@ -13,10 +13,21 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from commons.errors import OnebitError
-from leaderboards.commands import backbones, bench, cost, data, demo, doctor, table, train, verify
+from leaderboards.commands import (
+    backbones,
+    bench,
+    cost,
+    data,
+    demo,
+    doctor,
+    mock_run,
+    table,
+    train,
+    verify,
+)
 from leaderboards.commands.options import request_imports
 
-VERBS = (doctor, backbones, cost, data, train, bench, table, verify, demo)
+VERBS = (doctor, backbones, cost, data, train, bench, table, verify, demo, mock_run)
 
 _DESCRIPTION = """\
 Benchmarks of 1-bit convolutional networks on classification, object detection and person
