@@ -12,6 +12,8 @@ from pathlib import Path
 
 from commons.errors import WorkError
 
+#: How the hidden files end that :func:`write_atomic` writes before it renames them.
+TEMPORARY_SUFFIX = ".onebit-tmp"
 #: Above this many bytes a dataset is identified by its listing (paths and sizes), not its content.
 CONTENT_CHECKSUM_LIMIT = 2**30
 
@@ -27,7 +29,9 @@ def write_atomic(path: str | os.PathLike, content: bytes | str) -> Path:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, temporary = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY_SUFFIX
+        )
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
             stream.flush()
@@ -44,6 +48,28 @@ def write_atomic(path: str | os.PathLike, content: bytes | str) -> Path:
             raise WorkError(disk_error_message(error, path)) from error
         raise
     return path
+
+
+def remove_stale(folder: str | os.PathLike, name: str = "*", deep: bool = False) -> list[Path]:
+    """Remove what killed calls of :func:`write_atomic` left in ``folder``.
+
+    Only for a caller who knows that nobody is writing there now.
+
+    Args:
+        name: pattern of the names that were being written.
+        deep: look in the folders below, too.
+
+    Returns:
+        what was removed.
+    """
+    pattern = f".{name}.*{TEMPORARY_SUFFIX}"
+    found = Path(folder).rglob(pattern) if deep else Path(folder).glob(pattern)
+    removed = []
+    for path in sorted(found):
+        with contextlib.suppress(OSError):
+            path.unlink()
+            removed.append(path)
+    return removed
 
 
 def disk_error_message(error: OSError, path: str | os.PathLike) -> str:
