@@ -21,13 +21,14 @@ from leaderboards.commands import (
     demo,
     doctor,
     mock_run,
+    submit_check,
     table,
     train,
     verify,
 )
 from leaderboards.commands.options import request_imports
 
-VERBS = (doctor, backbones, cost, data, train, bench, table, verify, demo, mock_run)
+VERBS = (doctor, backbones, cost, data, train, bench, table, verify, demo, mock_run, submit_check)
 
 _DESCRIPTION = """\
 Benchmarks of 1-bit convolutional networks on classification, object detection and person

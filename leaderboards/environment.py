@@ -9,14 +9,15 @@ from pathlib import Path
 
 from leaderboards.record import CodeVersion, Environment
 
-_DISTRIBUTIONS = ("onebit-bench", "torch", "torchvision", "mmengine", "mmcv-lite", "mmcv", "mmdet",
+#: What produces numbers.
+DISTRIBUTIONS = ("onebit-bench", "torch", "torchvision", "mmengine", "mmcv-lite", "mmcv", "mmdet",
                   "torchreid", "numpy", "pycocotools")  # fmt: skip
 
 
 def versions() -> dict[str, str]:
     """Installed versions of what produces numbers."""
     found = {"python": platform.python_version()}
-    for name in _DISTRIBUTIONS:
+    for name in DISTRIBUTIONS:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

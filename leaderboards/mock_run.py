@@ -22,6 +22,7 @@ import backbones
 from backbones.conv import OneBitConv2d
 from commons import mini
 from commons.errors import InputError
+from commons.files import sha256_file
 from commons.task import Job, Outcome
 
 #: Per task: the dataset, and options that leave a few steps of its mini recipe.
@@ -315,5 +316,8 @@ def task_runs(name: str, task: str, data_root: Path, work_dir: Path) -> str:
             f"the checkpoint scores {again.metrics}, the network it was written from "
             f"{outcome.metrics}"
         )
+    kept = [sha256_file(o.predictions) for o in (outcome, again) if o.predictions]
+    if len(set(kept)) > 1:
+        raise Broken("the checkpoint's predictions differ from those of the network it is of")
     value = outcome.metrics[outcome.main_metric]
     return f"loss {losses[-1]:.3f}, {outcome.main_metric} {100 * value:.1f} %, and again from the checkpoint"
