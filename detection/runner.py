@@ -57,14 +57,14 @@ def train(job: Job) -> Outcome:
     text = config_text(cfg)  # before MMDetection's builders write into it
     checked = check_dataset(cfg)
     work_dir = Path(job.work_dir)
-    with _output_to_log(work_dir), _threads(cfg.get("threads")):
+    with output_to_log(work_dir), _threads(cfg.get("threads")):
         runner = build_runner(cfg, _row(job, cfg), work_dir=work_dir, resume=job.resume)
         runner.model.init_weights()  # the runner's own call, when training starts, is then a no-op
         untrained = _score_untrained(runner, cfg, job)
         runner.train()
         loop = runner.test_loop
         metrics = score(runner.model, loop.dataloader, loop.evaluator, f"{job.backbone} test")
-        kept = _keep_predictions(loop.evaluator, work_dir / "predictions.json")
+        kept = keep_predictions(loop.evaluator, work_dir / "predictions.json")
         details = dict(
             train_images=len(runner.train_dataloader.dataset),
             loss_curve=loss_curve(runner),
@@ -104,8 +104,8 @@ def test(checkpoint: Path, job: Job) -> Outcome:
     cfg = build_config(job, dataset.find(job.data_root).resolve())
     text = config_text(cfg)
     checked = check_dataset(cfg, ["test"])
-    with _output_to_log(Path(job.work_dir)), _threads(cfg.get("threads")):
-        _log_to(Path(job.work_dir) / "test.log")
+    with output_to_log(Path(job.work_dir)), _threads(cfg.get("threads")):
+        log_to(Path(job.work_dir) / "test.log")
         register_all_modules(init_default_scope=True)
         detector = MODELS.build(cfg.model)
         load_weights(detector, weights, checkpoint)
@@ -114,7 +114,7 @@ def test(checkpoint: Path, job: Job) -> Outcome:
         evaluator.dataset_meta = loader.dataset.metainfo
         metrics = score(detector.to(get_device()), loader, evaluator, f"{job.backbone} test")
         # Not the file that training kept, which a record names by its hash.
-        kept = _keep_predictions(evaluator, Path(job.work_dir) / "test_predictions.json")
+        kept = keep_predictions(evaluator, Path(job.work_dir) / "test_predictions.json")
         return _outcome(
             detector, cfg, job, metrics, Path(checkpoint), text, predictions=kept,
             untrained=None, epochs=cfg.train_cfg.max_epochs, details=dict(checked=checked),
@@ -141,8 +141,8 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
     cfg = build_config(job, folder) if job.backbone else dataset_config(job.dataset, folder)
     text = config_text(cfg)
     checked = check_dataset(cfg, ["test"])
-    with _output_to_log(Path(job.work_dir)):
-        _log_to(Path(job.work_dir) / "test.log")
+    with output_to_log(Path(job.work_dir)):
+        log_to(Path(job.work_dir) / "test.log")
         register_all_modules(init_default_scope=True)
         source = DATASETS.build({**cfg.test_dataloader.dataset, "pipeline": []})
         metric = METRICS.build(cfg.test_evaluator)
@@ -168,7 +168,7 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
         )
 
 
-def _keep_predictions(evaluator: Evaluator, path: Path) -> Path | None:
+def keep_predictions(evaluator: Evaluator, path: Path) -> Path | None:
     """Write what was scored last; None where the evaluator is not one of this suite's."""
     detections = getattr(evaluator.metrics[0], "detections", None)
     return None if detections is None else prediction_files.write(path, detections)
@@ -242,7 +242,7 @@ def _onebit_parts(detector: nn.Module) -> dict[str, int]:
     return parts
 
 
-def _log_to(path: Path) -> None:
+def log_to(path: Path) -> None:
     """What the metrics log goes to ``path``; the terminal gets errors only."""
     logger = MMLogger.get_instance(f"test {path}", log_file=str(path))
     for handler in logger.handlers:
@@ -262,7 +262,7 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _output_to_log(work_dir: Path) -> Iterator[None]:
+def output_to_log(work_dir: Path) -> Iterator[None]:
     """MMDetection and pycocotools print; the terminal is for one progress bar and errors."""
     try:
         work_dir.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from leaderboards.commands import (
     data,
     demo,
     doctor,
+    import_,
     mock_run,
     submit_check,
     table,
@@ -28,7 +29,20 @@ from leaderboards.commands import (
 )
 from leaderboards.commands.options import request_imports
 
-VERBS = (doctor, backbones, cost, data, train, bench, table, verify, demo, mock_run, submit_check)
+VERBS = (
+    doctor,
+    backbones,
+    cost,
+    data,
+    train,
+    bench,
+    table,
+    verify,
+    demo,
+    mock_run,
+    submit_check,
+    import_,
+)
 
 _DESCRIPTION = """\
 Benchmarks of 1-bit convolutional networks on classification, object detection and person

@@ -57,8 +57,8 @@ def device_name() -> str:
         return platform.processor() or platform.machine()
 
 
-def environment(task: str, backbone: str) -> Environment:
-    """The environment of a row of ``task``.
+def environment(task: str, backbone: str | None = None) -> Environment:
+    """The environment of a row of ``task``; ``backbone`` is None for one this suite does not know.
 
     Detection rows say whose operators they used; a backbone from another package, that package's
     version.
@@ -73,7 +73,7 @@ def environment(task: str, backbone: str) -> Environment:
 
         operators = operator_status()
     return Environment(
-        versions={**versions(), **backbones.foreign_packages(backbone)},
+        versions={**versions(), **(backbones.foreign_packages(backbone) if backbone else {})},
         device=device_name(),
         threads=torch.get_num_threads(),
         operators=operators,

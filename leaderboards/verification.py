@@ -22,7 +22,8 @@ def problems(record: Record, work_root: Path) -> list[str]:
     try:
         if get_dataset(record.dataset).board != record.board:
             found.append(f"dataset {record.dataset} does not belong to board {record.board}")
-        described = backbones.describe(record.backbone)
+        # An imported row has the name that a user gave it.
+        described = backbones.describe(record.backbone) if record.origin == "trained" else {}
     except InputError as error:
         return [*found, str(error)]
     for key, value in described.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from leaderboards.commands.import_ import add_import_options, score_and_record
 from leaderboards.commands.options import (
     TASKS,
     add_cfg_options,
@@ -48,9 +49,11 @@ onebit train reid --dataset market1501 --backbone resnet18 --recipe paper --cfg-
         verbs,
         "test",
         run_test,
-        "score a checkpoint that `onebit train` or `onebit bench` wrote",
+        "score a checkpoint of `onebit train` or `onebit bench`, or one that was trained elsewhere",
         """\
-onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc""",
+onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc
+onebit test detection --checkpoint faster_rcnn.pth --config faster-rcnn_r50_fpn_1x_coco.py --dataset coco
+onebit test reid --checkpoint model.pth.tar-60 --model osnet_x1_0 --dataset market1501 --record --name osnet""",
     )
     test.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
     test.add_argument("--checkpoint", required=True, type=Path, metavar="C")
@@ -58,6 +61,15 @@ onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc""",
     test.add_argument(
         "--backbone", default="", metavar="B", help="default: as the checkpoint's config says"
     )
+    elsewhere = test.add_argument_group(
+        "a checkpoint that was trained elsewhere (docs/importing.md)"
+    )
+    elsewhere.add_argument("--config", type=Path, metavar="C", help="detection: its MMDetection config (Python, which is run); reid: its torchreid config (YAML)")  # fmt: skip
+    elsewhere.add_argument(
+        "--model", metavar="M", help="reid: a model of torchreid's, or a backbone"
+    )
+    elsewhere.add_argument("--record", action="store_true", help="write a record that says where it is from")  # fmt: skip
+    add_import_options(elsewhere)
     add_data(test)
     add_import(test)
 
@@ -111,6 +123,10 @@ def run_test(args) -> int:
     dataset.find(data_root(args))
     if not args.checkpoint.is_file():
         raise InputError(f"checkpoint {args.checkpoint} is not a file")
+    if args.config or args.model:
+        return _run_foreign(args)
+    if args.record:
+        raise InputError("--record is for checkpoints trained elsewhere: name --config or --model")
     job = Job(
         dataset=dataset.name,
         backbone=args.backbone,
@@ -122,6 +138,24 @@ def run_test(args) -> int:
     outcome = runner(args.task).test(args.checkpoint, job)
     _report(outcome, f"{args.checkpoint} on {dataset.name}")
     return 0
+
+
+def _run_foreign(args) -> int:
+    import importlib
+
+    from commons.errors import InputError
+
+    taken = {"detection": ("config",), "reid": ("config", "model")}.get(args.task, ())
+    for option in ("config", "model"):
+        if getattr(args, option) and option not in taken:
+            raise InputError(f"--{option} is not for {args.task}")
+
+    def scorer(job):
+        foreign = importlib.import_module(f"{args.task}.foreign")
+        options = {option: getattr(args, option) for option in taken}
+        return foreign.test(args.checkpoint, job=job, **options)
+
+    return score_and_record(args, "imported-checkpoint", scorer, keep=args.record)
 
 
 def _report(outcome, title: str) -> None:
