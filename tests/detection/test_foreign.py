@@ -149,7 +149,7 @@ def test_other_classes(retinanet, row, tmp_path, classes, message):
         (("num_classes=5", "num_classes=80"), "RetinaHead knows 80 classes, mini-coco has 5"),
         (('type="PackDetInputs"', 'type="Pad"'), "must end with PackDetInputs"),
         (("test_pipeline", "val_pipeline"), "has no test pipeline"),
-        (("in_channels=[8,", "in_channels=[9,"), "do not fit this network"),
+        (("32, 64], out", "32, 65], out"), "do not fit this network"),
 (("bbox_head=dict(", "bbox_head=dict(type='NoHead', "), "NoHead"),
         (("default_scope", "1 / 0\ndefault_scope"), "cannot read config"),
         (("default_scope =", "custom_imports = dict(imports=['nothing_here'])\ndefault_scope ="), "cannot read config"),

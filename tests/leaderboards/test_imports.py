@@ -128,7 +128,16 @@ def test_options_of_foreign_checkpoints(onebit, data, tmp_path, arguments, messa
     if arguments[0] == "classification":
         list(mini.write(tmp_path / "data", [dataset]))
         data = tmp_path / "data"
-    command = ("test", *arguments, "--checkpoint", "model.pth", "--dataset", dataset, "--data", data)
+    command = (
+        "test",
+        *arguments,
+        "--checkpoint",
+        "model.pth",
+        "--dataset",
+        dataset,
+        "--data",
+        data,
+    )
     code, _, err = onebit(*command)
     assert (code, message in err) == (2, True), err
 
@@ -144,7 +153,9 @@ def test_an_import_that_is_interrupted_leaves_no_record(data, truth, tmp_path, m
             imports.record(what, "coco", job, outcome, tmp_path / "records", tmp_path / "work")
         monkeypatch.undo()
         # The same call goes through afterwards.
-        _, path = imports.record(what, "coco", job, outcome, tmp_path / "records", tmp_path / "work")
+        _, path = imports.record(
+            what, "coco", job, outcome, tmp_path / "records", tmp_path / "work"
+        )
         assert Record.load(path).metrics == outcome.metrics
         with pytest.raises(InputError, match="choose another --name or --seed"):
             imports.record(what, "coco", job, outcome, tmp_path / "records", tmp_path / "work")
