@@ -11,7 +11,7 @@ from leaderboards.boards import ALL
 from leaderboards.record import Record
 from leaderboards.submission import Rules, check
 from leaderboards.table import table
-from leaderboards.verification import problems
+from leaderboards.verification import problems, rescore
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +65,9 @@ def test_predictions_become_a_row(onebit, data, truth, tmp_path):
     kept = tmp_path / "work_dirs/mini-coco--their_net--imported--seed0" / record.predictions.file
     assert kept.read_bytes() == truth.read_bytes()
     assert problems(record, tmp_path / "work_dirs") == []
+
+    wrong, _ = rescore(record, tmp_path / "work_dirs", data)
+    assert wrong == []
 
     # A second one is not written over the first.
     assert onebit(*command)[0] == 2
