@@ -23,7 +23,7 @@ from commons.task import Job, Outcome
 from leaderboards.boards import Board, runner
 from leaderboards.clock import Clock
 from leaderboards.environment import code_version, environment
-from leaderboards.record import Record, load_all, options_tag, row_name
+from leaderboards.record import KeptFile, Record, load_all, options_tag, row_name
 
 OVERWRITE = ("only-missing", "always", "never")
 
@@ -214,6 +214,7 @@ def record_of(board: Board, job: Job, outcome: Outcome, wall_seconds: float) -> 
         untrained=outcome.untrained,
         cost=outcome.cost,
         checkpoint_sha256=sha256_file(outcome.checkpoint),
+        predictions=_kept(outcome.predictions),
         wall_seconds=wall_seconds,
         details={
             "num_classes": outcome.num_classes,
@@ -221,6 +222,10 @@ def record_of(board: Board, job: Job, outcome: Outcome, wall_seconds: float) -> 
             **outcome.details,
         },
     )
+
+
+def _kept(path: Path | None) -> KeptFile | None:
+    return path and KeptFile(file=path.name, sha256=sha256_file(path))
 
 
 def _failed(sweep: Sweep, job: Job, error: WorkError, wall_seconds: float) -> Record:
