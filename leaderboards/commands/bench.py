@@ -116,8 +116,8 @@ def report(sweep, table_name: str) -> int:
             how = f"{record.wall_seconds:.0f} s" if run_now else "already done"
             print(f"{name}: {record.main_metric} {100 * value:.1f} %, {how}", flush=True)
     scope = None if table_name == sweep.board.name else sweep.dataset.name
-    frame = tables.table(sweep.board, load_all(sweep.records, sweep.board.name, scope))
-    path = tables.write(sweep.board, table_name, frame, sweep.out / "tables")
-    print(f"\n{table_name}\n{tables.render(sweep.board, frame, 'text')}")
+    lines = tables.lines(sweep.board, load_all(sweep.records, sweep.board.name, scope))
+    path = tables.write(sweep.board, table_name, lines, sweep.out / "tables")
+    print(f"\n{table_name}\n{tables.render(sweep.board, lines, 'text')}")
     print(f"records  {sweep.records / sweep.board.name}\nCSV      {path}", flush=True)
     return 1 if failed else 0
