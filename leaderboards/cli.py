@@ -21,12 +21,13 @@ from leaderboards.commands import (
     data,
     demo,
     doctor,
+    plot,
     table,
     train,
     verify,
 )
 
-VERBS = (doctor, backbones, cost, data, train, bench, table, compare, verify, demo)
+VERBS = (doctor, backbones, cost, data, train, bench, table, compare, plot, verify, demo)
 
 _DESCRIPTION = """\
 Benchmarks of 1-bit convolutional networks on classification, object detection and person
