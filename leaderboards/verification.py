@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import math
@@ -191,7 +190,7 @@ def table_problems(path: Path, records: Path) -> list[str]:
     try:
         board, dataset = resolve(path.stem)
         of_board = load_all(records, board.name, dataset and dataset.name)
-        expected = tables.render(board, tables.table(board, of_board), "csv")
+        expected = tables.render(board, tables.lines(board, of_board), "csv")
     except InputError as error:
         return [str(error)]
     if path.read_bytes() != expected.encode():
