@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import math
@@ -61,7 +60,8 @@ def problems(record: Record, work_root: Path) -> list[str]:
     except InputError as error:
         return [*found, str(error)]
     if board and record.status == "done":
-        if missing := [m for m in board.metrics if m not in record.metrics]:
+        missing = [m for m in board.metrics if m not in record.metrics]
+        if missing:
             found.append(f"metrics of board {record.board} are missing: {', '.join(missing)}")
     for key, value in described.items():
         if key == "cell" and record.cell is None:  # records of version 1 did not name it
@@ -186,7 +186,7 @@ def table_problems(path: Path, records: Path) -> list[str]:
     try:
         board, dataset = resolve(path.stem)
         of_board = load_all(records, board.name, dataset and dataset.name)
-        expected = tables.render(board, tables.table(board, of_board), "csv")
+        expected = tables.render(board, tables.lines(board, of_board), "csv")
     except InputError as error:
         return [str(error)]
     if path.read_bytes() != expected.encode():

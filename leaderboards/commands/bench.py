@@ -138,8 +138,8 @@ def report(sweep, table_name: str) -> int:
     folder = sweep.out / "tables"
     with holding(folder / f"{table_name}.csv"):  # or a slower sweep could write an older table
         remove_stale(folder, f"{table_name}.csv")
-        frame = tables.table(sweep.board, load_all(sweep.records, sweep.board.name, scope))
-        path = tables.write(sweep.board, table_name, frame, folder)
-    print(f"\n{table_name}\n{tables.render(sweep.board, frame, 'text')}")
+        lines = tables.lines(sweep.board, load_all(sweep.records, sweep.board.name, scope))
+        path = tables.write(sweep.board, table_name, lines, folder)
+    print(f"\n{table_name}\n{tables.render(sweep.board, lines, 'text')}")
     print(f"records  {sweep.records / sweep.board.name}\nCSV      {path}", flush=True)
     return 1 if failed else 0

@@ -32,7 +32,7 @@ def test_record_is_sound_and_of_a_clean_checkout(path, tmp_path):
 def test_table_follows_from_records(path):
     board, dataset = resolve(path.stem)
     records = load_all(LEADERBOARDS / "records", board.name, dataset and dataset.name)
-    expected = tables.render(board, tables.table(board, records), "csv")
+    expected = tables.render(board, tables.lines(board, records), "csv")
     assert path.read_text() == expected
     assert not pd.read_csv(path).empty
 
