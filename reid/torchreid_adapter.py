@@ -25,6 +25,7 @@ with warnings.catch_warnings():
     from torchreid.reid.data.datasets.image import CUHK03, DukeMTMCreID, Market1501
     from torchreid.reid.engine import ImageSoftmaxEngine
     from torchreid.reid.metrics.rank import evaluate_rank
+    from torchreid.reid.utils.rerank import re_ranking
 
 __all__ = [
     "CUHK03",
@@ -34,6 +35,7 @@ __all__ = [
     "Market1501",
     "append_stdout",
     "evaluate_rank",
+    "re_ranking",
     "register_dataset",
     "register_model",
 ]
