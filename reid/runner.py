@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.runner import set_random_seed
@@ -22,13 +21,21 @@ from commons.files import write_atomic
 from commons.progress import Progress
 from commons.task import Job, Outcome
 from reid.datasets import torchreid_root
-from reid.evaluation import DISTANCES, Scores, check_labels, evaluate
+from reid.evaluation import check_labels
+from reid.features import Features, of_dataset, save
 from reid.model import ReIDModel
 from reid.recipe import build_config, with_options
+from reid.scoring import (
+    Evaluation,
+    check_against_dataset,
+    load_predictions,
+    outcome,
+    score,
+    with_evaluation_options,
+)
 from reid.torchreid_adapter import ImageDataManager, ImageSoftmaxEngine, append_stdout
 
 CONVENTIONS = ("strict", "dcp-nas")
-PROTOCOL = "single query; same identity under the same camera left out; CMC and mAP; {} distance"
 SPLITS = {
     "market1501": "bounding_box_train -> query, bounding_box_test",
     "dukemtmcreid": "bounding_box_train -> query, bounding_box_test",
@@ -62,11 +69,9 @@ def train(job: Job) -> Outcome:
         if state:
             untrained = state["untrained"]
         else:
-            untrained = _score(model, data, cfg)[0].metrics() if cfg.score_untrained else None
+            untrained = _score(model, data, cfg, job) if cfg.score_untrained else None
         losses = _fit(model, optimizer, data, cfg, job, state, untrained, log)
-        return _outcome(
-            model, data, cfg, job.data_root, latest_checkpoint(work_dir), untrained, losses
-        )
+        return _outcome(model, data, cfg, job, latest_checkpoint(work_dir), untrained, losses)
 
 
 def test(checkpoint: Path, job: Job) -> Outcome:
@@ -89,7 +94,46 @@ def test(checkpoint: Path, job: Job) -> Outcome:
         data = _data(cfg, job.data_root, work_dir / "test.log")
         model = _model(cfg, state["num_classes"])
         _load_weights(model, state["state_dict"], checkpoint)
-        return _outcome(model, data, cfg, job.data_root, Path(checkpoint), None, state["losses"])
+        return _outcome(model, data, cfg, job, Path(checkpoint), None, state["losses"])
+
+
+def score_predictions(predictions: Path, job: Job) -> Outcome:
+    """Score the features that :func:`train` or :func:`test` saved, without the network.
+
+    Args:
+        predictions: ``Outcome.predictions`` of either.
+        job: ``dataset`` and ``backbone`` may be empty, else they must be the file's.
+            ``cfg_options`` of ``evaluation`` are laid over the row's config. Where the dataset
+            lies below ``data_root``, its images, identities and cameras must be those of the file;
+            ``details["checked_against_dataset"]`` says whether that could be looked at.
+
+    Raises:
+        InputError: a file that is damaged, foreign, or of another dataset or backbone; an option
+            that the features depend on.
+    """
+    predictions = Path(predictions)
+    query, gallery, facts = load_predictions(predictions)
+    for name in ("dataset", "backbone"):
+        asked = getattr(job, name)
+        if asked and asked != facts[name]:
+            raise InputError(f"{predictions} has features of {name} {facts[name]}, not of {asked}")
+    cfg = Config(facts["cfg"])
+    if job.cfg_options:
+        cfg = with_evaluation_options(cfg, job.cfg_options)
+        facts["config"] = config_text(cfg)
+    dataset = get_dataset(cfg.dataset, task="reid")
+    present = dataset.is_there(job.data_root)
+    if present:
+        work_dir = Path(job.work_dir)
+        name, _ = torchreid_root(cfg.dataset, job.data_root)
+        with plain_errors(work_dir):
+            data = _data(cfg, job.data_root, work_dir / "test.log")
+            root = dataset.find(job.data_root)
+            for part, images in zip((query, gallery), data.fetch_test_loaders(name), strict=True):
+                check_against_dataset(part, images, root, predictions)
+    facts["details"]["checked_against_dataset"] = present
+    checkpoint = predictions.parent / facts["checkpoint"]
+    return outcome(query, gallery, cfg, facts, predictions, checkpoint)
 
 
 class _Engine(ImageSoftmaxEngine):
@@ -218,11 +262,8 @@ def _data(cfg: Config, data_root: Path, log: Path) -> ImageDataManager:
             f"{len(data.train_loader.dataset)} images"
         )
     query, gallery = data.fetch_test_loaders(name)
-    check_labels(*([image[k] for image in part] for k in (1, 2) for part in (query, gallery)))
-    if cfg.distance not in DISTANCES:
-        raise InputError(
-            f"unknown distance {cfg.distance!r}; expected one of {', '.join(DISTANCES)}"
-        )
+    labels = (*([image[k] for image in part] for k in (1, 2) for part in (query, gallery)),)
+    check_labels(*labels, protocol=Evaluation.of(cfg).protocol)
     return data
 
 
@@ -235,79 +276,54 @@ def _model(cfg: Config, num_classes: int) -> ReIDModel:
     return model.cuda() if torch.cuda.is_available() else model
 
 
-def _score(model: ReIDModel, data: ImageDataManager, cfg: Config) -> tuple[Scores, dict[str, int]]:
-    """Extract features of queries and gallery, rank and score; and how many of each there are."""
+def _features(
+    model: ReIDModel, data: ImageDataManager, cfg: Config, job: Job
+) -> tuple[Features, Features]:
+    """Features of queries and gallery."""
     (loaders,) = data.test_loader.values()
-    query, query_pids, query_cameras = _extract(model, loaders["query"], "queries")
-    gallery, gallery_pids, gallery_cameras = _extract(model, loaders["gallery"], "gallery")
-    scores = evaluate(
-        query,
-        gallery,
-        query_pids,
-        gallery_pids,
-        query_cameras,
-        gallery_cameras,
-        distance=cfg.distance,
+    root = get_dataset(cfg.dataset, task="reid").find(job.data_root)
+    return (
+        of_dataset(model, loaders["query"], "queries", root),
+        of_dataset(model, loaders["gallery"], "gallery", root),
     )
-    counts = dict(
-        queries=len(query),
-        valid_queries=scores.valid_queries,
-        gallery=len(gallery),
-        test_identities=len(set(query_pids.tolist())),
-    )
-    return scores, counts
 
 
-@torch.no_grad()
-def _extract(
-    model: ReIDModel, loader: torch.utils.data.DataLoader, name: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features [N, D], identities [N] and cameras [N] of the images of ``loader``."""
-    device = next(model.parameters()).device
-    model.eval()
-    features, pids, cameras = [], [], []
-    with Progress(f"features of {name}", total=len(loader)) as progress:
-        for batch in loader:
-            features.append(model(batch["img"].to(device)).float().cpu())
-            pids.append(batch["pid"])
-            cameras.append(batch["camid"])
-            progress.advance()
-    result = torch.cat(features).numpy()
-    if not np.isfinite(result).all():
-        raise WorkError(f"the network's features of the {name} are not finite")
-    return result, torch.cat(pids).numpy(), torch.cat(cameras).numpy()
+def _score(model: ReIDModel, data: ImageDataManager, cfg: Config, job: Job) -> dict[str, float]:
+    return score(*_features(model, data, cfg, job), Evaluation.of(cfg))[0]
 
 
 def _outcome(
     model: ReIDModel,
     data: ImageDataManager,
     cfg: Config,
-    data_root: Path,
+    job: Job,
     checkpoint: Path,
     untrained: dict[str, float] | None,
     losses: list[float],
 ) -> Outcome:
-    scores, counts = _score(model, data, cfg)
+    """Save the features of the scored images, then score what was saved."""
+    query, gallery = _features(model, data, cfg, job)
     dataset = get_dataset(cfg.dataset, task="reid")
-    return Outcome(
-        metrics=scores.metrics(),
-        untrained=untrained,
-        main_metric="mAP",
+    facts = dict(
+        dataset=cfg.dataset,
+        backbone=cfg.backbone,
+        cfg=cfg.to_dict(),
+        config=config_text(cfg),
         epochs=len(losses),
         split=SPLITS[dataset.board],
-        protocol=PROTOCOL.format(cfg.distance),
-        data_checksum=dataset.checksum(data_root),
-        config=config_text(cfg),
-        checkpoint=checkpoint,
+        data_checksum=dataset.checksum(job.data_root),
         cost=_cost(model, cfg),
         num_classes=model.classifier.out_features,
+        checkpoint=checkpoint.name,
         details=dict(
             train_images=len(data.train_loader.dataset),
             train_identities=data.num_train_pids,
-            **counts,
             loss_curve=losses,
         ),
     )
+    path = Path(job.work_dir) / f"{checkpoint.stem}.{cfg.dataset}.safetensors"
+    save(path, dict(query=query, gallery=gallery), facts)
+    return outcome(query, gallery, cfg, facts, path, checkpoint, untrained)
 
 
 def _cost(model: ReIDModel, cfg: Config) -> dict[str, dict[str, Any]]:
@@ -326,7 +342,7 @@ def _prepare(work_dir: Path, cfg: Config, resume: bool) -> Path | None:
             f"use another --work-dir or train without --resume"
         )
     if not resume:
-        for stale in (*work_dir.glob("epoch_*.pth"), work_dir / "train.log"):
+        for stale in (*work_dir.glob("epoch_*.*"), work_dir / "train.log"):
             stale.unlink(missing_ok=True)
     write_atomic(dumped, text)
     return checkpoint

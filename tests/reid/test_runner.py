@@ -34,7 +34,11 @@ def plain(outcome):
 
 def test_a_row(job):
     outcome = runner.train(job)
-    assert set(outcome.metrics) == set(outcome.untrained) == {"mAP", "rank1", "rank5", "rank10"}
+    assert (
+        set(outcome.metrics)
+        == set(outcome.untrained)
+        == {"mAP", "rank1", "rank5", "rank10", "mINP"}
+    )
     assert all(0 <= value <= 1 for value in outcome.metrics.values())
     assert outcome.metrics != outcome.untrained
     assert outcome.main_metric == "mAP"
@@ -53,7 +57,7 @@ def test_a_row(job):
     work = job.work_dir
     assert outcome.checkpoint == work / "epoch_3.pth"
     assert sorted(p.name for p in work.iterdir()) == [
-        "config.py", "epoch_2.pth", "epoch_3.pth", "train.log",
+        "config.py", "epoch_2.pth", "epoch_3.market1501.safetensors", "epoch_3.pth", "train.log",
     ]  # fmt: skip
     assert "epoch: [3/3]" in (work / "train.log").read_text()
 
@@ -135,7 +139,7 @@ def test_a_checkpoint_scores_as_it_did(job, tmp_path):
         trained.checkpoint, replace(job, work_dir=tmp_path / "test", cfg_options={})
     )
     assert again.metrics == trained.metrics
-    euclidean = replace(empty, cfg_options={"distance": "euclidean"})
+    euclidean = replace(empty, cfg_options={"evaluation.distance": "euclidean"})
     assert runner.test(trained.checkpoint, euclidean).metrics != trained.metrics
 
 
@@ -255,7 +259,7 @@ def test_queries_without_a_match(job):
         (dict(cfg_options={"model.backbone_options.legs": 4}), "model options .*legs"),
         (dict(cfg_options={"model.neck": "long"}), "unknown neck 'long'"),
         (dict(cfg_options={"data.batch_size_train": 4096}), "batch size 4096 is larger than"),
-        (dict(cfg_options={"distance": "manhattan"}), "unknown distance 'manhattan'"),
+        (dict(cfg_options={"evaluation.distance": "manhattan"}), "unknown distance 'manhattan'"),
     ],
 )  # fmt: skip
 def test_bad_input(job, change, message):

@@ -18,5 +18,12 @@ data = dict(
     train_sampler="RandomSampler",
     workers=4,
 )
-distance = "euclidean"  # or "cosine"; see reid.evaluation
+evaluation = dict(
+    distance="euclidean",  # or "cosine"
+    protocol="auto",  # as the dataset is; or a name of reid.evaluation.PROTOCOLS
+    rerank=False,  # score k-reciprocal re-ranked distances too
+    k1=20,
+    k2=6,
+    lambda_value=0.3,
+)
 score_untrained = True  # score the network before its first step
