@@ -1,4 +1,4 @@
-"""The seven boards: which task runs them, what their tables show.
+"""The boards: which task runs them, what their tables show.
 
 Column sets follow the tables of the DCP-NAS paper: 10 (CIFAR-10), 11 (ImageNet), 12 (re-ID),
 13 (VOC) and 14 (COCO).
@@ -44,6 +44,7 @@ _METRICS = {
     "market1501": _REID,
     "dukemtmcreid": _REID,
     "cuhk03": _REID,
+    "msmt17": _REID,
     "cifar10": _CLASSIFICATION,
     "imagenet": _CLASSIFICATION,
 }
