@@ -147,6 +147,64 @@ def evaluate_distances(
     return _score(chunks, labels)
 
 
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """The head of one query's ranking.
+
+    Attributes:
+        query: index of the query.
+        gallery: [K] indices of the gallery images that rank first, without what is left out.
+        distances: [K] their distances (Euclidean ones not squared).
+        right: [K] whether they match.
+        average_precision: of the whole ranking.
+    """
+
+    query: int
+    gallery: np.ndarray
+    distances: np.ndarray
+    right: np.ndarray
+    average_precision: float
+
+
+def rankings(
+    query_features: np.ndarray,
+    gallery_features: np.ndarray,
+    query_pids: Sequence[int],
+    gallery_pids: Sequence[int],
+    query_cameras: Sequence[int],
+    gallery_cameras: Sequence[int],
+    *,
+    distance: str = "euclidean",
+    protocol: str = "market",
+    top: int = 10,
+) -> Iterator[Ranking]:
+    """The rankings that :func:`evaluate` scores: of every valid query, its first ``top`` images.
+
+    Raises:
+        InputError: as :func:`evaluate`.
+    """
+    query, gallery = prepared(query_features, gallery_features, distance)
+    labels = _Labels(query_pids, gallery_pids, query_cameras, gallery_cameras, protocol, [1])
+    labels.check(len(query), len(gallery))
+    kept = np.flatnonzero(labels.keep)
+    for n, row, matches, left_out in _valid(
+        distance_chunks(query, gallery[kept], distance), labels
+    ):
+        ranks = match_ranks(row, matches, left_out)
+        order = np.argsort(row, kind="stable")[: top + len(left_out)]
+        order = order[~np.isin(order, left_out)][:top]
+        distances = row[order]
+        if distance == "euclidean":
+            distances = np.sqrt(np.maximum(distances, 0))
+        yield Ranking(
+            query=n,
+            gallery=kept[order],
+            distances=distances,
+            right=np.isin(order, matches),
+            average_precision=_average_precision(ranks),
+        )
+
+
 def average_splits(splits: Sequence[Scores]) -> Scores:
     """Mean over the splits of a dataset, e.g. the 20 of CUHK03's classic protocol.
 
@@ -242,26 +300,15 @@ def _score(chunks: Iterator[np.ndarray], labels: _Labels) -> Scores:
     """Score distances to the kept gallery that arrive as consecutive rows [q, G]."""
     identity, images = np.unique(labels.gallery_pids, return_inverse=True, return_counts=True)[1:]
     precisions, penalties, curves = [], [], []
-    same = labels.of_queries()
-    done = 0
-    for chunk in chunks:
-        if np.isnan(chunk).any():
-            raise InputError(
-                f"a distance is not a number (queries {done} to {done + len(chunk) - 1})"
-            )
-        done += len(chunk)
-        # The rows go first: zip asks them whether there is a next one before it takes from `same`.
-        for row, (matches, left_out) in zip(chunk, same, strict=False):
-            if not len(matches):
-                continue
-            ranks = match_ranks(row, matches, left_out)
-            precisions.append(np.mean(np.arange(1, len(ranks) + 1) / ranks))
-            penalties.append(len(ranks) / ranks[-1])
-            if labels.protocol.single_shot:
-                curve = single_shot_cmc(row, matches, left_out, identity, images, labels.ranks)
-            else:
-                curve = ranks[0] <= np.asarray(labels.ranks)
-            curves.append(curve)
+    for _, row, matches, left_out in _valid(chunks, labels):
+        ranks = match_ranks(row, matches, left_out)
+        precisions.append(_average_precision(ranks))
+        penalties.append(len(ranks) / ranks[-1])
+        if labels.protocol.single_shot:
+            curve = single_shot_cmc(row, matches, left_out, identity, images, labels.ranks)
+        else:
+            curve = ranks[0] <= np.asarray(labels.ranks)
+        curves.append(curve)
     if not precisions:
         raise _no_valid_query(len(labels.query_pids))
     return Scores(
@@ -270,3 +317,25 @@ def _score(chunks: Iterator[np.ndarray], labels: _Labels) -> Scores:
         cmc=dict(zip(labels.ranks, np.mean(curves, axis=0).tolist(), strict=True)),
         valid_queries=len(precisions),
     )
+
+
+def _valid(
+    chunks: Iterator[np.ndarray], labels: _Labels
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Index, row [G], matches and left-out images of every valid query."""
+    queries = enumerate(labels.of_queries())
+    done = 0
+    for chunk in chunks:
+        if np.isnan(chunk).any():
+            raise InputError(
+                f"a distance is not a number (queries {done} to {done + len(chunk) - 1})"
+            )
+        done += len(chunk)
+        # The rows go first: zip asks them whether there is a next one before it takes a query.
+        for row, (n, (matches, left_out)) in zip(chunk, queries, strict=False):
+            if len(matches):
+                yield n, row, matches, left_out
+
+
+def _average_precision(ranks: np.ndarray) -> float:
+    return float(np.mean(np.arange(1, len(ranks) + 1) / ranks))
