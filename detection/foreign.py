@@ -37,7 +37,7 @@ _META_KEYS = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
 _HEADS = ("bbox_head", "query_head", "mask_head")
 
 
-def test(checkpoint: Path, config: Path, job: Job) -> Outcome:
+def score_checkpoint(checkpoint: Path, config: Path, job: Job) -> Outcome:
     """Score a checkpoint of MMDetection on a board's dataset.
 
     Args:

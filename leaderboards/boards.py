@@ -73,6 +73,7 @@ _METRICS = {
     "market1501": _REID,
     "dukemtmcreid": _REID,
     "cuhk03": _REID,
+    "msmt17": _REID,
     "cifar10": _CLASSIFICATION,
     "imagenet": _CLASSIFICATION,
 }

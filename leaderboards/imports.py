@@ -20,7 +20,7 @@ from commons.files import disk_error_message, sha256_file, write_atomic
 from commons.task import Job, Outcome
 from leaderboards.boards import ALL
 from leaderboards.environment import code_version, environment
-from leaderboards.record import KeptFile, Record, row_name
+from leaderboards.record import KeptFile, Record, options_tag, row_name
 
 #: What stands where a trained row names its recipe.
 RECIPE = "imported"
@@ -73,7 +73,8 @@ def record(
     Raises:
         InputError: a name that a record cannot have, or a row of that name is there already.
     """
-    stem = row_name(job.dataset, what.name, RECIPE, "", what.seed)
+    options = dict(job.cfg_options)
+    stem = row_name(job.dataset, what.name, RECIPE, options_tag(options), what.seed)
     target = records / board / f"{stem}.json"
     if target.exists():
         raise InputError(
@@ -102,6 +103,7 @@ def record(
             weight_bits=network.get("weight_bits"),
             activation_bits=network.get("activation_bits"),
             recipe=RECIPE,
+            cfg_options=options,
             config_sha256=hashlib.sha256(outcome.config.encode()).hexdigest(),
             seed=what.seed,
             epochs=0,

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from leaderboards.commands.options import add_data, add_out, add_verb, data_root, seed
+from leaderboards.commands.options import (
+    add_cfg_options,
+    add_data,
+    add_out,
+    add_verb,
+    cfg_options,
+    data_root,
+    seed,
+)
 
 TASKS = ("detection", "reid")
 
@@ -24,6 +32,7 @@ onebit import reid --predictions features.npz --dataset market1501 --name osnet 
     parser.add_argument("--dataset", required=True, metavar="D")
     add_import_options(parser, name_required=True)
     add_data(parser)
+    add_cfg_options(parser)
 
 
 def add_import_options(parser, name_required: bool = False) -> None:
@@ -55,16 +64,22 @@ def run(args) -> int:
 
 def score_and_record(args, origin: str, scorer, keep: bool) -> int:
     """Score, print, and write a record if ``keep``."""
+    import dataclasses
+
     from commons.datasets import get_dataset
     from commons.errors import InputError
     from leaderboards import imports
 
+    options = cfg_options(args.cfg_options)
+    if options and args.task != "reid":
+        raise InputError(f"--cfg-options of an import are for reid, not for {args.task}")
     dataset = get_dataset(args.dataset, args.task)
     dataset.find(data_root(args))
     if keep and not args.name:
         raise InputError("--record needs --name: what stands where a row names its backbone")
     what = imports.Import(origin, args.name or "", args.seed, args.trained_on, args.note)
     with imports.scratch(dataset.name, data_root(args)) as job:
+        job = dataclasses.replace(job, cfg_options=options)
         outcome = imports.unclaimed(what, scorer(job))
         print(f"{args.name or ''} on {dataset.name}, {origin}".lstrip())
         print(imports.report(outcome))

@@ -72,7 +72,9 @@ def bare(job, tmp_path, dataset="mini-coco"):
 def test_a_row_of_this_suite_scores_the_same_by_its_config(row, tmp_path):
     """Its checkpoint and the config that lies beside it, taken for somebody else's."""
     job, outcome = row
-    again = foreign.test(outcome.checkpoint, job.work_dir / "config.py", bare(job, tmp_path))
+    again = foreign.score_checkpoint(
+        outcome.checkpoint, job.work_dir / "config.py", bare(job, tmp_path)
+    )
     assert again.predictions.read_bytes() == outcome.predictions.read_bytes()
     assert len(json.loads(again.predictions.read_text())) > 20
     assert again.metrics == outcome.metrics
@@ -85,7 +87,7 @@ def test_a_row_of_this_suite_scores_the_same_by_its_config(row, tmp_path):
 
 def test_a_detector_of_another_kind(retinanet, row, tmp_path):
     checkpoint, config = retinanet(meta=dict(dataset_meta=dict(classes=CLASSES), epoch=12))
-    outcome = foreign.test(checkpoint, config, bare(row[0], tmp_path))
+    outcome = foreign.score_checkpoint(checkpoint, config, bare(row[0], tmp_path))
     assert outcome.main_metric == "AP"
     assert outcome.details["classes_stated"]
     assert outcome.details["network"] == dict(binarizer="none", weight_bits=32, activation_bits=32)
@@ -102,7 +104,7 @@ def test_a_detector_of_another_kind(retinanet, row, tmp_path):
 def test_on_voc(retinanet, row, tmp_path):
     classes = ("aeroplane", "bottle", "car", "chair", "tvmonitor")
     checkpoint, config = retinanet(meta=dict(CLASSES=classes))
-    outcome = foreign.test(checkpoint, config, bare(row[0], tmp_path, "mini-voc"))
+    outcome = foreign.score_checkpoint(checkpoint, config, bare(row[0], tmp_path, "mini-voc"))
     assert set(outcome.metrics) == {"map_area", "map_11pt"}
     kept = runner.score_predictions(outcome.predictions, bare(row[0], tmp_path, "mini-voc"))
     assert kept.metrics == outcome.metrics
@@ -112,14 +114,14 @@ def test_a_bare_state_dict_with_the_prefix_of_data_parallel(retinanet, row, tmp_
     checkpoint, config = retinanet()
     weights = torch.load(checkpoint, weights_only=True)["state_dict"]
     torch.save({f"module.{k}": v for k, v in weights.items()}, checkpoint)
-    outcome = foreign.test(checkpoint, config, bare(row[0], tmp_path))
+    outcome = foreign.score_checkpoint(checkpoint, config, bare(row[0], tmp_path))
     assert not outcome.details["classes_stated"]
 
 
 def test_cost_that_cannot_be_counted_is_not_invented(retinanet, row, tmp_path):
     two_sizes = RETINANET.replace("scale=(64, 64)", "scale_factor=0.7")
     checkpoint, config = retinanet(two_sizes)
-    outcome = foreign.test(checkpoint, config, bare(row[0], tmp_path))
+    outcome = foreign.score_checkpoint(checkpoint, config, bare(row[0], tmp_path))
     assert outcome.cost == {}
     assert outcome.details["cost_not_counted"] == "the test pipeline states no single size"
     assert outcome.details["network"]["weight_bits"] is None
@@ -139,7 +141,7 @@ def test_cost_that_cannot_be_counted_is_not_invented(retinanet, row, tmp_path):
 def test_other_classes(retinanet, row, tmp_path, classes, message):
     checkpoint, config = retinanet(meta=dict(dataset_meta=dict(classes=classes)))
     with pytest.raises(InputError) as caught:
-        foreign.test(checkpoint, config, bare(row[0], tmp_path))
+        foreign.score_checkpoint(checkpoint, config, bare(row[0], tmp_path))
     assert message in str(caught.value)
 
 
@@ -159,7 +161,7 @@ def test_configs_that_do_not_fit(retinanet, row, tmp_path, change, message):
     checkpoint, config = retinanet()
     config.write_text(RETINANET.replace(*change))
     with pytest.raises(InputError) as caught:
-        foreign.test(checkpoint, config, bare(row[0], tmp_path))
+        foreign.score_checkpoint(checkpoint, config, bare(row[0], tmp_path))
     assert message in str(caught.value)
 
 
@@ -167,18 +169,18 @@ def test_checkpoints_that_do_not_fit(retinanet, row, tmp_path):
     job = bare(row[0], tmp_path)
     checkpoint, config = retinanet()
     with pytest.raises(InputError, match="do not fit this network"):
-        foreign.test(row[1].checkpoint, config, job)
+        foreign.score_checkpoint(row[1].checkpoint, config, job)
     for content in (dict(state_dict=3), [1], dict(state_dict={}), dict(epoch=3)):
         torch.save(content, checkpoint)
         with pytest.raises(InputError, match=r"expected a state dict.*epoch_12\.pth"):
-            foreign.test(checkpoint, config, job)
+            foreign.score_checkpoint(checkpoint, config, job)
     checkpoint.write_bytes(b"PK")
     with pytest.raises(InputError, match=r"epoch_12\.pth is not a checkpoint"):
-        foreign.test(checkpoint, config, job)
+        foreign.score_checkpoint(checkpoint, config, job)
     with pytest.raises(InputError, match="checkpoint not found"):
-        foreign.test(tmp_path / "none.pth", config, job)
+        foreign.score_checkpoint(tmp_path / "none.pth", config, job)
     with pytest.raises(InputError, match="config not found"):
-        foreign.test(checkpoint, tmp_path / "none.py", job)
+        foreign.score_checkpoint(checkpoint, tmp_path / "none.py", job)
 
 
 def test_nothing_in_a_checkpoint_is_executed(retinanet, row, tmp_path):
@@ -188,5 +190,5 @@ def test_nothing_in_a_checkpoint_is_executed(retinanet, row, tmp_path):
 
     checkpoint, config = retinanet(meta=Evil())
     with pytest.raises(InputError, match="without executing what it says"):
-        foreign.test(checkpoint, config, bare(row[0], tmp_path))
+        foreign.score_checkpoint(checkpoint, config, bare(row[0], tmp_path))
     assert not (tmp_path / "executed").exists()
