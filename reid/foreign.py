@@ -41,7 +41,7 @@ GROUPS = ("query", "gallery")
 _CLASSIFIER = re.compile(r"classifier[^.]*(\.\d+)*\.weight")
 
 
-def test(
+def score_checkpoint(
     checkpoint: Path, job: Job, model: str | None = None, config: Path | None = None
 ) -> Outcome:
     """Score a checkpoint of torchreid on a board's dataset.
