@@ -37,6 +37,8 @@ from reid.scoring import check_against_dataset, outcome
 from reid.torchreid_adapter import register_model, registered_models
 
 GROUPS = ("query", "gallery")
+#: Mean and deviation of pixels from 0 to 1, by torchreid's names.
+IMAGENET = {"norm_mean": [0.485, 0.456, 0.406], "norm_std": [0.229, 0.224, 0.225]}
 #: The layer that tells identities apart, in torchreid's networks; those of several parts have more.
 _CLASSIFIER = re.compile(r"classifier[^.]*(\.\d+)*\.weight")
 
@@ -258,10 +260,13 @@ def _scored_config(job: Job, name: str, theirs: Mapping[str, Any]) -> Config:
     cfg.data.workers = 0
     for ours, key in (("height", "data.height"), ("width", "data.width")):
         cfg[ours] = _value(theirs, key, int, cfg[ours])
-    for key in ("norm_mean", "norm_std"):
-        values = _value(theirs, f"data.{key}", list, None)
-        if values is not None:
-            cfg.data[key] = values
+    means = {key: _value(theirs, f"data.{key}", list, None) for key in IMAGENET}
+    for key, values in means.items():
+        if values is not None and (len(values) != 3 or not all(type(v) in (int, float) for v in values)):  # fmt: skip
+            raise InputError(f"the config's data.{key} is {values!r}: expected three numbers")
+    if any(means.values()):
+        # torchreid takes ImageNet's for both where one is missing.
+        cfg.data.update({key: values or IMAGENET[key] for key, values in means.items()})
     distance = _value(theirs, "test.dist_metric", str, cfg.evaluation.distance)
     # Features of length 1 are ranked the same by either distance.
     if _value(theirs, "test.normalize_feature", bool, False):

@@ -149,6 +149,7 @@ def test_nothing_in_a_checkpoint_is_executed(osnet, job, tmp_path):
         ("!!python/object/apply:os.system ['true']", "is not YAML"),
         (YAML.replace("64", "'tall'"), "data.height is 'tall'"),
         (YAML.replace("cosine", "hamming"), "hamming"),
+        (YAML.replace("0.5, 0.5, 0.5", "0.5, x"), "expected three numbers"),
     ],
 )
 def test_broken_configs(osnet, job, tmp_path, text, message):
