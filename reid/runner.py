@@ -21,15 +21,15 @@ from reid.datasets import torchreid_root
 from reid.evaluation import Scores, check_labels, evaluate
 from reid.model import ReIDModel
 from reid.recipe import build_config, init_from, with_options
-from reid.torchreid_adapter import ImageDataManager, append_stdout
-from reid.training import build_optimizer, fit
+from reid.torchreid_adapter import ImageDataManager
+from reid.training import build_optimizer, fit, image_data
 
 CONVENTIONS = ("strict", "dcp-nas")
 PROTOCOL = "single query; same identity under the same camera left out; CMC and mAP; {} distance"
 SPLITS = {
     "market1501": "bounding_box_train -> query, bounding_box_test",
     "dukemtmcreid": "bounding_box_train -> query, bounding_box_test",
-    "cuhk03": "new protocol, {boxes} boxes: train -> query, gallery",
+    "cuhk03": "{protocol}, {boxes} boxes: train -> query, gallery",
     "msmt17": "list_train -> list_query, list_gallery",
 }
 
@@ -101,20 +101,7 @@ def _data(cfg: Config, data_root: Path, log: Path) -> ImageDataManager:
             score. All of it is said before hours of training, not after.
     """
     name, root = torchreid_root(cfg.dataset, data_root)
-    with append_stdout(log):
-        data = ImageDataManager(
-            root=str(root),
-            sources=name,
-            height=cfg.height,
-            width=cfg.width,
-            use_gpu=torch.cuda.is_available(),
-            **cfg.data.to_dict(),
-        )
-    if not len(data.train_loader):
-        raise InputError(
-            f"batch size {cfg.data.batch_size_train} is larger than the training set of "
-            f"{len(data.train_loader.dataset)} images"
-        )
+    data = image_data(cfg, name, root, log)
     query, gallery = data.fetch_test_loaders(name)
     check_labels(*([image[k] for image in part] for k in (1, 2) for part in (query, gallery)))
     return data
@@ -132,9 +119,8 @@ def _model(cfg: Config, num_classes: int) -> ReIDModel:
 def _score(model: ReIDModel, data: ImageDataManager, cfg: Config) -> tuple[Scores, dict[str, int]]:
     """Extract features of queries and gallery, rank and score; and how many of each there are."""
     (loaders,) = data.test_loader.values()
-    flip = cfg.flip_features
-    query, query_pids, query_cameras = _extract(model, loaders["query"], "queries", flip)
-    gallery, gallery_pids, gallery_cameras = _extract(model, loaders["gallery"], "gallery", flip)
+    query, query_pids, query_cameras = _extract(model, loaders["query"], "queries")
+    gallery, gallery_pids, gallery_cameras = _extract(model, loaders["gallery"], "gallery")
     scores = evaluate(
         query,
         gallery,
@@ -156,23 +142,15 @@ def _score(model: ReIDModel, data: ImageDataManager, cfg: Config) -> tuple[Score
 
 @torch.no_grad()
 def _extract(
-    model: ReIDModel, loader: torch.utils.data.DataLoader, name: str, flip: bool = False
+    model: ReIDModel, loader: torch.utils.data.DataLoader, name: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features [N, D], identities [N] and cameras [N] of the images of ``loader``.
-
-    Args:
-        flip: add the features of the mirror image.
-    """
+    """Features [N, D], identities [N] and cameras [N] of the images of ``loader``."""
     device = next(model.parameters()).device
     model.eval()
     features, pids, cameras = [], [], []
     with Progress(f"features of {name}", total=len(loader)) as progress:
         for batch in loader:
-            images = batch["img"].to(device)
-            output = model(images).float()
-            if flip:
-                output += model(images.flip(3)).float()
-            features.append(output.cpu())
+            features.append(model(batch["img"].to(device)).float().cpu())
             pids.append(batch["pid"])
             cameras.append(batch["camid"])
             progress.advance()
@@ -216,7 +194,12 @@ def _outcome(
 
 
 def _split(board: str, cfg: Config) -> str:
-    return SPLITS[board].format(boxes="labeled" if cfg.data.cuhk03_labeled else "detected")
+    """Which images; only CUHK03 leaves a choice."""
+    classic = f"classic split {cfg.data.split_id + 1} of 20"
+    return SPLITS[board].format(
+        protocol=classic if cfg.data.cuhk03_classic_split else "new protocol",
+        boxes="labeled" if cfg.data.cuhk03_labeled else "detected",
+    )
 
 
 def _cost(model: ReIDModel, cfg: Config) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,8 @@ model = dict(
     loss="softmax",  # or "triplet": softmax and batch-hard triplet loss together
     neck="none",  # or "bn"
     feature_dim=None,  # None: as many as the backbone's last map has channels
-    last_stride=2,  # or 1, for ResNets; see reid.model.ReIDModel for all of these
+    last_stride=2,  # or 1, for ResNets
+    flip_features=False,  # or True: add those of the mirror image; see reid.model.ReIDModel for all
     backbone_options=dict(),  # overrides of backbones.create_backbone, e.g. dict(stem="cifar")
 )
 init_from = (
@@ -28,8 +29,9 @@ data = dict(
     train_sampler=None,  # None: RandomSampler, or for the triplet loss RandomIdentitySampler
     num_instances=4,  # images per identity in a batch of RandomIdentitySampler
     cuhk03_labeled=False,  # CUHK03's hand-drawn boxes instead of the detected ones
+    cuhk03_classic_split=False,  # one of CUHK03's first 20 splits instead of the 767/700 one
+    split_id=0,  # which of the 20
     workers=4,
 )
 distance = "euclidean"  # or "cosine"; see reid.evaluation
-flip_features = False  # a feature is the sum of those of the image and of its mirror image
 score_untrained = True  # score the network before its first step
