@@ -37,6 +37,10 @@ class Dataset:
     how_to_get: str
     mini: bool = False
 
+    def is_there(self, data_root: str | os.PathLike) -> bool:
+        """Whether any of it lies below ``data_root``; it may still be incomplete."""
+        return any((Path(data_root) / f / self.required[0]).exists() for f in self.folders)
+
     def find(self, data_root: str | os.PathLike) -> Path:
         """Return the folder that holds the dataset below ``data_root``.
 

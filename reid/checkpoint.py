@@ -30,7 +30,7 @@ def prepare(work_dir: Path, cfg: Config, resume: bool) -> Path | None:
             f"use another --work-dir or train without --resume"
         )
     if not resume:
-        for stale in (*work_dir.glob("epoch_*.pth"), work_dir / "train.log"):
+        for stale in (*work_dir.glob("epoch_*.*"), work_dir / "train.log"):
             stale.unlink(missing_ok=True)
     write_atomic(dumped, text)
     return checkpoint

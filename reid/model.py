@@ -68,8 +68,6 @@ class ReIDModel(nn.Module):
         neck: ``none`` or ``bn``.
         feature_dim: D, by default the number of channels of the backbone's last map; otherwise a
             linear layer leads there.
-        flip_features: in evaluation, add the features of the mirror image: the mean of both but for
-            a factor that no ranking by distance sees. It takes two passes; costs are those of one.
         last_stride: stride of the backbone's last stage. 2 is every network as it is; 1 doubles
             height and width of the last maps, which only ResNets can do.
         backbone_options: overrides for ``create_backbone``, e.g. ``{"stem": "cifar"}``.
@@ -87,14 +85,12 @@ class ReIDModel(nn.Module):
         neck: str = "none",
         feature_dim: int | None = None,
         last_stride: int = 2,
-        flip_features: bool = False,
         backbone_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if loss not in LOSSES:
             raise InputError(f"unknown loss {loss!r}; expected one of {', '.join(LOSSES)}")
         self.loss = loss
-        self.flip_features = flip_features
         options = {**(backbone_options or {}), "out_indices": (3,)}
         if last_stride != 2:
             _require_last_stride(backbone, last_stride)
@@ -110,8 +106,7 @@ class ReIDModel(nn.Module):
     def forward(self, images: torch.Tensor):
         """Images [N, 3, H, W] to logits, (logits, features) or features; see the class."""
         if not self.training:
-            features = self.embedding(images)
-            return features + self.embedding(images.flip(3)) if self.flip_features else features
+            return self.embedding(images)
         pooled = self.embedding.pooled(images)
         logits = self.classifier(self.embedding.neck(pooled))
         return logits if self.loss == "softmax" else (logits, pooled)

@@ -12,7 +12,7 @@ from commons import config_options
 from commons.errors import InputError
 from commons.task import Job
 from reid.checkpoint import classification_sha256
-from reid.evaluation import DISTANCES
+from reid.evaluation_options import Evaluation
 from reid.model import LOSSES
 from reid.training import SCHEDULES
 
@@ -71,7 +71,6 @@ def check(cfg: Config) -> None:
     """
     for name, value, choices in (
         ("loss", cfg.model.loss, LOSSES),
-        ("distance", cfg.distance, DISTANCES),
         ("schedule", cfg.schedule, SCHEDULES),
     ):
         if value not in choices:
@@ -89,8 +88,10 @@ def check(cfg: Config) -> None:
     ):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise InputError(f"{name} {value!r}: expected a whole number of at least {least}")
+    Evaluation.of(cfg)
     if cfg.model.loss == "triplet":
         _check_triplet(cfg)
+    Evaluation.of(cfg)
 
 
 def _check_triplet(cfg: Config) -> None:

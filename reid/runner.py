@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.runner import set_random_seed
@@ -13,19 +12,26 @@ from mmengine.runner import set_random_seed
 import backbones
 from commons.datasets import get_dataset
 from commons.engine import config_text, latest_checkpoint, load_weights, plain_errors
-from commons.errors import InputError, WorkError
-from commons.progress import Progress
+from commons.errors import InputError
 from commons.task import Job, Outcome
 from reid.checkpoint import load_backbone, load_checkpoint, prepare
 from reid.datasets import torchreid_root
-from reid.evaluation import Scores, check_labels, evaluate
+from reid.evaluation import check_labels
+from reid.evaluation_options import Evaluation
+from reid.features import Features, of_dataset, save
 from reid.model import ReIDModel
 from reid.recipe import build_config, init_from, with_options
+from reid.scoring import (
+    check_against_dataset,
+    load_predictions,
+    outcome,
+    score,
+    with_evaluation_options,
+)
 from reid.torchreid_adapter import ImageDataManager
 from reid.training import build_optimizer, fit, image_data
 
 CONVENTIONS = ("strict", "dcp-nas")
-PROTOCOL = "single query; same identity under the same camera left out; CMC and mAP; {} distance"
 SPLITS = {
     "market1501": "bounding_box_train -> query, bounding_box_test",
     "dukemtmcreid": "bounding_box_train -> query, bounding_box_test",
@@ -63,11 +69,9 @@ def train(job: Job) -> Outcome:
         else:
             if start:
                 load_backbone(model.embedding.backbone, start)
-            untrained = _score(model, data, cfg)[0].metrics() if cfg.score_untrained else None
+            untrained = _score(model, data, cfg, job) if cfg.score_untrained else None
         losses = fit(model, optimizer, data, cfg, job, state, untrained, log)
-        return _outcome(
-            model, data, cfg, job.data_root, latest_checkpoint(work_dir), untrained, losses
-        )
+        return _outcome(model, data, cfg, job, latest_checkpoint(work_dir), untrained, losses)
 
 
 def test(checkpoint: Path, job: Job) -> Outcome:
@@ -90,7 +94,46 @@ def test(checkpoint: Path, job: Job) -> Outcome:
         data = _data(cfg, job.data_root, work_dir / "test.log")
         model = _model(cfg, state["num_classes"])
         load_weights(model, state["state_dict"], checkpoint)
-        return _outcome(model, data, cfg, job.data_root, Path(checkpoint), None, state["losses"])
+        return _outcome(model, data, cfg, job, Path(checkpoint), None, state["losses"])
+
+
+def score_predictions(predictions: Path, job: Job) -> Outcome:
+    """Score the features that :func:`train` or :func:`test` saved, without the network.
+
+    Args:
+        predictions: ``Outcome.predictions`` of either.
+        job: ``dataset`` and ``backbone`` may be empty, else they must be the file's.
+            ``cfg_options`` of ``evaluation`` are laid over the row's config. Where the dataset
+            lies below ``data_root``, its images, identities and cameras must be those of the file;
+            ``details["checked_against_dataset"]`` says whether that could be looked at.
+
+    Raises:
+        InputError: a file that is damaged, foreign, or of another dataset or backbone; an option
+            that the features depend on.
+    """
+    predictions = Path(predictions)
+    query, gallery, facts = load_predictions(predictions)
+    for name in ("dataset", "backbone"):
+        asked = getattr(job, name)
+        if asked and asked != facts[name]:
+            raise InputError(f"{predictions} has features of {name} {facts[name]}, not of {asked}")
+    cfg = Config(facts["cfg"])
+    if job.cfg_options:
+        cfg = with_evaluation_options(cfg, job.cfg_options)
+        facts["config"] = config_text(cfg)
+    dataset = get_dataset(cfg.dataset, task="reid")
+    present = dataset.is_there(job.data_root)
+    if present:
+        work_dir = Path(job.work_dir)
+        name, _ = torchreid_root(cfg.dataset, job.data_root)
+        with plain_errors(work_dir):
+            data = _data(cfg, job.data_root, work_dir / "test.log")
+            root = dataset.find(job.data_root)
+            for part, images in zip((query, gallery), data.fetch_test_loaders(name), strict=True):
+                check_against_dataset(part, images, root, predictions)
+    facts["details"]["checked_against_dataset"] = present
+    checkpoint = predictions.parent / facts["checkpoint"]
+    return outcome(query, gallery, cfg, facts, predictions, checkpoint)
 
 
 def _data(cfg: Config, data_root: Path, log: Path) -> ImageDataManager:
@@ -103,7 +146,8 @@ def _data(cfg: Config, data_root: Path, log: Path) -> ImageDataManager:
     name, root = torchreid_root(cfg.dataset, data_root)
     data = image_data(cfg, name, root, log)
     query, gallery = data.fetch_test_loaders(name)
-    check_labels(*([image[k] for image in part] for k in (1, 2) for part in (query, gallery)))
+    labels = (*([image[k] for image in part] for k in (1, 2) for part in (query, gallery)),)
+    check_labels(*labels, protocol=Evaluation.of(cfg).protocol)
     return data
 
 
@@ -116,81 +160,57 @@ def _model(cfg: Config, num_classes: int) -> ReIDModel:
     return model.cuda() if torch.cuda.is_available() else model
 
 
-def _score(model: ReIDModel, data: ImageDataManager, cfg: Config) -> tuple[Scores, dict[str, int]]:
-    """Extract features of queries and gallery, rank and score; and how many of each there are."""
+def _features(
+    model: ReIDModel, data: ImageDataManager, cfg: Config, job: Job
+) -> tuple[Features, Features]:
+    """Features of queries and gallery."""
     (loaders,) = data.test_loader.values()
-    query, query_pids, query_cameras = _extract(model, loaders["query"], "queries")
-    gallery, gallery_pids, gallery_cameras = _extract(model, loaders["gallery"], "gallery")
-    scores = evaluate(
-        query,
-        gallery,
-        query_pids,
-        gallery_pids,
-        query_cameras,
-        gallery_cameras,
-        distance=cfg.distance,
+    root = get_dataset(cfg.dataset, task="reid").find(job.data_root)
+    return (
+        of_dataset(model, loaders["query"], "queries", root, cfg.flip_features),
+        of_dataset(model, loaders["gallery"], "gallery", root, cfg.flip_features),
     )
-    counts = dict(
-        queries=len(query),
-        valid_queries=scores.valid_queries,
-        gallery=len(gallery),
-        **loaders["gallery"].dataset.counts,
-        test_identities=len(set(query_pids.tolist())),
-    )
-    return scores, counts
 
 
-@torch.no_grad()
-def _extract(
-    model: ReIDModel, loader: torch.utils.data.DataLoader, name: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features [N, D], identities [N] and cameras [N] of the images of ``loader``."""
-    device = next(model.parameters()).device
-    model.eval()
-    features, pids, cameras = [], [], []
-    with Progress(f"features of {name}", total=len(loader)) as progress:
-        for batch in loader:
-            features.append(model(batch["img"].to(device)).float().cpu())
-            pids.append(batch["pid"])
-            cameras.append(batch["camid"])
-            progress.advance()
-    result = torch.cat(features).numpy()
-    if not np.isfinite(result).all():
-        raise WorkError(f"the network's features of the {name} are not finite")
-    return result, torch.cat(pids).numpy(), torch.cat(cameras).numpy()
+def _score(model: ReIDModel, data: ImageDataManager, cfg: Config, job: Job) -> dict[str, float]:
+    return score(*_features(model, data, cfg, job), Evaluation.of(cfg))[0]
 
 
 def _outcome(
     model: ReIDModel,
     data: ImageDataManager,
     cfg: Config,
-    data_root: Path,
+    job: Job,
     checkpoint: Path,
     untrained: dict[str, float] | None,
     losses: list[float],
 ) -> Outcome:
-    scores, counts = _score(model, data, cfg)
+    """Save the features of the scored images, then score what was saved."""
+    query, gallery = _features(model, data, cfg, job)
+    (loaders,) = data.test_loader.values()
     dataset = get_dataset(cfg.dataset, task="reid")
-    return Outcome(
-        metrics=scores.metrics(),
-        untrained=untrained,
-        main_metric="mAP",
+    facts = dict(
+        dataset=cfg.dataset,
+        backbone=cfg.backbone,
+        cfg=cfg.to_dict(),
+        config=config_text(cfg),
         epochs=len(losses),
         split=_split(dataset.board, cfg),
-        protocol=PROTOCOL.format(cfg.distance),
-        data_checksum=dataset.checksum(data_root),
-        config=config_text(cfg),
-        checkpoint=checkpoint,
+        data_checksum=dataset.checksum(job.data_root),
         cost=_cost(model, cfg),
         num_classes=model.classifier.out_features,
+        checkpoint=checkpoint.name,
         details=dict(
             train_images=len(data.train_loader.dataset),
             train_identities=data.num_train_pids,
             feature_dim=model.embedding.feature_dim,
-            **counts,
+            **loaders["gallery"].dataset.counts,
             loss_curve=losses,
         ),
     )
+    path = Path(job.work_dir) / f"{checkpoint.stem}.{cfg.dataset}.safetensors"
+    save(path, dict(query=query, gallery=gallery), facts)
+    return outcome(query, gallery, cfg, facts, path, checkpoint, untrained)
 
 
 def _split(board: str, cfg: Config) -> str:

@@ -30,7 +30,9 @@ __all__ = [
     "ImageTripletEngine",
     "Market1501",
     "append_stdout",
+    "build_transforms",
     "evaluate_rank",
+    "re_ranking",
     "register_dataset",
     "register_model",
 ]
@@ -58,6 +60,8 @@ CUHK03, DukeMTMCreID, Market1501, MSMT17 = (
 ImageSoftmaxEngine = _module("engine").ImageSoftmaxEngine
 ImageTripletEngine = _module("engine").ImageTripletEngine
 evaluate_rank = _module("metrics.rank").evaluate_rank
+re_ranking = _module("utils.rerank").re_ranking
+build_transforms = _module("data.transforms").build_transforms
 
 #: fn(num_classes, loss, pretrained, use_gpu) -> model, as ``torchreid.models.build_model`` calls it.
 Builder = Callable[..., torch.nn.Module]

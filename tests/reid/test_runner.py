@@ -40,7 +40,11 @@ def plain(outcome):
 
 def test_a_row(job):
     outcome = runner.train(job)
-    assert set(outcome.metrics) == set(outcome.untrained) == {"mAP", "rank1", "rank5", "rank10"}
+    assert (
+        set(outcome.metrics)
+        == set(outcome.untrained)
+        == {"mAP", "rank1", "rank5", "rank10", "mINP"}
+    )
     assert all(0 <= value <= 1 for value in outcome.metrics.values())
     assert outcome.metrics != outcome.untrained
     assert outcome.main_metric == "mAP"
@@ -59,7 +63,7 @@ def test_a_row(job):
     work = job.work_dir
     assert outcome.checkpoint == work / "epoch_3.pth"
     assert sorted(p.name for p in work.iterdir()) == [
-        "config.py", "epoch_2.pth", "epoch_3.pth", "train.log",
+        "config.py", "epoch_2.pth", "epoch_3.market1501.safetensors", "epoch_3.pth", "train.log",
     ]  # fmt: skip
     assert "epoch: [3/3]" in (work / "train.log").read_text()
 
@@ -141,7 +145,7 @@ def test_a_checkpoint_scores_as_it_did(job, tmp_path):
         trained.checkpoint, replace(job, work_dir=tmp_path / "test", cfg_options={})
     )
     assert again.metrics == trained.metrics
-    euclidean = replace(empty, cfg_options={"distance": "euclidean"})
+    euclidean = replace(empty, cfg_options={"evaluation.distance": "euclidean"})
     assert runner.test(trained.checkpoint, euclidean).metrics != trained.metrics
 
 
@@ -261,7 +265,7 @@ def test_queries_without_a_match(job):
         (dict(cfg_options={"model.backbone_options.legs": 4}), "model options .*legs"),
         (dict(cfg_options={"model.neck": "long"}), "unknown neck 'long'"),
         (dict(cfg_options={"data.batch_size_train": 4096}), "batch size 4096 is larger than"),
-        (dict(cfg_options={"distance": "manhattan"}), "unknown distance 'manhattan'"),
+        (dict(cfg_options={"evaluation.distance": "manhattan"}), "unknown distance 'manhattan'"),
         (dict(cfg_options={"schedule": "linear"}), "unknown schedule 'linear'; expected one of cosine"),
         (dict(cfg_options={"model.loss": "hinge"}), "unknown loss 'hinge'; expected one of softmax"),
         (dict(cfg_options={"epochs": 0}), "epochs 0: expected a whole number of at least 1"),
@@ -499,6 +503,14 @@ def test_the_other_boards(name, request, tmp_path):
     )
     assert outcome.details["valid_queries"] == outcome.details["queries"]
     assert ("detected" in outcome.split) == (name == "mini-cuhk03")
+
+
+def test_the_classic_split_of_cuhk03_has_its_own_protocol(cuhk_copy, tmp_path):
+    options = {**OPTIONS, "epochs": 1, "data.cuhk03_classic_split": True, "data.cuhk03_labeled": True, "data.split_id": 2}  # fmt: skip
+    job = Job("mini-cuhk03", "resnet18_w8", "mini", 0, cuhk_copy, tmp_path, cfg_options=options)
+    outcome = runner.train(job)
+    assert outcome.split == "classic split 3 of 20, labeled boxes: train -> query, gallery"
+    assert outcome.protocol.startswith("CUHK03 classic; single gallery shot")
 
 
 @pytest.mark.slow

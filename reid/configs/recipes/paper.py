@@ -6,8 +6,7 @@ model = dict(
     loss="softmax",  # or "triplet": softmax and batch-hard triplet loss together
     neck="none",  # or "bn"
     feature_dim=None,  # None: as many as the backbone's last map has channels
-    last_stride=2,  # or 1, for ResNets
-    flip_features=False,  # or True: add those of the mirror image; see reid.model.ReIDModel for all
+    last_stride=2,  # or 1, for ResNets; see reid.model.ReIDModel for all of these
     backbone_options=dict(),  # overrides of backbones.create_backbone, e.g. dict(stem="cifar")
 )
 init_from = (
@@ -33,5 +32,15 @@ data = dict(
     split_id=0,  # which of the 20
     workers=4,
 )
-distance = "euclidean"  # or "cosine"; see reid.evaluation
+evaluation = dict(
+    distance="euclidean",  # or "cosine"
+    protocol="auto",  # as the dataset is; or a name of reid.evaluation.PROTOCOLS
+    rerank=False,  # score k-reciprocal re-ranked distances too
+    k1=20,
+    k2=6,
+    lambda_value=0.3,
+)
+flip_features = (
+    False  # a feature is the sum of those of the image and of its mirror image; costs are of one
+)
 score_untrained = True  # score the network before its first step
