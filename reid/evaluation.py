@@ -141,10 +141,19 @@ def evaluate_distances(
         raise InputError(f"expected distances of shape [Q, G], found {distances.shape}")
     labels = _Labels(query_pids, gallery_pids, query_cameras, gallery_cameras, protocol, ranks)
     labels.check(*distances.shape)
-    rows = rows_at_a_time(distances.shape[1])
-    whole = slice(None) if labels.keep.all() else labels.keep
-    chunks = (distances[i : i + rows][:, whole] for i in range(0, len(distances), rows))
-    return _score(chunks, labels)
+    return _score(_kept(distances, labels.keep), labels)
+
+
+def _kept(distances: np.ndarray, keep: np.ndarray) -> Iterator[np.ndarray]:
+    """Consecutive rows of the columns that count; raises InputError where one is not a number."""
+    rows = rows_at_a_time(len(keep))
+    columns = slice(None) if keep.all() else keep
+    for start in range(0, len(distances), rows):
+        chunk = distances[start : start + rows][:, columns]
+        if np.isnan(chunk).any():
+            last = start + len(chunk) - 1
+            raise InputError(f"a distance is not a number (queries {start} to {last})")
+        yield chunk
 
 
 @dataclass(frozen=True, eq=False)
@@ -324,13 +333,7 @@ def _valid(
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
     """Index, row [G], matches and left-out images of every valid query."""
     queries = enumerate(labels.of_queries())
-    done = 0
     for chunk in chunks:
-        if np.isnan(chunk).any():
-            raise InputError(
-                f"a distance is not a number (queries {done} to {done + len(chunk) - 1})"
-            )
-        done += len(chunk)
         # The rows go first: zip asks them whether there is a next one before it takes a query.
         for row, (n, (matches, left_out)) in zip(chunk, queries, strict=False):
             if len(matches):

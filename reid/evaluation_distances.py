@@ -12,6 +12,8 @@ DISTANCES = ("euclidean", "cosine")
 
 #: Distances are computed and ranked for so many (query, gallery) pairs at a time: 16 MB.
 PAIRS_AT_A_TIME = 2_000_000
+#: But of no fewer queries, because a matrix product of few rows is slow.
+LEAST_ROWS = 64
 
 
 def check_distance(distance: str) -> None:
@@ -38,22 +40,20 @@ def prepared(
     return (_unit(query), _unit(gallery)) if distance == "cosine" else (query, gallery)
 
 
-def distance_chunks(
-    query: np.ndarray, gallery: np.ndarray, distance: str, pairs: int | None = None
-) -> Iterator[np.ndarray]:
+def distance_chunks(query: np.ndarray, gallery: np.ndarray, distance: str) -> Iterator[np.ndarray]:
     """Distances [q, G] of consecutive queries, of features that :func:`prepared` returned.
 
-    ``euclidean`` is squared. About ``pairs`` distances (default :data:`PAIRS_AT_A_TIME`) are in
-    memory at a time. The caller may overwrite what it gets.
+    ``euclidean`` is squared. The caller may overwrite what it gets.
     """
-    rows = rows_at_a_time(len(gallery), pairs)
+    rows = max(LEAST_ROWS, rows_at_a_time(len(gallery)))
     query_squares, squares = (query**2).sum(1)[:, None], (gallery**2).sum(1)
     for start in range(0, len(query), rows):
-        chunk = query[start : start + rows] @ gallery.T
+        part = query[start : start + rows]
         if distance == "cosine":
+            chunk = part @ gallery.T
             yield np.subtract(1.0, chunk, out=chunk)
         else:
-            chunk *= -2.0
+            chunk = (-2.0 * part) @ gallery.T
             chunk += squares
             chunk += query_squares[start : start + rows]
             yield chunk

@@ -101,6 +101,7 @@ def test_does_not_depend_on_the_pieces(monkeypatch, distance):
     query, gallery = clusters(0, 20, 70)
     whole = ours(query, gallery, distance, ReRanking())
     monkeypatch.setattr(evaluation_distances, "PAIRS_AT_A_TIME", 200)
+    monkeypatch.setattr(evaluation_distances, "LEAST_ROWS", 1)
     monkeypatch.setattr(evaluation_reranking, "_ENTRIES_AT_A_TIME", 1000)
     assert ours(query, gallery, distance, ReRanking()) == pytest.approx(whole, abs=1e-12)
 
