@@ -114,14 +114,12 @@ def evaluate(
         InputError: shapes do not fit, a feature is not finite, the gallery is smaller than the
             largest rank, or no query is valid.
     """
-    query, gallery = prepared(query_features, gallery_features, distance)
     labels = _Labels(query_pids, gallery_pids, query_cameras, gallery_cameras, protocol, ranks)
-    labels.check(len(query), len(gallery))
-    gallery = gallery if labels.keep.all() else gallery[labels.keep]
+    features, queries = _features(query_features, gallery_features, distance, labels)
     if reranking:
-        chunks = reranked_chunks(query, gallery, distance, reranking)
+        chunks = reranked_chunks(features, queries, distance, reranking)
     else:
-        chunks = distance_chunks(query, gallery, distance)
+        chunks = distance_chunks(features[:queries], features[queries:], distance)
     return _score(chunks, labels)
 
 
@@ -192,13 +190,11 @@ def rankings(
     Raises:
         InputError: as :func:`evaluate`.
     """
-    query, gallery = prepared(query_features, gallery_features, distance)
     labels = _Labels(query_pids, gallery_pids, query_cameras, gallery_cameras, protocol, [1])
-    labels.check(len(query), len(gallery))
+    features, queries = _features(query_features, gallery_features, distance, labels)
     kept = np.flatnonzero(labels.keep)
-    for n, row, matches, left_out in _valid(
-        distance_chunks(query, gallery[kept], distance), labels
-    ):
+    chunks = distance_chunks(features[:queries], features[queries:], distance)
+    for n, row, matches, left_out in _valid(chunks, labels):
         ranks = match_ranks(row, matches, left_out)
         order = np.argsort(row, kind="stable")[: top + len(left_out)]
         order = order[~np.isin(order, left_out)][:top]
@@ -297,6 +293,17 @@ class _Labels:
         same_identity = SameIdentity(self.gallery_pids, self.all_cameras[self.keep])
         for pid, camera in zip(self.query_pids, self.query_cameras, strict=True):
             yield same_identity(pid, camera)
+
+
+def _features(
+    query_features: np.ndarray, gallery_features: np.ndarray, distance: str, labels: _Labels
+) -> tuple[np.ndarray, int]:
+    """See :func:`prepared`, without ignored images; and how many of them are queries."""
+    query, gallery = np.asarray(query_features), np.asarray(gallery_features)
+    if query.ndim == gallery.ndim == 2:  # otherwise `prepared` has something to say
+        labels.check(len(query), len(gallery))
+        gallery = gallery if labels.keep.all() else gallery[labels.keep]
+    return prepared(query, gallery, distance), len(query)
 
 
 def _no_valid_query(queries: int) -> InputError:

@@ -22,31 +22,40 @@ def check_distance(distance: str) -> None:
         raise InputError(f"unknown distance {distance!r}; expected one of {', '.join(DISTANCES)}")
 
 
-def prepared(
-    query_features: np.ndarray, gallery_features: np.ndarray, distance: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Features [Q, D] and [G, D] checked and in double precision; for cosine, of unit length.
+def prepared(query_features: np.ndarray, gallery_features: np.ndarray, distance: str) -> np.ndarray:
+    """Features [Q + G, D], queries first, in double precision; for cosine, of unit length.
+
+    They are in one array because re-ranking needs all of them together and memory is short.
 
     Raises:
         InputError: unknown distance, shapes that do not fit, or a feature that is not finite.
     """
     check_distance(distance)
-    query = _checked(query_features, "query")
-    gallery = _checked(gallery_features, "gallery")
+    query, gallery = np.asarray(query_features), np.asarray(gallery_features)
+    for array, name in ((query, "query"), (gallery, "gallery")):
+        if array.ndim != 2:
+            raise InputError(f"expected {name} features of shape [images, D], found {array.shape}")
+        if not np.isfinite(array).all():
+            raise InputError(f"a {name} feature is not finite")
     if query.shape[1] != gallery.shape[1]:
         raise InputError(
             f"query features have {query.shape[1]} dimensions, gallery features {gallery.shape[1]}"
         )
-    return (_unit(query), _unit(gallery)) if distance == "cosine" else (query, gallery)
+    everyone = np.empty((len(query) + len(gallery), query.shape[1]))
+    everyone[: len(query)], everyone[len(query) :] = query, gallery
+    if distance == "cosine":
+        norm = np.sqrt(_squares(everyone))
+        everyone /= np.where(norm > 0, norm, 1.0)[:, None]
+    return everyone
 
 
 def distance_chunks(query: np.ndarray, gallery: np.ndarray, distance: str) -> Iterator[np.ndarray]:
-    """Distances [q, G] of consecutive queries, of features that :func:`prepared` returned.
+    """Distances [q, G] of consecutive queries, of parts of what :func:`prepared` returned.
 
     ``euclidean`` is squared. The caller may overwrite what it gets.
     """
     rows = max(LEAST_ROWS, rows_at_a_time(len(gallery)))
-    query_squares, squares = (query**2).sum(1)[:, None], (gallery**2).sum(1)
+    query_squares, squares = _squares(query)[:, None], _squares(gallery)
     for start in range(0, len(query), rows):
         part = query[start : start + rows]
         if distance == "cosine":
@@ -64,15 +73,6 @@ def rows_at_a_time(columns: int, pairs: int | None = None) -> int:
     return max(1, (pairs or PAIRS_AT_A_TIME) // max(1, columns))
 
 
-def _checked(features: np.ndarray, name: str) -> np.ndarray:
-    array = np.asarray(features, dtype=np.float64)
-    if array.ndim != 2:
-        raise InputError(f"expected {name} features of shape [images, D], found {array.shape}")
-    if not np.isfinite(array).all():
-        raise InputError(f"a {name} feature is not finite")
-    return array
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    norm = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.where(norm > 0, norm, 1.0)
+def _squares(features: np.ndarray) -> np.ndarray:
+    """Squared lengths [N], without a copy of the features."""
+    return np.einsum("nd,nd->n", features, features)
