@@ -44,7 +44,8 @@ class Evaluation:
         protocol = options.protocol
         if protocol == "auto":
             board = get_dataset(cfg.dataset, task="reid").board
-            protocol = "cuhk03-new" if board == "cuhk03" else "market"
+            cuhk03 = "cuhk03-classic" if cfg.data.cuhk03_classic_split else "cuhk03-new"
+            protocol = cuhk03 if board == "cuhk03" else "market"
         if protocol not in PROTOCOLS:
             names = ", ".join(("auto", *PROTOCOLS))
             raise InputError(f"unknown protocol {protocol!r}; expected one of {names}")

@@ -204,6 +204,17 @@ def test_features_are_ranked_by_the_distance_named(distance):
     assert evaluate(query.astype(np.float32), gallery.astype(np.float32), *labels, distance=distance) == expected  # fmt: skip
 
 
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_features_are_scored_the_same_in_pieces(monkeypatch, distance):
+    rng = np.random.default_rng(1)
+    labels = (*(rng.integers(0, 5, n) for n in (20, 50)), *(rng.integers(0, 3, n) for n in (20, 50)))  # fmt: skip
+    features = rng.normal(size=(20, 8)), rng.normal(size=(50, 8))
+    whole = evaluate(*features, *labels, distance=distance)
+    monkeypatch.setattr(evaluation_distances, "PAIRS_AT_A_TIME", 150)
+    monkeypatch.setattr(evaluation_distances, "LEAST_ROWS", 1)
+    assert evaluate(*features, *labels, distance=distance) == whole
+
+
 def test_the_two_distances_differ():
     query, gallery = np.array([[1.0, 0.0]]), np.array([[9.0, 0.0], [0.0, 1.0]])
     labels = ([1], [1, 2], [0], [1, 1])
