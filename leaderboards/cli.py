@@ -22,12 +22,13 @@ from leaderboards.commands import (
     demo,
     doctor,
     plot,
+    site,
     table,
     train,
     verify,
 )
 
-VERBS = (doctor, backbones, cost, data, train, bench, table, compare, plot, verify, demo)
+VERBS = (doctor, backbones, cost, data, train, bench, table, compare, plot, site, verify, demo)
 
 _DESCRIPTION = """\
 Benchmarks of 1-bit convolutional networks on classification, object detection and person

@@ -8,7 +8,7 @@ and shape say W/A, so that neither is needed alone (colours: Okabe and Ito's pal
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -103,6 +103,7 @@ def draw(
     x: str = "ops",
     convention: str = "strict",
     metric: str | None = None,
+    links: Callable[[Point], str] | None = None,
 ) -> Figure:
     """The picture of the lines of one dataset.
 
@@ -111,6 +112,7 @@ def draw(
         x: one of :data:`AXES`.
         convention: one of :data:`CONVENTIONS`.
         metric: key of the board's metrics; default the first.
+        links: where a click on a point leads, in SVG; default nowhere.
 
     Raises:
         InputError: no line has both the metric and the cost under the convention.
@@ -130,7 +132,7 @@ def draw(
         reported = [p for p in found if p.line.reported]
         fronts = _front(axes, reported, (0, (4, 3))) + _front(axes, measured, "solid")
         for point in found:
-            _mark(axes, point)
+            _mark(axes, point, links and links(point))
         _frame(axes, board, found, x, convention, metric)
         _legend(axes, measured, reported)
         front = {id(p) for group in (measured, reported) for p in pareto_front(group)}
@@ -158,12 +160,14 @@ def _style(line: Line) -> tuple[str, str]:
     return _STYLES.get((line.weight_bits, line.activation_bits), _OTHER)
 
 
-def _mark(axes: Axes, point: Point) -> None:
-    marker, colour = _style(point.line)
+def _mark(axes: Axes, point: Point, link: str | None) -> None:
+    shape, colour = _style(point.line)
     face = "none" if point.line.reported else colour
     if point.error is not None:
         axes.errorbar(point.x, point.y, yerr=point.error, ecolor=colour, elinewidth=1.2, capsize=3, fmt="none", zorder=2)  # fmt: skip
-    axes.scatter(point.x, point.y, s=42, marker=marker, facecolors=face, edgecolors=colour, linewidths=1.5, zorder=3)  # fmt: skip
+    marker = axes.scatter(point.x, point.y, s=42, marker=shape, facecolors=face, edgecolors=colour, linewidths=1.5, zorder=3)  # fmt: skip
+    if link:
+        marker.set_urls([link])
 
 
 def _front(axes: Axes, group: Sequence[Point], style: object) -> list[Line2D]:
@@ -228,19 +232,20 @@ def _legend(axes: Axes, measured: Sequence[Point], reported: Sequence[Point]) ->
     axes.figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)  # fmt: skip
 
 
-def image(figure: Figure, form: str) -> bytes:
+def image(figure: Figure, form: str, transparent: bool = False) -> bytes:
     """The picture as a file's content; the same figure gives the same bytes.
 
     Args:
         form: one of :data:`FORMATS`. SVG keeps its text as text.
+        transparent: no background.
     """
     from matplotlib import rc_context
 
     stream = io.BytesIO()
     if form == "png":
-        figure.savefig(stream, format="png", metadata={"Software": None})
+        figure.savefig(stream, format="png", transparent=transparent, metadata={"Software": None})
         return stream.getvalue()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "onebit"}):
-        figure.savefig(stream, format="svg", metadata={"Date": None})
+        figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=transparent)
     # Verdana has DejaVu's widths, for readers without DejaVu.
     return stream.getvalue().replace(b"'DejaVu Sans'", b"'DejaVu Sans', Verdana, sans-serif")
