@@ -16,6 +16,7 @@ from commons.errors import OnebitError
 from leaderboards.commands import (
     backbones,
     bench,
+    cell,
     compare,
     cost,
     data,
@@ -28,7 +29,21 @@ from leaderboards.commands import (
     verify,
 )
 
-VERBS = (doctor, backbones, cost, data, train, bench, table, compare, plot, site, verify, demo)
+VERBS = (
+    doctor,
+    backbones,
+    cell,
+    cost,
+    data,
+    train,
+    bench,
+    table,
+    compare,
+    plot,
+    site,
+    verify,
+    demo,
+)
 
 _DESCRIPTION = """\
 Benchmarks of 1-bit convolutional networks on classification, object detection and person
