@@ -10,9 +10,7 @@ from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
 from backbones.registry import MODELS
-
-#: Rank of an image whose scores are not finite: in no top k, however few classes there are.
-UNRANKED = 2**31 - 1
+from classification.predictions import leading
 
 
 @MODELS.register_module()
@@ -104,9 +102,8 @@ class ImageClassifier(BaseModel):
         """Images [N, 3, H, W] to logits [N, classes], a dict of losses, or predictions.
 
         Args:
-            mode: ``tensor``; ``loss``; or ``predict``: one dict per image with ``rank``, the number
-                of other classes that score at least as high as its label (0 is best; an image with
-                a score that is not finite ranks behind every class there could be).
+            mode: ``tensor``; ``loss``; or ``predict``: one dict per image with its ``label`` and,
+                of :func:`classification.predictions.leading`, its ``classes`` and ``ranks``.
         """
         logits = self.classifier(self.backbone(inputs)[-1].mean((2, 3)))
         if mode == "tensor":
@@ -114,7 +111,8 @@ class ImageClassifier(BaseModel):
         if mode == "loss":
             smoothing = self.label_smoothing
             return dict(loss=F.cross_entropy(logits, labels, label_smoothing=smoothing))
-        own = logits.gather(1, labels.view(-1, 1))
-        ranks = (logits >= own).sum(1) - 1
-        ranks[~logits.isfinite().all(1)] = UNRANKED
-        return [dict(rank=rank) for rank in ranks.tolist()]
+        classes, ranks = leading(logits)
+        return [
+            dict(label=label, classes=c, ranks=r)
+            for label, c, r in zip(labels.tolist(), classes.cpu(), ranks.cpu(), strict=True)
+        ]

@@ -30,13 +30,13 @@ CONVENTIONS = ("strict", "paper")
 FORMATS = ("svg", "png")
 
 #: Marker and colour by (weight bits, activation bits).
-_STYLES = {
+STYLES = {
     (32, 32): ("s", "#D55E00"),
     (1, 1): ("o", "#0072B2"),
     (1, 32): ("^", "#009E73"),
     (4, 4): ("D", "#CC79A7"),
 }
-_OTHER = ("v", "#E69F00")
+OTHER = ("v", "#E69F00")
 #: Text and axes; in a page it becomes the page's text colour.
 FOREGROUND = "#1b1b1c"
 
@@ -126,7 +126,7 @@ def draw(
         hint = "; --convention paper shows reported lines as printed" if convention == "strict" else ""  # fmt: skip
         raise InputError(f"nothing to draw on {board.name}: no line has {metric} and {x} under the convention {convention}{hint}")  # fmt: skip
     with rc_context(_STYLE):
-        figure = Figure(figsize=(8.0, 5.2), dpi=_DPI, layout="constrained")
+        figure = Figure(figsize=(7.2, 4.8), dpi=_DPI, layout="constrained")
         axes = figure.add_subplot()
         measured = [p for p in found if not p.line.reported]
         reported = [p for p in found if p.line.reported]
@@ -157,7 +157,7 @@ _STYLE = {
 
 
 def _style(line: Line) -> tuple[str, str]:
-    return _STYLES.get((line.weight_bits, line.activation_bits), _OTHER)
+    return STYLES.get((line.weight_bits, line.activation_bits), OTHER)
 
 
 def _mark(axes: Axes, point: Point, link: str | None) -> None:
@@ -224,7 +224,7 @@ def _legend(axes: Axes, measured: Sequence[Point], reported: Sequence[Point]) ->
     for group, word, hollow in ((measured, "measured", False), (reported, "reported", True)):
         bits = dict.fromkeys((p.line.weight_bits, p.line.activation_bits) for p in group)
         for key in sorted(bits, key=lambda b: (-(b[0] or 0), -(b[1] or 0))):
-            marker, colour = _STYLES.get(key, _OTHER)
+            marker, colour = STYLES.get(key, OTHER)
             face = "none" if hollow else colour
             handles.append(Line2D([], [], linestyle="none", marker=marker, markeredgecolor=colour, markerfacecolor=face, markeredgewidth=1.5, label=f"{word} {key[0]}/{key[1]}"))  # fmt: skip
         if len(pareto_front(group)) > 1:

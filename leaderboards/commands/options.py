@@ -66,14 +66,24 @@ def cfg_options(pairs: list[str]) -> dict[str, Any]:
     """
     if not pairs:
         return {}
-    for pair in pairs:
-        if "=" not in pair:
-            raise InputError(f"--cfg-options takes KEY=VALUE, got {pair!r}")
+    key_values("--cfg-options", pairs)
     from mmengine.config import DictAction
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--pairs", nargs="+", action=DictAction)
     return parser.parse_args(["--pairs", *pairs]).pairs
+
+
+def key_values(option: str, pairs: list[str]) -> dict[str, str]:
+    """``KEY=VALUE`` pairs as a dict of strings.
+
+    Raises:
+        InputError: a pair without ``=``; the message names ``option``.
+    """
+    for pair in pairs:
+        if "=" not in pair:
+            raise InputError(f"{option} takes KEY=VALUE, got {pair!r}")
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def comma_list(text: str) -> list[str]:

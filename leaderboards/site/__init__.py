@@ -10,10 +10,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from commons.datasets import DATASETS
 from commons.errors import InputError
@@ -26,6 +27,9 @@ from leaderboards.lines import Line
 from leaderboards.record import Record, load_all
 from leaderboards.sheet import Row, Sheet, sheet
 from leaderboards.site.svg import inline
+
+if TYPE_CHECKING:
+    from backbones.genotype import Genotype
 
 _HERE = Path(__file__).parent
 
@@ -197,5 +201,31 @@ def _hashes(line: Line) -> set[str]:
 
 
 def _cells(lines: Iterable[Line]) -> list[dict[str, str]]:
-    """Pictures of the cells that the lines' networks are made of, of those that ship."""
-    return []
+    """Pictures of the cells that the lines' networks are made of, of those that ship.
+
+    A record holds a cell's hash, not its edges: a cell of one's own cannot be drawn from it.
+    """
+    hashes = set().union(*(_hashes(line) for line in lines))
+    if not hashes:
+        return []  # importing `backbones` imports torch
+    from backbones.cells import list_cells, load_cell
+
+    known = [(name, load_cell(name)) for name in list_cells()]
+    return [
+        {
+            "name": name,
+            "hash": cell.hash,
+            "picture": _data_uri(cell),
+            "source": str(cell.provenance.get("source", "")),
+        }
+        for name, cell in known
+        if cell.hash in hashes
+    ]
+
+
+def _data_uri(cell: Genotype) -> str:
+    from backbones.cell_drawing import draw_cells
+
+    with tempfile.TemporaryDirectory() as folder:
+        picture = draw_cells(cell, Path(folder) / "cell.svg").read_bytes()
+    return "data:image/svg+xml;base64," + base64.b64encode(picture).decode()
