@@ -9,7 +9,8 @@ plugins       packages of other people, imported when a name is first looked up
 backbone      what all networks share: ``out_indices``, ``frozen_stages``, ``norm_eval``
 mcn           the binarization of DCP-NAS
 resnet        ResNet 18/34/50, real-valued and 1-bit
-genotype      the description of a searched cell, and its JSON form
+genotype      the description of a searched cell, its JSON form and its DARTS text, derivation
+cell_drawing  pictures of cells
 cells         the cells that ship
 cell_ops      the operations of a 1-bit cell
 cell_net      ``CellNet``, networks of 1-bit cells

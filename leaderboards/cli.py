@@ -16,6 +16,7 @@ from commons.errors import OnebitError
 from leaderboards.commands import (
     backbones,
     bench,
+    cell,
     compare,
     cost,
     data,
@@ -25,6 +26,7 @@ from leaderboards.commands import (
     import_,
     mock_run,
     plot,
+    site,
     submit_check,
     table,
     train,
@@ -35,6 +37,7 @@ from leaderboards.commands.options import request_imports
 VERBS = (
     doctor,
     backbones,
+    cell,
     cost,
     data,
     train,
@@ -43,6 +46,7 @@ VERBS = (
     table,
     compare,
     plot,
+    site,
     verify,
     demo,
     mock_run,

@@ -99,7 +99,7 @@ def markdown(sheet: Sheet) -> str:
     rule = "|" + "".join("---:|" if c.numeric else "---|" for c in sheet.columns) + "\n"
     body = "".join(line([cell(c) for c in row.cells]) for row in sheet.rows)
     notes = "".join(f"{i}. {_markdown_text(note)}\n" for i, note in enumerate(sheet.notes, start=1))
-    remarks = "".join(f"- {_markdown_text(_with_sign(r))}\n" for r in sheet.remarks)
+    remarks = "".join(f"- {_markdown_text(with_sign(r))}\n" for r in sheet.remarks)
     tail = "".join(f"\n{part}" for part in (notes, remarks) if part)
     return line([_markdown_text(c.header) for c in sheet.columns]) + rule + body + tail
 
@@ -108,7 +108,8 @@ def _markdown_text(value: str) -> str:
     return html_escapes.escape(re.sub(r"([\\|*`\[\]])", r"\\\1", value), quote=False)
 
 
-def _with_sign(remark: str) -> str:
+def with_sign(remark: str) -> str:
+    """A remark about a mark, with the mark as it is shown outside a terminal."""
     return re.sub(r"^best: ", "bold: ", re.sub(r"^tie: ", "≈: ", remark))
 
 
@@ -140,7 +141,7 @@ def latex(sheet: Sheet) -> str:
     notes = [
         rf"\textsuperscript{{{i}}} {_latex_text(note)}." for i, note in enumerate(sheet.notes, 1)
     ]
-    notes += [f"{_latex_text(_with_sign(r)).capitalize()}." for r in sheet.remarks]
+    notes += [f"{_latex_text(with_sign(r)).capitalize()}." for r in sheet.remarks]
     tail = ""
     if notes:
         tail = "\\par\\smallskip\n{\\footnotesize\n" + " \\\\\n".join(notes) + "\n\\par}\n"
@@ -186,5 +187,5 @@ def html(sheet: Sheet) -> str:
     if sheet.notes:
         out += ["<ol>", *(f"<li>{escape(note)}</li>" for note in sheet.notes), "</ol>"]
     if sheet.remarks:
-        out += ["<ul>", *(f"<li>{escape(_with_sign(r))}</li>" for r in sheet.remarks), "</ul>"]
+        out += ["<ul>", *(f"<li>{escape(with_sign(r))}</li>" for r in sheet.remarks), "</ul>"]
     return "\n".join(out) + "\n"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top in pixels
 
-_SIZE = 7.5
+_SIZE = 8
 #: Distances from the point, in points of 1/72 inch, and directions to try, the nearest first.
 _RADII = (7, 13, 20, 29, 40, 53, 68, 86, 106)
 _ANGLES = tuple(math.radians(a) for a in (0, 180, 90, 270, 45, 135, 315, 225, 20, 160, 340, 200, 70, 110, 290, 250))  # fmt: skip

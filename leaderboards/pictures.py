@@ -8,7 +8,7 @@ and shape say W/A, so that neither is needed alone (colours: Okabe and Ito's pal
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,13 +30,13 @@ CONVENTIONS = ("strict", "paper")
 FORMATS = ("svg", "png")
 
 #: Marker and colour by (weight bits, activation bits).
-_STYLES = {
+STYLES = {
     (32, 32): ("s", "#D55E00"),
     (1, 1): ("o", "#0072B2"),
     (1, 32): ("^", "#009E73"),
     (4, 4): ("D", "#CC79A7"),
 }
-_OTHER = ("v", "#E69F00")
+OTHER = ("v", "#E69F00")
 #: Text and axes; in a page it becomes the page's text colour.
 FOREGROUND = "#1b1b1c"
 
@@ -103,6 +103,7 @@ def draw(
     x: str = "ops",
     convention: str = "strict",
     metric: str | None = None,
+    links: Callable[[Point], str] | None = None,
 ) -> Figure:
     """The picture of the lines of one dataset.
 
@@ -111,6 +112,7 @@ def draw(
         x: one of :data:`AXES`.
         convention: one of :data:`CONVENTIONS`.
         metric: key of the board's metrics; default the first.
+        links: where a click on a point leads, in SVG; default nowhere.
 
     Raises:
         InputError: no line has both the metric and the cost under the convention.
@@ -124,13 +126,13 @@ def draw(
         hint = "; --convention paper shows reported lines as printed" if convention == "strict" else ""  # fmt: skip
         raise InputError(f"nothing to draw on {board.name}: no line has {metric} and {x} under the convention {convention}{hint}")  # fmt: skip
     with rc_context(_STYLE):
-        figure = Figure(figsize=(8.0, 5.2), dpi=_DPI, layout="constrained")
+        figure = Figure(figsize=(7.2, 4.8), dpi=_DPI, layout="constrained")
         axes = figure.add_subplot()
         measured = [p for p in found if not p.line.reported]
         reported = [p for p in found if p.line.reported]
         fronts = _front(axes, reported, (0, (4, 3))) + _front(axes, measured, "solid")
         for point in found:
-            _mark(axes, point)
+            _mark(axes, point, links and links(point))
         _frame(axes, board, found, x, convention, metric)
         _legend(axes, measured, reported)
         front = {id(p) for group in (measured, reported) for p in pareto_front(group)}
@@ -155,15 +157,17 @@ _STYLE = {
 
 
 def _style(line: Line) -> tuple[str, str]:
-    return _STYLES.get((line.weight_bits, line.activation_bits), _OTHER)
+    return STYLES.get((line.weight_bits, line.activation_bits), OTHER)
 
 
-def _mark(axes: Axes, point: Point) -> None:
-    marker, colour = _style(point.line)
+def _mark(axes: Axes, point: Point, link: str | None) -> None:
+    shape, colour = _style(point.line)
     face = "none" if point.line.reported else colour
     if point.error is not None:
         axes.errorbar(point.x, point.y, yerr=point.error, ecolor=colour, elinewidth=1.2, capsize=3, fmt="none", zorder=2)  # fmt: skip
-    axes.scatter(point.x, point.y, s=42, marker=marker, facecolors=face, edgecolors=colour, linewidths=1.5, zorder=3)  # fmt: skip
+    marker = axes.scatter(point.x, point.y, s=42, marker=shape, facecolors=face, edgecolors=colour, linewidths=1.5, zorder=3)  # fmt: skip
+    if link:
+        marker.set_urls([link])
 
 
 def _front(axes: Axes, group: Sequence[Point], style: object) -> list[Line2D]:
@@ -220,7 +224,7 @@ def _legend(axes: Axes, measured: Sequence[Point], reported: Sequence[Point]) ->
     for group, word, hollow in ((measured, "measured", False), (reported, "reported", True)):
         bits = dict.fromkeys((p.line.weight_bits, p.line.activation_bits) for p in group)
         for key in sorted(bits, key=lambda b: (-(b[0] or 0), -(b[1] or 0))):
-            marker, colour = _STYLES.get(key, _OTHER)
+            marker, colour = STYLES.get(key, OTHER)
             face = "none" if hollow else colour
             handles.append(Line2D([], [], linestyle="none", marker=marker, markeredgecolor=colour, markerfacecolor=face, markeredgewidth=1.5, label=f"{word} {key[0]}/{key[1]}"))  # fmt: skip
         if len(pareto_front(group)) > 1:
@@ -228,19 +232,20 @@ def _legend(axes: Axes, measured: Sequence[Point], reported: Sequence[Point]) ->
     axes.figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)  # fmt: skip
 
 
-def image(figure: Figure, form: str) -> bytes:
+def image(figure: Figure, form: str, transparent: bool = False) -> bytes:
     """The picture as a file's content; the same figure gives the same bytes.
 
     Args:
         form: one of :data:`FORMATS`. SVG keeps its text as text.
+        transparent: no background.
     """
     from matplotlib import rc_context
 
     stream = io.BytesIO()
     if form == "png":
-        figure.savefig(stream, format="png", metadata={"Software": None})
+        figure.savefig(stream, format="png", transparent=transparent, metadata={"Software": None})
         return stream.getvalue()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "onebit"}):
-        figure.savefig(stream, format="svg", metadata={"Date": None})
+        figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=transparent)
     # Verdana has DejaVu's widths, for readers without DejaVu.
     return stream.getvalue().replace(b"'DejaVu Sans'", b"'DejaVu Sans', Verdana, sans-serif")

@@ -67,7 +67,8 @@ class Sheet:
 
 def sheet(board: Board, lines: list[Line]) -> Sheet:
     """Lay ``lines`` out as the board's table."""
-    keys = [k for k in ("dataset", *board.layout) if _worth_a_column(k, lines)]
+    name, *others = board.layout
+    keys = [k for k in (name, "dataset", *others) if _worth_a_column(k, lines)]
     notes: dict[str, int] = {}
     sections: dict[tuple, list[Row]] = {}
     for line in lines:
@@ -77,9 +78,9 @@ def sheet(board: Board, lines: list[Line]) -> Sheet:
         cells[at] = Cell(cells[at].text, notes=numbers)
         sections.setdefault((line.dataset, line.reported), []).append(Row(cells, line))
     datasets = list(dict.fromkeys(line.dataset for line in lines))
-    name = board.name if datasets != [datasets[0]] or datasets[0] == board.name else f"{board.name}: {datasets[0]}"  # fmt: skip
+    title = f"{board.name}: {datasets[0]}" if datasets != [board.name] and len(datasets) == 1 else board.name  # fmt: skip
     return Sheet(
-        name,
+        title,
         [Column(k, _header(board, k), k not in _TEXT) for k in keys],
         list(sections.values()),
         list(notes),

@@ -93,7 +93,9 @@ def _paired(a: list[float], b: list[float], seeds: list[int]) -> Comparison:
     if _constant(differences):
         # A t-test divides by the spread. Without any, all that is left is the sign: exact
         # permutation of the n signs, which needs six equal seeds to reach 0.05.
-        p = 1.0 if abs(mean) < 1e-12 else min(1.0, 2.0 / 2**n)
+        if abs(mean) < 1e-12:
+            return Comparison(mean, None, None, 1.0, f"no difference {over}", (n, n))
+        p = min(1.0, 2.0 / 2**n)
         return Comparison(mean, None, None, p, f"exact sign permutation test {over} (all differ alike)", (n, n))  # fmt: skip
     from scipy import stats
 
