@@ -176,6 +176,9 @@ def config(dataset="market1501", **options):
 )
 def test_the_protocol_is_the_datasets(dataset, protocol):
     assert Evaluation.of(config(dataset)).protocol == protocol
+    classic = {"data.cuhk03_classic_split": True}
+    of_split = "cuhk03-classic" if dataset == "cuhk03" else protocol
+    assert Evaluation.of(config(dataset, **classic)).protocol == of_split
     named = {"evaluation.protocol": "cuhk03-classic"}
     assert Evaluation.of(config(dataset, **named)).protocol == "cuhk03-classic"
 
