@@ -5,6 +5,7 @@ binarization  what makes a layer 1-bit: sign of activations, sign and scale of w
 conv          ``OneBitConv2d``, the one 1-bit convolution of the suite
 integer_conv  its arithmetic in 8-bit integers, where that is faster
 description   what a name stands for, for records
+plugins       packages of other people, imported when a name is first looked up
 backbone      what all networks share: ``out_indices``, ``frozen_stages``, ``norm_eval``
 mcn           the binarization of DCP-NAS
 resnet        ResNet 18/34/50, real-valued and 1-bit
@@ -44,6 +45,7 @@ _LAZY = {
     "CellNet": "backbones.cell_net",
     "ResNet": "backbones.resnet",
     "describe": "backbones.description",
+    "foreign_packages": "backbones.description",
 }
 
 __all__ = [

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from backbones import plugins
 from commons.errors import InputError
 
 
@@ -292,6 +293,7 @@ def register_binarizer(binarizer: Binarizer) -> Binarizer:
         raise InputError(
             f"binarizer {name!r} is registered already, from {BINARIZERS[name].source}"
         )
+    plugins.note_registrant(binarizer)
     return binarizer
 
 
@@ -303,6 +305,10 @@ def get_binarizer(binarizer: str | Binarizer) -> Binarizer:
     """
     if isinstance(binarizer, Binarizer):
         return binarizer
+    if binarizer not in BINARIZERS:
+        from backbones.registry import MODELS
+
+        MODELS.import_from_location()  # other people's packages are imported at the first look-up
     if binarizer not in BINARIZERS:
         near = difflib.get_close_matches(str(binarizer), BINARIZERS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(BINARIZERS)}"

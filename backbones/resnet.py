@@ -217,6 +217,8 @@ class ResNet(Backbone):
         binarizer: None for the real-valued network, else a name or a :class:`Binarizer`.
         stem: ``imagenet`` (7x7 convolution of stride 2, max-pooling; the stages have strides 4, 8,
             16, 32) or ``cifar`` (3x3 convolution; strides 1, 2, 4, 8).
+        last_stride: of the last stage, 2 or 1. With 1 its maps are as high and wide as those of the
+            stage before (Sun et al., ECCV 2018; Luo et al., CVPR Workshops 2019).
         out_indices: the stages, of 0 to 3, whose maps are returned, ascending. Later stages are
             not built.
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages: no
@@ -238,6 +240,7 @@ class ResNet(Backbone):
         width: int = 64,
         binarizer: str | Binarizer | None = None,
         stem: str = "imagenet",
+        last_stride: int = 2,
         out_indices: Sequence[int] = (0, 1, 2, 3),
         frozen_stages: int = -1,
         norm_eval: bool = False,
@@ -247,6 +250,7 @@ class ResNet(Backbone):
         super().__init__(4, out_indices, frozen_stages, norm_eval, init_cfg)
         check_choice("depth", depth, tuple(BLOCKS))
         check_choice("stem", stem, ("imagenet", "cifar"))
+        check_choice("last_stride", last_stride, (1, 2))
         if not isinstance(width, int) or width < 1:
             raise InputError(f"width {width!r}: expected a positive number of channels")
         self.binarizer = None if binarizer is None else get_binarizer(binarizer)
@@ -266,7 +270,7 @@ class ResNet(Backbone):
         channels, stride = width, 4 if stem == "imagenet" else 1
         all_channels, all_strides = [], []
         for stage in range(self.out_indices[-1] + 1):
-            stage_stride = 1 if stage == 0 else 2
+            stage_stride = (1, 2, 2, last_stride)[stage]
             blocks = []
             for block in range(BLOCKS[depth][stage]):
                 blocks.append(

@@ -81,11 +81,12 @@ class Sweep:
         return self.records / self.board.name / f"{self.row_name(backbone, seed)}.json"
 
 
-def check(sweep: Sweep) -> dict[Row, Record | None]:
+def check(sweep: Sweep) -> tuple[dict[Row, Record], dict[Row, Record | None]]:
     """Find what is wrong before the first row is trained.
 
     Returns:
-        the rows that have to run, each with the record that it has already.
+        the records of finished rows; and the rows that have to run, each with the record that it
+        has already.
 
     Raises:
         InputError: missing dataset, unknown backbone or recipe, records in the way.
@@ -100,7 +101,8 @@ def check(sweep: Sweep) -> dict[Row, Record | None]:
                 raise InputError(
                     f"{sweep.record_path(*row)} exists and --overwrite never was asked for"
                 )
-    missing = {row: record for row, record in found.items() if not _finished(sweep, record)}
+    finished = {row: record for row, record in found.items() if _finished(sweep, record)}
+    missing = {row: record for row, record in found.items() if row not in finished}
     if missing:
         import backbones  # not before: a finished board costs no import of torch
 
@@ -111,7 +113,7 @@ def check(sweep: Sweep) -> dict[Row, Record | None]:
                     f"{backbone}: a row's backbone has a plain name; run from the folder of the cell file"
                 )
         sweep.dataset.find(sweep.data_root)
-    return missing
+    return finished, missing
 
 
 def _finished(sweep: Sweep, record: Record | None) -> bool:
@@ -138,49 +140,54 @@ def bench(sweep: Sweep) -> Iterator[tuple[Record, bool]]:
     fill one board at the same time: each row runs in one of them. Rows that another sweep is
     running come last; with several workers, finished rows come first and the others as they end.
     """
-    missing = check(sweep)
+    finished, missing = check(sweep)
     in_order = sweep.workers == 1 and sweep.slurm is None
-    if not in_order:
-        for row in sweep.rows():
-            if row not in missing:
-                yield Record.load(sweep.record_path(*row)), False
-    rows = sweep.rows() if in_order else list(missing)
+    if in_order:  # rows are claimed one by one: finished ones are named where they stand
+        rows = sweep.rows()
+    else:
+        yield from ((record, False) for record in finished.values())
+        rows = list(missing)
     busy = []
-    for row, result in _run(sweep, rows, missing, wait=False):
+    for row, result in _run(sweep, rows, finished, missing, wait=False):
         if result is None:
             busy.append(row)
         else:
             yield result
-    for _, result in _run(sweep, busy, missing, wait=True):
+    for _, result in _run(sweep, busy, finished, missing, wait=True):
         yield result
 
 
 def _run(
-    sweep: Sweep, rows: list[Row], missing: dict[Row, Record | None], wait: bool
+    sweep: Sweep,
+    rows: list[Row],
+    finished: dict[Row, Record],
+    missing: dict[Row, Record | None],
+    wait: bool,
 ) -> Iterator[tuple[Row, tuple[Record, bool] | None]]:
     """Claim rows in turn, in processes, or on Slurm; see :func:`claim_row` for the results."""
-    calls = [(sweep, row, row in missing, missing.get(row), wait) for row in rows]
-    if not calls:
+    if sweep.slurm is None and sweep.workers == 1:
+        for row in rows:
+            yield row, (finished[row], False) if row in finished else claim_row(sweep, row, missing[row], wait)  # fmt: skip
         return
+    if not rows:
+        return
+    calls = [(sweep, row, missing[row], wait) for row in rows]
     if sweep.slurm is not None:
         logs = (sweep.work_root / "slurm").resolve()
         results = pools.on_slurm(claim_row, calls, sweep.workers, sweep.slurm, logs)
-    elif sweep.workers > 1:
-        results = pools.in_processes(claim_row, calls, sweep.workers)
     else:
-        results = pools.in_turn(claim_row, calls)
+        results = pools.in_processes(claim_row, calls, sweep.workers)
     with contextlib.closing(results):
         for index, result in results:
             yield rows[index], result
 
 
 def claim_row(
-    sweep: Sweep, row: Row, missing: bool, before: Record | None, wait: bool
+    sweep: Sweep, row: Row, before: Record | None, wait: bool
 ) -> tuple[Record, bool] | None:
     """Run a row unless another process does.
 
     Args:
-        missing: False where the row had ended before the sweep began: its record is only read.
         before: the record that the row had when the sweep began. Another one means that another
             process has run the row since.
         wait: for a process that runs the row now.
@@ -189,8 +196,6 @@ def claim_row(
         the record and whether the row was run here; None where another process is running it.
     """
     path = sweep.record_path(*row)
-    if not missing:
-        return Record.load(path), False
     with contextlib.ExitStack() as locks:
         # Two locks: sweeps may share records, or work folders, or both.
         for target in (path, sweep.work_root / sweep.row_name(*row)):
@@ -336,6 +341,6 @@ def _identity(board: Board, job: Job) -> dict[str, Any]:
         cfg_options=dict(job.cfg_options),
         seed=job.seed,
         code=code_version(),
-        environment=environment(board.task),
+        environment=environment(board.task, job.backbone),
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )

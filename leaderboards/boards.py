@@ -49,7 +49,7 @@ class Board:
         task: the room whose runner trains its rows.
         metrics: metric key to the header of the printed table; the first one ranks the rows.
         paper_convention: the counting rule of the paper's table, shown beside ``strict``.
-        printed: the paper's table.
+        printed: the paper's table; None where no paper here reports on the dataset.
         layout: columns of the table for people, keys of :data:`leaderboards.sheet.COLUMNS` and
             metric keys, in the paper's order; what the paper does not print comes last.
     """
@@ -58,7 +58,7 @@ class Board:
     task: str
     metrics: dict[str, str]
     paper_convention: str
-    printed: Printed
+    printed: Printed | None
     layout: tuple[str, ...]
 
 
@@ -73,6 +73,7 @@ _METRICS = {
     "market1501": _REID,
     "dukemtmcreid": _REID,
     "cuhk03": _REID,
+    "msmt17": _REID,
     "cifar10": _CLASSIFICATION,
     "imagenet": _CLASSIFICATION,
 }
@@ -109,6 +110,7 @@ _LAYOUTS = {
     "market1501": _REID_LAYOUT,
     "dukemtmcreid": _REID_LAYOUT,
     "cuhk03": _REID_LAYOUT,
+    "msmt17": _REID_LAYOUT,
 }  # fmt: skip
 
 ALL: dict[str, Board] = {
@@ -117,7 +119,7 @@ ALL: dict[str, Board] = {
         DATASETS[name].task,
         _METRICS[name],
         "mmdet-legacy" if DATASETS[name].task == "detection" else "dcp-nas",
-        _PRINTED[name],
+        _PRINTED.get(name),
         _LAYOUTS[name],
     )
     for name in BOARDS

@@ -48,7 +48,7 @@ def _imported(line: Line) -> str | None:
 
 
 def _epochs(board: Board, line: Line) -> str | None:
-    paper = board.printed.epochs
+    paper = board.printed and board.printed.epochs
     trained = sorted({r.epochs for r in line.records if r.status == "done"})
     if line.source != "measured" or paper is None or trained in ([], [paper]):
         return None
@@ -58,7 +58,7 @@ def _epochs(board: Board, line: Line) -> str | None:
 
 def _input(board: Board, line: Line) -> str | None:
     shape = line.records[0].cost.get("strict", {}).get("input_shape")
-    if shape is None or tuple(shape) == board.printed.input_shape:
+    if shape is None or board.printed is None or tuple(shape) == board.printed.input_shape:
         return None
     ours, paper = ("×".join(map(str, s)) for s in (shape, board.printed.input_shape))
     return f"cost for an input of {ours}, the paper's is {paper}"

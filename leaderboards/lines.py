@@ -188,6 +188,8 @@ def printed(board: Board) -> list[Line]:
     from leaderboards import reported
 
     table = board.printed
+    if table is None:
+        return []
     numbers = reported.load(table.paper, table.table)
     lines: dict[tuple, Line] = {}
     everywhere: dict[str, dict[str, float]] = {}

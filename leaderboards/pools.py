@@ -1,6 +1,6 @@
-"""Where rows run: one after another here, in several processes, or as jobs on Slurm.
+"""Where several rows run at a time: in processes of this machine, or as jobs on Slurm.
 
-All three take a function and its calls and yield ``(index of the call, result)`` as calls end. An
+Both take a function and its calls and yield ``(index of the call, result)`` as calls end. An
 exception of a call ends the rest: what runs is stopped, what waits is dropped.
 """
 
@@ -34,12 +34,6 @@ SLURM_OPTIONS: dict[str, tuple[str, Callable]] = {
 }
 _POLL_SECONDS = 0.5
 _DAY_MINUTES = 24 * 60
-
-
-def in_turn(function: Callable, calls: Sequence[tuple]) -> Results:
-    """One call after another in this process."""
-    for index, arguments in enumerate(calls):
-        yield index, function(*arguments)
 
 
 def in_processes(function: Callable, calls: Sequence[tuple], workers: int) -> Results:
@@ -122,7 +116,7 @@ def on_slurm(
     """Every call as a job that submitit hands to Slurm.
 
     Args:
-        workers: jobs at the same time; 0 for as many as Slurm runs.
+        workers: jobs at the same time; 1 for as many as Slurm runs.
         options: see :func:`slurm_parameters`.
         folder: on a disk that the nodes share; logs go there.
 
@@ -138,7 +132,7 @@ def on_slurm(
     cluster = parameters.pop("cluster")
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
-        if cluster == "slurm" and workers:
+        if cluster == "slurm" and workers > 1:
             parameters["slurm_array_parallelism"] = workers
         executor.update_parameters(name="onebit", **parameters)
     except RuntimeError as error:
@@ -146,7 +140,7 @@ def on_slurm(
     running: dict[int, Any] = {}
     waiting = list(enumerate(calls))
     # Slurm holds an array back itself; the local executor starts whatever it is given.
-    at_once = workers if workers and cluster != "slurm" else len(calls)
+    at_once = len(calls) if cluster == "slurm" else workers
     try:
         while running or waiting:
             if new := waiting[: at_once - len(running)]:

@@ -86,8 +86,8 @@ class Record(BaseModel):
     binarizer: str = Field(description="`none` for a real-valued network")
     cell: str | None = Field(None, description="name of the searched cell, where the backbone has one and says it")  # fmt: skip
     genotype_hash: str | None = Field(description="hash of that cell's genotype")
-    weight_bits: int = Field(ge=1, description="of its 1-bit convolutions; 32 for a real-valued network")  # fmt: skip
-    activation_bits: int = Field(ge=1, description="likewise")
+    weight_bits: int | None = Field(ge=1, description="of its 1-bit convolutions; 32 for a real-valued network; null for an imported row whose network is not known")  # fmt: skip
+    activation_bits: int | None = Field(ge=1, description="likewise")
 
     recipe: Name = Field(description="the config file the training followed")
     cfg_options: dict[str, Any] = Field(default_factory=dict, description="what `--cfg-options` changed in it")  # fmt: skip
@@ -125,6 +125,8 @@ class Record(BaseModel):
             raise ValueError(f"a finished row needs its main metric {self.main_metric}")
         if self.status == "done" and self.origin == "imported-predictions" and not self.predictions:
             raise ValueError("a row imported as predictions needs `predictions`")
+        if self.origin == "trained" and None in (self.weight_bits, self.activation_bits):
+            raise ValueError("a trained row needs its bits")
         if self.status == "failed" and not self.error:
             raise ValueError("a failed row needs its reason in `error`")
         return self

@@ -6,6 +6,8 @@ Cells of CSV files are fractions in full precision under stable column names, fo
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,6 +94,17 @@ def _scaled(value: float | None) -> float | None:
     return None if value is None else value / 1e6
 
 
+def _csv(board: Board, lines: list[Line]) -> str:
+    """What ``frame(board, lines).to_csv(index=False)`` gives, without the import of pandas."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns(board), lineterminator="\n")
+    writer.writeheader()
+    for line in lines:
+        row = _row(board, line)
+        writer.writerow({k: None if v != v else v for k, v in row.items()})  # NaN: an empty cell
+    return stream.getvalue()
+
+
 def render(board: Board, lines: list[Line], form: str, width: int | None = None) -> str:
     """The table as text in one of :data:`FORMATS`.
 
@@ -99,7 +112,7 @@ def render(board: Board, lines: list[Line], form: str, width: int | None = None)
         width: columns of the terminal; a wider text table is folded into panels. None: no limit.
     """
     if form == "csv":
-        return frame(board, lines).to_csv(index=False)
+        return _csv(board, lines)
     from leaderboards import formats
     from leaderboards.sheet import sheet
 

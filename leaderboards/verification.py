@@ -21,6 +21,8 @@ from leaderboards.record import Record, load_all
 #: puts out other last digits, and a few images change sides.
 PREDICTIONS_TOLERANCE = 1e-9
 CHECKPOINT_TOLERANCE = 2e-3
+#: A dataset without objects of a size has no AP of it.
+_BY_SIZE = ("APs", "APm", "APl")
 
 
 def form_problems(path: Path) -> list[str]:
@@ -56,11 +58,12 @@ def problems(record: Record, work_root: Path) -> list[str]:
             found.append(f"there is no board {record.board}")
         elif get_dataset(record.dataset).board != record.board:
             found.append(f"dataset {record.dataset} does not belong to board {record.board}")
-        described = _described(record.backbone)
+        # An imported row has the name that a user gave it.
+        described = _described(record.backbone) if record.origin == "trained" else {}
     except InputError as error:
         return [*found, str(error)]
     if board and record.status == "done":
-        missing = [m for m in board.metrics if m not in record.metrics]
+        missing = [m for m in board.metrics if m not in record.metrics and m not in _BY_SIZE]
         if missing:
             found.append(f"metrics of board {record.board} are missing: {', '.join(missing)}")
     for key, value in described.items():
@@ -126,7 +129,8 @@ def rescore(
     task = runner(ALL[record.board].task)
     wrong, done = [], []
     present = {what: p for what, (p, _) in kept_files(record, work_root).items() if p.is_file()}
-    if record.origin != "trained":
+    trained = record.origin == "trained"
+    if not trained:
         present.pop("checkpoint", None)  # another program's: only its predictions are ours to score
     if not present:
         names = " or ".join(str(p) for p, _ in kept_files(record, work_root).values())
@@ -138,8 +142,9 @@ def rescore(
         with tempfile.TemporaryDirectory() as folder:
             job = Job(
                 dataset=record.dataset,
-                backbone=record.backbone,
-                recipe=record.recipe,
+                # Of what was imported only the predictions are known, not what made them.
+                backbone=record.backbone if trained else "",
+                recipe=record.recipe if trained else "",
                 seed=record.seed,
                 data_root=data_root,
                 work_dir=Path(folder),
@@ -165,7 +170,9 @@ def _differences(record: Record, outcome: Outcome, limit: float, scored: str) ->
         said, now = record.metrics.get(name), outcome.metrics.get(name)
         if said is None or now is None or not math.isclose(said, now, rel_tol=0, abs_tol=limit):
             found.append(f"{name} is {said} in the record and {now} now (tolerance {limit:g})")
-    keys = ["main_metric", "split", "protocol", "data_checksum"]
+    keys = ["main_metric", "protocol", "data_checksum"]
+    if record.origin == "trained":  # what an imported row was trained on is its importer's word
+        keys.append("split")
     if scored == "checkpoint":
         keys += ["cost", "epochs"]
     for key in keys:

@@ -7,6 +7,7 @@ from pathlib import Path
 from leaderboards.commands.options import (
     add_cfg_options,
     add_data,
+    add_import,
     add_out,
     add_verb,
     cfg_options,
@@ -59,6 +60,7 @@ onebit bench imagenet --workers 8 --slurm partition=gpu time=2880 gpus=1""",
     add_data(parser)
     add_out(parser)
     add_cfg_options(parser)
+    add_import(parser)
 
 
 def run(args) -> int:

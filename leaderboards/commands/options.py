@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,28 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override config values, e.g. train_cfg.max_epochs=2",
     )
+
+
+def add_import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="PKG",
+        help="import a package that brings binarizers or backbones (may be repeated)",
+    )
+
+
+def request_imports(args: argparse.Namespace) -> None:
+    """Have the packages of ``--import`` imported when a backbone is looked up.
+
+    By way of the environment, which every process that this one starts inherits.
+    """
+    before = [name for name in os.environ.get("ONEBIT_IMPORT", "").split(",") if name]
+    names = list(dict.fromkeys([*before, *getattr(args, "imports", ())]))
+    if names:
+        os.environ["ONEBIT_IMPORT"] = ",".join(names)
 
 
 def data_root(args: argparse.Namespace) -> Path:

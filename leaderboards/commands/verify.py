@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from leaderboards.commands.options import add_data, add_out, add_verb, data_root
+from leaderboards.commands.options import add_data, add_import, add_out, add_verb, data_root
 
 
 def configure(verbs) -> None:
@@ -32,6 +32,7 @@ onebit verify --data data --rescore              predictions and checkpoints giv
     parser.add_argument("--full", action="store_true", help="read every byte of the datasets, whatever is known of them by size and time")  # fmt: skip
     add_data(parser)
     add_out(parser)
+    add_import(parser)
 
 
 def run(args) -> int:

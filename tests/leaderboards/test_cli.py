@@ -11,7 +11,9 @@ import pytest
 from leaderboards import cli
 from leaderboards.bench import bench
 
-VERBS = [verb.__name__.rsplit(".", 1)[1] for verb in cli.VERBS] + ["test"]
+VERBS = [verb.__name__.rsplit(".", 1)[1].rstrip("_").replace("_", "-") for verb in cli.VERBS] + [
+    "test"
+]
 
 
 @pytest.mark.parametrize(

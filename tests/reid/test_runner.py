@@ -9,8 +9,11 @@ import torch
 from commons.engine import latest_checkpoint
 from commons.errors import InputError, WorkError
 from commons.task import Job
+from reid import checkpoint as checkpoint_module
 from reid import runner
 from reid.recipe import RECIPES, load_recipe
+from reid.torchreid_adapter import ImageSoftmaxEngine
+from reid.training import SoftmaxEngine, learning_rate_factor
 
 OPTIONS = {
     "epochs": 3,
@@ -34,7 +37,11 @@ def plain(outcome):
 
 def test_a_row(job):
     outcome = runner.train(job)
-    assert set(outcome.metrics) == set(outcome.untrained) == {"mAP", "rank1", "rank5", "rank10"}
+    assert (
+        set(outcome.metrics)
+        == set(outcome.untrained)
+        == {"mAP", "rank1", "rank5", "rank10", "mINP"}
+    )
     assert all(0 <= value <= 1 for value in outcome.metrics.values())
     assert outcome.metrics != outcome.untrained
     assert outcome.main_metric == "mAP"
@@ -53,7 +60,7 @@ def test_a_row(job):
     work = job.work_dir
     assert outcome.checkpoint == work / "epoch_3.pth"
     assert sorted(p.name for p in work.iterdir()) == [
-        "config.py", "epoch_2.pth", "epoch_3.pth", "train.log",
+        "config.py", "epoch_2.pth", "epoch_3.market1501.safetensors", "epoch_3.pth", "train.log",
     ]  # fmt: skip
     assert "epoch: [3/3]" in (work / "train.log").read_text()
 
@@ -77,7 +84,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(job, tmp_path, monkeypatch
     expected = runner.train(job)
     weights = torch.load(expected.checkpoint, weights_only=True)["state_dict"]
     cut = replace(job, work_dir=tmp_path / "cut", resume=True)
-    forward_backward = runner._Engine.forward_backward
+    forward_backward = SoftmaxEngine.forward_backward
     seen = []
 
     def interrupted(self, data):
@@ -86,7 +93,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(job, tmp_path, monkeypatch
         seen.append(1)
         return forward_backward(self, data)
 
-    monkeypatch.setattr(runner._Engine, "forward_backward", interrupted)
+    monkeypatch.setattr(SoftmaxEngine, "forward_backward", interrupted)
     with pytest.raises(KeyboardInterrupt):
         runner.train(cut)
     monkeypatch.undo()
@@ -98,7 +105,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(job, tmp_path, monkeypatch
 
 def test_resuming_a_finished_run_only_scores(job, monkeypatch):
     expected = runner.train(job)
-    monkeypatch.setattr(runner._Engine, "forward_backward", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(SoftmaxEngine, "forward_backward", lambda *_: pytest.fail("trained again"))
     assert plain(runner.train(replace(job, resume=True))) == plain(expected)
 
 
@@ -135,7 +142,7 @@ def test_a_checkpoint_scores_as_it_did(job, tmp_path):
         trained.checkpoint, replace(job, work_dir=tmp_path / "test", cfg_options={})
     )
     assert again.metrics == trained.metrics
-    euclidean = replace(empty, cfg_options={"distance": "euclidean"})
+    euclidean = replace(empty, cfg_options={"evaluation.distance": "euclidean"})
     assert runner.test(trained.checkpoint, euclidean).metrics != trained.metrics
 
 
@@ -155,7 +162,7 @@ def damaged(path, **changes):
 def test_weights_that_do_not_fit(job):
     trained = runner.train(replace(job, cfg_options={**OPTIONS, "epochs": 1}))
     damaged(trained.checkpoint, num_classes=5)
-    with pytest.raises(InputError, match=r"do not fit the network: .*classifier"):
+    with pytest.raises(InputError, match=r"do not fit this network: .*classifier"):
         runner.test(trained.checkpoint, job)
 
 
@@ -176,14 +183,14 @@ def test_a_checkpoint_that_is_not_there(job, tmp_path):
 
 
 def test_a_loss_that_is_not_finite(job, monkeypatch):
-    forward_backward = runner.ImageSoftmaxEngine.forward_backward
+    forward_backward = ImageSoftmaxEngine.forward_backward
     seen = []
 
     def poisoned(self, data):
         seen.append(1)
         return {**forward_backward(self, data), "loss": float("nan" if len(seen) == 4 else 1)}
 
-    monkeypatch.setattr(runner.ImageSoftmaxEngine, "forward_backward", poisoned)
+    monkeypatch.setattr(ImageSoftmaxEngine, "forward_backward", poisoned)
     with pytest.raises(WorkError, match=r"loss is nan in epoch 2, iteration 1; .*epoch_1\.pth"):
         runner.train(job)
     assert latest_checkpoint(job.work_dir).name == "epoch_1.pth"
@@ -194,7 +201,7 @@ def test_a_full_disk(job, monkeypatch):
         raise WorkError(f"the disk is full: could not write {path}")
 
     monkeypatch.setattr(
-        runner, "write_atomic", lambda p, c: None if p.suffix == ".py" else full(p, c)
+        checkpoint_module, "write_atomic", lambda p, c: None if p.suffix == ".py" else full(p, c)
     )
     with pytest.raises(WorkError, match=r"the disk is full: could not write .*epoch_1\.pth"):
         runner.train(job)
@@ -247,7 +254,7 @@ def test_queries_without_a_match(job):
         (dict(dataset="market"), "unknown dataset 'market'; did you mean"),
         (dict(dataset="mini-voc"), "mini-voc is for detection"),
         (dict(dataset="dukemtmcreid"), "dataset dukemtmcreid not found: expected"),
-        (dict(recipe="papier"), "unknown re-ID recipe 'papier'; expected one of mini, paper, small"),
+        (dict(recipe="papier"), "unknown re-ID recipe 'papier'; expected one of mini, paper, small, torchreid"),
         (dict(cfg_options={"epoch": 3}), "no option 'epoch'; did you mean epochs"),
         (dict(cfg_options={"optimizer.type": "SDG"}), "optimizer of torch.optim, found 'SDG'"),
         (dict(cfg_options={"optimizer.speed": 3}), "optimizer AdamW: .*speed"),
@@ -255,7 +262,7 @@ def test_queries_without_a_match(job):
         (dict(cfg_options={"model.backbone_options.legs": 4}), "model options .*legs"),
         (dict(cfg_options={"model.neck": "long"}), "unknown neck 'long'"),
         (dict(cfg_options={"data.batch_size_train": 4096}), "batch size 4096 is larger than"),
-        (dict(cfg_options={"distance": "manhattan"}), "unknown distance 'manhattan'"),
+        (dict(cfg_options={"evaluation.distance": "manhattan"}), "unknown distance 'manhattan'"),
     ],
 )  # fmt: skip
 def test_bad_input(job, change, message):
@@ -276,7 +283,7 @@ def test_the_papers_schedule():
     cfg = load_recipe("paper")
     assert (cfg.epochs, cfg.data.batch_size_train, cfg.height, cfg.width) == (120, 64, 256, 128)
     assert dict(cfg.optimizer) == dict(type="SGD", lr=0.05, momentum=0.9, weight_decay=1e-4)
-    factors = [runner._learning_rate_factor(epoch, cfg) for epoch in range(121)]
+    factors = [learning_rate_factor(epoch, cfg) for epoch in range(121)]
     assert factors[0] == 1.0
     assert factors[60] == pytest.approx(0.5)
     assert factors[120] == pytest.approx(0.0)
