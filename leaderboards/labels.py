@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 Box = tuple[float, float, float, float]  # left, bottom, right, top in pixels
 
 _SIZE = 8
+#: Points that are labelled at most: nobody reads more, and the search for places is quadratic.
+_MOST = 40
 #: Distances from the point, in points of 1/72 inch, and directions to try, the nearest first.
 _RADII = (7, 13, 20, 29, 40, 53, 68, 86, 106)
 _ANGLES = tuple(math.radians(a) for a in (0, 180, 90, 270, 45, 135, 315, 225, 20, 160, 340, 200, 70, 110, 290, 250))  # fmt: skip
 
 
 def place(axes: Axes, points: Sequence[Point], curves: Sequence[Line2D] = ()) -> list[Box]:
-    """Label ``points`` in the given order; one that finds no free place stays without a label.
+    """Label the first of ``points``, in order; one that finds no free place stays without a label.
 
     A place is free when its box covers no label, point, error bar or leader line placed before and
     lies inside the axes. A label lies on one of the ``curves`` only where nothing else is free.
@@ -38,7 +40,7 @@ def place(axes: Axes, points: Sequence[Point], curves: Sequence[Line2D] = ()) ->
     bounds = axes.get_window_extent()
     inside = (bounds.x0, bounds.y0, bounds.x1, bounds.y1)
     placed = []
-    for number, point in enumerate(points):
+    for number, point in enumerate(points[:_MOST]):
         at = centres[number]
         size = _text_size(figure, point.label)
         markers = centres[:number] + centres[number + 1 :]

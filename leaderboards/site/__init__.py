@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commons.datasets import DATASETS
 from commons.errors import InputError
 from commons.files import write_atomic
 from leaderboards import pictures, reported
@@ -39,6 +38,7 @@ TITLES = {
     "market1501": "Market-1501",
     "dukemtmcreid": "DukeMTMC-reID",
     "cuhk03": "CUHK03",
+    "msmt17": "MSMT17",
     "cifar10": "CIFAR-10",
     "imagenet": "ImageNet",
 }
@@ -75,7 +75,7 @@ class Section:
     task: str
     sheet: Sheet
     pictures: list[Pictures]
-    citation: str
+    citation: str | None
 
 
 def build(leaderboards: Path, out: Path, show_reported: bool = True) -> Path:
@@ -124,7 +124,7 @@ def _section(board: Board, lines: list[Line], ids: _Ids) -> Section:
         TASKS.get(board.task, board.task),
         laid_out,
         [p for p in drawn if p.strict or p.paper],
-        reported.CITATIONS[board.printed.paper],
+        board.printed and reported.CITATIONS[board.printed.paper],
     )
 
 
@@ -179,7 +179,6 @@ def _page(sections: list[Section], ids: _Ids) -> str:
         cell_of=lambda line: next((c for c in cells if c["hash"] in _hashes(line)), None),
         measured=sum(not row.line.reported for row in rows),
         printed=sum(row.line.reported for row in rows),
-        datasets=DATASETS,
     )
 
 
