@@ -94,6 +94,50 @@ def test_predictions_become_a_row(onebit, data, truth, tmp_path):
     assert any("another file" in text for text in verdict.missing)
 
 
+def test_a_reid_network_and_its_features_become_rows(onebit, tmp_path):
+    import numpy as np
+    import torch
+
+    from reid.features import load
+    from reid.torchreid_adapter import registered_models
+
+    assert onebit("data", "mini", "data", "--only", "mini-market1501")[0] == 0
+    network = registered_models()["osnet_x0_25"](num_classes=7, pretrained=False)
+    torch.save(dict(state_dict=network.state_dict(), epoch=60), "model.pth.tar-60")
+    common = ("--dataset", "mini-market1501", "--data", "data", "--out", "out")
+    code, out, err = onebit("test", "reid", "--checkpoint", "model.pth.tar-60", "--model", "osnet_x0_25", *common,
+                            "--record", "--name", "osnet_x0_25", "--trained-on", "MSMT17",
+                            "--cfg-options", "height=32", "width=16")  # fmt: skip
+    assert code == 0, err
+    assert "Mbit" in out
+    (path,) = (tmp_path / "out/records/market1501").glob("*.json")
+    record = Record.load(path)
+    assert record.origin == "imported-checkpoint"
+    assert (record.weight_bits, record.binarizer) == (32, "none")
+    assert record.split.startswith("MSMT17 -> ")
+    assert record.cfg_options == {"height": 32, "width": 16}
+    assert record.cost["strict"]["params_real"] > 0
+    assert problems(record, tmp_path / "work_dirs") == []
+    assert rescore(record, tmp_path / "work_dirs", tmp_path / "data")[0] == []
+
+    groups, _ = load(tmp_path / "work_dirs" / path.stem / record.predictions.file)
+    np.savez("features.npz", **{f"{name}.features": part.features for name, part in groups.items()})
+    code, out, err = onebit(
+        "import", "reid", "--predictions", "features.npz", "--name", "theirs", *common
+    )
+    assert code == 0, err
+    second = Record.load(path.with_name("mini-market1501--theirs--imported--seed0.json"))
+    assert second.metrics == record.metrics
+    assert (second.weight_bits, second.cost, second.checkpoint_sha256) == (None, {}, None)
+    assert rescore(second, tmp_path / "work_dirs", tmp_path / "data")[0] == []
+    code, out, err = onebit("table", "market1501", "--out", "out")
+    assert code == 0, err
+    assert "osnet_x0_25" in out
+    assert "theirs" in out
+    code, out, err = onebit("verify", "--out", "out", "--data", "data", "--rescore")
+    assert code == 0, out + err
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
