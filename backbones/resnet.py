@@ -49,6 +49,15 @@ def average_pool(stride: int) -> nn.Module:
     return nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
 
 
+def keep_resolution(block: nn.Module) -> None:
+    """Set the strides of a block to 1. Its weights, and their names, stay what they were."""
+    for module in block.modules():
+        if isinstance(module, nn.Conv2d):
+            module.stride = (1, 1)
+        elif isinstance(module, nn.AvgPool2d):
+            module.kernel_size = module.stride = 1
+
+
 class BasicBlock(nn.Module):
     """Two real-valued 3x3 convolutions (He et al., CVPR 2016, Fig. 5 left).
 
@@ -270,7 +279,7 @@ class ResNet(Backbone):
         channels, stride = width, 4 if stem == "imagenet" else 1
         all_channels, all_strides = [], []
         for stage in range(self.out_indices[-1] + 1):
-            stage_stride = (1, 2, 2, last_stride)[stage]
+            stage_stride = 1 if stage == 0 else 2
             blocks = []
             for block in range(BLOCKS[depth][stage]):
                 blocks.append(
@@ -279,6 +288,9 @@ class ResNet(Backbone):
                     )
                 )
                 channels = width * 2**stage * blocks[-1].expansion
+            if stage == 3 and last_stride == 1:
+                keep_resolution(blocks[0])
+                stage_stride = 1
             stride *= stage_stride
             all_channels.append(channels)
             all_strides.append(stride)

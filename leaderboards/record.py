@@ -22,13 +22,13 @@ from leaderboards.migration import SCHEMA_VERSION, migrate, require_known
 
 # Names become parts of file names: no separator of paths, and no "--", which separates them there.
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.]*(-[A-Za-z0-9_.]+)*$"
-_FILE = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+_FILE = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$"
 _SHA256 = r"^[0-9a-f]{64}$"
 
 # Lengths keep a record's file name, and the hidden one it is written under, below 255 bytes.
 Name = Annotated[str, Field(pattern=_NAME, max_length=48)]
 BackboneName = Annotated[str, Field(pattern=_NAME, max_length=96)]
-FileName = Annotated[str, Field(pattern=_FILE, max_length=200)]
+FileName = Annotated[str, Field(pattern=_FILE)]
 Sha256 = Annotated[str, Field(pattern=_SHA256)]
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -127,6 +127,8 @@ class Record(BaseModel):
             raise ValueError("a row imported as predictions needs `predictions`")
         if self.origin == "trained" and None in (self.weight_bits, self.activation_bits):
             raise ValueError("a trained row needs its bits")
+        if self.status == "done" and self.error is not None:
+            raise ValueError("a finished row has no `error`")
         if self.status == "failed" and not self.error:
             raise ValueError("a failed row needs its reason in `error`")
         return self

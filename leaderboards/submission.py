@@ -29,8 +29,6 @@ KNOWN_CHECKSUMS = {
     "coco128": "content:2debb478e777035fa9dc955a2ac0447e299cc104d40785e3b62b634572c2fc0a",
     "cifar10-jpeg": "content:eeeacc9a24489f9a5d582cc8ca274de6db94b99ec1f8a2b7efe3b6dfebb543fb",
 }
-#: Tasks whose rows keep what the network put out.
-KEEP_PREDICTIONS = ("detection", "reid")
 #: What the environment must name the version of.
 _PRODUCERS = {
     "classification": ("python", "torch", "numpy", "mmengine"),
@@ -289,13 +287,12 @@ def _config_of(record: Record, data_root: Path | None) -> tuple[str, int] | None
 
 
 def _check_files(record: Record, verdict: Verdict, rules: Rules) -> None:
-    task = ALL[record.board].task if record.board in ALL else ""
     kept: list[tuple[str, str | None, str | None]] = []
     if record.origin != "imported-predictions":
         kept.append(("checkpoint", record.details.get("checkpoint"), record.checkpoint_sha256))
     if record.predictions:
         kept.append(("predictions", record.predictions.file, record.predictions.sha256))
-    elif task in KEEP_PREDICTIONS:
+    else:
         verdict.missing.append("no hash of the kept predictions")
     folder = rules.files and rules.files / Path(record.file_name()).stem
     for what, name, sha256 in kept:

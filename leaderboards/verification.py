@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import math
 import tempfile
@@ -66,7 +67,7 @@ def problems(record: Record, work_root: Path) -> list[str]:
         missing = [m for m in board.metrics if m not in record.metrics and m not in _BY_SIZE]
         if missing:
             found.append(f"metrics of board {record.board} are missing: {', '.join(missing)}")
-    for key, value in described.items():
+    for key, value in {"cell": None, **described}.items():
         if key == "cell" and record.cell is None:  # records of version 1 did not name it
             continue
         if getattr(record, key) != value:
@@ -153,8 +154,10 @@ def rescore(
             again = task.score_predictions if what == "predictions" else task.test
             try:
                 outcome = again(path, job)
-            except OnebitError as error:
-                wrong.append(f"{what} cannot be scored: {error}")
+            except Exception as error:  # a forged file can make a library raise anything
+                lines = str(error).strip().splitlines() or [""]
+                kind = "" if isinstance(error, OnebitError) else f"{type(error).__name__}: "
+                wrong.append(f"{what} cannot be scored: {kind}{lines[0]}")
                 continue
         differences = _differences(record, outcome, limit, scored=what)
         wrong += [f"{what}: {d}" for d in differences]
@@ -180,6 +183,10 @@ def _differences(record: Record, outcome: Outcome, limit: float, scored: str) ->
         # A record's values have been through JSON: tuples became lists.
         if json.dumps(said, sort_keys=True) != json.dumps(now, sort_keys=True):
             found.append(f"{key} is {said!r} in the record and {now!r} now")
+    if scored == "checkpoint":
+        now = hashlib.sha256(outcome.config.encode()).hexdigest()
+        if record.config_sha256 != now:
+            found.append(f"config_sha256 is {record.config_sha256} in the record and {now} by the recipe of now")  # fmt: skip
     said = record.details.get("num_classes")
     if said != outcome.num_classes:
         found.append(f"details.num_classes is {said} in the record and {outcome.num_classes} now")

@@ -238,8 +238,13 @@ class CheckedCUHK03(_Checked, CUHK03):
     is made again when the .mat files are no longer the ones it came from.
     """
 
-    def __init__(self, root: str = "", **kwargs) -> None:
-        super().__init__(root, **kwargs)
+    def __init__(self, root: str = "", split_id: int = 0, **kwargs) -> None:
+        splits = 20 if kwargs.get("cuhk03_classic_split") else 1
+        if split_id not in range(splits):
+            raise InputError(
+                f"split_id {split_id}: CUHK03 has 20 classic splits, counted from 0, and one new one"
+            )
+        super().__init__(root, split_id, **kwargs)
         if not self.train or not self.query or not self.gallery:
             raise InputError(
                 f"empty training set, query or gallery in {self.split_new_det_mat_path}"

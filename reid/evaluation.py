@@ -114,14 +114,12 @@ def evaluate(
         InputError: shapes do not fit, a feature is not finite, the gallery is smaller than the
             largest rank, or no query is valid.
     """
-    query, gallery = prepared(query_features, gallery_features, distance)
     labels = _Labels(query_pids, gallery_pids, query_cameras, gallery_cameras, protocol, ranks)
-    labels.check(len(query), len(gallery))
-    gallery = gallery if labels.keep.all() else gallery[labels.keep]
+    features, queries = _features(query_features, gallery_features, distance, labels)
     if reranking:
-        chunks = reranked_chunks(query, gallery, distance, reranking)
+        chunks = reranked_chunks(features, queries, distance, reranking)
     else:
-        chunks = distance_chunks(query, gallery, distance)
+        chunks = distance_chunks(features[:queries], features[queries:], distance)
     return _score(chunks, labels)
 
 
@@ -141,10 +139,19 @@ def evaluate_distances(
         raise InputError(f"expected distances of shape [Q, G], found {distances.shape}")
     labels = _Labels(query_pids, gallery_pids, query_cameras, gallery_cameras, protocol, ranks)
     labels.check(*distances.shape)
-    rows = rows_at_a_time(distances.shape[1])
-    whole = slice(None) if labels.keep.all() else labels.keep
-    chunks = (distances[i : i + rows][:, whole] for i in range(0, len(distances), rows))
-    return _score(chunks, labels)
+    return _score(_kept(distances, labels.keep), labels)
+
+
+def _kept(distances: np.ndarray, keep: np.ndarray) -> Iterator[np.ndarray]:
+    """Consecutive rows of the columns that count; raises InputError where one is not a number."""
+    rows = rows_at_a_time(len(keep))
+    columns = slice(None) if keep.all() else keep
+    for start in range(0, len(distances), rows):
+        chunk = distances[start : start + rows][:, columns]
+        if np.isnan(chunk).any():
+            last = start + len(chunk) - 1
+            raise InputError(f"a distance is not a number (queries {start} to {last})")
+        yield chunk
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,13 +190,11 @@ def rankings(
     Raises:
         InputError: as :func:`evaluate`.
     """
-    query, gallery = prepared(query_features, gallery_features, distance)
     labels = _Labels(query_pids, gallery_pids, query_cameras, gallery_cameras, protocol, [1])
-    labels.check(len(query), len(gallery))
+    features, queries = _features(query_features, gallery_features, distance, labels)
     kept = np.flatnonzero(labels.keep)
-    for n, row, matches, left_out in _valid(
-        distance_chunks(query, gallery[kept], distance), labels
-    ):
+    chunks = distance_chunks(features[:queries], features[queries:], distance)
+    for n, row, matches, left_out in _valid(chunks, labels):
         ranks = match_ranks(row, matches, left_out)
         order = np.argsort(row, kind="stable")[: top + len(left_out)]
         order = order[~np.isin(order, left_out)][:top]
@@ -290,6 +295,17 @@ class _Labels:
             yield same_identity(pid, camera)
 
 
+def _features(
+    query_features: np.ndarray, gallery_features: np.ndarray, distance: str, labels: _Labels
+) -> tuple[np.ndarray, int]:
+    """See :func:`prepared`, without ignored images; and how many of them are queries."""
+    query, gallery = np.asarray(query_features), np.asarray(gallery_features)
+    if query.ndim == gallery.ndim == 2:  # otherwise `prepared` has something to say
+        labels.check(len(query), len(gallery))
+        gallery = gallery if labels.keep.all() else gallery[labels.keep]
+    return prepared(query, gallery, distance), len(query)
+
+
 def _no_valid_query(queries: int) -> InputError:
     return InputError(
         f"none of the {queries} queries has its identity in the gallery under another camera"
@@ -324,13 +340,7 @@ def _valid(
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
     """Index, row [G], matches and left-out images of every valid query."""
     queries = enumerate(labels.of_queries())
-    done = 0
     for chunk in chunks:
-        if np.isnan(chunk).any():
-            raise InputError(
-                f"a distance is not a number (queries {done} to {done + len(chunk) - 1})"
-            )
-        done += len(chunk)
         # The rows go first: zip asks them whether there is a next one before it takes a query.
         for row, (n, (matches, left_out)) in zip(chunk, queries, strict=False):
             if len(matches):

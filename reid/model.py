@@ -105,11 +105,10 @@ class ReIDModel(nn.Module):
 
     def forward(self, images: torch.Tensor):
         """Images [N, 3, H, W] to logits, (logits, features) or features; see the class."""
-        pooled = self.embedding.pooled(images)
-        features = self.embedding.neck(pooled)
         if not self.training:
-            return features
-        logits = self.classifier(features)
+            return self.embedding(images)
+        pooled = self.embedding.pooled(images)
+        logits = self.classifier(self.embedding.neck(pooled))
         return logits if self.loss == "softmax" else (logits, pooled)
 
 

@@ -88,6 +88,7 @@ def check(cfg: Config) -> None:
     ):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise InputError(f"{name} {value!r}: expected a whole number of at least {least}")
+    Evaluation.of(cfg)
     if cfg.model.loss == "triplet":
         _check_triplet(cfg)
     Evaluation.of(cfg)

@@ -29,14 +29,14 @@ from reid.scoring import (
     score,
     with_evaluation_options,
 )
-from reid.torchreid_adapter import ImageDataManager, append_stdout
-from reid.training import build_optimizer, fit
+from reid.torchreid_adapter import ImageDataManager
+from reid.training import build_optimizer, fit, image_data
 
 CONVENTIONS = ("strict", "dcp-nas")
 SPLITS = {
     "market1501": "bounding_box_train -> query, bounding_box_test",
     "dukemtmcreid": "bounding_box_train -> query, bounding_box_test",
-    "cuhk03": "new protocol, {boxes} boxes: train -> query, gallery",
+    "cuhk03": "{protocol}, {boxes} boxes: train -> query, gallery",
     "msmt17": "list_train -> list_query, list_gallery",
 }
 
@@ -160,20 +160,7 @@ def read_data(cfg: Config, data_root: Path, log: Path) -> ImageDataManager:
             score. All of it is said before hours of training, not after.
     """
     name, root = torchreid_root(cfg.dataset, data_root)
-    with append_stdout(log):
-        data = ImageDataManager(
-            root=str(root),
-            sources=name,
-            height=cfg.height,
-            width=cfg.width,
-            use_gpu=torch.cuda.is_available(),
-            **cfg.data.to_dict(),
-        )
-    if not len(data.train_loader):
-        raise InputError(
-            f"batch size {cfg.data.batch_size_train} is larger than the training set of "
-            f"{len(data.train_loader.dataset)} images"
-        )
+    data = image_data(cfg, name, root, log)
     query, gallery = data.fetch_test_loaders(name)
     labels = (*([image[k] for image in part] for k in (1, 2) for part in (query, gallery)),)
     check_labels(*labels, protocol=Evaluation.of(cfg).protocol)
@@ -248,7 +235,12 @@ def _outcome(
 
 
 def split_of(board: str, cfg: Config) -> str:
-    return SPLITS[board].format(boxes="labeled" if cfg.data.cuhk03_labeled else "detected")
+    """Which images; only CUHK03 leaves a choice."""
+    classic = f"classic split {cfg.data.split_id + 1} of 20"
+    return SPLITS[board].format(
+        protocol=classic if cfg.data.cuhk03_classic_split else "new protocol",
+        boxes="labeled" if cfg.data.cuhk03_labeled else "detected",
+    )
 
 
 def _cost(model: ReIDModel, cfg: Config) -> dict[str, dict[str, Any]]:

@@ -51,6 +51,36 @@ class TripletEngine(_Watched, ImageTripletEngine):
         )
 
 
+def image_data(cfg: Config, name: str, root: Path, log: Path) -> ImageDataManager:
+    """torchreid's loaders of the dataset that is registered as ``name``.
+
+    Raises:
+        InputError: a broken dataset, or one with too few images or identities for a batch.
+    """
+    with append_stdout(log):
+        try:
+            data = ImageDataManager(
+                root=str(root),
+                sources=name,
+                height=cfg.height,
+                width=cfg.width,
+                use_gpu=torch.cuda.is_available(),
+                **cfg.data.to_dict(),
+            )
+        except (TypeError, ValueError, AssertionError) as error:
+            reason = str(error)
+            if not reason and cfg.data.train_sampler == "RandomIdentitySampler":
+                identities = cfg.data.batch_size_train // cfg.data.num_instances
+                reason = f"batches of {identities} identities; the training set has fewer"
+            raise InputError(f"data {cfg.data.to_dict()}: {reason}") from error
+    if not len(data.train_loader):
+        raise InputError(
+            f"batch size {cfg.data.batch_size_train} is larger than the training set of "
+            f"{len(data.train_loader.dataset)} images"
+        )
+    return data
+
+
 def fit(
     model: ReIDModel,
     optimizer: torch.optim.Optimizer,

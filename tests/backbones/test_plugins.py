@@ -1,5 +1,6 @@
 """Packages of other people, each in a process of its own: what was registered stays registered."""
 
+import json
 import os
 import subprocess
 import sys
@@ -219,3 +220,45 @@ def test_a_package_may_use_names_while_it_is_imported(tmp_path):
     python(
         "import backbones; backbones.describe('resnet18_w8_mine')", tmp_path, ONEBIT_IMPORT="theirs"
     )
+
+
+def test_doctor_names_the_packages(tmp_path, installed):
+    package(tmp_path, "theirs", "1 / 0")
+    done = onebit("doctor", paths=[installed])
+    assert (
+        "onebit_method_template entry point template of onebit-method-template 0.1.0" in done.stdout
+    )
+    done = onebit("doctor", "--import", "theirs", paths=[tmp_path])
+    assert done.returncode == 0
+    assert "cannot use package theirs (--import): ZeroDivisionError" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_board_with_a_backbone_of_another_package(installed, tmp_path):
+    """In worker processes, interrupted, resumed, scored again; the record names the package."""
+    data, out, work = (str(tmp_path / name) for name in ("data", "out", "work"))
+    assert onebit("data", "mini", data, "--only", "mini-cifar10").returncode == 0
+    bench = ["bench", "mini-cifar10", "--data", data, "--out", out, "--work-dir", work,
+             "--backbones", "tinynet_w8_tanhsign,resnet18_w4_tanhsign", "--cfg-options",
+             "train_cfg.max_epochs=2", "train_dataloader.num_batch_per_epoch=3",
+             "test_dataloader.num_batch_per_epoch=1"]  # fmt: skip
+    first = onebit(*bench, "--workers", "2", paths=[installed])
+    assert first.returncode == 0, first.stderr
+    records = sorted((tmp_path / "out/records/cifar10").glob("*.json"))
+    assert len(records) == 2
+    for path in records:
+        versions = json.loads(path.read_text())["environment"]["versions"]
+        assert versions["onebit-method-template"] == "0.1.0"
+    # Gone: its name, and with it what a row would need to go on.
+    assert onebit(*bench).returncode == 2
+    # Not installed but named: the template's source, from its folder.
+    checkpoint = sorted(Path(work).glob("*tinynet*/epoch_2.pth"))[0]
+    test = ["test", "classification", "--checkpoint", str(checkpoint), "--dataset", "mini-cifar10", "--data", data]  # fmt: skip
+    done = onebit(*test, "--import", "onebit_method_template", paths=[TEMPLATE])
+    assert done.returncode == 0, done.stderr
+    (checkpoint.parent / "epoch_2.pth").unlink()
+    train = ["train", "classification", "--dataset", "mini-cifar10", "--data", data, "--backbone",
+             "tinynet_w8_tanhsign", "--recipe", "mini", "--work-dir", str(checkpoint.parent), "--resume", *bench[-4:]]  # fmt: skip
+    done = onebit(*train, "--import", "onebit_method_template", paths=[TEMPLATE])
+    assert done.returncode == 0, done.stderr
+    assert checkpoint.is_file()

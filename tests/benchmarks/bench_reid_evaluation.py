@@ -104,7 +104,9 @@ def compare(case: tuple, args: argparse.Namespace, report: Callable) -> None:
     from_features, scores = timed(lambda: evaluate(*case), args.repeat)
     report("ours, from features", from_features)
     print(f"mAP {scores.mean_average_precision:.4f}, rank-1 {scores.cmc[1]:.4f}")
-    matrix = np.concatenate([*distance_chunks(*prepared(*case[:2], "euclidean"), "euclidean")])
+    parts = np.split(prepared(*case[:2], "euclidean"), [QUERIES])
+    matrix = np.concatenate([*distance_chunks(*parts, "euclidean")])
+    del parts
     from_distances, ours = timed(
         lambda: evaluate_distances(matrix, *labels, ranks=range(1, 51)), args.repeat
     )

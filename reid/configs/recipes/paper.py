@@ -28,6 +28,8 @@ data = dict(
     train_sampler=None,  # None: RandomSampler, or for the triplet loss RandomIdentitySampler
     num_instances=4,  # images per identity in a batch of RandomIdentitySampler
     cuhk03_labeled=False,  # CUHK03's hand-drawn boxes instead of the detected ones
+    cuhk03_classic_split=False,  # one of CUHK03's first 20 splits instead of the 767/700 one
+    split_id=0,  # which of the 20
     workers=4,
 )
 evaluation = dict(
@@ -38,5 +40,7 @@ evaluation = dict(
     k2=6,
     lambda_value=0.3,
 )
-flip_features = False  # a feature is the sum of those of the image and of its mirror image
+flip_features = (
+    False  # a feature is the sum of those of the image and of its mirror image; costs are of one
+)
 score_untrained = True  # score the network before its first step
