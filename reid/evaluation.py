@@ -114,14 +114,12 @@ def evaluate(
         InputError: shapes do not fit, a feature is not finite, the gallery is smaller than the
             largest rank, or no query is valid.
     """
-    query, gallery = prepared(query_features, gallery_features, distance)
     labels = _Labels(query_pids, gallery_pids, query_cameras, gallery_cameras, protocol, ranks)
-    labels.check(len(query), len(gallery))
-    gallery = gallery if labels.keep.all() else gallery[labels.keep]
+    features, queries = _features(query_features, gallery_features, distance, labels)
     if reranking:
-        chunks = reranked_chunks(query, gallery, distance, reranking)
+        chunks = reranked_chunks(features, queries, distance, reranking)
     else:
-        chunks = distance_chunks(query, gallery, distance)
+        chunks = distance_chunks(features[:queries], features[queries:], distance)
     return _score(chunks, labels)
 
 
@@ -141,10 +139,75 @@ def evaluate_distances(
         raise InputError(f"expected distances of shape [Q, G], found {distances.shape}")
     labels = _Labels(query_pids, gallery_pids, query_cameras, gallery_cameras, protocol, ranks)
     labels.check(*distances.shape)
-    rows = rows_at_a_time(distances.shape[1])
-    whole = slice(None) if labels.keep.all() else labels.keep
-    chunks = (distances[i : i + rows][:, whole] for i in range(0, len(distances), rows))
-    return _score(chunks, labels)
+    return _score(_kept(distances, labels.keep), labels)
+
+
+def _kept(distances: np.ndarray, keep: np.ndarray) -> Iterator[np.ndarray]:
+    """Consecutive rows of the columns that count; raises InputError where one is not a number."""
+    rows = rows_at_a_time(len(keep))
+    columns = slice(None) if keep.all() else keep
+    for start in range(0, len(distances), rows):
+        chunk = distances[start : start + rows][:, columns]
+        if np.isnan(chunk).any():
+            last = start + len(chunk) - 1
+            raise InputError(f"a distance is not a number (queries {start} to {last})")
+        yield chunk
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """The head of one query's ranking.
+
+    Attributes:
+        query: index of the query.
+        gallery: [K] indices of the gallery images that rank first, without what is left out.
+        distances: [K] their distances (Euclidean ones not squared).
+        right: [K] whether they match.
+        average_precision: of the whole ranking.
+    """
+
+    query: int
+    gallery: np.ndarray
+    distances: np.ndarray
+    right: np.ndarray
+    average_precision: float
+
+
+def rankings(
+    query_features: np.ndarray,
+    gallery_features: np.ndarray,
+    query_pids: Sequence[int],
+    gallery_pids: Sequence[int],
+    query_cameras: Sequence[int],
+    gallery_cameras: Sequence[int],
+    *,
+    distance: str = "euclidean",
+    protocol: str = "market",
+    top: int = 10,
+) -> Iterator[Ranking]:
+    """The rankings that :func:`evaluate` scores: of every valid query, its first ``top`` images.
+
+    Raises:
+        InputError: as :func:`evaluate`.
+    """
+    labels = _Labels(query_pids, gallery_pids, query_cameras, gallery_cameras, protocol, [1])
+    features, queries = _features(query_features, gallery_features, distance, labels)
+    kept = np.flatnonzero(labels.keep)
+    chunks = distance_chunks(features[:queries], features[queries:], distance)
+    for n, row, matches, left_out in _valid(chunks, labels):
+        ranks = match_ranks(row, matches, left_out)
+        order = np.argsort(row, kind="stable")[: top + len(left_out)]
+        order = order[~np.isin(order, left_out)][:top]
+        distances = row[order]
+        if distance == "euclidean":
+            distances = np.sqrt(np.maximum(distances, 0))
+        yield Ranking(
+            query=n,
+            gallery=kept[order],
+            distances=distances,
+            right=np.isin(order, matches),
+            average_precision=_average_precision(ranks),
+        )
 
 
 def average_splits(splits: Sequence[Scores]) -> Scores:
@@ -232,6 +295,17 @@ class _Labels:
             yield same_identity(pid, camera)
 
 
+def _features(
+    query_features: np.ndarray, gallery_features: np.ndarray, distance: str, labels: _Labels
+) -> tuple[np.ndarray, int]:
+    """See :func:`prepared`, without ignored images; and how many of them are queries."""
+    query, gallery = np.asarray(query_features), np.asarray(gallery_features)
+    if query.ndim == gallery.ndim == 2:  # otherwise `prepared` has something to say
+        labels.check(len(query), len(gallery))
+        gallery = gallery if labels.keep.all() else gallery[labels.keep]
+    return prepared(query, gallery, distance), len(query)
+
+
 def _no_valid_query(queries: int) -> InputError:
     return InputError(
         f"none of the {queries} queries has its identity in the gallery under another camera"
@@ -242,26 +316,15 @@ def _score(chunks: Iterator[np.ndarray], labels: _Labels) -> Scores:
     """Score distances to the kept gallery that arrive as consecutive rows [q, G]."""
     identity, images = np.unique(labels.gallery_pids, return_inverse=True, return_counts=True)[1:]
     precisions, penalties, curves = [], [], []
-    same = labels.of_queries()
-    done = 0
-    for chunk in chunks:
-        if np.isnan(chunk).any():
-            raise InputError(
-                f"a distance is not a number (queries {done} to {done + len(chunk) - 1})"
-            )
-        done += len(chunk)
-        # The rows go first: zip asks them whether there is a next one before it takes from `same`.
-        for row, (matches, left_out) in zip(chunk, same, strict=False):
-            if not len(matches):
-                continue
-            ranks = match_ranks(row, matches, left_out)
-            precisions.append(np.mean(np.arange(1, len(ranks) + 1) / ranks))
-            penalties.append(len(ranks) / ranks[-1])
-            if labels.protocol.single_shot:
-                curve = single_shot_cmc(row, matches, left_out, identity, images, labels.ranks)
-            else:
-                curve = ranks[0] <= np.asarray(labels.ranks)
-            curves.append(curve)
+    for _, row, matches, left_out in _valid(chunks, labels):
+        ranks = match_ranks(row, matches, left_out)
+        precisions.append(_average_precision(ranks))
+        penalties.append(len(ranks) / ranks[-1])
+        if labels.protocol.single_shot:
+            curve = single_shot_cmc(row, matches, left_out, identity, images, labels.ranks)
+        else:
+            curve = ranks[0] <= np.asarray(labels.ranks)
+        curves.append(curve)
     if not precisions:
         raise _no_valid_query(len(labels.query_pids))
     return Scores(
@@ -270,3 +333,19 @@ def _score(chunks: Iterator[np.ndarray], labels: _Labels) -> Scores:
         cmc=dict(zip(labels.ranks, np.mean(curves, axis=0).tolist(), strict=True)),
         valid_queries=len(precisions),
     )
+
+
+def _valid(
+    chunks: Iterator[np.ndarray], labels: _Labels
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Index, row [G], matches and left-out images of every valid query."""
+    queries = enumerate(labels.of_queries())
+    for chunk in chunks:
+        # The rows go first: zip asks them whether there is a next one before it takes a query.
+        for row, (n, (matches, left_out)) in zip(chunk, queries, strict=False):
+            if len(matches):
+                yield n, row, matches, left_out
+
+
+def _average_precision(ranks: np.ndarray) -> float:
+    return float(np.mean(np.arange(1, len(ranks) + 1) / ranks))

@@ -32,7 +32,7 @@ class Evaluation:
 
     @classmethod
     def of(cls, cfg: Config) -> Evaluation:
-        """From ``cfg.evaluation`` and, for the protocol ``auto``, ``cfg.dataset``.
+        """From ``cfg.evaluation`` and, for the protocol ``auto``, dataset and split.
 
         Raises:
             InputError: an unknown name or a parameter out of range, or a config without options.
@@ -43,9 +43,7 @@ class Evaluation:
         check_distance(options.distance)
         protocol = options.protocol
         if protocol == "auto":
-            board = get_dataset(cfg.dataset, task="reid").board
-            cuhk03 = "cuhk03-classic" if cfg.data.cuhk03_classic_split else "cuhk03-new"
-            protocol = cuhk03 if board == "cuhk03" else "market"
+            protocol = _protocol_of_dataset(cfg)
         if protocol not in PROTOCOLS:
             names = ", ".join(("auto", *PROTOCOLS))
             raise InputError(f"unknown protocol {protocol!r}; expected one of {names}")
@@ -61,3 +59,9 @@ class Evaluation:
             r = self.reranking
             text += f"; *{RERANKED}: k-reciprocal re-ranking, k1={r.k1}, k2={r.k2}, lambda={r.lambda_value}"
         return text
+
+
+def _protocol_of_dataset(cfg: Config) -> str:
+    if get_dataset(cfg.dataset, task="reid").board != "cuhk03":
+        return "market"
+    return "cuhk03-classic" if cfg.data.cuhk03_classic_split else "cuhk03-new"

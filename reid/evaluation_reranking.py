@@ -50,24 +50,24 @@ class ReRanking:
 
 
 def reranked_chunks(
-    query: np.ndarray, gallery: np.ndarray, distance: str, parameters: ReRanking
+    features: np.ndarray, queries: int, distance: str, parameters: ReRanking
 ) -> Iterator[np.ndarray]:
     """Re-ranked distances [q, G] of consecutive queries.
 
     Args:
-        query, gallery: [Q, D] and [G, D] as :func:`reid.evaluation_distances.prepared` returns them.
+        features: [Q + G, D] as :func:`reid.evaluation_distances.prepared` returns them.
+        queries: Q.
         distance: ``euclidean`` or ``cosine``. The original distance is the squared Euclidean one or
             one minus the cosine, divided by the largest distance of the same image.
         parameters: k1, k2 and lambda.
     """
-    everyone = np.concatenate([query, gallery])
-    neighbours, farthest = _neighbours(everyone, distance, max(parameters.k1 + 1, parameters.k2))
-    vectors = _encoded(everyone, distance, neighbours, farthest, parameters.k1)
+    neighbours, farthest = _neighbours(features, distance, max(parameters.k1 + 1, parameters.k2))
+    vectors = _encoded(features, distance, neighbours, farthest, parameters.k1)
     if parameters.k2 > 1:
         vectors = _averaged(vectors, neighbours[:, : parameters.k2])
-    of_gallery = vectors[len(query) :].tocsc()
+    of_gallery = vectors[queries:].tocsc()
     start = 0
-    for chunk in distance_chunks(query, gallery, distance):
+    for chunk in distance_chunks(features[:queries], features[queries:], distance):
         chunk /= farthest[start : start + len(chunk), None]
         chunk *= parameters.lambda_value
         for n, row in enumerate(chunk):

@@ -22,6 +22,7 @@ from reid.evaluation_options import Evaluation
 from reid.face import face_data, is_face, score_pairs
 from reid.features import Features, of_dataset, save
 from reid.model import ReIDModel
+from reid.pictures import write_rankings
 from reid.recipe import build_config, init_from, with_options
 from reid.scoring import (
     check_against_dataset,
@@ -63,7 +64,7 @@ def train(job: Job) -> Outcome:
         data = _data(cfg, job.data_root, log)
         set_random_seed(job.seed)
         torch.backends.cudnn.deterministic = True
-        model = _model(cfg, data.num_train_pids)
+        model = build_model(cfg, data.num_train_pids)
         optimizer = build_optimizer(model, cfg)
         state = load_checkpoint(checkpoint, job.backbone) if checkpoint else None
         if state:
@@ -94,7 +95,7 @@ def test(checkpoint: Path, job: Job) -> Outcome:
     work_dir = Path(job.work_dir)
     with plain_errors(work_dir):
         data = _data(cfg, job.data_root, work_dir / "test.log")
-        model = _model(cfg, state["num_classes"])
+        model = build_model(cfg, state["num_classes"])
         load_weights(model, state["state_dict"], checkpoint)
         return _outcome(model, data, cfg, job, Path(checkpoint), None, state["losses"])
 
@@ -138,6 +139,21 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
     return outcome(query, gallery, cfg, facts, predictions, checkpoint)
 
 
+def show(outcome: Outcome, job: Job, folder: Path, count: int) -> list[Path]:
+    """Draw rankings of a scored row: see :func:`reid.pictures.write_rankings`.
+
+    Args:
+        outcome: of :func:`train`, :func:`test` or :func:`score_predictions`.
+        job: tells where the dataset is.
+        folder: where the pictures go.
+        count: how many.
+    """
+    query, gallery, facts = load_predictions(outcome.predictions)
+    evaluation = Evaluation.of(Config(facts["cfg"]))
+    root = get_dataset(facts["dataset"], task="reid").find(job.data_root)
+    return write_rankings(query, gallery, evaluation, root, Path(folder), count)
+
+
 def _data(cfg: Config, data_root: Path, log: Path) -> ImageDataManager:
     """Loaders for training, queries and gallery.
 
@@ -155,7 +171,12 @@ def _data(cfg: Config, data_root: Path, log: Path) -> ImageDataManager:
     return data
 
 
-def _model(cfg: Config, num_classes: int) -> ReIDModel:
+def build_model(cfg: Config, num_classes: int) -> ReIDModel:
+    """The network of a row, on the GPU where there is one.
+
+    Raises:
+        InputError: an option of the model that does not exist.
+    """
     options = cfg.model.to_dict()
     try:
         model = ReIDModel(cfg.backbone, num_classes, **options)

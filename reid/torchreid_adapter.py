@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import io
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,11 +31,11 @@ __all__ = [
     "ImageTripletEngine",
     "Market1501",
     "append_stdout",
-    "build_transforms",
     "evaluate_rank",
     "re_ranking",
     "register_dataset",
     "register_model",
+    "test_transform",
 ]
 
 ensure_torchvision()  # torchreid imports torchvision
@@ -61,7 +62,6 @@ ImageSoftmaxEngine = _module("engine").ImageSoftmaxEngine
 ImageTripletEngine = _module("engine").ImageTripletEngine
 evaluate_rank = _module("metrics.rank").evaluate_rank
 re_ranking = _module("utils.rerank").re_ranking
-build_transforms = _module("data.transforms").build_transforms
 
 #: fn(num_classes, loss, pretrained, use_gpu) -> model, as ``torchreid.models.build_model`` calls it.
 Builder = Callable[..., torch.nn.Module]
@@ -88,6 +88,12 @@ def registered_models() -> dict[str, Builder]:
 def register_dataset(name: str, dataset: type) -> None:
     """Let ``ImageDataManager(sources=name)`` find ``dataset``; a name may be registered again."""
     getattr(_datasets, "__image_datasets")[name] = dataset
+
+
+def test_transform(height: int, width: int) -> Callable:
+    """What ``ImageDataManager`` does to a PIL image for testing: [3, height, width], normalized."""
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it builds
+        return _module("data.transforms").build_transforms(height, width)[1]
 
 
 @contextlib.contextmanager

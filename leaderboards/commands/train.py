@@ -48,7 +48,9 @@ onebit train reid --dataset market1501 --backbone resnet18 --recipe paper --cfg-
         run_test,
         "score a checkpoint that `onebit train` or `onebit bench` wrote",
         """\
-onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc""",
+onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc
+onebit test reid --checkpoint run/epoch_12.pth --dataset mini-market1501 --cfg-options evaluation.rerank=True
+onebit test reid --checkpoint run/epoch_12.pth --dataset mini-market1501 --show-dir pictures --show 40""",
     )
     test.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
     test.add_argument("--checkpoint", required=True, type=Path, metavar="C")
@@ -56,7 +58,14 @@ onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc""",
     test.add_argument(
         "--backbone", default="", metavar="B", help="default: as the checkpoint's config says"
     )
+    test.add_argument(
+        "--show-dir", type=Path, metavar="DIR", help="write pictures of what was predicted to DIR"
+    )
+    test.add_argument(
+        "--show", type=int, default=20, metavar="N", help="pictures at most (default 20)"
+    )
     add_data(test)
+    add_cfg_options(test)
 
 
 def run_train(args) -> int:
@@ -108,6 +117,11 @@ def run_test(args) -> int:
     dataset.find(data_root(args))
     if not args.checkpoint.is_file():
         raise InputError(f"checkpoint {args.checkpoint} is not a file")
+    if args.show < 1:
+        raise InputError(f"--show takes a number of pictures from 1, got {args.show}")
+    task = runner(args.task)
+    if args.show_dir and not hasattr(task, "show"):
+        raise InputError(f"test {args.task} draws no pictures: leave out --show-dir")
     job = Job(
         dataset=dataset.name,
         backbone=args.backbone,
@@ -115,9 +129,13 @@ def run_test(args) -> int:
         seed=0,
         data_root=data_root(args),
         work_dir=args.checkpoint.parent,
+        cfg_options=cfg_options(args.cfg_options),
     )
-    outcome = runner(args.task).test(args.checkpoint, job)
+    outcome = task.test(args.checkpoint, job)
     _report(outcome, f"{args.checkpoint} on {dataset.name}")
+    if args.show_dir:
+        paths = task.show(outcome, job, args.show_dir, args.show)
+        print(f"pictures    {len(paths)} in {args.show_dir}")
     return 0
 
 

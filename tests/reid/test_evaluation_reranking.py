@@ -14,12 +14,13 @@ from reid.torchreid_adapter import re_ranking
 
 
 def ours(query, gallery, distance, parameters):
-    return np.concatenate([*reranked_chunks(*prepared(query, gallery, distance), distance, parameters)])  # fmt: skip
+    features = prepared(query, gallery, distance)
+    return np.concatenate([*reranked_chunks(features, len(query), distance, parameters)])
 
 
 def reference(query, gallery, distance, parameters):
     """The method image by image, with Python's sets."""
-    images = np.concatenate(prepared(query, gallery, distance))
+    images = prepared(query, gallery, distance)
     (original,) = distance_chunks(images, images, distance)
     original = original / original.max(1, keepdims=True)
     total = len(images)
@@ -64,7 +65,7 @@ def clusters(seed, queries, gallery, people=4, dimensions=6):
 @pytest.mark.parametrize("parameters", [ReRanking(), ReRanking(7, 1, 0.0), ReRanking(5, 3, 0.8)])
 def test_equals_torchreid(seed, distance, parameters):
     query, gallery = clusters(seed, 15, 60)
-    ready = prepared(query, gallery, distance)
+    ready = np.split(prepared(query, gallery, distance), [len(query)])
     parts = [(ready[0], ready[1]), (ready[0], ready[0]), (ready[1], ready[1])]
     # It squares what it gets, and neither rounding nor its unstable sort may move an image itself.
     matrices = [np.sqrt(np.maximum(np.concatenate([*distance_chunks(*p, distance)]), 0)) for p in parts]  # fmt: skip
@@ -101,6 +102,7 @@ def test_does_not_depend_on_the_pieces(monkeypatch, distance):
     query, gallery = clusters(0, 20, 70)
     whole = ours(query, gallery, distance, ReRanking())
     monkeypatch.setattr(evaluation_distances, "PAIRS_AT_A_TIME", 200)
+    monkeypatch.setattr(evaluation_distances, "LEAST_ROWS", 1)
     monkeypatch.setattr(evaluation_reranking, "_ENTRIES_AT_A_TIME", 1000)
     assert ours(query, gallery, distance, ReRanking()) == pytest.approx(whole, abs=1e-12)
 
