@@ -51,7 +51,8 @@ def register_family(family: Family) -> Family:
     return family
 
 
-def _families() -> list[Family]:
+def families() -> list[Family]:
+    """Every family, the modules that register them imported first."""
     MODELS.import_from_location()
     return _FAMILIES
 
@@ -61,7 +62,7 @@ def list_backbones(pattern: str = "*") -> list[str]:
 
     Any other width is understood too: ``resnet18_w24_bireal``, ``dcp_nas_c20``.
     """
-    names = [name for family in _families() for name in family.names()]
+    names = [name for family in families() for name in family.names()]
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
 
@@ -75,7 +76,7 @@ def backbone_config(name: str, **overrides) -> dict:
     Raises:
         InputError: unknown name; the message lists near matches.
     """
-    for family in _families():
+    for family in families():
         arguments = family.parse(name)
         if arguments is not None:
             return {"type": f"onebit.{family.type}", **arguments, **overrides}

@@ -170,8 +170,7 @@ def signs_of_64(typingctx, values, scales, thresholds, count):
             builder, "llvm.masked.load.v64f32.p0", floats, ir.PointerType(), _I32, flags, floats
         )
         values, scales, thresholds = (
-            builder.call(load, [pointer, ir.Constant(_I32, 4), mask, zeros])
-            for pointer in pointers
+            builder.call(load, [pointer, ir.Constant(_I32, 4), mask, zeros]) for pointer in pointers
         )
         above = builder.fcmp_ordered(">", builder.fmul(values, scales), thresholds)
         return builder.bitcast(builder.and_(above, mask), _I64)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import os
-import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import torch
 

@@ -11,18 +11,20 @@ one thread takes them all, several take a share each.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+
 import numpy as np
 from llvmlite import binding
-from numba import njit
+from numba import config, njit
 
 from backbones.packed._vector import address, make_differences, signs_of_64
 
 #: Output channels are padded to a multiple of this, and computed so many at a time or twice that.
 LANES = 8
 
-_FEATURES = binding.get_host_cpu_features()
 # Registers: 32 of 512 bits, or 16 of 256 (and 32 of 128 on ARM), of which most hold sums.
-if _FEATURES.get("avx512f"):
+if "+avx512f" in (config.CPU_FEATURES or binding.get_host_cpu_features().flatten()).split(","):
     PIXELS, VECTORS = 7, 2
 else:
     PIXELS, VECTORS = 4, 1
@@ -33,6 +35,23 @@ _one_by_many = make_differences(1, VECTORS, LANES)
 _one_by_one = make_differences(1, 1, LANES)
 
 _OPTIONS = dict(nogil=True, fastmath={"contract"}, boundscheck=False, error_model="numpy")
+
+
+def _kernel(function: Callable) -> Callable:
+    """Compile at the first call, and keep the machine code on disk where a folder can be written.
+
+    The code of :mod:`backbones.packed._vector` is part of it without numba's knowing: whoever
+    changes that file has to touch this one.
+    """
+    try:
+        return njit(cache=True, **_OPTIONS)(function)
+    except RuntimeError as error:
+        warnings.warn(
+            f"the kernels are compiled anew in every process, which takes seconds: {error}; "
+            "set NUMBA_CACHE_DIR to a folder that can be written",
+            stacklevel=2,
+        )
+        return njit(**_OPTIONS)(function)
 
 
 @njit(inline="always")
@@ -70,7 +89,7 @@ def _prelu(value, slope):
     return max(value, np.float32(0)) + slope * min(value, np.float32(0))
 
 
-@njit(**_OPTIONS)
+@_kernel
 def convolve(
     first, last, words, weights, offsets, length, strides, total, row_class, column_class,
     correction, scale, shift, shortcut, has_shortcut, slope, after, add, out
@@ -113,7 +132,7 @@ def convolve(
                 result[k] = result[k] + value if add else value
 
 
-@njit(**_OPTIONS)
+@_kernel
 def pack(first, last, values, scales, thresholds, border, words):
     """Signs of ``values`` [N, H, W, C], + where value * scale > threshold, into ``words``.
 
@@ -137,7 +156,7 @@ def pack(first, last, values, scales, thresholds, border, words):
                 )
 
 
-@njit(**_OPTIONS)
+@_kernel
 def depthwise(
     first, last, values, weights, taps, strides, row_class, column_class, shift, slope, scales,
     thresholds, words
@@ -180,7 +199,7 @@ def depthwise(
                 )
 
 
-@njit(**_OPTIONS)
+@_kernel
 def pool(first, last, values, largest, stride, scale, shift, add, out):
     """3x3 max (if ``largest``) or average pooling of real values, padding excluded; scale, shift.
 
@@ -215,7 +234,7 @@ def pool(first, last, values, largest, stride, scale, shift, add, out):
                 result[c] = result[c] + value if add else value
 
 
-@njit(**_OPTIONS)
+@_kernel
 def activate(first, last, slope, values):
     """PReLU in place, on the positions from ``first`` to ``last`` of values [positions, C]."""
     for p in range(first, last):

@@ -91,7 +91,9 @@ def threshold_of(quantizer: nn.Module, channels: int) -> Tensor | None:
     """
     kind = type(quantizer).__name__
     if quantizer.precision != 1:
-        raise InputError(f"{kind} puts out {quantizer.precision} bits: no packed form, which is 1-bit")
+        raise InputError(
+            f"{kind} puts out {quantizer.precision} bits: no packed form, which is 1-bit"
+        )
     if hasattr(quantizer, "threshold"):
         found = quantizer.threshold()
     elif isinstance(quantizer, RSign):
@@ -113,7 +115,9 @@ def signs_and_scale(conv) -> tuple[Tensor, Tensor]:
         weight = conv.quantize_weight(conv.weight)
     magnitude = weight.abs().flatten(1)
     scale = magnitude[:, 0]
-    if weight.device.type != "meta" and not torch.equal(magnitude, scale[:, None].expand_as(magnitude)):
+    if weight.device.type != "meta" and not torch.equal(
+        magnitude, scale[:, None].expand_as(magnitude)
+    ):
         raise InputError(
             f"the weights of a {type(conv.quantize_weight).__name__} have more than one magnitude "
             "per filter: no packed form"
@@ -309,9 +313,7 @@ class Geometry:
         self.padded = (height + 2 * top, width + 2 * left)
         self.per_pixel = words_for(conv.in_channels)
         reach = (dilate_y * (rows - 1) + 1, dilate_x * (columns - 1) + 1)
-        self.out_size = tuple(
-            (self.padded[i] - reach[i]) // conv.stride[i] + 1 for i in range(2)
-        )
+        self.out_size = tuple((self.padded[i] - reach[i]) // conv.stride[i] + 1 for i in range(2))
         if min(self.out_size) < 1:
             raise InputError(f"a map of {height}x{width} is too small for this convolution")
         self.total = rows * columns * conv.in_channels
