@@ -8,8 +8,11 @@ from collections.abc import Callable
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from backbones import cell_ops
+from backbones.cell_net import Cell
 from backbones.conv import OneBitConv2d
-from backbones.packed.layers import PackedConv, PackedUnit, SignWeightConv
+from backbones.packed import cells
+from backbones.packed.layers import PackedConv, PackedUnit, SignWeightConv, activation_of, affine
 from backbones.resnet import OneBitUnit, ResNet
 from commons.errors import InputError
 
@@ -85,3 +88,42 @@ def _resnet(net: ResNet) -> nn.Module:
     for name, child in net.named_children():
         net.add_module(name, _convert(child))
     return net
+
+
+@packed_form(Cell)
+def _cell(cell: Cell) -> nn.Module:
+    return cells.PackedCell(
+        _operation(cell.preprocess_older),
+        _operation(cell.preprocess_newer),
+        [
+            [_operation(edges[f"from{s}"]) for s in sources]
+            for sources, edges in zip(cell.sources, cell.nodes, strict=True)
+        ],
+        cell.sources,
+        concatenate=getattr(cell, "node_combination", "concatenate") == "concatenate",
+    )
+
+
+def _operation(module: nn.Module) -> cells.PackedOperation:
+    """The packed form of what joins two nodes."""
+    if isinstance(module, nn.Identity):
+        return cells.PackedIdentity()
+    if isinstance(module, cell_ops.Zero):
+        return cells.PackedZero(module.stride)
+    if isinstance(module, cell_ops.Pool):
+        return cells.PackedPool(module)
+    if isinstance(module, cell_ops.SeparableBlock) and _real_input(module.depthwise):
+        return cells.PackedSeparableBlock(module)
+    if isinstance(module, nn.Sequential):
+        return cells.PackedChain([_operation(part) for part in module])
+    if isinstance(module, cell_ops.Preprocess) and _real_input(module.conv):
+        slope = activation_of(module.prelu, module.conv.out_channels)["slope"]
+        return cells.PackedProjection(module.conv, affine(module.bn_in), affine(module.bn), slope)
+    if isinstance(module, cell_ops.Halve) and _real_input(module.conv_even):
+        return cells.PackedHalve(module)
+    return cells.PackedOther(_convert(module))
+
+
+def _real_input(conv: nn.Module) -> bool:
+    """Whether 1-bit weights meet real-valued activations."""
+    return isinstance(conv, OneBitConv2d) and conv.quantize_input is None

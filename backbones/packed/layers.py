@@ -8,14 +8,13 @@ in float32, without gradients.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.binarization import RSign, no_activation
+from backbones.binarization import RPReLU, RSign
 from backbones.packed import engine
 from backbones.packed.bits import pack_bits, unpack_bits, words_for
 from commons.errors import InputError
@@ -131,14 +130,10 @@ def activation_of(module: nn.Module, channels: int) -> dict[str, Tensor | None]:
     Raises:
         InputError: an activation of another kind.
     """
-    from backbones.binarization import RPReLU
-
     if isinstance(module, nn.Identity):
         return dict(before=None, slope=None, after=None)
     if isinstance(module, nn.PReLU):
         return dict(before=None, slope=module.weight.expand(channels), after=None)
-    if isinstance(module, nn.ReLU):
-        return dict(before=None, slope=module_zeros(channels), after=None)
     if isinstance(module, RPReLU):
         return dict(
             before=module.shift_in.flatten(),
@@ -146,10 +141,6 @@ def activation_of(module: nn.Module, channels: int) -> dict[str, Tensor | None]:
             after=module.shift_out.flatten(),
         )
     raise InputError(f"{type(module).__name__} as activation: no packed form")
-
-
-def module_zeros(channels: int) -> Tensor:
-    return torch.zeros(channels)
 
 
 class PackedConv(PackedLayer):
@@ -330,8 +321,8 @@ class Geometry:
             self.length = self.per_pixel
         self.offsets = np.array(starts, np.int64)
         self.valid = (
-            _valid_taps(rows, dilate_y, conv.stride[0], top, height, self.out_size[0]),
-            _valid_taps(columns, dilate_x, conv.stride[1], left, width, self.out_size[1]),
+            valid_taps(rows, dilate_y, conv.stride[0], top, height, self.out_size[0]),
+            valid_taps(columns, dilate_x, conv.stride[1], left, width, self.out_size[1]),
         )
         self.fill = np.zeros(self.per_pixel, np.uint64)
         if conv.pad_value == 1:
@@ -357,7 +348,7 @@ class Geometry:
         """
         if self._correction is None:
             filters = conv.ready["weights"].shape[1]
-            (row_kinds, rows), (column_kinds, columns) = map(_classes, self.valid)
+            (row_kinds, rows), (column_kinds, columns) = map(classes_of, self.valid)
             table = np.zeros((len(row_kinds), len(column_kinds), filters), np.int32)
             if conv.pad_value == 0 and conv.padding != (0, 0):
                 by_tap = conv.signs().sum(1).numpy().astype(np.int32)  # [K, h, w]
@@ -370,13 +361,13 @@ class Geometry:
         return self._correction
 
 
-def _valid_taps(taps: int, dilation: int, stride: int, pad: int, size: int, count: int):
+def valid_taps(taps: int, dilation: int, stride: int, pad: int, size: int, count: int):
     """[count, taps]: which taps lie inside the map at each output position."""
     at = np.arange(count)[:, None] * stride - pad + np.arange(taps) * dilation
     return (at >= 0) & (at < size)
 
 
-def _classes(valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def classes_of(valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The different rows of ``valid``, and for each row which of them it is."""
     kinds, index = np.unique(valid, axis=0, return_inverse=True)
     return kinds, np.ascontiguousarray(index.reshape(-1), dtype=np.int64)
@@ -434,10 +425,3 @@ class SignWeightConv(PackedLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.ready, None, *self.arguments)
-
-
-def rows_of(sequence: Sequence[int]) -> np.ndarray:
-    return np.asarray(sequence, np.int64)
-
-
-assert no_activation  # the activation of methods whose sign is their only nonlinearity
