@@ -176,3 +176,226 @@ def signs_of_64(typingctx, values, scales, thresholds, count):
         return builder.bitcast(builder.and_(above, mask), _I64)
 
     return signature, codegen
+
+
+_FLOATS = ir.VectorType(ir.FloatType(), 16)
+
+
+def make_depthwise(pixels: int, whole: bool) -> Callable:
+    """Build ``depthwise(x, w, start, slope, out, offsets, first, last, x_step, w_step, o_step, n)``.
+
+    Depthwise sums of ``pixels`` positions and up to 16 channels at once, then PReLU:
+    ``out[p * o_step + c] = PReLU(start[c] + sum over taps t from first to last of
+    x[p * x_step + offsets[t] + c] * w[t * w_step + c]; slope[c])``.
+
+    Args:
+        whole: 16 channels, and ``n`` is not looked at; otherwise the first ``n`` of them.
+    """
+
+    @intrinsic
+    def depthwise(
+        typingctx, x, w, start, slope, out, offsets, first, last, x_step, w_step, o_step, n
+    ):
+        signature = types.void(
+            *[_FLOAT_POINTER] * 5, types.CPointer(types.int64), *[types.int64] * 6
+        )
+
+        def codegen(context, builder, signature, arguments):
+            x, w, start, slope, out, offsets, first, last, x_step, w_step, o_step, n = arguments
+            flags = ir.VectorType(_I1, 16)
+            lane_type = ir.VectorType(_I64, 16)
+            zeros = ir.Constant(_FLOATS, [0.0] * 16)
+            one = builder.insert_element(
+                ir.Constant(lane_type, ir.Undefined), n, ir.Constant(_I32, 0)
+            )
+            splat = ir.Constant(ir.VectorType(_I32, 16), [0] * 16)
+            mask = builder.icmp_signed(
+                "<",
+                ir.Constant(lane_type, list(range(16))),
+                builder.shuffle_vector(one, one, splat),
+            )
+            masked_load = _vector_function(
+                builder,
+                "llvm.masked.load.v16f32.p0",
+                _FLOATS,
+                ir.PointerType(),
+                _I32,
+                flags,
+                _FLOATS,
+            )
+            masked_store = _vector_function(
+                builder,
+                "llvm.masked.store.v16f32.p0",
+                ir.VoidType(),
+                _FLOATS,
+                ir.PointerType(),
+                _I32,
+                flags,
+            )
+            fma = _vector_function(
+                builder, "llvm.fmuladd.v16f32", _FLOATS, _FLOATS, _FLOATS, _FLOATS
+            )
+
+            def read(pointer, index):
+                place = builder.gep(pointer, [index])
+                if not whole:
+                    return builder.call(masked_load, [place, ir.Constant(_I32, 4), mask, zeros])
+                load = builder.load(builder.bitcast(place, _FLOATS.as_pointer()))
+                load.align = 4
+                return load
+
+            def write(value, pointer, index):
+                place = builder.gep(pointer, [index])
+                if not whole:
+                    builder.call(masked_store, [value, place, ir.Constant(_I32, 4), mask])
+                    return
+                store = builder.store(value, builder.bitcast(place, _FLOATS.as_pointer()))
+                store.align = 4
+
+            entry = builder.block
+            loop = builder.append_basic_block("tap")
+            done = builder.append_basic_block("done")
+            begin = read(start, _constant(0))
+            builder.branch(loop)
+
+            builder.position_at_end(loop)
+            tap = builder.phi(_I64)
+            sums = [builder.phi(_FLOATS) for _ in range(pixels)]
+            weight = read(w, builder.mul(tap, w_step))
+            at = builder.load(builder.gep(offsets, [tap]))
+            new = [
+                builder.call(
+                    fma,
+                    [read(x, builder.add(at, builder.mul(x_step, _constant(p)))), weight, sums[p]],
+                )
+                for p in range(pixels)
+            ]
+            following = builder.add(tap, _constant(1))
+            tap.add_incoming(first, entry)
+            tap.add_incoming(following, loop)
+            for p in range(pixels):
+                sums[p].add_incoming(begin, entry)
+                sums[p].add_incoming(new[p], loop)
+            builder.cbranch(builder.icmp_signed("<", following, last), loop, done)
+
+            builder.position_at_end(done)
+            slopes = read(slope, _constant(0))
+            for p in range(pixels):
+                positive = builder.fcmp_ordered(">", new[p], zeros)
+                value = builder.select(positive, new[p], builder.fmul(new[p], slopes))
+                write(value, out, builder.mul(o_step, _constant(p)))
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return depthwise
+
+
+@intrinsic
+def sums_of_four(typingctx, x, scales, table):
+    """The 16 sums ±a ±b ±c ±d of four scaled values: ``table[j]`` takes + where j has the bit.
+
+    ``(a, b, c, d) = x[i] * scales[i]`` for i = 0 to 3; bit i of j belongs to value i.
+    """
+    signature = types.void(_FLOAT_POINTER, _FLOAT_POINTER, _FLOAT_POINTER)
+
+    def codegen(context, builder, signature, arguments):
+        x, scales, table = arguments
+        fma = _vector_function(builder, "llvm.fmuladd.v16f32", _FLOATS, _FLOATS, _FLOATS, _FLOATS)
+        four = ir.VectorType(ir.FloatType(), 4)
+        loaded = []
+        for pointer in (x, scales):
+            load = builder.load(builder.bitcast(pointer, four.as_pointer()))
+            load.align = 4
+            loaded.append(load)
+        values = builder.fmul(*loaded)
+        total = None
+        for i in range(4):
+            place = ir.Constant(ir.VectorType(_I32, 16), [i] * 16)
+            spread = builder.shuffle_vector(values, values, place)
+            signs = ir.Constant(_FLOATS, [1.0 if j >> i & 1 else -1.0 for j in range(16)])
+            if total is None:
+                total = builder.fmul(spread, signs)
+            else:
+                total = builder.call(fma, [spread, signs, total])
+        store = builder.store(total, builder.bitcast(table, _FLOATS.as_pointer()))
+        store.align = 4
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def make_lookups(pixels: int, vectors: int) -> Callable:
+    """Build ``lookups(tables, codes, sums, groups, t_step, k_step, s_step)``, for AVX-512.
+
+    ``sums[p * s_step + k] += sum over g of tables[p * t_step + 16 g + codes[g * k_step + k]]`` for
+    ``pixels`` positions and ``16 * vectors`` output channels at once.
+    """
+
+    @intrinsic
+    def lookups(typingctx, tables, codes, sums, groups, t_step, k_step, s_step):
+        signature = types.void(
+            _FLOAT_POINTER, types.CPointer(types.uint8), _FLOAT_POINTER, *[types.int64] * 4
+        )
+
+        def codegen(context, builder, signature, arguments):
+            tables, codes, sums, groups, t_step, k_step, s_step = arguments
+            places = ir.VectorType(_I32, 16)
+            short = ir.VectorType(ir.IntType(8), 16)
+            permute = _vector_function(
+                builder, "llvm.x86.avx512.permvar.sf.512", _FLOATS, _FLOATS, places
+            )
+            shape = [(p, v) for p in range(pixels) for v in range(vectors)]
+
+            def at(p, v):
+                index = builder.add(builder.mul(s_step, _constant(p)), _constant(16 * v))
+                return builder.bitcast(builder.gep(sums, [index]), _FLOATS.as_pointer())
+
+            entry = builder.block
+            loop = builder.append_basic_block("group")
+            done = builder.append_basic_block("done")
+            begin = {}
+            for key in shape:
+                begin[key] = builder.load(at(*key))
+                begin[key].align = 4
+            builder.branch(loop)
+
+            builder.position_at_end(loop)
+            group = builder.phi(_I64)
+            totals = {key: builder.phi(_FLOATS) for key in shape}
+            row = builder.mul(group, k_step)
+            chosen = []
+            for v in range(vectors):
+                place = builder.gep(codes, [builder.add(row, _constant(16 * v))])
+                load = builder.load(builder.bitcast(place, short.as_pointer()))
+                load.align = 1
+                chosen.append(builder.zext(load, places))
+            new = {}
+            for p in range(pixels):
+                index = builder.add(
+                    builder.mul(t_step, _constant(p)), builder.mul(group, _constant(16))
+                )
+                table = builder.load(
+                    builder.bitcast(builder.gep(tables, [index]), _FLOATS.as_pointer())
+                )
+                table.align = 4
+                for v in range(vectors):
+                    found = builder.call(permute, [table, chosen[v]])
+                    new[p, v] = builder.fadd(totals[p, v], found)
+            following = builder.add(group, _constant(1))
+            group.add_incoming(_constant(0), entry)
+            group.add_incoming(following, loop)
+            for key in shape:
+                totals[key].add_incoming(begin[key], entry)
+                totals[key].add_incoming(new[key], loop)
+            builder.cbranch(builder.icmp_signed("<", following, groups), loop, done)
+
+            builder.position_at_end(done)
+            for key in shape:
+                store = builder.store(new[key], at(*key))
+                store.align = 4
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return lookups

@@ -7,6 +7,7 @@ Inside a cell a map is [N, H, W, C]; an operation's ``apply(values, out)`` adds 
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.packed import engine
-from backbones.packed.bits import pack_bits, unpack_bits, words_for
+from backbones.packed.bits import pack_bits, unpack_bits
 from backbones.packed.layers import (
     PackedConv,
     PackedLayer,
@@ -73,17 +74,14 @@ class PackedSeparableBlock(PackedOperation):
         taps = self.kernel_size[0] * self.kernel_size[1]
         signs = unpack_bits(self.bits, (taps, self.channels)).float().mul_(2).sub_(1)
         weights = signs * self.scale
-        at = [
-            (y * self.dilation[0] - self.padding[0], x * self.dilation[1] - self.padding[1])
-            for y in range(self.kernel_size[0])
-            for x in range(self.kernel_size[1])
-        ]
         return dict(
             weights=(weights * self.in_scale).numpy(),
             constants=(weights * self.in_shift).numpy(),
-            taps=np.array(at, np.int64),
             slope=self.slope.numpy(),
             shift=self.shift.numpy(),
+            zero=np.zeros(1, np.int64),
+            zeros=np.zeros(1 << 16, np.int64),
+            correction=np.zeros((1, 1, -(-self.channels // 8) * 8), np.int32),
         )
 
     def _border(self, size: tuple[int, int]):
@@ -127,14 +125,18 @@ class PackedSeparableBlock(PackedOperation):
             return self.pointwise.apply(self._slow(values), around, out)
         n, height, width, channels = values.shape
         size = self.out_size((height, width))
-        words = np.empty((n, *size, words_for(channels)), np.uint64)
-        ready, sign = self.ready, self.pointwise.ready
+        add = out is not None
+        if out is None:
+            out = torch.empty(n, *size, channels)
+        ready, point = self.ready, self.pointwise.ready
         engine.run(
-            compiled.depthwise, n * size[0], values.numpy(), ready["weights"], ready["taps"],
-            self.stride, *self._border((height, width)), ready["slope"], sign["in_scale"],
-            sign["threshold"], words,
+            compiled.separable, n * size[0], values.numpy(), ready["weights"], self.kernel_size,
+            self.stride, self.padding, self.dilation, *self._border((height, width)),
+            ready["slope"], point["in_scale"], point["threshold"], point["weights"], ready["zero"],
+            ready["zeros"][: max(size)], ready["correction"], point["scale"], point["shift"],
+            self.shortcut, point["slope"], point["after"], add, out.numpy(),
         )  # fmt: skip
-        return self.pointwise.convolve(words, size, around, out)
+        return out
 
     def _slow(self, values: Tensor) -> Tensor:
         weights = unpack_bits(self.bits, (*self.kernel_size, self.channels)).float() * 2 - 1
@@ -245,20 +247,39 @@ class PackedProjection(PackedOperation):
             slope=slope,
         )
 
-    def prepare(self) -> tuple[Tensor, Tensor, np.ndarray]:
-        signs = unpack_bits(self.bits, self.shape).float().mul_(2).sub_(1)
-        weights = signs * self.scale[:, None]
-        return weights * self.in_scale, self.shift + weights @ self.in_shift, self.slope.numpy()
+    def prepare(self) -> dict[str, Any]:
+        positive = unpack_bits(self.bits, self.shape)
+        weights = positive.float().mul_(2).sub_(1) * self.scale[:, None]
+        ready = dict(shift=self.shift + weights @ self.in_shift)
+        compiled = engine.kernels()
+        outputs, inputs = self.shape
+        if compiled is None or not compiled.HAS_AVX512 or inputs % 4:
+            ready["weights"] = weights * self.in_scale
+            return ready
+        codes = np.zeros((inputs // 4, -(-outputs // 16) * 16), np.uint8)
+        fours = positive.view(outputs, -1, 4).numpy() * np.array([1, 2, 4, 8], np.uint8)
+        codes[:, :outputs] = fours.sum(2, dtype=np.uint8).T
+        return {**ready, "codes": codes}
 
     def apply(self, values: Tensor, out: Tensor | None = None) -> Tensor:
-        weights, shift, slope = self.ready
-        result = F.linear(values, weights, shift)
-        compiled = engine.kernels()
+        ready, compiled = self.ready, engine.kernels()
+        if "codes" in ready:
+            add = out is not None
+            if out is None:
+                out = torch.empty(*values.shape[:3], self.shape[0])
+            flat = out.view(-1, self.shape[0]).numpy()
+            engine.run(
+                compiled.project, len(flat), values.view(len(flat), -1).numpy(),
+                self.in_scale.numpy(), ready["codes"], self.scale.numpy(), ready["shift"].numpy(),
+                self.slope.numpy(), add, flat,
+            )  # fmt: skip
+            return out
+        result = F.linear(values, ready["weights"], ready["shift"])
         if compiled is None:
             result = self._prelu(result)
         else:
             flat = result.view(-1, result.shape[-1]).numpy()
-            engine.run(compiled.activate, len(flat), slope, flat)
+            engine.run(compiled.activate, len(flat), self.slope.numpy(), flat)
         return result if out is None else out.add_(result)
 
     def at_padding(self) -> Tensor:

@@ -18,13 +18,23 @@ import numpy as np
 from llvmlite import binding
 from numba import config, njit
 
-from backbones.packed._vector import address, make_differences, signs_of_64
+from backbones.packed._vector import (
+    address,
+    make_depthwise,
+    make_differences,
+    make_lookups,
+    signs_of_64,
+    sums_of_four,
+)
 
 #: Output channels are padded to a multiple of this, and computed so many at a time or twice that.
 LANES = 8
 
 # Registers: 32 of 512 bits, or 16 of 256 (and 32 of 128 on ARM), of which most hold sums.
-if "+avx512f" in (config.CPU_FEATURES or binding.get_host_cpu_features().flatten()).split(","):
+HAS_AVX512 = "+avx512f" in (config.CPU_FEATURES or binding.get_host_cpu_features().flatten()).split(
+    ","
+)
+if HAS_AVX512:
     PIXELS, VECTORS = 7, 2
 else:
     PIXELS, VECTORS = 4, 1
@@ -33,6 +43,10 @@ _many_by_many = make_differences(PIXELS, VECTORS, LANES)
 _many_by_one = make_differences(PIXELS, 1, LANES)
 _one_by_many = make_differences(1, VECTORS, LANES)
 _one_by_one = make_differences(1, 1, LANES)
+_depthwise_4 = make_depthwise(4, whole=True)
+_depthwise_4_part = make_depthwise(4, whole=False)
+_depthwise_1 = make_depthwise(1, whole=True)
+_depthwise_1_part = make_depthwise(1, whole=False)
 
 _OPTIONS = dict(nogil=True, fastmath={"contract"}, boundscheck=False, error_model="numpy")
 
@@ -89,6 +103,26 @@ def _prelu(value, slope):
     return max(value, np.float32(0)) + slope * min(value, np.float32(0))
 
 
+@njit(inline="always")
+def _finish_row(
+    counts, filters, n, y, total, row_class, column_class, correction, scale, shift, shortcut,
+    has_shortcut, slope, after, add, out
+):  # fmt: skip
+    """From the differences of one row to its output; see :func:`convolve`."""
+    width, channels = out.shape[2:]
+    for x in range(width):
+        border = correction[row_class[y], column_class[x]]
+        here = counts[x * filters : x * filters + channels]
+        result = out[n, y, x]
+        around = shortcut[n, y, x] if has_shortcut else result
+        for k in range(channels):
+            value = np.float32(total - 2 * here[k] - border[k]) * scale[k] + shift[k]
+            if has_shortcut:
+                value += around[k]
+            value = _prelu(value, slope[k]) + after[k]
+            result[k] = result[k] + value if add else value
+
+
 @_kernel
 def convolve(
     first, last, words, weights, offsets, length, strides, total, row_class, column_class,
@@ -112,24 +146,17 @@ def convolve(
     """
     stride_y, stride_x = strides
     padded_height, padded_width, per_pixel = words.shape[1:]
-    height, width, channels = out.shape[1:]
+    height, width = out.shape[1:3]
     filters = weights.shape[1]
     counts = np.empty(width * filters, np.int32)
     for row in range(first, last):
         n, y = row // height, row % height
         start = ((n * padded_height + y * stride_y) * padded_width) * per_pixel
         _count_row(words, start, weights, counts, offsets, length, width, stride_x * per_pixel)
-        for x in range(width):
-            border = correction[row_class[y], column_class[x]]
-            here = counts[x * filters : x * filters + channels]
-            result = out[n, y, x]
-            around = shortcut[n, y, x] if has_shortcut else result
-            for k in range(channels):
-                value = np.float32(total - 2 * here[k] - border[k]) * scale[k] + shift[k]
-                if has_shortcut:
-                    value += around[k]
-                value = _prelu(value, slope[k]) + after[k]
-                result[k] = result[k] + value if add else value
+        _finish_row(
+            counts, filters, n, y, total, row_class, column_class, correction, scale, shift,
+            shortcut, has_shortcut, slope, after, add, out
+        )  # fmt: skip
 
 
 @_kernel
@@ -156,47 +183,125 @@ def pack(first, last, values, scales, thresholds, border, words):
                 )
 
 
-@_kernel
-def depthwise(
-    first, last, values, weights, taps, strides, row_class, column_class, shift, slope, scales,
-    thresholds, words
+@njit(inline="always")
+def _depthwise_pixels(
+    values, start, pixels, weights, offsets, first, last, step, shift, slope, sums, at
 ):  # fmt: skip
-    """Depthwise convolution of real values, + shift, PReLU, then signs as :func:`pack` makes them.
+    """Depthwise sums of ``pixels`` positions with the same taps, into ``sums`` from position at."""
+    channels = weights.shape[1]
+    for c in range(0, channels, 16):
+        w, s, a = address(weights, c), address(shift, c), address(slope, c)
+        o = address(offsets, 0)
+        n = min(16, channels - c)
+        p = 0
+        while p < pixels:
+            x = address(values, start + p * step + c)
+            y = address(sums, (at + p) * channels + c)
+            if pixels - p >= 4:
+                if n == 16:
+                    _depthwise_4(x, w, s, a, y, o, first, last, step, channels, channels, n)
+                else:
+                    _depthwise_4_part(x, w, s, a, y, o, first, last, step, channels, channels, n)
+                p += 4
+            else:
+                if n == 16:
+                    _depthwise_1(x, w, s, a, y, o, first, last, step, channels, channels, n)
+                else:
+                    _depthwise_1_part(x, w, s, a, y, o, first, last, step, channels, channels, n)
+                p += 1
+
+
+@njit(inline="always")
+def _depthwise_row(
+    values, n, y, weights, kernel, strides, padding, dilation, row_class, column_class, shift,
+    slope, sums, some_weights, offsets
+):  # fmt: skip
+    """One row of a depthwise convolution, + shift, PReLU, into ``sums`` [W', C]."""
+    height, width, channels = values.shape[1:]
+    rows, columns = kernel
+    top = y * strides[0] - padding[0]
+    # The taps are ordered by rows: those of the rows inside the map are neighbours.
+    first_row, last_row = rows, 0
+    for i in range(rows):
+        if 0 <= top + i * dilation[0] < height:
+            first_row, last_row = min(first_row, i), max(last_row, i + 1)
+    for i in range(rows):
+        for j in range(columns):
+            offsets[i * columns + j] = (i * dilation[0] * width + j * dilation[1]) * channels
+    origin = (n * height + top) * width * channels
+    out_width = len(column_class)
+    # From and to where all columns of the kernel lie inside the map.
+    inner = min(out_width, -(-padding[1] // strides[1]))
+    outer = (width - 1 - dilation[1] * (columns - 1) + padding[1]) // strides[1] + 1
+    outer = max(inner, min(out_width, outer))
+    if outer > inner:
+        start = origin + (inner * strides[1] - padding[1]) * channels
+        _depthwise_pixels(
+            values, start, outer - inner, weights, offsets, first_row * columns,
+            last_row * columns, strides[1] * channels, shift[row_class[y], column_class[inner]],
+            slope, sums, inner
+        )  # fmt: skip
+    for x in range(out_width):
+        if inner <= x < outer:
+            continue
+        left = x * strides[1] - padding[1]
+        taps = 0
+        for i in range(first_row, last_row):
+            for j in range(columns):
+                if 0 <= left + j * dilation[1] < width:
+                    offsets[taps] = (i * dilation[0] * width + j * dilation[1]) * channels
+                    some_weights[taps] = weights[i * columns + j]
+                    taps += 1
+        _depthwise_pixels(
+            values, origin + left * channels, 1, some_weights, offsets, 0, taps, 0,
+            shift[row_class[y], column_class[x]], slope, sums, x
+        )  # fmt: skip
+
+
+@_kernel
+def separable(
+    first, last, values, weights, kernel, strides, padding, dilation, row_class, column_class,
+    shift, inner_slope, scales, thresholds, point_weights, zero, zeros, correction, scale,
+    point_shift, has_shortcut, slope, after, add, out
+):  # fmt: skip
+    """Depthwise convolution of real values, shift, PReLU, sign, 1x1 1-bit convolution.
 
     Args:
-        values: [N, H, W, C].
-        weights: [taps, C], batch norms folded in.
-        taps: [taps, 2], row and column of each tap relative to a position times its stride.
+        values: [N, H, W, C]; also the shortcut.
+        weights: [taps, C] of the depthwise convolution, batch norms folded in.
+        kernel, strides, padding, dilation: its geometry, (rows, columns) each.
         shift: ``shift[row_class[y], column_class[x], c]``: what the batch norms add, which at the
             border depends on the taps that lie inside.
-        slope, scales, thresholds: [C].
-        words: [N, H', W', ceil(C / 64)].
+        inner_slope, scales, thresholds: [C], of its PReLU and of the sign, as :func:`pack`.
+        point_weights: [ceil(C / 64), K], see :func:`convolve`; so are the rest.
+        zero, zeros, correction: [1], [max(H', W')] and [1, 1, K], all 0: no border.
     """
-    stride_y, stride_x = strides
-    in_height, in_width, channels = values.shape[1:]
-    height, width, per_pixel = words.shape[1:]
-    sums = np.empty(channels, np.float32)
+    height, width, channels = out.shape[1:]
+    filters, per_pixel = point_weights.shape[1], point_weights.shape[0]
+    sums = np.empty((width, channels), np.float32)
+    words = np.empty((width, per_pixel), np.uint64)
+    counts = np.empty(width * filters, np.int32)
+    some_weights = np.empty_like(weights)
+    offsets = np.empty(len(weights), np.int64)
     for row in range(first, last):
         n, y = row // height, row % height
+        _depthwise_row(
+            values, n, y, weights, kernel, strides, padding, dilation, row_class, column_class,
+            shift, inner_slope, sums, some_weights, offsets
+        )  # fmt: skip
         for x in range(width):
-            start = shift[row_class[y], column_class[x]]
-            for c in range(channels):
-                sums[c] = start[c]
-            for t in range(len(taps)):
-                at_y, at_x = y * stride_y + taps[t, 0], x * stride_x + taps[t, 1]
-                if 0 <= at_y < in_height and 0 <= at_x < in_width:
-                    value, weight = values[n, at_y, at_x], weights[t]
-                    for c in range(channels):
-                        sums[c] += value[c] * weight[c]
-            for c in range(channels):
-                sums[c] = _prelu(sums[c], slope[c])
             for i in range(per_pixel):
-                words[n, y, x, i] = signs_of_64(
-                    address(sums, i * 64),
+                words[x, i] = signs_of_64(
+                    address(sums, x * channels + i * 64),
                     address(scales, i * 64),
                     address(thresholds, i * 64),
                     min(64, channels - i * 64),
                 )
+        _count_row(words, 0, point_weights, counts, zero, per_pixel, width, per_pixel)
+        _finish_row(
+            counts, filters, n, y, channels, zeros, zeros, correction, scale, point_shift, values,
+            has_shortcut, slope, after, add, out
+        )  # fmt: skip
 
 
 @_kernel
@@ -241,3 +346,65 @@ def activate(first, last, slope, values):
         row = values[p]
         for c in range(len(row)):
             row[c] = _prelu(row[c], slope[c])
+
+
+_lookups_4_2 = make_lookups(4, 2)
+_lookups_4_1 = make_lookups(4, 1)
+_lookups_1_1 = make_lookups(1, 1)
+#: Groups of four channels whose tables, for four positions, fit the first cache.
+_GROUPS = 64
+
+
+@_kernel
+def project(first, last, values, in_scale, codes, scale, shift, slope, add, out):
+    """1x1 convolution of 1-bit weights with real values by table lookup: AVX-512 only.
+
+    The 16 sums that four channels can make with any signs are formed once per position, and every
+    output channel picks one by the 4 bits of its weights: a lookup and an addition instead of four
+    multiplications (the idea of T-MAC, Wei et al., 2024, with float tables).
+
+    Args:
+        first, last: positions instead of rows.
+        values: [positions, 4 * groups]; channels beyond the real ones need ``in_scale`` 0.
+        in_scale: [4 * groups].
+        codes: [groups, K] of 0 to 15, bit i for channel 4 g + i; K is a multiple of 16.
+        scale, shift, slope: [K'] with K' <= K: ``out = PReLU(scale * sum + shift; slope)``.
+        add: add to what is in ``out`` instead of replacing it.
+        out: [positions, K'].
+    """
+    groups, filters = codes.shape
+    channels = out.shape[1]
+    tables = np.empty((4, _GROUPS * 16), np.float32)
+    sums = np.empty((4, filters), np.float32)
+    p = first
+    while p < last:
+        count = 4 if last - p >= 4 else 1
+        sums[:] = 0
+        for begin in range(0, groups, _GROUPS):
+            some = min(_GROUPS, groups - begin)
+            for i in range(count):
+                for g in range(some):
+                    sums_of_four(
+                        address(values, (p + i) * groups * 4 + (begin + g) * 4),
+                        address(in_scale, (begin + g) * 4),
+                        address(tables, (i * _GROUPS + g) * 16),
+                    )
+            t = address(tables, 0)
+            k = 0
+            while k < filters:
+                c, s = address(codes, begin * filters + k), address(sums, k)
+                if count == 4 and filters - k >= 32:
+                    _lookups_4_2(t, c, s, some, _GROUPS * 16, filters, filters)
+                    k += 32
+                elif count == 4:
+                    _lookups_4_1(t, c, s, some, _GROUPS * 16, filters, filters)
+                    k += 16
+                else:
+                    _lookups_1_1(t, c, s, some, _GROUPS * 16, filters, filters)
+                    k += 16
+        for i in range(count):
+            result, found = out[p + i], sums[i]
+            for k in range(channels):
+                value = _prelu(found[k] * scale[k] + shift[k], slope[k])
+                result[k] = result[k] + value if add else value
+        p += count
