@@ -179,14 +179,118 @@ def signs_of_64(typingctx, values, scales, thresholds, count):
 
 
 _FLOATS = ir.VectorType(ir.FloatType(), 16)
+_INTEGERS = ir.VectorType(_I32, 16)
+
+
+class _Sixteen:
+    """Reads and writes of 16 neighbours, or of the first ``count`` of them."""
+
+    def __init__(self, builder: ir.IRBuilder, whole: bool, count: ir.Value) -> None:
+        self.builder, self.whole = builder, whole
+        if not whole:
+            lanes = ir.VectorType(_I64, 16)
+            undefined = ir.Constant(lanes, ir.Undefined)
+            one = builder.insert_element(undefined, count, ir.Constant(_I32, 0))
+            splat = ir.Constant(ir.VectorType(_I32, 16), [0] * 16)
+            spread = builder.shuffle_vector(one, one, splat)
+            self.mask = builder.icmp_signed("<", ir.Constant(lanes, list(range(16))), spread)
+
+    def read(self, pointer: ir.Value, index: ir.Value, kind: ir.Type = _FLOATS) -> ir.Value:
+        builder = self.builder
+        place = builder.gep(pointer, [index])
+        if self.whole:
+            load = builder.load(builder.bitcast(place, kind.as_pointer()))
+            load.align = 4
+            return load
+        function = _vector_function(
+            builder, f"llvm.masked.load.v16{_suffix(kind)}.p0", kind, ir.PointerType(), _I32,
+            self.mask.type, kind,
+        )  # fmt: skip
+        zeros = ir.Constant(kind, [0] * 16)
+        return builder.call(function, [place, ir.Constant(_I32, 4), self.mask, zeros])
+
+    def write(self, value: ir.Value, pointer: ir.Value, index: ir.Value) -> None:
+        builder = self.builder
+        place = builder.gep(pointer, [index])
+        if self.whole:
+            store = builder.store(value, builder.bitcast(place, value.type.as_pointer()))
+            store.align = 4
+            return
+        function = _vector_function(
+            builder, f"llvm.masked.store.v16{_suffix(value.type)}.p0", ir.VoidType(), value.type,
+            ir.PointerType(), _I32, self.mask.type,
+        )  # fmt: skip
+        builder.call(function, [value, place, ir.Constant(_I32, 4), self.mask])
+
+    def prelu(self, value: ir.Value, slope: ir.Value) -> ir.Value:
+        builder = self.builder
+        positive = builder.fcmp_ordered(">", value, ir.Constant(_FLOATS, [0.0] * 16))
+        return builder.select(positive, value, builder.fmul(value, slope))
+
+    def multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        function = _vector_function(self.builder, "llvm.fmuladd.v16f32", *[_FLOATS] * 4)
+        return self.builder.call(function, [a, b, c])
+
+
+def _suffix(kind: ir.Type) -> str:
+    return "f32" if kind == _FLOATS else "i32"
+
+
+def make_finish(shortcut: bool, add: bool, whole: bool) -> Callable:
+    """Build ``finish(counts, border, scale, shift, around, slope, after, out, total, n)``.
+
+    For up to 16 channels: ``PReLU((total - 2 counts - border) * scale + shift + around; slope) +
+    after`` into ``out``.
+
+    Args:
+        shortcut: there is an ``around``.
+        add: add to ``out``.
+        whole: 16 channels, and ``n`` is not looked at; otherwise the first ``n`` of them.
+    """
+
+    @intrinsic
+    def finish(typingctx, counts, border, scale, shift, around, slope, after, out, total, n):
+        integers = types.CPointer(types.int32)
+        signature = types.void(integers, integers, *[_FLOAT_POINTER] * 6, types.int64, types.int64)
+
+        def codegen(context, builder, signature, arguments):
+            counts, border, scale, shift, around, slope, after, out, total, n = arguments
+            some = _Sixteen(builder, whole, n)
+            zero = _constant(0)
+            one = builder.insert_element(
+                ir.Constant(_INTEGERS, ir.Undefined),
+                builder.trunc(total, _I32),
+                ir.Constant(_I32, 0),
+            )
+            most = builder.shuffle_vector(one, one, ir.Constant(_INTEGERS, [0] * 16))
+            twice = builder.shl(
+                some.read(counts, zero, _INTEGERS), ir.Constant(_INTEGERS, [1] * 16)
+            )
+            whole_number = builder.sub(builder.sub(most, twice), some.read(border, zero, _INTEGERS))
+            value = some.multiply_add(
+                builder.sitofp(whole_number, _FLOATS),
+                some.read(scale, zero),
+                some.read(shift, zero),
+            )
+            if shortcut:
+                value = builder.fadd(value, some.read(around, zero))
+            value = builder.fadd(some.prelu(value, some.read(slope, zero)), some.read(after, zero))
+            if add:
+                value = builder.fadd(value, some.read(out, zero))
+            some.write(value, out, zero)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return finish
 
 
 def make_depthwise(pixels: int, whole: bool) -> Callable:
-    """Build ``depthwise(x, w, start, slope, out, offsets, first, last, x_step, w_step, o_step, n)``.
+    """Build ``depthwise(x, w, start, slope, out, offsets, rows, taps, x_step, w_step, o_step, n)``.
 
     Depthwise sums of ``pixels`` positions and up to 16 channels at once, then PReLU:
-    ``out[p * o_step + c] = PReLU(start[c] + sum over taps t from first to last of
-    x[p * x_step + offsets[t] + c] * w[t * w_step + c]; slope[c])``.
+    ``out[p * o_step + c] = PReLU(start[c] + sum over t < taps of
+    x[p * x_step + offsets[t] + c] * w[rows[t] * w_step + c]; slope[c])``.
 
     Args:
         whole: 16 channels, and ``n`` is not looked at; otherwise the first ``n`` of them.
@@ -194,63 +298,16 @@ def make_depthwise(pixels: int, whole: bool) -> Callable:
 
     @intrinsic
     def depthwise(
-        typingctx, x, w, start, slope, out, offsets, first, last, x_step, w_step, o_step, n
+        typingctx, x, w, start, slope, out, offsets, rows, taps, x_step, w_step, o_step, n
     ):
         signature = types.void(
-            *[_FLOAT_POINTER] * 5, types.CPointer(types.int64), *[types.int64] * 6
+            *[_FLOAT_POINTER] * 5, *[types.CPointer(types.int64)] * 2, *[types.int64] * 5
         )
 
         def codegen(context, builder, signature, arguments):
-            x, w, start, slope, out, offsets, first, last, x_step, w_step, o_step, n = arguments
-            flags = ir.VectorType(_I1, 16)
-            lane_type = ir.VectorType(_I64, 16)
-            zeros = ir.Constant(_FLOATS, [0.0] * 16)
-            one = builder.insert_element(
-                ir.Constant(lane_type, ir.Undefined), n, ir.Constant(_I32, 0)
-            )
-            splat = ir.Constant(ir.VectorType(_I32, 16), [0] * 16)
-            mask = builder.icmp_signed(
-                "<",
-                ir.Constant(lane_type, list(range(16))),
-                builder.shuffle_vector(one, one, splat),
-            )
-            masked_load = _vector_function(
-                builder,
-                "llvm.masked.load.v16f32.p0",
-                _FLOATS,
-                ir.PointerType(),
-                _I32,
-                flags,
-                _FLOATS,
-            )
-            masked_store = _vector_function(
-                builder,
-                "llvm.masked.store.v16f32.p0",
-                ir.VoidType(),
-                _FLOATS,
-                ir.PointerType(),
-                _I32,
-                flags,
-            )
-            fma = _vector_function(
-                builder, "llvm.fmuladd.v16f32", _FLOATS, _FLOATS, _FLOATS, _FLOATS
-            )
-
-            def read(pointer, index):
-                place = builder.gep(pointer, [index])
-                if not whole:
-                    return builder.call(masked_load, [place, ir.Constant(_I32, 4), mask, zeros])
-                load = builder.load(builder.bitcast(place, _FLOATS.as_pointer()))
-                load.align = 4
-                return load
-
-            def write(value, pointer, index):
-                place = builder.gep(pointer, [index])
-                if not whole:
-                    builder.call(masked_store, [value, place, ir.Constant(_I32, 4), mask])
-                    return
-                store = builder.store(value, builder.bitcast(place, _FLOATS.as_pointer()))
-                store.align = 4
+            x, w, start, slope, out, offsets, rows, taps, x_step, w_step, o_step, n = arguments
+            some = _Sixteen(builder, whole, n)
+            read, write = some.read, some.write
 
             entry = builder.block
             loop = builder.append_basic_block("tap")
@@ -261,29 +318,26 @@ def make_depthwise(pixels: int, whole: bool) -> Callable:
             builder.position_at_end(loop)
             tap = builder.phi(_I64)
             sums = [builder.phi(_FLOATS) for _ in range(pixels)]
-            weight = read(w, builder.mul(tap, w_step))
+            weight = read(w, builder.mul(builder.load(builder.gep(rows, [tap])), w_step))
             at = builder.load(builder.gep(offsets, [tap]))
             new = [
-                builder.call(
-                    fma,
-                    [read(x, builder.add(at, builder.mul(x_step, _constant(p)))), weight, sums[p]],
+                some.multiply_add(
+                    read(x, builder.add(at, builder.mul(x_step, _constant(p)))), weight, sums[p]
                 )
                 for p in range(pixels)
             ]
             following = builder.add(tap, _constant(1))
-            tap.add_incoming(first, entry)
+            tap.add_incoming(_constant(0), entry)
             tap.add_incoming(following, loop)
             for p in range(pixels):
                 sums[p].add_incoming(begin, entry)
                 sums[p].add_incoming(new[p], loop)
-            builder.cbranch(builder.icmp_signed("<", following, last), loop, done)
+            builder.cbranch(builder.icmp_signed("<", following, taps), loop, done)
 
             builder.position_at_end(done)
             slopes = read(slope, _constant(0))
             for p in range(pixels):
-                positive = builder.fcmp_ordered(">", new[p], zeros)
-                value = builder.select(positive, new[p], builder.fmul(new[p], slopes))
-                write(value, out, builder.mul(o_step, _constant(p)))
+                write(some.prelu(new[p], slopes), out, builder.mul(o_step, _constant(p)))
             return context.get_dummy_value()
 
         return signature, codegen

@@ -22,6 +22,7 @@ from backbones.packed._vector import (
     address,
     make_depthwise,
     make_differences,
+    make_finish,
     make_lookups,
     signs_of_64,
     sums_of_four,
@@ -43,6 +44,14 @@ _many_by_many = make_differences(PIXELS, VECTORS, LANES)
 _many_by_one = make_differences(PIXELS, 1, LANES)
 _one_by_many = make_differences(1, VECTORS, LANES)
 _one_by_one = make_differences(1, 1, LANES)
+_finish = make_finish(False, False, True)
+_finish_part = make_finish(False, False, False)
+_finish_add = make_finish(False, True, True)
+_finish_add_part = make_finish(False, True, False)
+_finish_around = make_finish(True, False, True)
+_finish_around_part = make_finish(True, False, False)
+_finish_around_add = make_finish(True, True, True)
+_finish_around_add_part = make_finish(True, True, False)
 _depthwise_4 = make_depthwise(4, whole=True)
 _depthwise_4_part = make_depthwise(4, whole=False)
 _depthwise_1 = make_depthwise(1, whole=True)
@@ -100,7 +109,7 @@ def _count_row(words, start, weights, counts, offsets, length, pixels, step):
 
 @njit(inline="always")
 def _prelu(value, slope):
-    return max(value, np.float32(0)) + slope * min(value, np.float32(0))
+    return value if value > np.float32(0) else slope * value
 
 
 @njit(inline="always")
@@ -110,17 +119,35 @@ def _finish_row(
 ):  # fmt: skip
     """From the differences of one row to its output; see :func:`convolve`."""
     width, channels = out.shape[2:]
+    origin = (n * out.shape[1] + y) * width
     for x in range(width):
         border = correction[row_class[y], column_class[x]]
-        here = counts[x * filters : x * filters + channels]
-        result = out[n, y, x]
-        around = shortcut[n, y, x] if has_shortcut else result
-        for k in range(channels):
-            value = np.float32(total - 2 * here[k] - border[k]) * scale[k] + shift[k]
-            if has_shortcut:
-                value += around[k]
-            value = _prelu(value, slope[k]) + after[k]
-            result[k] = result[k] + value if add else value
+        for k in range(0, channels, 16):
+            some = min(16, channels - k)
+            c, b = address(counts, x * filters + k), address(border, k)
+            s, t = address(scale, k), address(shift, k)
+            around = address(shortcut, (origin + x) * channels + k)
+            a, f = address(slope, k), address(after, k)
+            o = address(out, (origin + x) * channels + k)
+            if has_shortcut and add:
+                if some == 16:
+                    _finish_around_add(c, b, s, t, around, a, f, o, total, some)
+                else:
+                    _finish_around_add_part(c, b, s, t, around, a, f, o, total, some)
+            elif has_shortcut:
+                if some == 16:
+                    _finish_around(c, b, s, t, around, a, f, o, total, some)
+                else:
+                    _finish_around_part(c, b, s, t, around, a, f, o, total, some)
+            elif add:
+                if some == 16:
+                    _finish_add(c, b, s, t, around, a, f, o, total, some)
+                else:
+                    _finish_add_part(c, b, s, t, around, a, f, o, total, some)
+            elif some == 16:
+                _finish(c, b, s, t, around, a, f, o, total, some)
+            else:
+                _finish_part(c, b, s, t, around, a, f, o, total, some)
 
 
 @_kernel
@@ -185,13 +212,13 @@ def pack(first, last, values, scales, thresholds, border, words):
 
 @njit(inline="always")
 def _depthwise_pixels(
-    values, start, pixels, weights, offsets, first, last, step, shift, slope, sums, at
+    values, start, pixels, weights, offsets, rows, taps, step, shift, slope, sums, at
 ):  # fmt: skip
     """Depthwise sums of ``pixels`` positions with the same taps, into ``sums`` from position at."""
     channels = weights.shape[1]
     for c in range(0, channels, 16):
         w, s, a = address(weights, c), address(shift, c), address(slope, c)
-        o = address(offsets, 0)
+        o, r = address(offsets, 0), address(rows, 0)
         n = min(16, channels - c)
         p = 0
         while p < pixels:
@@ -199,63 +226,50 @@ def _depthwise_pixels(
             y = address(sums, (at + p) * channels + c)
             if pixels - p >= 4:
                 if n == 16:
-                    _depthwise_4(x, w, s, a, y, o, first, last, step, channels, channels, n)
+                    _depthwise_4(x, w, s, a, y, o, r, taps, step, channels, channels, n)
                 else:
-                    _depthwise_4_part(x, w, s, a, y, o, first, last, step, channels, channels, n)
+                    _depthwise_4_part(x, w, s, a, y, o, r, taps, step, channels, channels, n)
                 p += 4
             else:
                 if n == 16:
-                    _depthwise_1(x, w, s, a, y, o, first, last, step, channels, channels, n)
+                    _depthwise_1(x, w, s, a, y, o, r, taps, step, channels, channels, n)
                 else:
-                    _depthwise_1_part(x, w, s, a, y, o, first, last, step, channels, channels, n)
+                    _depthwise_1_part(x, w, s, a, y, o, r, taps, step, channels, channels, n)
                 p += 1
 
 
 @njit(inline="always")
 def _depthwise_row(
     values, n, y, weights, kernel, strides, padding, dilation, row_class, column_class, shift,
-    slope, sums, some_weights, offsets
+    slope, sums, offsets, tap_rows
 ):  # fmt: skip
     """One row of a depthwise convolution, + shift, PReLU, into ``sums`` [W', C]."""
     height, width, channels = values.shape[1:]
     rows, columns = kernel
     top = y * strides[0] - padding[0]
-    # The taps are ordered by rows: those of the rows inside the map are neighbours.
-    first_row, last_row = rows, 0
-    for i in range(rows):
-        if 0 <= top + i * dilation[0] < height:
-            first_row, last_row = min(first_row, i), max(last_row, i + 1)
-    for i in range(rows):
-        for j in range(columns):
-            offsets[i * columns + j] = (i * dilation[0] * width + j * dilation[1]) * channels
     origin = (n * height + top) * width * channels
     out_width = len(column_class)
     # From and to where all columns of the kernel lie inside the map.
     inner = min(out_width, -(-padding[1] // strides[1]))
     outer = (width - 1 - dilation[1] * (columns - 1) + padding[1]) // strides[1] + 1
     outer = max(inner, min(out_width, outer))
-    if outer > inner:
-        start = origin + (inner * strides[1] - padding[1]) * channels
-        _depthwise_pixels(
-            values, start, outer - inner, weights, offsets, first_row * columns,
-            last_row * columns, strides[1] * channels, shift[row_class[y], column_class[inner]],
-            slope, sums, inner
-        )  # fmt: skip
-    for x in range(out_width):
-        if inner <= x < outer:
-            continue
+    x = 0
+    while x < out_width:
         left = x * strides[1] - padding[1]
         taps = 0
-        for i in range(first_row, last_row):
-            for j in range(columns):
-                if 0 <= left + j * dilation[1] < width:
-                    offsets[taps] = (i * dilation[0] * width + j * dilation[1]) * channels
-                    some_weights[taps] = weights[i * columns + j]
-                    taps += 1
+        for i in range(rows):
+            if 0 <= top + i * dilation[0] < height:
+                for j in range(columns):
+                    if 0 <= left + j * dilation[1] < width:
+                        offsets[taps] = (i * dilation[0] * width + j * dilation[1]) * channels
+                        tap_rows[taps] = i * columns + j
+                        taps += 1
+        pixels = outer - inner if x == inner and outer > inner else 1
         _depthwise_pixels(
-            values, origin + left * channels, 1, some_weights, offsets, 0, taps, 0,
-            shift[row_class[y], column_class[x]], slope, sums, x
+            values, origin + left * channels, pixels, weights, offsets, tap_rows, taps,
+            strides[1] * channels, shift[row_class[y], column_class[x]], slope, sums, x
         )  # fmt: skip
+        x += pixels
 
 
 @_kernel
@@ -281,13 +295,13 @@ def separable(
     sums = np.empty((width, channels), np.float32)
     words = np.empty((width, per_pixel), np.uint64)
     counts = np.empty(width * filters, np.int32)
-    some_weights = np.empty_like(weights)
     offsets = np.empty(len(weights), np.int64)
+    tap_rows = np.empty(len(weights), np.int64)
     for row in range(first, last):
         n, y = row // height, row % height
         _depthwise_row(
             values, n, y, weights, kernel, strides, padding, dilation, row_class, column_class,
-            shift, inner_slope, sums, some_weights, offsets
+            shift, inner_slope, sums, offsets, tap_rows
         )  # fmt: skip
         for x in range(width):
             for i in range(per_pixel):
