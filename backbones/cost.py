@@ -3,17 +3,17 @@
 Every module is counted by the rule of its type, from what it declares about itself
 (``weight_bits``, ``input_bits``) and from the shapes that a forward pass shows. A module without a
 rule is an error, never a silent zero. One multiply-accumulate (MAC) is one operation, BOPs are MACs
-of two 1-bit operands or what a convention counts as such, and OPs = FLOPs + BOPs / 64 (Bi-Real Net,
-ReActNet). The conventions are in :mod:`backbones.cost_conventions` and in ``docs/cost.md``.
+of two 1-bit operands or what a convention counts as such (w * a for operands of w and a bits), and
+OPs = FLOPs + BOPs / 64 (Bi-Real Net, ReActNet). The conventions are in :mod:`backbones.cost_conventions` and in ``docs/cost.md``.
 
-What a module computes by plain functions is not seen, in particular the additions of shortcuts and
-of a cell's edges.
+A convolution or matrix product that a module computes by a plain function, where no rule counts it,
+is an error too. Other plain functions are not seen: the additions of shortcuts and of a cell's
+edges, for example.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -21,8 +21,8 @@ import torch
 from torch import nn
 
 from backbones.classifier import Classifier
-from backbones.cost_conventions import CONVENTIONS, REAL_BITS, Layer
-from backbones.cost_rules import find_rule
+from backbones.cost_conventions import BOPS_PER_FLOP, CONVENTIONS, GROUPS, REAL_BITS
+from backbones.cost_observation import observe
 from backbones.registry import create_backbone
 from commons.errors import InputError
 
@@ -34,9 +34,13 @@ class Row:
     Attributes:
         name: its place in the network, e.g. ``cells.0.preprocess_newer.conv``.
         type: its class.
-        role: ``stem``, ``preprocess``, ``depthwise``, ``pointwise``, ``classifier`` or ``other``.
+        role: ``stem``, ``preprocess``, ``depthwise``, ``pointwise``, ``classifier``, ``other``, or
+            whatever else the module or a parent declares as its ``cost_role``.
+        group: the role, or for ``other`` what kind of layer it is (see :data:`GROUPS`).
+        weight_bits, input_bits: the widths of its two operands, 32 where real-valued.
         calls: how often the forward pass ran it.
-        params_1bit, params_real: its own parameters, by whether they are stored in one bit.
+        params_1bit: its own parameters that are stored in one bit.
+        params_real: its other own parameters, those of 2 to 31 bits included.
         memory_bits: as the convention counts them.
         macs: multiply-accumulates of convolutions and linear layers.
         flops, bops: as the convention counts them.
@@ -46,6 +50,9 @@ class Row:
     name: str
     type: str
     role: str
+    group: str
+    weight_bits: int
+    input_bits: int
     calls: int
     params_1bit: int
     params_real: int
@@ -56,6 +63,7 @@ class Row:
     ops: float
 
 
+#: Columns of which a network has totals.
 _SUMS = ("params_1bit", "params_real", "memory_bits", "macs", "flops", "bops", "ops")
 
 
@@ -109,7 +117,7 @@ class Cost:
     @property
     def ops(self) -> float:
         """``flops + bops / 64``."""
-        return self.flops + self.bops / 64
+        return self.flops + self.bops / BOPS_PER_FLOP
 
     def summary(self) -> dict[str, Any]:
         """The totals as plain values, ready for a record."""
@@ -169,7 +177,7 @@ def cost(
         run = _image_runner(shape)
     else:
         shape, run = None, forward
-    layers = _observe(module, run)
+    layers = observe(module, run)
     counted = CONVENTIONS[convention](layers)
     rows = []
     for layer, (memory_bits, flops, bops) in zip(layers, counted, strict=True):
@@ -178,6 +186,9 @@ def cost(
                 name=layer.name,
                 type=type(layer.module).__name__,
                 role=layer.role,
+                group=layer.group,
+                weight_bits=layer.weight_bits,
+                input_bits=layer.input_bits,
                 calls=layer.calls,
                 params_1bit=layer.params_1bit,
                 params_real=layer.params_real,
@@ -185,7 +196,7 @@ def cost(
                 macs=layer.macs,
                 flops=flops,
                 bops=bops,
-                ops=flops + bops / 64,
+                ops=flops + bops / BOPS_PER_FLOP,
             )
         )
     return Cost(convention, shape, tuple(rows))
@@ -208,73 +219,4 @@ def _image_runner(shape: tuple[int, ...]) -> Callable[[nn.Module], Any]:
     return run
 
 
-def _observe(module: nn.Module, run: Callable[[nn.Module], Any]) -> list[Layer]:
-    """Run ``module`` and return what was seen of each of its counted submodules."""
-    layers: dict[nn.Module, Layer] = {}
-    roles: dict[str, str] = {}
-    hooks = []
-    counted: set[int] = set()
-    try:
-        for name, child in module.named_modules():
-            parent = name.rpartition(".")[0] if name else None
-            inherited = roles.get(parent, "other") if parent is not None else "other"
-            roles[name] = role = getattr(child, "cost_role", inherited)
-            rule = find_rule(child)
-            own = dict(child.named_parameters(recurse=False))
-            if rule is None:
-                if own:
-                    raise InputError(_no_rule(name, child, "has parameters"))
-                if not any(True for _ in child.children()):
-                    hooks.append(child.register_forward_pre_hook(_refuse(name)))
-                continue
-            fresh = {key: p for key, p in own.items() if id(p) not in counted}
-            counted.update(id(p) for p in fresh.values())
-            layers[child] = layer = Layer.of(name, child, role, fresh)
-            hooks.append(child.register_forward_hook(_counter(layer, rule), with_kwargs=True))
-        with _undisturbed(module):
-            run(module)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return [layer for layer in layers.values() if layer.calls or layer.has_params]
-
-
-def _counter(layer: Layer, rule: Callable) -> Callable:
-    def hook(module: nn.Module, args: tuple, kwargs: Mapping, output: Any) -> None:
-        layer.add(rule(module, (*args, *kwargs.values()), output))
-
-    return hook
-
-
-def _refuse(name: str) -> Callable:
-    def hook(module: nn.Module, args: tuple) -> None:
-        raise InputError(_no_rule(name, module, "takes part in the forward pass"))
-
-    return hook
-
-
-def _no_rule(name: str, module: nn.Module, why: str) -> str:
-    return (
-        f"cost: no counting rule for {type(module).__name__} at {name or 'the top'!r}, which {why}; "
-        "add one with backbones.register_cost_rule"
-    )
-
-
-@contextlib.contextmanager
-def _undisturbed(module: nn.Module) -> Iterator[None]:
-    """Eval mode, no gradients; training modes, buffers and the random state restored after."""
-    modes = [(child, child.training) for child in module.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            module.eval()
-            yield
-    finally:
-        for child, training in modes:
-            child.training = training
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
-
-
-__all__ = ["REAL_BITS", "Cost", "Row", "cost"]
+__all__ = ["GROUPS", "REAL_BITS", "Cost", "Row", "cost"]

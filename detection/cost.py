@@ -27,8 +27,9 @@ def model_cost(
     convention: str,
     input_size: tuple[int, int] | None = None,
     num_classes: int | None = None,
+    proposals: int | None = None,
 ) -> backbones.Cost:
-    """Cost of the VOC board's Faster R-CNN (recipe ``paper``, 1000 proposals) for one image.
+    """Cost of the VOC board's Faster R-CNN (recipe ``paper``) for one image.
 
     Under ``mmdet-legacy``, which counts the memory of trainable parameters only, the stem and the
     first stage are frozen, as in the detectors it was used on.
@@ -38,6 +39,7 @@ def model_cost(
         convention: see :func:`backbones.cost`.
         input_size: height and width in pixels, default 600 x 1000.
         num_classes: default 20.
+        proposals: boxes that the head sees, default 1000 (the recipe's).
 
     Raises:
         InputError: unknown backbone or convention.
@@ -50,7 +52,8 @@ def model_cost(
     register_all_modules(init_default_scope=True)
     detector = MODELS.build(cfg.model)
     height, width = input_size or INPUT_SIZE
-    run = forward_all(height, width, cfg.model.test_cfg.rpn.max_per_img)
+    run = forward_all(height, width, proposals or cfg.model.test_cfg.rpn.max_per_img)
+    declare_roles(detector)
     return backbones.cost(detector, forward=run, convention=convention)
 
 
@@ -59,6 +62,7 @@ def summaries(detector: nn.Module, cfg: Config) -> dict[str, dict[str, Any]]:
     width, height = cfg.image_scale
     proposals = cfg.model.test_cfg.rpn.max_per_img
     run = forward_all(height, width, proposals)
+    declare_roles(detector)
     return {
         convention: {
             **backbones.cost(detector, forward=run, convention=convention).summary(),
@@ -67,6 +71,13 @@ def summaries(detector: nn.Module, cfg: Config) -> dict[str, dict[str, Any]]:
         }
         for convention in CONVENTIONS
     }
+
+
+def declare_roles(detector: nn.Module) -> None:
+    """Tell the counter which layers are the neck's, the RPN's and the head's, for its groups."""
+    for name, role in (("neck", "neck"), ("rpn_head", "rpn"), ("roi_head", "head")):
+        if hasattr(detector, name):
+            getattr(detector, name).cost_role = role
 
 
 def forward_all(height: int, width: int, proposals: int) -> Callable[[nn.Module], None]:

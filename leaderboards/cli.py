@@ -13,9 +13,20 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from commons.errors import OnebitError
-from leaderboards.commands import backbones, bench, cost, data, demo, doctor, table, train, verify
+from leaderboards.commands import (
+    backbones,
+    bench,
+    cell,
+    cost,
+    data,
+    demo,
+    doctor,
+    table,
+    train,
+    verify,
+)
 
-VERBS = (doctor, backbones, cost, data, train, bench, table, verify, demo)
+VERBS = (doctor, backbones, cell, cost, data, train, bench, table, verify, demo)
 
 _DESCRIPTION = """\
 Benchmarks of 1-bit convolutional networks on classification, object detection and person

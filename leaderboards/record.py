@@ -66,6 +66,7 @@ class Record(BaseModel):
 
     backbone: str = Field(pattern=_NAME)
     binarizer: str
+    cell: str | None = None  # older records do not say
     genotype_hash: str | None
     weight_bits: int
     activation_bits: int

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import backbones
+from backbones.losses import feature_losses
 from commons.errors import InputError
 
 LOSSES = ("softmax", "triplet")
@@ -82,6 +83,9 @@ class ReIDModel(nn.Module):
         self.classifier = nn.Linear(self.embedding.feature_dim, num_classes)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
+        self.feature_losses = feature_losses(network, self.embedding.feature_dim, num_classes)
+        #: What the classifier saw last in training, for ``feature_losses``; None without these.
+        self.features: torch.Tensor | None = None
 
     def forward(self, images: torch.Tensor):
         """Images [N, 3, H, W] to logits, (logits, features) or features; see the class."""
@@ -89,6 +93,7 @@ class ReIDModel(nn.Module):
         features = self.embedding.neck(pooled)
         if not self.training:
             return features
+        self.features = features if len(self.feature_losses) else None
         logits = self.classifier(features)
         return logits if self.loss == "softmax" else (logits, pooled)
 

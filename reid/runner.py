@@ -93,16 +93,25 @@ def test(checkpoint: Path, job: Job) -> Outcome:
 
 
 class _Engine(ImageSoftmaxEngine):
-    """torchreid's engine that stops at a loss that is not finite and tells its progress."""
+    """torchreid's engine that stops at a loss that is not finite and tells its progress.
+
+    The losses of the network's binarization methods are added to its own, and logged by name.
+    """
 
     def __init__(self, *args, on_step: Callable[[float], None], **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.on_step = on_step
 
+    def compute_loss(self, criterion, outputs, targets) -> torch.Tensor:
+        for feature_loss in self.model.feature_losses:
+            feature_loss(self.model.features, targets)
+        self.added = backbones.method_losses(self.model)
+        return super().compute_loss(criterion, outputs, targets) + sum(self.added.values())
+
     def forward_backward(self, data: dict) -> dict[str, float]:
         summary = super().forward_backward(data)
         self.on_step(summary["loss"])
-        return summary
+        return {**summary, **{name: loss.item() for name, loss in self.added.items()}}
 
 
 def _fit(

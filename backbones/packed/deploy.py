@@ -59,7 +59,9 @@ def _convert(module: nn.Module) -> nn.Module:
 
 @packed_form(OneBitConv2d)
 def _convolution(conv: OneBitConv2d) -> nn.Module:
-    return SignWeightConv(conv) if conv.quantize_input is None else PackedConv(conv)
+    if conv.quantize_input is None or conv.groups > 1:
+        return SignWeightConv(conv)
+    return PackedConv(conv)
 
 
 @packed_form(OneBitUnit)

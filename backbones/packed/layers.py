@@ -398,12 +398,16 @@ class PackedUnit(nn.Module):
 
 
 class SignWeightConv(PackedLayer):
-    """A convolution of 1-bit weights with real-valued activations, stored as bits.
+    """A convolution of 1-bit weights that the 1-bit kernels do not cover, stored as bits.
 
-    Its arithmetic is that of floats; only its weights are small.
+    Its activations are real-valued, or 1-bit in a grouped (depthwise) convolution. Its arithmetic is
+    that of floats; only its weights are small.
 
     Args:
-        conv: an :class:`backbones.OneBitConv2d` with real-valued activations.
+        conv: an :class:`backbones.OneBitConv2d`.
+
+    Raises:
+        InputError: weights or activations of more than one bit.
     """
 
     def __init__(self, conv) -> None:
@@ -411,17 +415,26 @@ class SignWeightConv(PackedLayer):
         if conv.weight_bits != 1:
             raise InputError(f"a convolution of {conv.weight_bits}-bit weights has no packed form")
         self.shape = tuple(conv.weight.shape)
-        self.arguments = (conv.stride, conv.padding, conv.dilation, conv.groups)
+        self.arguments = (conv.stride, conv.dilation, conv.groups)
+        # In the order that F.pad takes: the last dimension first.
+        self.border = tuple(conv._reversed_padding_repeated_twice)
+        self.pad_value = conv.pad_value
+        self.signs = conv.quantize_input is not None
+        threshold = None
+        if self.signs:
+            threshold = threshold_of(conv.quantize_input, conv.in_channels)
         positive, scale = signs_and_scale(conv)
-        self.keep(bits=pack_bits(positive), scale=scale)
+        self.keep(bits=pack_bits(positive), scale=scale, threshold=threshold)
 
-    def weight(self) -> Tensor:
+    def prepare(self) -> Tensor:
         """The weights as floats [K, C / groups, h, w]."""
         signs = unpack_bits(self.bits, self.shape).float().mul_(2).sub_(1)
         return signs * self.scale.view(-1, 1, 1, 1)
 
-    def prepare(self) -> Tensor:
-        return self.weight()
-
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.ready, None, *self.arguments)
+        if self.signs:
+            threshold = 0 if self.threshold is None else self.threshold.view(-1, 1, 1)
+            x = torch.where(x > threshold, 1.0, -1.0)
+        stride, dilation, groups = self.arguments
+        x = F.pad(x, self.border, value=self.pad_value)
+        return F.conv2d(x, self.ready, None, stride, 0, dilation, groups)
