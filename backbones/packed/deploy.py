@@ -50,8 +50,10 @@ def deploy(network: nn.Module) -> nn.Module:
 
 def _convert(module: nn.Module) -> nn.Module:
     rule = _RULES.get(type(module))
-    if rule is not None:
-        return rule(module)
+    return _convert_children(module) if rule is None else rule(module)
+
+
+def _convert_children(module: nn.Module) -> nn.Module:
     for name, child in module.named_children():
         module.add_module(name, _convert(child))
     return module
@@ -66,6 +68,8 @@ def _convolution(conv: OneBitConv2d) -> nn.Module:
 
 @packed_form(OneBitUnit)
 def _unit(unit: OneBitUnit) -> nn.Module:
+    if unit.conv.quantize_input is None:
+        return _convert_children(unit)
     norms = dict(norm_before=unit.bn) if unit.norm_first else dict(norm=unit.bn)
     conv = PackedConv(unit.conv, **norms, activation=unit.activation)
     return PackedUnit(conv, None if unit.shortcut is None else _convert(unit.shortcut))
@@ -87,9 +91,7 @@ def _sequence(layers: nn.Sequential) -> nn.Module:
 @packed_form(ResNet)
 def _resnet(net: ResNet) -> nn.Module:
     net.conv1, net.bn1 = fuse_conv_bn_eval(net.conv1, net.bn1), nn.Identity()
-    for name, child in net.named_children():
-        net.add_module(name, _convert(child))
-    return net
+    return _convert_children(net)
 
 
 @packed_form(Cell)
@@ -114,7 +116,9 @@ def _operation(module: nn.Module) -> cells.PackedOperation:
         return cells.PackedZero(module.stride)
     if isinstance(module, cell_ops.Pool):
         return cells.PackedPool(module)
-    if isinstance(module, cell_ops.SeparableBlock) and _real_input(module.depthwise):
+    if isinstance(module, cell_ops.SeparableBlock) and (
+        _real_input(module.depthwise) and not _real_input(module.pointwise)
+    ):
         return cells.PackedSeparableBlock(module)
     if isinstance(module, nn.Sequential):
         return cells.PackedChain([_operation(part) for part in module])
