@@ -107,7 +107,8 @@ def _sheet(lines: pd.DataFrame) -> Sheet:
     sections: dict[str, list[Row]] = {}
     notes: dict[str, int] = {}
     for line in lines.to_dict("records"):
-        threads = "" if pd.isna(line["threads"]) else f", {int(line['threads'])} threads"
+        count = line["threads"]
+        threads = "" if pd.isna(count) else f", {int(count)} thread{'s' if count > 1 else ''}"
         note = f"{line['processor']}, {line['input']}{threads}"
         number = notes.setdefault(note, len(notes) + 1)
         cells = [Cell(*_shown(line, key)) for key in _HEADERS]
