@@ -3,25 +3,26 @@
 Every module is counted by the rule of its type, from what it declares about itself
 (``weight_bits``, ``input_bits``) and from the shapes that a forward pass shows. A module without a
 rule is an error, never a silent zero. One multiply-accumulate (MAC) is one operation, BOPs are MACs
-of two 1-bit operands or what a convention counts as such, and OPs = FLOPs + BOPs / 64 (Bi-Real Net,
-ReActNet). The conventions are in :mod:`backbones.cost_conventions` and in ``docs/cost.md``.
+of two 1-bit operands or what a convention counts as such (w * a for operands of w and a bits), and
+OPs = FLOPs + BOPs / 64 (Bi-Real Net, ReActNet). The conventions are in :mod:`backbones.cost_conventions` and in ``docs/cost.md``.
 
-What a module computes by plain functions is not seen, in particular the additions of shortcuts and
-of a cell's edges.
+A convolution or matrix product that a module computes by a plain function, where no rule counts it,
+is an error too. Other plain functions are not seen: the additions of shortcuts and of a cell's
+edges, for example.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from backbones.cost_conventions import CONVENTIONS, REAL_BITS, Layer
-from backbones.cost_rules import find_rule
+from backbones.classifier import Classifier
+from backbones.cost_conventions import BOPS_PER_FLOP, CONVENTIONS, GROUPS, REAL_BITS, Layer
+from backbones.cost_observation import observe
 from backbones.registry import create_backbone
 from commons.errors import InputError
 
@@ -33,18 +34,25 @@ class Row:
     Attributes:
         name: its place in the network, e.g. ``cells.0.preprocess_newer.conv``.
         type: its class.
-        role: ``stem``, ``preprocess``, ``depthwise``, ``pointwise``, ``classifier`` or ``other``.
+        role: ``stem``, ``preprocess``, ``depthwise``, ``pointwise``, ``classifier``, ``other``, or
+            whatever else the module or a parent declares as its ``cost_role``.
+        group: the role, or for ``other`` what kind of layer it is (see :data:`GROUPS`).
+        weight_bits, input_bits: the widths of its two operands, 32 where real-valued.
         calls: how often the forward pass ran it.
-        params_1bit, params_real: its own parameters, by whether they are stored in one bit.
+        params_1bit: its own parameters that are stored in one bit.
+        params_real: its other own parameters, those of 2 to 31 bits included.
         memory_bits: as the convention counts them.
         macs: multiply-accumulates of convolutions and linear layers.
         flops, bops: as the convention counts them.
-        ops: ``flops + bops / 64``.
+        ops: ``flops + bops / 64``; under ``cp-nas`` ``/ 58``.
     """
 
     name: str
     type: str
     role: str
+    group: str
+    weight_bits: int
+    input_bits: int
     calls: int
     params_1bit: int
     params_real: int
@@ -55,6 +63,7 @@ class Row:
     ops: float
 
 
+#: Columns of which a network has totals.
 _SUMS = ("params_1bit", "params_real", "memory_bits", "macs", "flops", "bops", "ops")
 
 
@@ -107,8 +116,8 @@ class Cost:
 
     @property
     def ops(self) -> float:
-        """``flops + bops / 64``."""
-        return self.flops + self.bops / 64
+        """``flops + bops / 64``; under ``cp-nas`` ``/ 58``."""
+        return self.flops + self.bops / BOPS_PER_FLOP[self.convention]
 
     def summary(self) -> dict[str, Any]:
         """The totals as plain values, ready for a record."""
@@ -147,13 +156,30 @@ def cost(
         overrides: further arguments of :func:`create_backbone`, with a name only.
 
     Raises:
-        InputError: unknown name or convention, a shape that is none, or a module whose type has no
-            rule (see :func:`backbones.register_cost_rule`).
+        InputError: unknown name or convention, a shape that is none, a module whose type has no
+            rule (see :func:`backbones.register_cost_rule`), or a product that no rule counts.
     """
-    if convention not in CONVENTIONS:
-        raise InputError(
-            f"unknown cost convention {convention!r}; expected one of {', '.join(CONVENTIONS)}"
-        )
+    counted = costs(
+        module_or_name, input_shape, (convention,), forward, classes=classes, **overrides
+    )
+    return counted[convention]
+
+
+def costs(
+    module_or_name: nn.Module | str,
+    input_shape: Sequence[int] = (3, 224, 224),
+    conventions: Sequence[str] = tuple(CONVENTIONS),
+    forward: Callable[[nn.Module], Any] | None = None,
+    *,
+    classes: int | None = None,
+    **overrides,
+) -> dict[str, Cost]:
+    """:func:`cost` under several conventions, by name, from one run of the network."""
+    for convention in conventions:
+        if convention not in CONVENTIONS:
+            raise InputError(
+                f"unknown cost convention {convention!r}; expected one of {', '.join(CONVENTIONS)}"
+            )
     if isinstance(module_or_name, str):
         with torch.device("meta"):  # only shapes matter: no memory, no arithmetic
             module = create_backbone(module_or_name, **overrides)
@@ -162,56 +188,40 @@ def cost(
     else:
         module = module_or_name
     if classes is not None:
-        module = _Classifier(module, classes)
+        module = Classifier(module, classes)
     if forward is None:
         shape = _checked_shape(input_shape)
         run = _image_runner(shape)
     else:
         shape, run = None, forward
-    layers = _observe(module, run)
-    counted = CONVENTIONS[convention](layers)
-    rows = []
-    for layer, (memory_bits, flops, bops) in zip(layers, counted, strict=True):
-        rows.append(
-            Row(
-                name=layer.name,
-                type=type(layer.module).__name__,
-                role=layer.role,
-                calls=layer.calls,
-                params_1bit=layer.params_1bit,
-                params_real=layer.params_real,
-                memory_bits=memory_bits,
-                macs=layer.macs,
-                flops=flops,
-                bops=bops,
-                ops=flops + bops / 64,
-            )
+    layers = observe(module, run)
+    return {convention: _counted(convention, shape, layers) for convention in conventions}
+
+
+def _counted(convention: str, shape: tuple[int, ...] | None, layers: Sequence[Layer]) -> Cost:
+    bops_per_flop = BOPS_PER_FLOP[convention]
+    rows = [
+        Row(
+            name=layer.name,
+            type=type(layer.module).__name__,
+            role=layer.role,
+            group=layer.group,
+            weight_bits=layer.weight_bits,
+            input_bits=layer.input_bits,
+            calls=layer.calls,
+            params_1bit=layer.params_1bit,
+            params_real=layer.params_real,
+            memory_bits=memory_bits,
+            macs=layer.macs,
+            flops=flops,
+            bops=bops,
+            ops=flops + bops / bops_per_flop,
         )
+        for layer, (memory_bits, flops, bops) in zip(
+            layers, CONVENTIONS[convention](layers), strict=True
+        )
+    ]
     return Cost(convention, shape, tuple(rows))
-
-
-class _Classifier(nn.Module):
-    """A backbone with global average pooling and a linear layer on its last map."""
-
-    def __init__(self, backbone: nn.Module, classes: int) -> None:
-        super().__init__()
-        if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
-            raise InputError(f"classes {classes!r}: expected a positive number")
-        if not getattr(backbone, "feature_channels", ()):
-            raise InputError(
-                f"classes={classes} needs a backbone with feature_channels; "
-                f"{type(backbone).__name__} has none"
-            )
-        like = next(backbone.parameters())
-        self.backbone = backbone
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(
-            backbone.feature_channels[-1], classes, device=like.device, dtype=like.dtype
-        )
-        self.classifier.cost_role = "classifier"
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.pool(self.backbone(x)[-1]).flatten(1))
 
 
 def _checked_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
@@ -231,73 +241,4 @@ def _image_runner(shape: tuple[int, ...]) -> Callable[[nn.Module], Any]:
     return run
 
 
-def _observe(module: nn.Module, run: Callable[[nn.Module], Any]) -> list[Layer]:
-    """Run ``module`` and return what was seen of each of its counted submodules."""
-    layers: dict[nn.Module, Layer] = {}
-    roles: dict[str, str] = {}
-    hooks = []
-    counted: set[int] = set()
-    try:
-        for name, child in module.named_modules():
-            parent = name.rpartition(".")[0] if name else None
-            inherited = roles.get(parent, "other") if parent is not None else "other"
-            roles[name] = role = getattr(child, "cost_role", inherited)
-            rule = find_rule(child)
-            own = dict(child.named_parameters(recurse=False))
-            if rule is None:
-                if own:
-                    raise InputError(_no_rule(name, child, "has parameters"))
-                if not any(True for _ in child.children()):
-                    hooks.append(child.register_forward_pre_hook(_refuse(name)))
-                continue
-            fresh = {key: p for key, p in own.items() if id(p) not in counted}
-            counted.update(id(p) for p in fresh.values())
-            layers[child] = layer = Layer.of(name, child, role, fresh)
-            hooks.append(child.register_forward_hook(_counter(layer, rule), with_kwargs=True))
-        with _undisturbed(module):
-            run(module)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return [layer for layer in layers.values() if layer.calls or layer.has_params]
-
-
-def _counter(layer: Layer, rule: Callable) -> Callable:
-    def hook(module: nn.Module, args: tuple, kwargs: Mapping, output: Any) -> None:
-        layer.add(rule(module, (*args, *kwargs.values()), output))
-
-    return hook
-
-
-def _refuse(name: str) -> Callable:
-    def hook(module: nn.Module, args: tuple) -> None:
-        raise InputError(_no_rule(name, module, "takes part in the forward pass"))
-
-    return hook
-
-
-def _no_rule(name: str, module: nn.Module, why: str) -> str:
-    return (
-        f"cost: no counting rule for {type(module).__name__} at {name or 'the top'!r}, which {why}; "
-        "add one with backbones.register_cost_rule"
-    )
-
-
-@contextlib.contextmanager
-def _undisturbed(module: nn.Module) -> Iterator[None]:
-    """Eval mode, no gradients; training modes, buffers and the random state restored after."""
-    modes = [(child, child.training) for child in module.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            module.eval()
-            yield
-    finally:
-        for child, training in modes:
-            child.training = training
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
-
-
-__all__ = ["REAL_BITS", "Cost", "Row", "cost"]
+__all__ = ["GROUPS", "REAL_BITS", "Cost", "Row", "cost", "costs"]

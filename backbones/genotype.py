@@ -16,6 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from backbones.derivation import DERIVATIONS, checked_operations, checked_scores, derive_cell
+from backbones.genotype_text import format_cells, parse_cells
 from commons.errors import InputError
 from commons.files import write_atomic
 
@@ -36,6 +38,23 @@ INPUT_NODES = 2
 INTERMEDIATE_NODES = 4
 #: Edges that a cell can have: 2 + 3 + 4 + 5.
 POSSIBLE_EDGES = sum(range(INPUT_NODES, INPUT_NODES + INTERMEDIATE_NODES))
+
+
+def search_space(pooling: bool = True, skip: bool = True) -> tuple[str, ...]:
+    """The operations that a search chooses from, without those that are switched off.
+
+    DCP-NAS paper, Table 7: the rows "w/o pooling layer", "w/o skip connection" and both.
+
+    Args:
+        pooling: keep ``max_pool_3x3`` and ``avg_pool_3x3``.
+        skip: keep ``skip_connect``.
+    """
+    return tuple(
+        name
+        for name in OPERATIONS
+        if (pooling or "pool" not in name) and (skip or name != "skip_connect")
+    )
+
 
 FORMAT = "onebit-genotype"
 VERSION = 1
@@ -124,6 +143,73 @@ class Genotype:
             return cls(content["normal"], content["reduce"], content.get("provenance", {}))
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
+
+    @classmethod
+    def from_text(
+        cls,
+        text: str,
+        provenance: Mapping[str, Any] | None = None,
+        where: str = "genotype text",
+    ) -> Genotype:
+        """From the text of the named tuple in which DARTS and its successors publish cells.
+
+        Args:
+            text: ``Genotype(normal=[('sep_conv_3x3', 1), ...], normal_concat=range(2, 6),
+                reduce=[...], reduce_concat=range(2, 6))``; it is parsed, never run.
+            provenance: where the cell comes from, which the text does not say.
+            where: names the origin in error messages.
+
+        Raises:
+            InputError: not such a text, or not a cell of this suite.
+        """
+        cells = parse_cells(text, where)
+        try:
+            return cls(cells["normal"], cells["reduce"], provenance or {})
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+
+    def to_text(self) -> str:
+        """The named tuple's text, which :meth:`from_text` reads; provenance is not part of it."""
+        return format_cells(self.normal, self.reduce)
+
+    @classmethod
+    def derive(
+        cls,
+        scores: Any,
+        derivation: str = "top2",
+        operations: Sequence[str] = OPERATIONS,
+        *,
+        keep_none: bool = False,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Genotype:
+        """The discrete cells that the scores of a search stand for.
+
+        Every edge keeps its best operation. ``all14`` keeps all edges (CP-NAS, BNAS, ABanditNAS);
+        ``top2`` keeps, of the edges into a node, the two whose surviving operation scores highest
+        (DARTS, and the release of DCP-NAS). Scores are thus compared between edges: where that
+        needs probabilities, as in DARTS, pass the softmax over each edge's operations. Ties go to
+        the operation listed first, and among edges to the earlier source.
+
+        Args:
+            scores: [2, 14, operations], array or tensor; the normal cell first, edges by target
+                and then source: (0, 2), (1, 2), (0, 3), (1, 3), (2, 3), ..., (4, 5).
+            derivation: ``all14`` or ``top2``.
+            operations: names of the last axis; see :func:`search_space`.
+            keep_none: let ``none`` survive where it scores highest. By default it is passed over,
+                as in DARTS.
+            provenance: where the scores come from.
+
+        Raises:
+            InputError: an argument out of range, or scores of another shape or not finite.
+        """
+        if derivation not in DERIVATIONS:
+            raise InputError(
+                f"unknown derivation {derivation!r}; expected one of {', '.join(DERIVATIONS)}"
+            )
+        operations = checked_operations(operations, OPERATIONS, keep_none)
+        scores = checked_scores(scores, POSSIBLE_EDGES, operations)
+        normal, reduce = (derive_cell(of, derivation, operations, keep_none) for of in scores)
+        return cls(normal, reduce, provenance or {})
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Genotype:

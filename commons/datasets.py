@@ -64,10 +64,10 @@ class Dataset:
                 )
         return present[0]
 
-    def checksum(self, data_root: str | os.PathLike) -> str:
-        """See :func:`commons.files.dataset_checksum`."""
+    def checksum(self, data_root: str | os.PathLike, cached: bool = True) -> str:
+        """What identifies the data; see :func:`commons.files.dataset_checksum`."""
         folder = self.find(data_root)
-        return dataset_checksum([folder / r for r in self.required], folder)
+        return dataset_checksum([folder / r for r in self.required], folder, cached)
 
 
 _VOC = ("VOCdevkit/VOC2007/Annotations", "VOCdevkit/VOC2007/JPEGImages", "VOCdevkit/VOC2007/ImageSets/Main",

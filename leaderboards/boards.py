@@ -1,7 +1,7 @@
 """The boards: which task runs them, what their tables show.
 
-Column sets follow the tables of the DCP-NAS paper: 10 (CIFAR-10), 11 (ImageNet), 12 (re-ID),
-13 (VOC) and 14 (COCO), and of the BNAS paper's table 5 (faces).
+Columns follow the tables of the DCP-NAS paper: 10 (CIFAR-10), 11 (ImageNet), 12 (re-ID), 13 (VOC)
+and 14 (COCO), and table 5 of the BNAS paper (faces).
 """
 
 from __future__ import annotations
@@ -17,6 +17,30 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Printed:
+    """The table of a paper that a board repeats.
+
+    Attributes:
+        paper: key of :data:`leaderboards.reported.CITATIONS`.
+        table: its number there.
+        group: the part of the table that is this board's; None for all of it.
+        metrics: column of :func:`leaderboards.reported.load` to the board's metric key;
+            ``test_error`` becomes ``1 - top1``.
+        epochs: what the paper trains for; None where no recipe of ours says it.
+        input_shape: (channels, height, width) that the paper's costs and scores are for.
+        quantization: whether its rows are told apart by backbone and quantization.
+    """
+
+    paper: str
+    table: str
+    group: str | None
+    metrics: dict[str, str]
+    epochs: int | None
+    input_shape: tuple[int, int, int]
+    quantization: bool = False
+
+
+@dataclass(frozen=True)
 class Board:
     """One leaderboard.
 
@@ -25,12 +49,17 @@ class Board:
         task: the room whose runner trains its rows.
         metrics: metric key to the header of the printed table; the first one ranks the rows.
         paper_convention: the counting rule of the paper's table, shown beside ``strict``.
+        printed: the paper's table; None where no paper here reports on the dataset.
+        layout: columns of the table for people, keys of :data:`leaderboards.sheet.COLUMNS` and
+            metric keys, in the paper's order; what the paper does not print comes last.
     """
 
     name: str
     task: str
     metrics: dict[str, str]
     paper_convention: str
+    printed: Printed | None
+    layout: tuple[str, ...]
 
 
 _DETECTION_VOC = {"map_area": "mAP area", "map_11pt": "mAP 11-pt"}
@@ -56,12 +85,49 @@ _METRICS = {
     "imagenet": _CLASSIFICATION,
 }
 
+_MAP_AND_RANK1 = {"map": "mAP", "rank1": "rank1"}
+
+
+def _reid(group: str) -> Printed:
+    return Printed("dcp-nas", "12", group, _MAP_AND_RANK1, 120, (3, 256, 128), quantization=True)
+
+
+_PRINTED = {
+    "voc": Printed("dcp-nas", "13", None, {"map": "map_area"}, 12, (3, 600, 1000), quantization=True),
+    "coco": Printed("dcp-nas", "14", None,
+                    {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_s": "APs", "ap_m": "APm", "ap_l": "APl"},
+                    12, (3, 800, 1333), quantization=True),
+    "market1501": _reid("Market-1501"),
+    "dukemtmcreid": _reid("DukeMTMC-reID"),
+    "cuhk03": _reid("CUHK03"),
+    "cifar10": Printed("dcp-nas", "10", None, {"test_error": "top1"}, 600, (3, 32, 32)),
+    "imagenet": Printed("dcp-nas", "11", None, {"top1": "top1", "top5": "top5"}, 512, (3, 224, 224)),
+}  # fmt: skip
+
+_MBIT = ("memory_strict", "memory_paper")
+_OPS = ("ops_strict", "ops_paper")
+_SEARCH = ("search_cost", "search_method")
+_OURS = ("untrained", "recipe", "epochs", "seeds", "source")
+_REID_LAYOUT = ("backbone", "quantization", "wa", *_REID, "search_method", *_MBIT, *_OPS, *_OURS)
+_LAYOUTS = {
+    "cifar10": ("backbone", "error", "params", *_MBIT, *_OPS, "wa", *_SEARCH, *_OURS),
+    "imagenet": ("backbone", "top1", "top5", *_MBIT, *_OPS, "wa", *_SEARCH, *_OURS),
+    "voc": ("backbone", "quantization", "wa", *_DETECTION_VOC, *_MBIT, *_OPS, "search_method", *_OURS),
+    "coco": ("backbone", "quantization", "wa", *_DETECTION_COCO, "search_method", *_MBIT, *_OPS, *_OURS),
+    "market1501": _REID_LAYOUT,
+    "dukemtmcreid": _REID_LAYOUT,
+    "cuhk03": _REID_LAYOUT,
+    "msmt17": _REID_LAYOUT,
+}  # fmt: skip
+
 ALL: dict[str, Board] = {
     name: Board(
         name,
         DATASETS[name].task,
         _METRICS[name],
         "mmdet-legacy" if DATASETS[name].task == "detection" else "dcp-nas",
+        _PRINTED.get(name),
+        _LAYOUTS[name],
     )
     for name in BOARDS
 }

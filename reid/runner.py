@@ -63,7 +63,7 @@ def train(job: Job) -> Outcome:
     checkpoint = prepare(work_dir, cfg, job.resume)
     with plain_errors(work_dir):
         log = work_dir / "train.log"
-        data = _data(cfg, job.data_root, log)
+        data = read_data(cfg, job.data_root, log)
         set_random_seed(job.seed)
         torch.backends.cudnn.deterministic = True
         model = build_model(cfg, data.num_train_pids)
@@ -96,7 +96,7 @@ def test(checkpoint: Path, job: Job) -> Outcome:
     torchreid_root(cfg.dataset, job.data_root)
     work_dir = Path(job.work_dir)
     with plain_errors(work_dir):
-        data = _data(cfg, job.data_root, work_dir / "test.log")
+        data = read_data(cfg, job.data_root, work_dir / "test.log")
         model = build_model(cfg, state["num_classes"])
         load_weights(model, state["state_dict"], checkpoint)
         return _outcome(model, data, cfg, job, Path(checkpoint), None, state["losses"])
@@ -132,7 +132,7 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
         work_dir = Path(job.work_dir)
         name, _ = torchreid_root(cfg.dataset, job.data_root)
         with plain_errors(work_dir):
-            data = _data(cfg, job.data_root, work_dir / "test.log")
+            data = read_data(cfg, job.data_root, work_dir / "test.log")
             root = dataset.find(job.data_root)
             for part, images in zip((query, gallery), data.fetch_test_loaders(name), strict=True):
                 check_against_dataset(part, images, root, predictions)
@@ -174,7 +174,7 @@ def show(outcome: Outcome, job: Job, folder: Path, count: int) -> list[Path]:
     return write_rankings(query, gallery, evaluation, root, Path(folder), count)
 
 
-def _data(cfg: Config, data_root: Path, log: Path) -> ImageDataManager:
+def read_data(cfg: Config, data_root: Path, log: Path) -> ImageDataManager:
     """Loaders for training, queries and gallery.
 
     Raises:
@@ -205,7 +205,7 @@ def build_model(cfg: Config, num_classes: int) -> ReIDModel:
     return model.cuda() if torch.cuda.is_available() else model
 
 
-def _features(
+def features_of(
     model: ReIDModel, data: ImageDataManager, cfg: Config, job: Job
 ) -> tuple[Features, Features]:
     """Features of queries and gallery."""
@@ -220,7 +220,7 @@ def _features(
 def _score(model: ReIDModel, data: ImageDataManager, cfg: Config, job: Job) -> dict[str, float]:
     if is_face(cfg):
         return face.score_pairs(*_face_features(model, data, cfg, job))[0]
-    return score(*_features(model, data, cfg, job), Evaluation.of(cfg))[0]
+    return score(*features_of(model, data, cfg, job), Evaluation.of(cfg))[0]
 
 
 def _outcome(
@@ -241,7 +241,7 @@ def _outcome(
         cfg=cfg.to_dict(),
         config=config_text(cfg),
         epochs=len(losses),
-        split=_split(dataset.board, cfg),
+        split=split_of(dataset.board, cfg),
         data_checksum=dataset.checksum(job.data_root),
         cost=_cost(model, cfg),
         num_classes=model.classifier.out_features,
@@ -259,7 +259,7 @@ def _outcome(
         images, lists, _, root = _face_features(model, data, cfg, job)
         save(path, dict(images=images), facts)
         return face.outcome(images, lists, cfg, root, facts, path, checkpoint, untrained)
-    query, gallery = _features(model, data, cfg, job)
+    query, gallery = features_of(model, data, cfg, job)
     save(path, dict(query=query, gallery=gallery), facts)
     return outcome(query, gallery, cfg, facts, path, checkpoint, untrained)
 
@@ -274,7 +274,7 @@ def _face_features(
     return images, loaders["query"].dataset.pairs, cfg, root
 
 
-def _split(board: str, cfg: Config) -> str:
+def split_of(board: str, cfg: Config) -> str:
     """Which images; only CUHK03 leaves a choice."""
     classic = f"classic split {cfg.data.split_id + 1} of 20"
     return SPLITS[board].format(

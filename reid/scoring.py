@@ -91,9 +91,13 @@ def load_predictions(path: Path) -> tuple[Features, Features, dict[str, Any]]:
 def with_evaluation_options(cfg: Config, options: Mapping[str, Any]) -> Config:
     """``cfg`` with options below ``evaluation``; nothing else can change once features are there.
 
+    Options that the features were made with may be named again.
+
     Raises:
         InputError: another option, or one that does not exist.
     """
+    # The config of a row has the checkpoint it started from by its hash.
+    options = {k: v for k, v in options.items() if k != "init_from" and not _has(cfg, k, v)}
     for name in options:
         if name.split(".")[0] != "evaluation":
             raise InputError(
@@ -101,6 +105,21 @@ def with_evaluation_options(cfg: Config, options: Mapping[str, Any]) -> Config:
                 f"the network"
             )
     return with_options(cfg, options)
+
+
+def _has(cfg: Config, name: str, value: Any) -> bool:
+    """Whether the config has this value under this dotted name."""
+    found: Any = cfg
+    for part in name.split("."):
+        if not isinstance(found, Mapping | Config) or part not in found:
+            return False
+        found = found[part]
+    return _plain(found) == _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """As it is after it has been through JSON."""
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def check_against_dataset(

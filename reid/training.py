@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import set_random_seed
 from torch.optim.lr_scheduler import LambdaLR
 
+import backbones
 from commons.engine import latest_checkpoint, load_weights
 from commons.errors import InputError, WorkError
 from commons.progress import Progress
@@ -28,14 +29,32 @@ SCHEDULES = ("cosine", "step")
 
 
 class _Watched:
-    """Goes before torchreid's engine among the bases; tells every step's loss to ``on_step``."""
+    """Goes before torchreid's engine among the bases; tells every step's loss to ``on_step``.
+
+    The losses of the network's binarization methods are added to the engine's own, once a step, and
+    logged by name.
+    """
 
     on_step: Callable[[float], None]
+    #: The method losses of this step, None before they are computed.
+    added: dict[str, torch.Tensor] | None = None
+    #: Of the part of the engine's loss that is computed first.
+    first_weight = 1.0
+
+    def compute_loss(self, criterion, outputs, targets) -> torch.Tensor:
+        loss = super().compute_loss(criterion, outputs, targets)
+        if self.added is not None:
+            return loss
+        for feature_loss in self.model.feature_losses:
+            feature_loss(self.model.features, targets)
+        self.added = backbones.method_losses(self.model)
+        return loss + sum(self.added.values()) / self.first_weight
 
     def forward_backward(self, data: dict) -> dict[str, float]:
+        self.added = None
         summary = super().forward_backward(data)
         self.on_step(self.total(summary))
-        return summary
+        return {**summary, **{name: loss.item() for name, loss in self.added.items()}}
 
 
 class SoftmaxEngine(_Watched, ImageSoftmaxEngine):
@@ -44,6 +63,10 @@ class SoftmaxEngine(_Watched, ImageSoftmaxEngine):
 
 
 class TripletEngine(_Watched, ImageTripletEngine):
+    @property
+    def first_weight(self) -> float:
+        return self.weight_t or self.weight_x
+
     def total(self, summary: dict[str, float]) -> float:
         # torchreid tells the two parts only, and leaves a part without weight out.
         return self.weight_t * summary.get("loss_t", 0.0) + self.weight_x * summary.get(

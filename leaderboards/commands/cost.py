@@ -1,10 +1,15 @@
-"""`onebit cost`: parameters, memory and operations of a backbone or a whole model."""
+"""`onebit cost`: parameters, memory and operations of backbones or whole models."""
 
 from __future__ import annotations
 
-from leaderboards.commands.options import TASKS, add_verb
+import argparse
+from pathlib import Path
+
+from leaderboards.commands.options import TASKS, add_import, add_verb, comma_list
 
 CONVENTIONS = ("strict", "dcp-nas", "cp-nas", "mmdet-legacy")
+#: The papers' convention that a picture shows beside `strict`, by task.
+_PAPERS = {"classification": "dcp-nas", "detection": "mmdet-legacy", "reid": "dcp-nas"}
 
 
 def configure(verbs) -> None:
@@ -12,66 +17,121 @@ def configure(verbs) -> None:
         verbs,
         "cost",
         run,
-        "count parameters, memory and operations under a named convention",
+        "count parameters, memory and operations under named conventions",
         """\
 onebit cost resnet18_reactnet --classes 1000
 onebit cost dcp_nas_s --convention dcp-nas --input 224 224 --classes 1000
-onebit cost resnet18 --task detection --input 600 1000 --classes 20 --convention mmdet-legacy
+onebit cost resnet18 resnet18_reactnet dcp_nas_s --classes 1000 --plot cost.svg
+onebit cost resnet18 --task detection --input 600 1000 --classes 20 --proposals 1000 --convention mmdet-legacy
 onebit cost dcp_nas_s --layers --format csv > layers.csv""",
     )
-    parser.add_argument("backbone", metavar="BACKBONE")
+    parser.add_argument("backbones", nargs="+", metavar="BACKBONE", help="several are shown side by side")  # fmt: skip
     parser.add_argument("--input", nargs=2, type=int, metavar=("H", "W"), help="default: the task's own input size")  # fmt: skip
     parser.add_argument("--classes", type=int, metavar="N", help="add a classifier or head for N classes")  # fmt: skip
     parser.add_argument("--task", choices=TASKS, default="classification", help="count the whole model of a task")  # fmt: skip
-    parser.add_argument("--convention", choices=CONVENTIONS, default="strict", help="see docs/cost.md")  # fmt: skip
+    parser.add_argument("--stem", choices=("imagenet", "cifar"), help="classification: default imagenet")  # fmt: skip
+    parser.add_argument("--proposals", type=int, metavar="N", help="detection: boxes that the head sees, default 1000")  # fmt: skip
+    parser.add_argument(
+        "--convention",
+        type=_conventions,
+        dest="conventions",
+        metavar="C[,C...]",
+        help=f"one or more of {', '.join(CONVENTIONS)} (docs/cost.md); default strict, in a "
+        "picture strict and that of the papers",
+    )
     parser.add_argument("--layers", action="store_true", help="one row per layer")
     parser.add_argument("--format", choices=("text", "json", "csv"), default="text")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw memory and operations by group of layers (.svg, .png)")  # fmt: skip
+    add_import(parser)
+
+
+def _conventions(text: str) -> list[str]:
+    names = list(dict.fromkeys(comma_list(text)))
+    if not names or set(names) - set(CONVENTIONS):
+        raise argparse.ArgumentTypeError(
+            f"invalid choice {text!r}; expected one or more of {', '.join(CONVENTIONS)}"
+        )
+    return names
 
 
 def run(args) -> int:
+    _check(args)
+    conventions = args.conventions or (["strict", _PAPERS[args.task]] if args.plot else ["strict"])
+    names = list(dict.fromkeys(args.backbones))
+    counted = [(name, _count(args, name, one)) for name in names for one in conventions]
+    if args.plot:
+        from backbones.cost_drawing import draw_costs
+
+        draw_costs(counted, args.plot)
+    print(_format(counted, args))
+    return 0
+
+
+def _check(args) -> None:
     from commons.errors import InputError
 
     if args.input and min(args.input) < 1:
         raise InputError(f"--input takes two sizes from 1 up, got {args.input[0]} {args.input[1]}")
-    if args.classes is not None and args.classes < 1:
-        raise InputError(f"--classes takes a number from 1 up, got {args.classes}")
-    print(_format(_count(args), args))
-    return 0
+    for option in ("classes", "proposals"):
+        value = getattr(args, option)
+        if value is not None and value < 1:
+            raise InputError(f"--{option} takes a number from 1 up, got {value}")
+    if args.proposals is not None and args.task != "detection":
+        raise InputError("--proposals goes with --task detection")
+    if args.stem is not None and args.task != "classification":
+        raise InputError("--stem goes with --task classification")
+    if args.plot and args.plot.suffix.lower() not in (".svg", ".png"):
+        raise InputError(f"--plot {args.plot}: expected a name ending in .svg or .png")
 
 
-def _count(args):
+def _count(args, backbone: str, convention: str):
     import importlib
 
+    options = {"stem": args.stem, "proposals": args.proposals}
     return importlib.import_module(f"{args.task}.cost").model_cost(
-        args.backbone,
-        convention=args.convention,
+        backbone,
+        convention=convention,
         input_size=tuple(args.input) if args.input else None,
         num_classes=args.classes,
+        **{key: value for key, value in options.items() if value is not None},
     )
 
 
-def _format(cost, args) -> str:
+def _format(counted, args) -> str:
     import json
 
     import pandas as pd
 
     if args.format == "json":
-        content = cost.summary()
-        if args.layers:
-            content["layers"] = cost.table()
-        return json.dumps(content, indent=1)
-    layers = pd.DataFrame(cost.table())
+        contents = []
+        for name, cost in counted:
+            layers = {"layers": cost.table()} if args.layers else {}
+            contents.append({"backbone": name, "task": args.task, **cost.summary(), **layers})
+        return json.dumps(contents[0] if len(contents) == 1 else contents, indent=1)
     if args.format == "csv":
-        frame = layers if args.layers else pd.DataFrame([cost.summary()])
-        return frame.to_csv(index=False).rstrip("\n")
+        rows = [
+            {"backbone": name, "convention": cost.convention, **row}
+            for name, cost in counted
+            for row in (cost.table() if args.layers else [cost.summary()])
+        ]
+        return pd.DataFrame(rows).to_csv(index=False).rstrip("\n")
+    return "\n\n".join(_text(name, cost, args) for name, cost in counted)
+
+
+def _text(name: str, cost, args) -> str:
+    import pandas as pd
+
+    from backbones.cost_conventions import BOPS_PER_FLOP
+
+    layers = pd.DataFrame(cost.table())
     lines = [layers.to_string(index=False), ""] if args.layers else []
     total = cost.params_1bit + cost.params_real
     lines += [
-        f"{args.backbone}, {args.task}, convention {args.convention}",
+        f"{name}, {args.task}, convention {cost.convention}",
         f"  parameters  {total / 1e6:12.3f} M     ({cost.params_1bit / 1e6:.3f} M stored in 1 bit)",
         f"  memory      {cost.memory_bits / 1e6:12.2f} Mbit  ({cost.memory_bits / 8e6:.2f} MB)",
         f"  FLOPs       {cost.flops / 1e6:12.2f} M",
         f"  BOPs        {cost.bops / 1e6:12.2f} M",
-        f"  OPs         {cost.ops / 1e6:12.2f} M     (FLOPs + BOPs/64)",
+        f"  OPs         {cost.ops / 1e6:12.2f} M     (FLOPs + BOPs/{BOPS_PER_FLOP[cost.convention]})",
     ]
     return "\n".join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from leaderboards.commands.options import add_verb
+from leaderboards.commands.options import add_import, add_verb
 
 
 def configure(verbs) -> None:
@@ -22,6 +22,7 @@ onebit features --checkpoint run/epoch_120.pth --images crops --out crops.safete
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="ends in .safetensors; docs/reid.md says what is in it")  # fmt: skip
     parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images at a time (default 64)")  # fmt: skip
     parser.add_argument("--workers", type=natural, default=0, metavar="N", help="processes that read images (default 0: this one)")  # fmt: skip
+    add_import(parser)
 
 
 def run(args) -> int:

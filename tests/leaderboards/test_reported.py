@@ -9,6 +9,7 @@ import pytest
 
 from commons.errors import InputError
 from leaderboards import reported
+from tests.leaderboards.second_reading import SECOND_READING
 
 ROWS = {
     ("dcp-nas", "1"): 24,
@@ -160,6 +161,29 @@ def test_spot_values(paper, table, row, column, value):
 @pytest.mark.parametrize(("paper", "table", "group", "row", "column", "value"), GROUPED_SPOTS)
 def test_spot_values_told_apart_by_their_group(paper, table, group, row, column, value):
     assert one(paper, table, row, column, group) == value
+
+
+def test_every_number_was_read_twice(numbers):
+    assert list(SECOND_READING) == list(ROWS)
+    read = [value for table in SECOND_READING.values() for row in table[1:] for value in row]
+    assert len([value for value in read if value is not None]) == len(numbers) == sum(ROWS.values())
+
+
+@pytest.mark.parametrize("key", ROWS, ids=" ".join)
+def test_a_second_reading_of_the_papers_gives_the_same_numbers(key):
+    """Typed afresh from the papers' text, row by row."""
+    columns, *rows = SECOND_READING[key]
+    by_dataset = key == ("dcp-nas", "12")  # one printed row holds three datasets
+    typed = {}
+    for line in reported.load(*key).itertuples():
+        row = line.row if by_dataset else (line.row, line.group)
+        column = f"{line.group} {line.column}".strip() if by_dataset else line.column
+        typed.setdefault(row, {})[column] = line.value
+    again = [
+        {column: value for column, value in zip(columns, row, strict=True) if value is not None}
+        for row in rows
+    ]
+    assert list(typed.values()) == again
 
 
 def test_schema(numbers):

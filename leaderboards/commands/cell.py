@@ -1,0 +1,96 @@
+"""`onebit cell show`: a searched cell as text, picture, DARTS tuple or JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from leaderboards.commands.options import add_verb
+
+_TUPLE = (".txt", ".py")
+
+
+def configure(verbs) -> None:
+    parser = add_verb(
+        verbs,
+        "cell",
+        run,
+        "show a searched cell: its edges, its provenance, a picture",
+        """\
+onebit cell show dcp_nas_imagenet
+onebit cell show dcp_nas_imagenet --out cell.svg
+onebit cell show cell.json --text
+onebit cell show darts_v2.txt --out darts_v2.json""",
+    )
+    parser.add_argument("action", choices=("show",))
+    parser.add_argument(
+        "cell",
+        metavar="FILE_OR_NAME",
+        help="a cell that ships, a genotype's .json file, or a .txt file with the named tuple that "
+        "DARTS and its successors publish",
+    )
+    parser.add_argument("--text", action="store_true", help="print the named tuple of DARTS")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="draw both cells (.svg, .png), or write the genotype (.json)",
+    )
+
+
+def run(args) -> int:
+    genotype = _read(args.cell)
+    written = _write(genotype, args.out) if args.out else None
+    print(genotype.to_text() if args.text else _description(genotype))
+    if written and not args.text:
+        print(f"written     {written}")
+    return 0
+
+
+def _write(genotype, path: Path) -> Path:
+    if path.suffix == ".json":
+        return genotype.save(path)
+    from backbones.cell_drawing import FORMATS, draw_cells
+    from commons.errors import InputError
+
+    if path.suffix.removeprefix(".") not in FORMATS:
+        raise InputError(f"--out {path}: expected a name ending in .svg, .png or .json")
+    return draw_cells(genotype, path)
+
+
+def _read(name: str):
+    from backbones import Genotype, cells
+    from commons.errors import InputError
+
+    path = Path(name)
+    if name in cells.list_cells():
+        return cells.load_cell(name)
+    if path.suffix in _TUPLE:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise InputError(f"no file {path}") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            raise InputError(f"could not read {path}: {reason}") from None
+        return Genotype.from_text(text, {"source": f"the file {path.name}"}, where=str(path))
+    if path.suffix == ".json" or path.exists():
+        return Genotype.load(path)
+    known = ", ".join(cells.list_cells())
+    raise InputError(
+        f"no cell {name!r}: neither a file nor one of the cells that ship, which are {known}"
+    )
+
+
+def _description(genotype) -> str:
+    from backbones.genotype import INPUT_NODES
+
+    names = ["c_{k-2}", "c_{k-1}", "0", "1", "2", "3"]
+    lines = []
+    for title, cell in (("normal cell", genotype.normal), ("reduction cell", genotype.reduce)):
+        lines.append(title)
+        for number, edges in enumerate(cell, INPUT_NODES):
+            lines += [f"  {names[source]:>7} -> {names[number]}  {operation}" for operation, source in edges]  # fmt: skip
+    lines.append(f"derivation  {genotype.derivation} ({sum(map(len, genotype.normal))} edges per cell)")  # fmt: skip
+    lines.append(f"hash        {genotype.hash}")
+    lines += [f"{key:<11} {value}" for key, value in genotype.provenance.items()]
+    return "\n".join(lines)

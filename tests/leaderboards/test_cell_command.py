@@ -1,0 +1,76 @@
+"""`onebit cell show`."""
+
+import pytest
+
+import backbones
+from backbones import Genotype
+from leaderboards import cli
+
+PUBLISHED = backbones.cells.load_cell("dcp_nas_imagenet")
+
+
+def run(capsys, *arguments):
+    code = cli.main(["cell", "show", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_name_shows_edges_and_provenance(capsys):
+    code, out, _ = run(capsys, "dcp_nas_imagenet")
+    assert code == 0
+    assert "c_{k-2} -> 1  skip_connect" in out
+    assert "0 -> 3  dil_conv_5x5" in out
+    assert out.count(" -> ") == 16
+    assert PUBLISHED.hash in out
+    assert "DCP-NAS authors released" in out
+
+
+def test_text_picture_and_json_and_back(capsys, tmp_path):
+    _, out, _ = run(capsys, "dcp_nas_imagenet", "--text", "--out", tmp_path / "cell.png")
+    assert (tmp_path / "cell.png").read_bytes().startswith(b"\x89PNG")
+    assert Genotype.from_text(out) == PUBLISHED
+    (tmp_path / "cell.txt").write_text(out)
+    code, out, _ = run(capsys, tmp_path / "cell.txt", "--out", tmp_path / "cell.json")
+    assert code == 0
+    assert f"written     {tmp_path / 'cell.json'}" in out
+    assert Genotype.load(tmp_path / "cell.json") == PUBLISHED
+    code, out, _ = run(capsys, tmp_path / "cell.json", "--out", tmp_path / "cell.svg")
+    assert code == 0
+    assert "<svg" in (tmp_path / "cell.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("cell.json", "{", "is not valid JSON"),
+        ("cell.json", "{}", "onebit-genotype"),
+        ("cell.txt", "print('x')", "expected one call Genotype"),
+        ("cell.txt", b"\xff\xfe", "not UTF-8 text"),
+        ("cell", "hello", "is not valid JSON"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_the_reason(capsys, tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    code, out, err = run(capsys, path, "--out", tmp_path / "new.svg")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+    assert str(path) in err
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "cells that ship, which are"),
+        (["nothing.json"], "no genotype file at nothing.json"),
+        (["nothing.txt"], "no file nothing.txt"),
+        (["dcp_nas_imagenet", "--out", "x.pdf"], "ending in .svg, .png or .json"),
+    ],
+)
+def test_wrong_names(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert list(tmp_path.iterdir()) == []
