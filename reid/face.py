@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from mmengine.config import Config
 
 from commons.datasets import get_dataset
+from commons.errors import InputError
+from commons.task import Outcome
 from reid.datasets import TORCHREID_NAMES
-from reid.face_datasets import FaceDataset
-from reid.features import extract
+from reid.face_datasets import Pairs
+from reid.features import Features, extract, relative_names
 from reid.model import ReIDModel
 from reid.torchreid_adapter import ImageDataManager
 from reid.training import image_data
 from reid.verification import metrics_of, pair_distances
 
-SPLIT = "identity folder -> pairs of LFW, CFP-FP and AgeDB-30"
 PROTOCOL = (
     "10-fold accuracy, the threshold chosen on the other nine; TAR at FAR over all pairs; "
     "{distance} distance{flip}"
@@ -39,30 +41,59 @@ def face_data(cfg: Config, data_root: Path, log: Path) -> ImageDataManager:
     return image_data(cfg, TORCHREID_NAMES["face"], root, log)
 
 
-def score_pairs(
-    model: ReIDModel, data: ImageDataManager, cfg: Config
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Metrics of the three lists of pairs, and details; every image is looked at once."""
+def features_of_pairs(
+    model: ReIDModel, data: ImageDataManager, cfg: Config, root: Path
+) -> Features:
+    """Features of every image of the pairs, each looked at once, named relative to ``root``."""
     (loaders,) = data.test_loader.values()
-    dataset: FaceDataset = loaders["query"].dataset
     found = extract(model, loaders["query"], "test images", cfg.flip_features)
-    number = {path: i for i, path in enumerate(found["impath"])}
-    metrics, details = {}, {}
-    for pairs in dataset.pairs:
-        first, second = (
-            found["features"][np.array([number[path] for path in side])]
-            for side in (pairs.first, pairs.second)
-        )
+    return Features(found["features"], relative_names(found["impath"], root))
+
+
+def score_pairs(
+    images: Features, lists: Sequence[Pairs], cfg: Config, root: Path
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Metrics of the lists of pairs, and details.
+
+    Raises:
+        InputError: an image of the pairs has no feature; what :mod:`reid.verification` refuses.
+    """
+    number = {name: i for i, name in enumerate(images.names)}
+    metrics, details = {}, {"test_images": len(images)}
+    for pairs in lists:
+        names = [relative_names(side, root) for side in (pairs.first, pairs.second)]
+        missing = next((name for side in names for name in side if name not in number), None)
+        if missing:
+            raise InputError(f"the features are not of these pairs: they lack the image {missing}")
+        first, second = (images.features[[number[name] for name in side]] for side in names)
         distances = pair_distances(first, second, cfg.evaluation.distance)
         own, more = metrics_of(pairs.name, distances, pairs.same, pairs.folds)
         metrics |= own
         details |= more
-    details["test_images"] = len(number)
-    details["train_identities_compared_by_name"] = dataset.identities_compared
     return metrics, details
 
 
-def protocol(cfg: Config) -> str:
-    """For a record."""
+def outcome(
+    images: Features,
+    lists: Sequence[Pairs],
+    cfg: Config,
+    root: Path,
+    facts: Mapping[str, Any],
+    predictions: Path,
+    checkpoint: Path,
+    untrained: dict[str, float] | None = None,
+) -> Outcome:
+    """Score features and report, with what else is known of the row; see :func:`reid.scoring.outcome`."""
+    metrics, details = score_pairs(images, lists, cfg, root)
     flip = "; features of image and mirror image added" if cfg.flip_features else ""
-    return PROTOCOL.format(distance=cfg.evaluation.distance, flip=flip)
+    fields = ("epochs", "split", "data_checksum", "config", "cost", "num_classes")
+    return Outcome(
+        metrics=metrics,
+        untrained=untrained,
+        main_metric=MAIN_METRIC,
+        protocol=PROTOCOL.format(distance=cfg.evaluation.distance, flip=flip),
+        checkpoint=checkpoint,
+        details={**facts["details"], **details},
+        predictions=predictions,
+        **{field: facts[field] for field in fields},
+    )

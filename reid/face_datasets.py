@@ -194,8 +194,9 @@ class FaceDataset(Checked, ImageDataset):
 
     Attributes:
         pairs: the three lists.
-        identities_compared: how many training identities have a name that can be looked for among the
-            people of the pairs; CASIA-WebFace's are numbers, of which nothing can be said.
+        counts: ``train_identities_compared_by_name``: how many training identities have a name that
+            can be looked for among the people of the pairs; CASIA-WebFace's are numbers, of which
+            nothing can be said.
     """
 
     def __init__(self, root: str = "", **kwargs) -> None:
@@ -205,7 +206,7 @@ class FaceDataset(Checked, ImageDataset):
         tested = {person_key(name) for pairs in self.pairs for name in pairs.people} - {None}
         keys = {person_key(folder.name): folder.name for folder in train}
         keys.pop(None, None)
-        self.identities_compared = len(keys)
+        self._compared = len(keys)
         shared = sorted(keys[key] for key in tested & keys.keys())
         if shared:
             names = ", ".join(shared[:5]) + (", ..." if len(shared) > 5 else "")
@@ -224,6 +225,10 @@ class FaceDataset(Checked, ImageDataset):
         query = [(path, number, 0) for number, path in enumerate(tested)]
         # torchreid wants a gallery; nothing is looked for in it.
         super().__init__(images, query, query[:1], **kwargs)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return dict(train_identities_compared_by_name=self._compared)
 
 
 register_dataset(TORCHREID_NAMES["face"], FaceDataset)

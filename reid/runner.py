@@ -19,8 +19,9 @@ from reid.checkpoint import load_backbone, load_checkpoint, prepare
 from reid.datasets import torchreid_root
 from reid.evaluation import check_labels
 from reid.evaluation_options import Evaluation
-from reid.face import face_data, is_face, score_pairs
-from reid.features import Features, of_dataset, save
+from reid.face import face_data, is_face
+from reid.face_datasets import Pairs, read_pairs
+from reid.features import Features, load, of_dataset, save
 from reid.model import ReIDModel
 from reid.pictures import write_rankings
 from reid.recipe import build_config, init_from, with_options
@@ -40,6 +41,7 @@ SPLITS = {
     "dukemtmcreid": "bounding_box_train -> query, bounding_box_test",
     "cuhk03": "{protocol}, {boxes} boxes: train -> query, gallery",
     "msmt17": "list_train -> list_query, list_gallery",
+    "face": "identity folder -> pairs of LFW, CFP-FP and AgeDB-30",
 }
 
 
@@ -115,15 +117,15 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
             that the features depend on.
     """
     predictions = Path(predictions)
+    groups, facts = load(predictions)
+    if "images" in groups and _is_face_file(facts):
+        # The pairs are in the dataset, not in the file.
+        cfg = _config_of(facts, predictions, job)
+        root = get_dataset(cfg.dataset, task="reid").find(job.data_root)
+        checkpoint = predictions.parent / facts["checkpoint"]
+        return face.outcome(groups["images"], read_pairs(root), cfg, root, facts, predictions, checkpoint)  # fmt: skip
     query, gallery, facts = load_predictions(predictions)
-    for name in ("dataset", "backbone"):
-        asked = getattr(job, name)
-        if asked and asked != facts[name]:
-            raise InputError(f"{predictions} has features of {name} {facts[name]}, not of {asked}")
-    cfg = Config(facts["cfg"])
-    if job.cfg_options:
-        cfg = with_evaluation_options(cfg, job.cfg_options)
-        facts["config"] = config_text(cfg)
+    cfg = _config_of(facts, predictions, job)
     dataset = get_dataset(cfg.dataset, task="reid")
     present = dataset.is_there(job.data_root)
     if present:
@@ -137,6 +139,24 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
     facts["details"]["checked_against_dataset"] = present
     checkpoint = predictions.parent / facts["checkpoint"]
     return outcome(query, gallery, cfg, facts, predictions, checkpoint)
+
+
+def _is_face_file(facts: dict[str, Any]) -> bool:
+    """Features of a folder of images are no row's: their facts name no config."""
+    return "cfg" in facts and is_face(Config(facts["cfg"]))
+
+
+def _config_of(facts: dict[str, Any], predictions: Path, job: Job) -> Config:
+    """The config of saved features, with the job's options of evaluation over it."""
+    for name in ("dataset", "backbone"):
+        asked = getattr(job, name)
+        if asked and asked != facts[name]:
+            raise InputError(f"{predictions} has features of {name} {facts[name]}, not of {asked}")
+    cfg = Config(facts["cfg"])
+    if job.cfg_options:
+        cfg = with_evaluation_options(cfg, job.cfg_options)
+        facts["config"] = config_text(cfg)
+    return cfg
 
 
 def show(outcome: Outcome, job: Job, folder: Path, count: int) -> list[Path]:
@@ -199,7 +219,7 @@ def features_of(
 
 def _score(model: ReIDModel, data: ImageDataManager, cfg: Config, job: Job) -> dict[str, float]:
     if is_face(cfg):
-        return score_pairs(model, data, cfg)[0]
+        return face.score_pairs(*_face_features(model, data, cfg, job))[0]
     return score(*features_of(model, data, cfg, job), Evaluation.of(cfg))[0]
 
 
@@ -213,9 +233,6 @@ def _outcome(
     losses: list[float],
 ) -> Outcome:
     """Save the features of the scored images, then score what was saved."""
-    if is_face(cfg):
-        return _face_outcome(model, data, cfg, job, checkpoint, untrained, losses)
-    query, gallery = features_of(model, data, cfg, job)
     (loaders,) = data.test_loader.values()
     dataset = get_dataset(cfg.dataset, task="reid")
     facts = dict(
@@ -238,40 +255,23 @@ def _outcome(
         ),
     )
     path = Path(job.work_dir) / f"{checkpoint.stem}.{cfg.dataset}.safetensors"
+    if is_face(cfg):
+        images, lists, _, root = _face_features(model, data, cfg, job)
+        save(path, dict(images=images), facts)
+        return face.outcome(images, lists, cfg, root, facts, path, checkpoint, untrained)
+    query, gallery = features_of(model, data, cfg, job)
     save(path, dict(query=query, gallery=gallery), facts)
     return outcome(query, gallery, cfg, facts, path, checkpoint, untrained)
 
 
-def _face_outcome(
-    model: ReIDModel,
-    data: ImageDataManager,
-    cfg: Config,
-    job: Job,
-    checkpoint: Path,
-    untrained: dict[str, float] | None,
-    losses: list[float],
-) -> Outcome:
-    metrics, details = score_pairs(model, data, cfg)
-    return Outcome(
-        metrics=metrics,
-        untrained=untrained,
-        main_metric=face.MAIN_METRIC,
-        epochs=len(losses),
-        split=face.SPLIT,
-        protocol=face.protocol(cfg),
-        data_checksum=get_dataset(cfg.dataset).checksum(job.data_root),
-        config=config_text(cfg),
-        checkpoint=checkpoint,
-        cost=_cost(model, cfg),
-        num_classes=model.classifier.out_features,
-        details=dict(
-            train_images=len(data.train_loader.dataset),
-            train_identities=data.num_train_pids,
-            feature_dim=model.embedding.feature_dim,
-            **details,
-            loss_curve=losses,
-        ),
-    )
+def _face_features(
+    model: ReIDModel, data: ImageDataManager, cfg: Config, job: Job
+) -> tuple[Features, list[Pairs], Config, Path]:
+    """What :func:`reid.face.score_pairs` takes."""
+    (loaders,) = data.test_loader.values()
+    root = get_dataset(cfg.dataset, task="reid").find(job.data_root)
+    images = face.features_of_pairs(model, data, cfg, root)
+    return images, loaders["query"].dataset.pairs, cfg, root
 
 
 def split_of(board: str, cfg: Config) -> str:

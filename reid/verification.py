@@ -19,11 +19,12 @@ def pair_distances(first: np.ndarray, second: np.ndarray, distance: str) -> np.n
     Raises:
         InputError: unknown distance, shapes that do not fit, or a feature that is not finite.
     """
-    first, second = prepared(first, second, distance)
-    if len(first) != len(second):
+    both, count = prepared(first, second, distance), len(first)
+    if len(both) != 2 * count:
         raise InputError(
-            f"expected as many features of both sides, found {len(first)}, {len(second)}"
+            f"expected as many features of both sides, found {count} and {len(both) - count}"
         )
+    first, second = both[:count], both[count:]
     if distance == "cosine":
         return 1.0 - (first * second).sum(1)
     return ((first - second) ** 2).sum(1)

@@ -158,7 +158,7 @@ def test_numbers_name_nobody(job, faces):
     """CASIA-WebFace's folders are numbers, which say nothing of who is in LFW."""
     for number, folder in enumerate(sorted((faces / "casia-webface").iterdir())):
         folder.rename(folder.with_name(f"{number:07d}"))
-    assert FaceDataset(str(faces), verbose=False).identities_compared == 0
+    assert FaceDataset(str(faces), verbose=False).counts == {"train_identities_compared_by_name": 0}
     assert [person_key(n) for n in ("0000045", "n000002", "Ann_Lee", "annLEE")] == [None, None, "annlee", "annlee"]  # fmt: skip
 
 
@@ -186,6 +186,27 @@ def test_a_row(job):
         outcome.checkpoint, replace(job, work_dir=job.work_dir / "test", cfg_options={})
     )
     assert scored.metrics == outcome.metrics
+    again = runner.score_predictions(outcome.predictions, job_of(job))
+    assert again.metrics == outcome.metrics
+    assert again.protocol == outcome.protocol
+    options = {"evaluation.distance": "euclidean"}
+    assert (
+        runner.score_predictions(outcome.predictions, job_of(job, options)).metrics
+        != outcome.metrics
+    )
+    with pytest.raises(InputError, match="features of queries and gallery"):
+        runner.show(outcome, job, job.work_dir / "pictures", 3)
+    edit(
+        job.data_root / "mini-face/agedb_30/agedb_30_ann.txt",
+        1,
+        "1 agedb_30_ann.txt agedb_30_ann.txt",
+    )
+    with pytest.raises(InputError, match=r"they lack the image agedb_30/agedb_30_ann.txt"):
+        runner.score_predictions(outcome.predictions, job_of(job))
+
+
+def job_of(job, options=()):
+    return replace(job, cfg_options=dict(options), work_dir=job.work_dir / "again")
 
 
 def test_interrupted_and_resumed(job, tmp_path, monkeypatch):

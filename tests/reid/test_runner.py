@@ -1,5 +1,9 @@
 """One row from a job to an outcome: trained, interrupted, resumed, scored, refused."""
 
+import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,6 +139,45 @@ def test_interrupted_and_resumed_equals_uninterrupted(job, tmp_path, monkeypatch
     assert plain(resumed) == plain(expected)
     after = torch.load(resumed.checkpoint, weights_only=True)["state_dict"]
     assert all(torch.equal(after[key], value) for key, value in weights.items())
+
+
+_TRAIN = """
+import json, sys
+from pathlib import Path
+import torch
+from commons.task import Job
+from reid import runner
+
+torch.set_num_threads(1)
+options = json.loads(sys.argv[3])
+runner.train(Job("market1501", "resnet18_w8_bireal", "mini", 3, Path(sys.argv[1]), Path(sys.argv[2]), cfg_options=options))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["softmax", "triplet"])
+def test_killed_and_resumed(job, tmp_path, loss):
+    """SIGKILL somewhere behind the first checkpoint: nothing could be tidied up."""
+    options = {**OPTIONS, "epochs": 30, "model.loss": loss}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        expected = runner.train(replace(job, cfg_options=options))
+        cut = replace(job, work_dir=tmp_path / "cut", resume=True, cfg_options=options)
+        arguments = [str(job.data_root), str(cut.work_dir), json.dumps(options)]
+        root = Path(__file__).resolve().parents[2]
+        with subprocess.Popen([sys.executable, "-c", _TRAIN, *arguments], cwd=root) as process:
+            deadline = time.monotonic() + 100
+            while latest_checkpoint(cut.work_dir) is None and time.monotonic() < deadline:
+                time.sleep(0.02)
+            process.kill()
+        killed_at = latest_checkpoint(cut.work_dir)
+        assert killed_at is not None
+        assert killed_at.name != "epoch_30.pth"
+        resumed = runner.train(cut)
+    finally:
+        torch.set_num_threads(threads)
+    assert plain(resumed) == plain(expected)
 
 
 def test_resuming_a_finished_run_only_scores(job, monkeypatch):

@@ -128,7 +128,8 @@ def test_metrics_name_only_rates_that_the_pairs_permit():
 def test_distances_are_those_of_re_id(distance):
     rng = np.random.default_rng(1)
     first, second = rng.normal(size=(2, 12, 5))
-    matrix = np.concatenate(list(distance_chunks(*prepared(first, second, distance), distance)))
+    both = prepared(first, second, distance)
+    matrix = np.concatenate(list(distance_chunks(both[:12], both[12:], distance)))
     assert pair_distances(first, second, distance) == pytest.approx(np.diag(matrix))
 
 
