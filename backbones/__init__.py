@@ -1,20 +1,29 @@
 """Floor 1: the networks and what they are made of.
 
 registry      names of backbones, and mmengine's registry scope ``onebit``
-binarization  what makes a layer 1-bit: sign of activations, sign and scale of weights, gradients
+binarization  what makes a layer 1-bit or k-bit, one file per method
 conv          ``OneBitConv2d``, the one 1-bit convolution of the suite
 integer_conv  its arithmetic in 8-bit integers, where that is faster
+packed_conv   the form of it that keeps activations for backward in bits
+losses        losses that belong to a method, collected from a model's modules
+class_centres those on the features of a classifier
+hooks         mmengine hooks that add these losses to any model's
+prelu         PReLU, fast on CPUs
 description   what a name stands for, for records
 plugins       packages of other people, imported when a name is first looked up
 backbone      what all networks share: ``out_indices``, ``frozen_stages``, ``norm_eval``
-mcn           the binarization of DCP-NAS
 resnet        ResNet 18/34/50, real-valued and 1-bit
-genotype      the description of a searched cell, its JSON form and its DARTS text, derivation
+wide_resnet   WRN-22
+reactnet      ReActNet-A
+genotype      the description of a searched cell: JSON, DARTS text, derivation from scores
 cell_drawing  pictures of cells
 cells         the cells that ship
 cell_ops      the operations of a 1-bit cell
-cell_net      ``CellNet``, networks of 1-bit cells
+darts_ops     those of a real-valued DARTS cell
+macros        how many cells, how wide: DCP-NAS, CP-NAS, BNAS, DARTS, PC-DARTS
+cell_net      ``CellNet``, networks of cells
 cost          memory and operations of any network, layer by layer, in four conventions
+cost_drawing  pictures of costs
 
 Importing this package makes ``type='onebit.ResNet'`` and the like resolvable in any mmengine
 config. What costs import time (mmengine's model base class) is imported at first use.
@@ -25,13 +34,15 @@ from __future__ import annotations
 import importlib
 
 from backbones import cells
-from backbones.binarization import Binarizer, get_binarizer, register_binarizer
-from backbones.conv import OneBitConv2d
-from backbones.cost import Cost, cost
+from backbones.binarization import MCN, Binarizer, get_binarizer, register_binarizer
+from backbones.class_centres import ClassCentreLoss
+from backbones.conv import OneBitConv2d, pack_activations
+from backbones.cost import Cost, cost, costs
 from backbones.cost_rules import register_cost_rule
 from backbones.genotype import Genotype
-from backbones.mcn import MCN
+from backbones.losses import ChildParentLoss, method_losses
 from backbones.registry import (
+    HOOKS,
     MODELS,
     Family,
     backbone_config,
@@ -43,15 +54,20 @@ from backbones.registry import (
 #: Public names that live in modules imported at first use (PEP 562).
 _LAZY = {
     "CellNet": "backbones.cell_net",
+    "ReActNetA": "backbones.reactnet",
     "ResNet": "backbones.resnet",
+    "WideResNet": "backbones.wide_resnet",
     "describe": "backbones.description",
     "foreign_packages": "backbones.description",
 }
 
 __all__ = [
+    "HOOKS",
     "MCN",
     "MODELS",
     "Binarizer",
+    "ChildParentLoss",
+    "ClassCentreLoss",
     "Cost",
     "Family",
     "Genotype",
@@ -59,9 +75,12 @@ __all__ = [
     "backbone_config",
     "cells",
     "cost",
+    "costs",
     "create_backbone",
     "get_binarizer",
     "list_backbones",
+    "method_losses",
+    "pack_activations",
     "register_binarizer",
     "register_cost_rule",
     "register_family",

@@ -1,7 +1,8 @@
 """The operations of a 1-bit cell.
 
-Structure as the DCP-NAS authors released it. Weights are 1-bit throughout; activations are 1-bit
-only in the pointwise convolutions. Batch norms and PReLUs are real-valued, and there is no ReLU.
+Structure as the DCP-NAS authors released it. By default weights are 1-bit throughout and activations
+only in the pointwise convolutions; :class:`CellStyle` has the switches. Batch norms and PReLUs are
+real-valued, and there is no ReLU.
 Every operation maps [N, C, H, W] to [N, C, ceil(H / stride), ceil(W / stride)].
 """
 
@@ -14,21 +15,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.binarization import Binarizer
-from backbones.conv import OneBitConv2d
+from backbones.conv import REAL_BITS, OneBitConv2d
+from backbones.prelu import PReLU
+
+#: What of a convolution is made 1-bit.
+BINARIZED = ("none", "weights", "both")
 
 
 @dataclass(frozen=True)
 class CellStyle:
-    """What the convolutions of a network's cells have in common.
+    """How the parts of a network's 1-bit cells are built.
 
     Attributes:
         binarizer: of weights and activations; None makes every convolution real-valued.
         shortcut: add the input of a stride-1 separable or dilated block to its output. The paper
             says there is none; the authors' released code has one.
+        binarize_preprocess: of the convolutions that fit a cell's two inputs to its width
+            ``none`` (real-valued), ``weights`` or ``both`` weights and activations.
+        binarize_depthwise: the same of depthwise convolutions.
     """
 
     binarizer: Binarizer | None
     shortcut: bool = True
+    binarize_preprocess: str = "weights"
+    binarize_depthwise: str = "weights"
 
     def conv(
         self,
@@ -37,11 +47,15 @@ class CellStyle:
         kernel_size: int,
         role: str,
         *,
-        binarize_input: bool,
+        binarize: str,
         **options,
     ) -> nn.Conv2d:
-        """A convolution without bias that declares its ``cost_role`` (see :mod:`backbones.cost`)."""
-        if self.binarizer is None:
+        """A convolution without bias that declares its ``cost_role`` (see :mod:`backbones.cost`).
+
+        Args:
+            binarize: one of :data:`BINARIZED`.
+        """
+        if self.binarizer is None or binarize == "none":
             conv = nn.Conv2d(in_channels, out_channels, kernel_size, bias=False, **options)
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
         else:
@@ -50,46 +64,31 @@ class CellStyle:
                 out_channels,
                 kernel_size,
                 binarizer=self.binarizer,
-                binarize_input=binarize_input,
+                binarize_input=binarize == "both",
                 **options,
             )
         conv.cost_role = role
         return conv
 
+    def preprocess(self, in_channels: int, channels: int) -> nn.Module:
+        """What fits a cell's input to its width."""
+        return Preprocess(in_channels, channels, self)
 
-class _PReLUFunction(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, slope: Tensor) -> Tensor:
-        ctx.save_for_backward(x, slope)
-        return F.prelu(x, slope)
+    def halve(self, in_channels: int, channels: int) -> nn.Module:
+        """The same for an input twice as high and wide."""
+        return Halve(in_channels, channels, self, self.binarize_preprocess)
 
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
-        x, slope = ctx.saved_tensors
-        positive = torch.ops.aten.threshold_backward(grad, x, 0)  # grad where x > 0, else 0
-        negative = grad - positive
-        grad_x = torch.addcmul(positive, negative, slope[:, None, None])
-        return grad_x, (negative * x).sum((0, 2, 3))
-
-
-class PReLU(nn.PReLU):
-    """PReLU of maps [N, channels, H, W], trained several times faster on CPUs than torch's own.
-
-    Same values and gradients as :class:`torch.nn.PReLU`, whose backward kernel is not vectorized
-    on CPUs; elsewhere it is torch's.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu":
-            return _PReLUFunction.apply(x, self.weight)
-        return super().forward(x)
+    def operation(self, name: str, channels: int, stride: int) -> nn.Module:
+        """See :func:`operation`."""
+        return operation(name, channels, stride, self)
 
 
 class SeparableBlock(nn.Module):
     """BN, depthwise convolution, BN, PReLU, pointwise convolution, BN, shortcut, PReLU.
 
-    The depthwise convolution sees real-valued activations, the pointwise one their signs. The
-    shortcut adds the block's own input, at stride 1 only.
+    The depthwise convolution sees real-valued activations unless ``style`` says otherwise, the
+    pointwise one their signs. The shortcut adds the block's own input, at stride 1 only. With k-bit
+    activations the first PReLU is left out.
     """
 
     def __init__(
@@ -102,15 +101,17 @@ class SeparableBlock(nn.Module):
             channels,
             kernel_size,
             "depthwise",
-            binarize_input=False,
+            binarize=style.binarize_depthwise,
             stride=stride,
             padding=dilation * (kernel_size - 1) // 2,
             dilation=dilation,
             groups=channels,
         )
         self.bn_depthwise = nn.BatchNorm2d(channels)
-        self.prelu_depthwise = PReLU(channels)
-        self.pointwise = style.conv(channels, channels, 1, "pointwise", binarize_input=True)
+        self.pointwise = style.conv(channels, channels, 1, "pointwise", binarize="both")
+        # Quantizers of k > 1 bits are their own activation function: what is below 0 they clip.
+        clips = 1 < getattr(self.pointwise, "input_bits", REAL_BITS) < REAL_BITS
+        self.prelu_depthwise = nn.Identity() if clips else PReLU(channels)
         self.bn_pointwise = nn.BatchNorm2d(channels)
         self.prelu = PReLU(channels)
         self.shortcut = style.shortcut and stride == 1
@@ -148,12 +149,13 @@ class Zero(nn.Module):
 
 
 class Preprocess(nn.Module):
-    """BN, 1x1 convolution of real-valued activations, BN, PReLU: a cell's input to its width."""
+    """BN, 1x1 convolution, BN, PReLU: a cell's input to its width."""
 
     def __init__(self, in_channels: int, channels: int, style: CellStyle) -> None:
         super().__init__()
         self.bn_in = nn.BatchNorm2d(in_channels)
-        self.conv = style.conv(in_channels, channels, 1, "preprocess", binarize_input=False)
+        binarize = style.binarize_preprocess
+        self.conv = style.conv(in_channels, channels, 1, "preprocess", binarize=binarize)
         self.bn = nn.BatchNorm2d(channels)
         self.prelu = PReLU(channels)
 
@@ -170,14 +172,17 @@ class Halve(nn.Module):
 
     Args:
         channels: of the output, an even number.
+        binarize: one of :data:`BINARIZED`.
     """
 
-    def __init__(self, in_channels: int, channels: int, style: CellStyle) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, style: CellStyle, binarize: str = "weights"
+    ) -> None:
         super().__init__()
         self.bn_in = nn.BatchNorm2d(in_channels)
         half = channels // 2
-        self.conv_even = style.conv(in_channels, half, 1, "preprocess", binarize_input=False)
-        self.conv_odd = style.conv(in_channels, half, 1, "preprocess", binarize_input=False)
+        self.conv_even = style.conv(in_channels, half, 1, "preprocess", binarize=binarize)
+        self.conv_odd = style.conv(in_channels, half, 1, "preprocess", binarize=binarize)
         self.bn = nn.BatchNorm2d(channels)
         self.prelu = PReLU(channels)
 

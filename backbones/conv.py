@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones import integer_conv
+from backbones import integer_conv, packed_conv
 from backbones.binarization import Binarizer, get_binarizer
 from backbones.registry import MODELS
 from commons.errors import InputError
@@ -15,7 +15,7 @@ REAL_BITS = 32
 
 @MODELS.register_module()
 class OneBitConv2d(nn.Conv2d):
-    """Convolution of 1-bit weights with 1-bit (or real-valued) activations.
+    """Convolution of 1-bit (or k-bit) weights with 1-bit, k-bit or real-valued activations.
 
     ``y = conv(quantize_input(x), quantize_weight(weight))``, both given by the binarizer. The
     real-valued ``weight`` is what the optimizer trains. There is no bias. Differentiable once: the
@@ -26,12 +26,14 @@ class OneBitConv2d(nn.Conv2d):
             :class:`torch.nn.Conv2d`.
         bias: only False; accepted because builders of conv layers pass it.
         binarizer: a name (``xnor``, ``bireal``, ``reactnet``, ...) or a :class:`Binarizer`.
-        binarize_input: False leaves activations real-valued; only weights are 1-bit then.
+        binarize_input: False leaves activations real-valued, as does a binarizer of weights only.
         pad_value: what the border is padded with after the sign: 0 (a tap that counts for
             nothing), -1 or +1 (what a kernel that knows only two values can reproduce).
+        pack_activations: keep for backward only the bits that it needs, see
+            :func:`pack_activations`.
 
     Attributes:
-        weight_bits, input_bits: the precisions of the two operands, 1 or 32.
+        weight_bits, input_bits: the precisions of the two operands: 1, 2, 4 or 32.
 
     Raises:
         InputError: unknown binarizer, a bias, or a pad value other than the above.
@@ -51,21 +53,28 @@ class OneBitConv2d(nn.Conv2d):
         binarizer: str | Binarizer = "bireal",
         binarize_input: bool = True,
         pad_value: int = 0,
+        pack_activations: bool = False,
     ) -> None:
         if bias:
             raise InputError("OneBitConv2d has no bias: pass bias=False, or a norm layer after it")
-        if pad_value not in ((-1, 0, 1) if binarize_input else (0,)):
+        binarizer = get_binarizer(binarizer)
+        quantize_input = None
+        if binarize_input and binarizer.input is not None:
+            quantize_input = binarizer.input(in_channels)
+        onebit = quantize_input is not None and quantize_input.precision == 1
+        if pad_value not in ((-1, 0, 1) if onebit else (0,)):
             raise InputError(
-                f"pad_value {pad_value!r}: expected 0, -1 or 1 for 1-bit activations, "
-                "0 for real-valued ones"
+                f"pad_value {pad_value!r}: expected 0, -1 or 1 for 1-bit activations, 0 for others"
             )
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False
         )
-        self.binarizer = get_binarizer(binarizer)
+        self.binarizer = binarizer
         self.pad_value = pad_value
-        self.quantize_input = self.binarizer.input(in_channels) if binarize_input else None
-        self.quantize_weight = self.binarizer.weight(out_channels)
+        self.quantize_input = quantize_input
+        self.quantize_weight = binarizer.weight(out_channels)
+        self._fit_quantizer()
+        self.pack_activations = pack_activations
 
     @property
     def weight_bits(self) -> int:
@@ -75,12 +84,34 @@ class OneBitConv2d(nn.Conv2d):
     def input_bits(self) -> int:
         return REAL_BITS if self.quantize_input is None else self.quantize_input.precision
 
+    @property
+    def pack_activations(self) -> bool:
+        return self._pack
+
+    @pack_activations.setter
+    def pack_activations(self, enabled: bool) -> None:
+        self._pack = enabled
+        if hasattr(self.quantize_input, "pack"):
+            self.quantize_input.pack = enabled
+
     def reset_parameters(self) -> None:
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+        if hasattr(self, "quantize_weight"):  # not yet so when the base class calls this
+            self._fit_quantizer()
+
+    def _fit_quantizer(self) -> None:
+        fit = getattr(self.quantize_weight, "fit", None)
+        if fit is not None:
+            fit(self.weight)
 
     def init_weights(self) -> None:
         """Initialize anew. Its being here keeps MMDetection's own rules off these weights."""
         self.reset_parameters()
+
+    def method_losses(self) -> dict[str, Tensor]:
+        """The losses that the binarization adds to the task's, see :mod:`backbones.losses`."""
+        losses = getattr(self.quantize_weight, "losses", None)
+        return {} if losses is None else losses(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images or maps [N, in_channels, H, W] to [N, out_channels, H', W']."""
@@ -91,15 +122,18 @@ class OneBitConv2d(nn.Conv2d):
             if self.pad_value != 0:
                 x = F.pad(x, self._reversed_padding_repeated_twice, value=self.pad_value)
                 padding = (0, 0)
-            if self._in_integers(x, weight):
-                return integer_conv.onebit_conv2d(x, weight, self.stride, padding, self.dilation)
+            if not isinstance(padding, str):
+                geometry = (self.stride, padding, self.dilation)
+                if self._in_integers(x, weight):
+                    return integer_conv.onebit_conv2d(x, weight, *geometry, self._pack)
+                if self._pack and packed_conv.possible(x, weight):
+                    return packed_conv.conv2d(x, weight, *geometry, self.groups, self.input_bits)
         return F.conv2d(x, weight, None, self.stride, padding, self.dilation, self.groups)
 
     def _in_integers(self, x: Tensor, weight: Tensor) -> bool:
         return (
             self.input_bits == self.weight_bits == 1
             and self.groups == 1
-            and not isinstance(self.padding, str)
             and integer_conv.worthwhile(x, weight, self.stride)
         )
 
@@ -107,3 +141,27 @@ class OneBitConv2d(nn.Conv2d):
         return (
             f"{super().extra_repr()}, binarizer={self.binarizer.name}, pad_value={self.pad_value}"
         )
+
+
+def pack_activations(network: nn.Module, enabled: bool = True) -> int:
+    """Let every 1-bit convolution of ``network`` keep only what its backward needs, in bits.
+
+    Of the input of a 1-bit convolution backward needs its sign (one bit a value, for the gradient
+    to the weights) and the slope of the gradient estimator: one bit a value for the clipped
+    straight-through estimator and for DoReFa; for ApproxSign and RSign one bit, and three bytes
+    where |x| < 1 (exact in float32; in other dtypes the input itself stays). Gradients are the same
+    to the last bit. Convolutions of real-valued activations keep these.
+
+    Args:
+        network: any module.
+        enabled: False switches it off again.
+
+    Returns:
+        how many convolutions there are to which it applies.
+    """
+    count = 0
+    for module in network.modules():
+        if isinstance(module, OneBitConv2d):
+            module.pack_activations = enabled
+            count += module.quantize_input is not None
+    return count

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backbones.cost_conventions import BOPS_PER_FLOP, CONVENTIONS, GROUPS, REAL_BITS
+from backbones.cost_conventions import BOPS_PER_FLOP, CONVENTIONS, GROUPS, REAL_BITS, Layer
 from backbones.cost_observation import observe
 from backbones.registry import create_backbone
 from commons.errors import InputError
@@ -43,7 +43,7 @@ class Row:
         memory_bits: as the convention counts them.
         macs: multiply-accumulates of convolutions and linear layers.
         flops, bops: as the convention counts them.
-        ops: ``flops + bops / 64``.
+        ops: ``flops + bops / 64``; under ``cp-nas`` ``/ 58``.
     """
 
     name: str
@@ -115,8 +115,8 @@ class Cost:
 
     @property
     def ops(self) -> float:
-        """``flops + bops / 64``."""
-        return self.flops + self.bops / BOPS_PER_FLOP
+        """``flops + bops / 64``; under ``cp-nas`` ``/ 58``."""
+        return self.flops + self.bops / BOPS_PER_FLOP[self.convention]
 
     def summary(self) -> dict[str, Any]:
         """The totals as plain values, ready for a record."""
@@ -155,13 +155,30 @@ def cost(
         overrides: further arguments of :func:`create_backbone`, with a name only.
 
     Raises:
-        InputError: unknown name or convention, a shape that is none, or a module whose type has no
-            rule (see :func:`backbones.register_cost_rule`).
+        InputError: unknown name or convention, a shape that is none, a module whose type has no
+            rule (see :func:`backbones.register_cost_rule`), or a product that no rule counts.
     """
-    if convention not in CONVENTIONS:
-        raise InputError(
-            f"unknown cost convention {convention!r}; expected one of {', '.join(CONVENTIONS)}"
-        )
+    counted = costs(
+        module_or_name, input_shape, (convention,), forward, classes=classes, **overrides
+    )
+    return counted[convention]
+
+
+def costs(
+    module_or_name: nn.Module | str,
+    input_shape: Sequence[int] = (3, 224, 224),
+    conventions: Sequence[str] = tuple(CONVENTIONS),
+    forward: Callable[[nn.Module], Any] | None = None,
+    *,
+    classes: int | None = None,
+    **overrides,
+) -> dict[str, Cost]:
+    """:func:`cost` under several conventions, by name, from one run of the network."""
+    for convention in conventions:
+        if convention not in CONVENTIONS:
+            raise InputError(
+                f"unknown cost convention {convention!r}; expected one of {', '.join(CONVENTIONS)}"
+            )
     if isinstance(module_or_name, str):
         with torch.device("meta"):  # only shapes matter: no memory, no arithmetic
             module = create_backbone(module_or_name, **overrides)
@@ -177,27 +194,32 @@ def cost(
     else:
         shape, run = None, forward
     layers = observe(module, run)
-    counted = CONVENTIONS[convention](layers)
-    rows = []
-    for layer, (memory_bits, flops, bops) in zip(layers, counted, strict=True):
-        rows.append(
-            Row(
-                name=layer.name,
-                type=type(layer.module).__name__,
-                role=layer.role,
-                group=layer.group,
-                weight_bits=layer.weight_bits,
-                input_bits=layer.input_bits,
-                calls=layer.calls,
-                params_1bit=layer.params_1bit,
-                params_real=layer.params_real,
-                memory_bits=memory_bits,
-                macs=layer.macs,
-                flops=flops,
-                bops=bops,
-                ops=flops + bops / BOPS_PER_FLOP,
-            )
+    return {convention: _counted(convention, shape, layers) for convention in conventions}
+
+
+def _counted(convention: str, shape: tuple[int, ...] | None, layers: Sequence[Layer]) -> Cost:
+    bops_per_flop = BOPS_PER_FLOP[convention]
+    rows = [
+        Row(
+            name=layer.name,
+            type=type(layer.module).__name__,
+            role=layer.role,
+            group=layer.group,
+            weight_bits=layer.weight_bits,
+            input_bits=layer.input_bits,
+            calls=layer.calls,
+            params_1bit=layer.params_1bit,
+            params_real=layer.params_real,
+            memory_bits=memory_bits,
+            macs=layer.macs,
+            flops=flops,
+            bops=bops,
+            ops=flops + bops / bops_per_flop,
         )
+        for layer, (memory_bits, flops, bops) in zip(
+            layers, CONVENTIONS[convention](layers), strict=True
+        )
+    ]
     return Cost(convention, shape, tuple(rows))
 
 
@@ -242,4 +264,4 @@ def _image_runner(shape: tuple[int, ...]) -> Callable[[nn.Module], Any]:
     return run
 
 
-__all__ = ["GROUPS", "REAL_BITS", "Cost", "Row", "cost"]
+__all__ = ["GROUPS", "REAL_BITS", "Cost", "Row", "cost", "costs"]

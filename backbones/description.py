@@ -18,9 +18,10 @@ def describe(name: str) -> dict[str, str | int | None]:
         name: a backbone's name.
 
     Returns:
-        ``binarizer``: its name, or ``none`` for a real-valued network; ``genotype_hash``: of a cell
-        network's cell, else None; ``weight_bits`` and ``activation_bits``: the lowest precisions
-        that its layers declare.
+        ``binarizer``: its name, or ``none`` for a real-valued network; ``cell`` and
+        ``genotype_hash``: which cell a cell network is made of, else None (a network may have
+        another cell than its name's paper, see :mod:`backbones.macros`); ``weight_bits`` and
+        ``activation_bits``: the lowest precisions that its layers declare.
 
     Raises:
         InputError: unknown name.
@@ -32,6 +33,7 @@ def describe(name: str) -> dict[str, str | int | None]:
     genotype = getattr(network, "genotype", None)
     return {
         "binarizer": "+".join(binarizers) or "none",
+        "cell": getattr(network, "cell_name", None),
         "genotype_hash": None if genotype is None else genotype.hash,
         "weight_bits": min((m.weight_bits for m in quantized), default=REAL_BITS),
         "activation_bits": min((m.input_bits for m in quantized), default=REAL_BITS),

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from backbones.binarization import packing
+
 
 def onebit_conv2d(
     x: Tensor,
@@ -20,6 +22,7 @@ def onebit_conv2d(
     stride: tuple[int, int],
     padding: tuple[int, int],
     dilation: tuple[int, int],
+    pack: bool = False,
 ) -> Tensor:
     """``F.conv2d(x, weight, None, stride, padding, dilation)`` for 1-bit operands.
 
@@ -27,8 +30,9 @@ def onebit_conv2d(
         x: [N, C, H, W], every value +1 or -1.
         weight: [K, C, h, w], filter k holding two values only, +a_k and -a_k.
         padding: with zeros.
+        pack: keep the activations for backward in one bit each instead of one byte.
     """
-    return _IntegerConvFunction.apply(x, weight, stride, padding, dilation)
+    return _IntegerConvFunction.apply(x, weight, (stride, padding, dilation), pack)
 
 
 #: Fewer positions (batch * height * width of the output) than this, and reordering the weights,
@@ -84,12 +88,13 @@ def _convolve(data: Tensor, weight: Tensor, stride, padding, dilation) -> Tensor
 
 class _IntegerConvFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, stride, padding, dilation) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, geometry, pack: bool) -> Tensor:
         data = _to_bytes(x)
-        ctx.save_for_backward(data, weight)
-        ctx.geometry = (stride, padding, dilation)
+        ctx.layout = packing.Layout.of(x) if pack else None
+        ctx.save_for_backward(ctx.layout.pack_bits(data) if pack else data, weight)
+        ctx.geometry = geometry
         channels_last = x.is_contiguous(memory_format=torch.channels_last)
-        return _convolve(data, weight, *ctx.geometry).contiguous(
+        return _convolve(data, weight, *geometry).contiguous(
             memory_format=torch.channels_last if channels_last else torch.contiguous_format
         )
 
@@ -97,8 +102,10 @@ class _IntegerConvFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor):
         data, weight = ctx.saved_tensors
+        if ctx.layout is not None:
+            data = ctx.layout.unpack_bits(data).mul_(2)
         grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
             grad, _from_bytes(data), weight, None, *ctx.geometry, False, (0, 0), 1,
             (*ctx.needs_input_grad[:2], False),
         )  # fmt: skip
-        return grad_x, grad_weight, None, None, None
+        return grad_x, grad_weight, None, None

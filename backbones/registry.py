@@ -20,7 +20,13 @@ from commons.errors import InputError
 
 #: Modules that register layers, networks and families. Imported when a name is first looked up,
 #: so that importing `backbones` stays cheap.
-LOCATIONS = ["backbones.conv", "backbones.resnet", "backbones.cell_net"]
+LOCATIONS = [
+    "backbones.conv",
+    "backbones.resnet",
+    "backbones.wide_resnet",
+    "backbones.reactnet",
+    "backbones.cell_net",
+]
 
 
 class _Registry(mmengine.registry.Registry):
@@ -32,6 +38,10 @@ class _Registry(mmengine.registry.Registry):
 
 
 MODELS = _Registry("model", parent=mmengine.registry.MODELS, scope="onebit", locations=LOCATIONS)
+#: Hooks for mmengine's runner: ``dict(type="onebit.MethodLossHook")``.
+HOOKS = mmengine.registry.Registry(
+    "hook", parent=mmengine.registry.HOOKS, scope="onebit", locations=["backbones.hooks"]
+)
 
 
 @dataclass(frozen=True)

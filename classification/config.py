@@ -7,7 +7,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from backbones import backbone_config
-from classification import datasets, metrics, model  # noqa: F401  registered by import
+from classification import datasets, hooks, metrics, model  # noqa: F401  registered by import
 from commons.config_options import with_options
 from commons.datasets import Dataset
 from commons.errors import InputError
@@ -22,6 +22,7 @@ FREE = (
     "optim_wrapper.",
     "model.backbone.",
     "model.data_preprocessor.",
+    "model.auxiliary_weight",
     "train_dataloader.",
     "test_dataloader.",
     "param_scheduler",
@@ -84,6 +85,7 @@ def build_config(job: Job, dataset: Dataset, folder: Path) -> Config:
         test_evaluator=dict(type="TopK", num_classes=len(classes)),
     )
     cfg.merge_from_dict(overrides)
+    cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="onebit.MethodLossHook")]
     return with_options(cfg, job.cfg_options, free=FREE)
 
 

@@ -9,8 +9,11 @@ import torch.nn.functional as F
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
+from backbones.auxiliary import AuxiliaryHead
+from backbones.losses import feature_losses
 from backbones.registry import MODELS
 from classification.predictions import leading
+from commons.errors import InputError
 
 
 @MODELS.register_module()
@@ -79,11 +82,20 @@ class BatchAugmentation(BaseDataPreprocessor):
 class ImageClassifier(BaseModel):
     """Backbone, global average pooling, linear classifier, cross-entropy.
 
+    In training the pooled features and the labels go to the modules in ``feature_losses`` too: those
+    of the backbone's binarizer, and what is appended (:class:`backbones.ClassCentreLoss`). Their
+    losses are collected with those of the layers (:func:`backbones.method_losses`).
+
     Args:
         backbone: config of a backbone with one output.
         num_classes: number of classes.
         label_smoothing: of the cross-entropy.
+        auxiliary_weight: of the cross-entropy of an auxiliary head on a network of cells, in
+            training; the papers have 0.4. Without weight there is no such head.
         data_preprocessor: config of :class:`BatchAugmentation`.
+
+    Raises:
+        InputError: an auxiliary head for a backbone that has no place for one.
     """
 
     def __init__(
@@ -91,12 +103,26 @@ class ImageClassifier(BaseModel):
         backbone: dict,
         num_classes: int,
         label_smoothing: float = 0.0,
+        auxiliary_weight: float = 0.0,
         data_preprocessor: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor)
         self.backbone = MODELS.build(backbone)
-        self.classifier = nn.Linear(self.backbone.feature_channels[-1], num_classes)
+        channels = self.backbone.feature_channels[-1]
+        self.classifier = nn.Linear(channels, num_classes)
+        self.feature_losses = feature_losses(self.backbone, channels, num_classes)
         self.label_smoothing = label_smoothing
+        self.auxiliary_weight = auxiliary_weight
+        if auxiliary_weight < 0:
+            raise InputError(f"auxiliary_weight {auxiliary_weight!r}: expected 0 or more")
+        if auxiliary_weight:
+            channels = getattr(self.backbone, "auxiliary_channels", 0)
+            if not channels:
+                raise InputError(
+                    f"auxiliary_weight {auxiliary_weight!r}: expected a network of cells with its "
+                    f"last scale, found {type(self.backbone).__name__}"
+                )
+            self.auxiliary_head = AuxiliaryHead(channels, num_classes)
 
     def forward(self, inputs: Tensor, labels: Tensor | None = None, mode: str = "tensor"):
         """Images [N, 3, H, W] to logits [N, classes], a dict of losses, or predictions.
@@ -105,14 +131,35 @@ class ImageClassifier(BaseModel):
             mode: ``tensor``; ``loss``; or ``predict``: one dict per image with its ``label`` and,
                 of :func:`classification.predictions.leading`, its ``classes`` and ``ranks``.
         """
-        logits = self.classifier(self.backbone(inputs)[-1].mean((2, 3)))
+        if mode == "loss":
+            return self._losses(inputs, labels)
+        logits = self.classifier(self._features(self.backbone(inputs)))
         if mode == "tensor":
             return logits
-        if mode == "loss":
-            smoothing = self.label_smoothing
-            return dict(loss=F.cross_entropy(logits, labels, label_smoothing=smoothing))
         classes, ranks = leading(logits)
         return [
             dict(label=label, classes=c, ranks=r)
             for label, c, r in zip(labels.tolist(), classes.cpu(), ranks.cpu(), strict=True)
         ]
+
+    @staticmethod
+    def _features(maps: tuple[Tensor, ...]) -> Tensor:
+        return maps[-1].mean((2, 3))
+
+    def _losses(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        def cross_entropy(logits: Tensor) -> Tensor:
+            return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+        if self.auxiliary_weight:
+            maps, auxiliary_map = self.backbone.forward_auxiliary(inputs)
+        else:
+            maps = self.backbone(inputs)
+        features = self._features(maps)
+        for feature_loss in self.feature_losses:
+            feature_loss(features, labels)
+        loss = cross_entropy(self.classifier(features))
+        if not self.auxiliary_weight:
+            return dict(loss=loss)
+        auxiliary = cross_entropy(self.auxiliary_head(auxiliary_map))
+        # Not ``loss``, which mmengine calls the sum of both in its logs.
+        return dict(loss_main=loss, loss_auxiliary=self.auxiliary_weight * auxiliary)

@@ -47,6 +47,7 @@ def build_config(job: Job, folder: str | Path) -> Config:
     if onebit:
         detector.neck.binarizer = onebit[0]
     detector.roi_head.bbox_head.num_classes = cfg.num_classes
+    cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="onebit.MethodLossHook")]
     try:
         cfg.merge_from_dict(dict(job.cfg_options))
     except (KeyError, IndexError, TypeError, AssertionError) as error:

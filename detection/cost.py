@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmdet.registry import MODELS
-from mmdet.structures.bbox import bbox2roi
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from torch import nn
@@ -44,17 +43,30 @@ def model_cost(
     Raises:
         InputError: unknown backbone or convention.
     """
+    conventions = (convention,)
+    return model_costs(backbone, conventions, input_size, num_classes, proposals)[convention]
+
+
+def model_costs(
+    backbone: str,
+    conventions: Sequence[str],
+    input_size: tuple[int, int] | None = None,
+    num_classes: int | None = None,
+    proposals: int | None = None,
+) -> dict[str, backbones.Cost]:
+    """:func:`model_cost` under several conventions, by name."""
     job = Job("voc", backbone, "paper", seed=0, data_root=Path(), work_dir=Path())
     cfg = build_config(job, Path())
-    if convention == "mmdet-legacy":
+    if "mmdet-legacy" in conventions:
         cfg.model.backbone.frozen_stages = 1
     cfg.model.roi_head.bbox_head.num_classes = num_classes or cfg.num_classes
     register_all_modules(init_default_scope=True)
-    detector = MODELS.build(cfg.model)
+    with torch.device("meta"):  # only shapes matter
+        detector = MODELS.build(cfg.model)
     height, width = input_size or INPUT_SIZE
     run = forward_all(height, width, proposals or cfg.model.test_cfg.rpn.max_per_img)
     declare_roles(detector)
-    return backbones.cost(detector, forward=run, convention=convention)
+    return backbones.costs(detector, forward=run, conventions=conventions)
 
 
 def summaries(detector: nn.Module, cfg: Config) -> dict[str, dict[str, Any]]:
@@ -81,15 +93,22 @@ def declare_roles(detector: nn.Module) -> None:
 
 
 def forward_all(height: int, width: int, proposals: int) -> Callable[[nn.Module], None]:
-    """Run every module once on one image, with boxes in place of what the RPN would propose."""
+    """Run every module that multiplies once on one image, with as many proposals as asked for.
+
+    The box head sees features of the shape that RoIAlign puts out; RoIAlign itself, which no
+    convention counts, is left out, so that shapes are enough to count.
+    """
 
     def forward(detector: nn.Module) -> None:
         device = next(detector.parameters()).device
         maps = detector.extract_feat(torch.zeros(1, 3, height, width, device=device))
         detector.rpn_head(maps)
-        corners = torch.linspace(0, 0.5, proposals, device=device)[:, None]
-        size = torch.tensor([width, height], device=device)
-        boxes = torch.cat([corners * size, (corners + 0.5) * size], dim=1)
-        detector.roi_head._bbox_forward(maps, bbox2roi([boxes]))
+        roi_head = detector.roi_head
+        extractor = roi_head.bbox_roi_extractor
+        shape = proposals, extractor.out_channels, *extractor.roi_layers[0].output_size
+        features = torch.zeros(shape, device=device)
+        if roi_head.with_shared_head:
+            features = roi_head.shared_head(features)
+        roi_head.bbox_head(features)
 
     return forward

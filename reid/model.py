@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import backbones
+from backbones.losses import feature_losses
 from backbones.registry import MODELS
 from commons.errors import InputError
 
@@ -102,13 +103,18 @@ class ReIDModel(nn.Module):
         self.classifier = nn.Linear(self.embedding.feature_dim, num_classes)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
+        self.feature_losses = feature_losses(network, self.embedding.feature_dim, num_classes)
+        #: What the classifier saw last in training, for ``feature_losses``; None without these.
+        self.features: torch.Tensor | None = None
 
     def forward(self, images: torch.Tensor):
         """Images [N, 3, H, W] to logits, (logits, features) or features; see the class."""
         if not self.training:
             return self.embedding(images)
         pooled = self.embedding.pooled(images)
-        logits = self.classifier(self.embedding.neck(pooled))
+        features = self.embedding.neck(pooled)
+        self.features = features if len(self.feature_losses) else None
+        logits = self.classifier(features)
         return logits if self.loss == "softmax" else (logits, pooled)
 
 

@@ -7,6 +7,8 @@ that our own search found and that says so in its provenance.
 from __future__ import annotations
 
 import difflib
+import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -33,3 +35,30 @@ def load_cell(name: str) -> Genotype:
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(list_cells())}"
         raise InputError(f"unknown cell {name!r}; {hint}")
     return Genotype.load(FOLDER / f"{name}.json")
+
+
+def resolve_cell(cell: str | os.PathLike | Genotype | Mapping) -> tuple[Genotype, str]:
+    """A cell and what to call it, however it was given.
+
+    Args:
+        cell: the name of a cell that ships, a :class:`Genotype`, what :meth:`Genotype.to_dict`
+            gives, or the path of a genotype's JSON file.
+
+    Returns:
+        The genotype, and the name of the shipped cell that it equals; of any other its file's name,
+        or ``given``.
+
+    Raises:
+        InputError: unknown name, or a genotype that cannot be read.
+    """
+    name = "given"
+    if isinstance(cell, Genotype):
+        genotype = cell
+    elif isinstance(cell, Mapping):
+        genotype = Genotype.from_dict(cell)
+    elif isinstance(cell, os.PathLike) or (isinstance(cell, str) and cell.endswith(".json")):
+        genotype, name = Genotype.load(cell), Path(cell).name
+    else:
+        return load_cell(cell), cell
+    same = (shipped for shipped in list_cells() if load_cell(shipped) == genotype)
+    return genotype, next(same, name)

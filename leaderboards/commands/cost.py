@@ -121,6 +121,8 @@ def _format(counted, args) -> str:
 def _text(name: str, cost, args) -> str:
     import pandas as pd
 
+    from backbones.cost_conventions import BOPS_PER_FLOP
+
     layers = pd.DataFrame(cost.table())
     lines = [layers.to_string(index=False), ""] if args.layers else []
     total = cost.params_1bit + cost.params_real
@@ -130,6 +132,6 @@ def _text(name: str, cost, args) -> str:
         f"  memory      {cost.memory_bits / 1e6:12.2f} Mbit  ({cost.memory_bits / 8e6:.2f} MB)",
         f"  FLOPs       {cost.flops / 1e6:12.2f} M",
         f"  BOPs        {cost.bops / 1e6:12.2f} M",
-        f"  OPs         {cost.ops / 1e6:12.2f} M     (FLOPs + BOPs/64)",
+        f"  OPs         {cost.ops / 1e6:12.2f} M     (FLOPs + BOPs/{BOPS_PER_FLOP[cost.convention]})",
     ]
     return "\n".join(lines)

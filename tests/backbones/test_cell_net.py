@@ -3,8 +3,6 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import nn
@@ -206,7 +204,7 @@ def test_mmengine_config(tmp_path):
     ("arguments", "message"),
     [
         (dict(arch="dcp_nas_xl"), "arch 'dcp_nas_xl': expected dcp_nas_s"),
-        (dict(arch=7), "arch 7"),
+        (dict(arch=7), "unknown cell 7; known are darts_v2, dcp_nas_imagenet"),
         (dict(channels=7), "channels 7: expected a positive even number"),
         (dict(channels=0), "channels 0"),
         (dict(channels=True), "channels True"),
@@ -236,39 +234,6 @@ def test_frozen_stages_follow_the_scales():
     }
     assert trainable == {"2", "3", "4", "5"}
     assert not any(p.requires_grad for p in network.stem.parameters())
-
-
-values = st.floats(-2, 2, allow_nan=False, width=32) | st.just(0.0)
-
-
-@settings(deadline=None)
-@given(
-    weight=st.lists(values, min_size=12, max_size=12),
-    modulator=st.lists(values, min_size=2, max_size=2),
-    grad=st.lists(values, min_size=12, max_size=12),
-)
-def test_mcn_against_its_formula(weight, modulator, grad):
-    """Forward and both gradients, weight by weight in Python's float64."""
-    quantizer = backbones.MCN.weight(2).double()
-    w = torch.tensor(weight, dtype=torch.float64).reshape(2, 3, 2, 1).requires_grad_()
-    with torch.no_grad():
-        quantizer.modulator.copy_(torch.tensor(modulator).reshape(2, 1, 1, 1))
-    out = quantizer(w)
-    out.backward(torch.tensor(grad, dtype=torch.float64).reshape(2, 3, 2, 1))
-
-    expected, to_weight, to_modulator = [], [], [0.0, 0.0]
-    for index, (value, g) in enumerate(zip(weight, grad, strict=True)):
-        m = float(torch.tensor(modulator[index // 6]))
-        s = 1 if value > 0 else -1
-        binary = 0.02 * abs(m) * s
-        expected.append(binary)
-        to_weight.append(g * abs(m) + 1e-4 * (value - binary))
-        to_modulator[index // 6] += g * value - 1e-4 * (value - binary) * 0.02 * s
-    torch.testing.assert_close(out.flatten(), torch.tensor(expected, dtype=torch.float64))
-    torch.testing.assert_close(w.grad.flatten(), torch.tensor(to_weight, dtype=torch.float64))
-    torch.testing.assert_close(
-        quantizer.modulator.grad.flatten(), torch.tensor(to_modulator, dtype=torch.float64)
-    )
 
 
 def test_a_narrow_cell_net_learns():

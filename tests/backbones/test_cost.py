@@ -56,16 +56,44 @@ def test_resnet18():
     assert onebit.macs == 1_814_073_344
 
 
-def test_cp_nas_memory():
-    """Stem and classifier, batch norms included, at 32 bits; every other parameter at one bit."""
+def test_cp_nas_by_hand():
+    """The stem's convolution and the classifier at 32 bits; every other parameter at one bit."""
     cost = backbones.cost("dcp_nas_c56", (3, 32, 32), "cp-nas", stem="cifar", classes=10)
-    stem = 3 * 9 * 168 + 2 * 168
+    stem = 3 * 9 * 168
     classifier = 16 * 56 * 10 + 10
     params = cost.params_1bit + cost.params_real
-    assert cost.memory_bits == params - stem - classifier + 32 * (stem + classifier)
-    real_macs = 3 * 9 * 168 * 32 * 32 + 16 * 56 * 10
+    assert cost.memory_bits == params + 31 * (stem + classifier)
+    real_macs = stem * 32 * 32 + 16 * 56 * 10
     assert cost.flops == real_macs
     assert cost.bops == cost.macs - real_macs
+    assert cost.ops == pytest.approx(cost.flops + cost.bops / 58, rel=1e-12)
+    assert cost.ops == pytest.approx(sum(row.ops for row in cost.rows), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("channels", "millions", "mbit"), [(56, 2.9, 3.32), (72, 4.4, 4.85), (112, 10.6, 11.51)]
+)
+def test_memory_of_cp_nas_table_3_given_its_parameter_counts(channels, millions, mbit):
+    """Its cell was not published: the counts of its Table 1, and our stem and classifier."""
+    cost = backbones.cost(f"dcp_nas_c{channels}", (3, 32, 32), "cp-nas", stem="cifar", classes=10)
+    wide = sum(
+        row.params_1bit + row.params_real
+        for row in cost.rows
+        if row.memory_bits > row.params_1bit + row.params_real
+    )
+    assert wide == 3 * 9 * 3 * channels + 16 * channels * 10 + 10
+    assert (millions + 31 * wide / 1e6) == pytest.approx(mbit, rel=0.02)
+
+
+def test_wrn22_of_cp_nas_table_3():
+    """Table 3 prints 138.27 Mbit and 647.70 M, and for WRN-22 (BONN) 5.71 Mbit and 17.03 M."""
+    at = dict(stem="cifar", classes=10)
+    real = backbones.cost("wrn22", (3, 32, 32), **at)
+    assert real.memory_bits / 1e6 == pytest.approx(138.27, rel=2e-3)
+    assert round(real.ops / 1e6, 1) == 647.7
+    onebit = backbones.cost("wrn22_bonn", (3, 32, 32), "cp-nas", **at)
+    assert onebit.memory_bits / 1e6 == pytest.approx(5.71, rel=5e-3)
+    assert round(onebit.ops / 1e6, 2) == 17.03
 
 
 def test_mmdet_legacy_by_hand():
@@ -302,7 +330,6 @@ def test_summary_and_table_are_plain():
         (dict(classes=0), "classes 0"),
         (dict(classes=2), "Conv2d has none"),
         (dict(stem="cifar"), "'stem' can only go with a backbone's name"),
-        (dict(convention="cp-nas"), "declares itself as the stem"),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -72,13 +72,15 @@ def test_one_bit_weights_with_real_valued_activations_throughout_are_flops(conve
     assert counted.bops == 6 * 36 * 25 + MACS
 
 
-def test_cp_nas_keeps_stem_and_classifier_at_32_bits():
+def test_cp_nas_keeps_real_valued_weights_at_32_bits():
     head = nn.Linear(6, 3)
     head.cost_role = "classifier"
-    layers = [Quantized(32, 32, "stem"), nn.Conv2d(6, 4, 1), Quantized(2, 2)]
-    counted = cost(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head, convention="cp-nas", size=9)  # fmt: skip
-    assert counted.memory_bits == 32 * (217 + 21) + 2 * (28 + 217)
+    pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten(), head
+    layers = [Quantized(32, 32, "stem"), nn.BatchNorm2d(6), nn.Conv2d(6, 4, 1), Quantized(2, 2)]
+    counted = cost(*layers, *pooled, convention="cp-nas", size=9)
+    assert counted.memory_bits == 32 * (217 + 28 + 21) + 2 * (12 + 217)
     assert counted.bops == 4 * 6 * 36 * 25
+    assert counted.ops == counted.flops + counted.bops / 58
 
 
 @pytest.mark.parametrize("bits", [0, 33, 1.0, True, "4", None])

@@ -62,7 +62,7 @@ def test_a_wrong_file_is_refused_with_the_reason(capsys, tmp_path, name, content
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], "cells that ship, which are dcp_nas_imagenet"),
+        (["nothing"], "cells that ship, which are"),
         (["nothing.json"], "no genotype file at nothing.json"),
         (["nothing.txt"], "no file nothing.txt"),
         (["dcp_nas_imagenet", "--out", "x.pdf"], "ending in .svg, .png or .json"),

@@ -1,0 +1,72 @@
+"""What makes a layer 1-bit (or k-bit): one file per method.
+
+binarizer       ``Binarizer``, the value that describes a method, and the registry of names
+signs           sign(x), its gradient estimators, and activation quantizers without parameters
+reconstruction  the loss that pulls weights towards their binarized form
+packing         what backward needs of 1-bit and k-bit values, in as few bytes as possible
+xnor, bireal, reactnet, mcn, pcnn, bonn, bnas, dorefa
+                the methods; each registers its binarizers
+
+Importing this package registers all of them.
+"""
+
+# Names are listed in the order of these imports.
+# isort: off
+from backbones.binarization.binarizer import (
+    BINARIZERS,
+    Binarizer,
+    get_binarizer,
+    no_activation,
+    register_binarizer,
+)
+from backbones.binarization.signs import ApproxSign, ClippedSign, sign
+from backbones.binarization.xnor import XNOR, CentredScaledSign
+from backbones.binarization.bireal import BIREAL, ScaledSign
+from backbones.binarization.reactnet import REACTNET, RPReLU, RSign
+from backbones.binarization.mcn import MCN, ModulatedSign
+from backbones.binarization.pcnn import PCNN, ProjectedSign
+from backbones.binarization.bonn import BONN, BayesianSign
+from backbones.binarization.bnas import (
+    BNAS_PCNN,
+    BNAS_PCNN_W1A32,
+    BNAS_XNOR,
+    BNAS_XNOR_W1A32,
+    ClosedFormAmplitude,
+    LearnedAmplitude,
+)
+from backbones.binarization.dorefa import DOREFA2, DOREFA4, DoReFaActivation, DoReFaWeight
+# isort: on
+
+__all__ = [
+    "BINARIZERS",
+    "BIREAL",
+    "BNAS_PCNN",
+    "BNAS_PCNN_W1A32",
+    "BNAS_XNOR",
+    "BNAS_XNOR_W1A32",
+    "BONN",
+    "DOREFA2",
+    "DOREFA4",
+    "MCN",
+    "PCNN",
+    "REACTNET",
+    "XNOR",
+    "ApproxSign",
+    "BayesianSign",
+    "Binarizer",
+    "CentredScaledSign",
+    "ClippedSign",
+    "ClosedFormAmplitude",
+    "DoReFaActivation",
+    "DoReFaWeight",
+    "LearnedAmplitude",
+    "ModulatedSign",
+    "ProjectedSign",
+    "RPReLU",
+    "RSign",
+    "ScaledSign",
+    "get_binarizer",
+    "no_activation",
+    "register_binarizer",
+    "sign",
+]

@@ -1,0 +1,74 @@
+"""mmengine hooks for anything that has 1-bit layers; found in any config as ``onebit.<name>``."""
+
+from __future__ import annotations
+
+from commons.compat import ensure_torchvision
+
+ensure_torchvision()  # mmengine.hooks imports mmengine.runner, which imports torchvision
+
+# ruff: isort: split
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+from backbones.conv import pack_activations
+from backbones.losses import method_losses
+from backbones.registry import HOOKS
+from commons.errors import InputError
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """``model`` without its wrapper for distributed training."""
+    return model.module if is_model_wrapper(model) else model
+
+
+@HOOKS.register_module()
+class MethodLossHook(Hook):
+    """Adds the losses of the model's binarization methods to its own in every training step.
+
+    They enter the loss dict under their names (:func:`backbones.method_losses`), and with it the
+    sum that is differentiated and the logs. A model without such losses is left as it is.
+    """
+
+    def before_train(self, runner) -> None:
+        """Wrap ``parse_losses`` of the model.
+
+        Raises:
+            InputError: the model has none, so it is no mmengine model.
+        """
+        self._unwrap()
+        model = unwrapped(runner.model)
+        if not hasattr(model, "parse_losses"):
+            raise InputError(
+                f"onebit.MethodLossHook: expected a model with parse_losses, found "
+                f"{type(model).__name__}"
+            )
+        own = model.parse_losses
+
+        def parse_losses(losses: dict):
+            added = method_losses(model)
+            taken = sorted(added.keys() & losses.keys())
+            if taken:
+                raise InputError(
+                    f"onebit.MethodLossHook: the model has losses named {', '.join(taken)} itself"
+                )
+            return own({**losses, **added})
+
+        model.parse_losses = parse_losses
+        self._wrapped = model
+
+    def after_train(self, runner) -> None:
+        self._unwrap()
+
+    def _unwrap(self) -> None:
+        model = self.__dict__.pop("_wrapped", None)
+        if model is not None:
+            del model.parse_losses
+
+
+@HOOKS.register_module()
+class PackActivationsHook(Hook):
+    """Switches :func:`backbones.pack_activations` on for the training."""
+
+    def before_train(self, runner) -> None:
+        pack_activations(runner.model)

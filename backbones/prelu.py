@@ -1,0 +1,35 @@
+"""PReLU of feature maps, fast on CPUs."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class _PReLUFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(x, slope)
+        return F.prelu(x, slope)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, slope = ctx.saved_tensors
+        positive = torch.ops.aten.threshold_backward(grad, x, 0)  # grad where x > 0, else 0
+        negative = grad - positive
+        grad_x = positive.addcmul_(negative, slope[:, None, None])
+        return grad_x, negative.mul_(x).sum((0, 2, 3))
+
+
+class PReLU(nn.PReLU):
+    """PReLU of maps [N, channels, H, W], trained several times faster on CPUs than torch's own.
+
+    Same values and gradients as :class:`torch.nn.PReLU`, whose backward kernel is not vectorized
+    on CPUs; elsewhere it is torch's.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu":
+            return _PReLUFunction.apply(x, self.weight)
+        return super().forward(x)

@@ -1,0 +1,204 @@
+"""ReActNet-A, a MobileNetV1 of 1-bit convolutions only (Liu et al., ECCV 2020)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from backbones.backbone import Backbone, check_choice
+from backbones.binarization import BINARIZERS, Binarizer, get_binarizer
+from backbones.registry import MODELS, Family, register_family
+from backbones.resnet import OneBitUnit, average_pool, real_conv
+from commons.errors import InputError
+
+#: What the blocks put out, by scale, in multiples of the stem's channels. Of each scale the first
+#: block has stride 2, but of the first scale the second: its first is at the stem's resolution.
+SCALES = ((2, 4, 4), (8, 8), (16,) * 6, (32, 32))
+
+
+class RealUnit(nn.Module):
+    """The real-valued twin of a 1-bit unit: relu(bn(conv(x)) + shortcut(x))."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        shortcut: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.conv = real_conv(in_channels, out_channels, kernel_size, stride)
+        self.bn = nn.BatchNorm2d(out_channels)
+        self.shortcut = shortcut
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.bn(self.conv(x)) + self.shortcut(x))
+
+
+class Duplicated(nn.Module):
+    """Two 1x1 units that see the same input, concatenated: twice as many channels.
+
+    Each has an identity around it, so that what they put out carries the real-valued input twice
+    (Liu et al., Section 4.1).
+    """
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat((self.first(x), self.second(x)), dim=1)
+
+
+class ReActBlock(nn.Module):
+    """A 3x3 unit that keeps the number of channels, then 1x1 units that keep or double it.
+
+    Around the 3x3 unit is an identity, or 2x2 average pooling where its stride is 2; around each
+    1x1 unit an identity (Liu et al., Section 4.1). For binarizers without a shortcut per
+    convolution, one pooled, repeated shortcut bypasses the block instead (ours): without any, no
+    real value would get past it.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        binarizer: Binarizer | None,
+        pad_value: int,
+    ) -> None:
+        super().__init__()
+        per_conv = binarizer is None or binarizer.shortcut_per_conv
+
+        def unit(kernel_size: int, stride: int = 1) -> nn.Module:
+            around = average_pool(stride) if stride > 1 else nn.Identity()
+            if binarizer is None:
+                return RealUnit(in_channels, in_channels, kernel_size, stride, around)
+            shortcut = around if per_conv else None
+            return OneBitUnit(
+                in_channels, in_channels, kernel_size, stride, binarizer, pad_value, shortcut
+            )
+
+        self.spatial = unit(3, stride)
+        self.copies = out_channels // in_channels
+        self.pointwise = unit(1) if self.copies == 1 else Duplicated(unit(1), unit(1))
+        self.shortcut = None
+        if not per_conv:
+            self.shortcut = average_pool(stride) if stride > 1 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.pointwise(self.spatial(x))
+        if self.shortcut is None:
+            return out
+        around = self.shortcut(x)
+        return out + (around if self.copies == 1 else torch.cat((around, around), dim=1))
+
+
+@MODELS.register_module()
+class ReActNetA(Backbone):
+    """ReActNet-A as a backbone (Liu et al., ECCV 2020, Section 4).
+
+    MobileNetV1 with each depthwise convolution replaced by a full 1-bit 3x3 one. The stem is
+    real-valued. With ``width`` 32 and a classifier of 1000 classes it has 29.3 M parameters and, at
+    224x224 pixels, 4.82 G BOPs and 12 M FLOPs: the paper's 87 M OPs. Scales have 4, 8, 16 and 32
+    times ``width`` channels, with strides 4, 8, 16, 32 (``stem`` set to ``imagenet``) or 1, 2, 4, 8
+    (``cifar``, ours: neither the stem nor the first scale has a stride).
+
+    Args:
+        width: channels of the stem; the paper's network has 32.
+        binarizer: a name or a :class:`Binarizer`; None for the real-valued twin, which has the same
+            convolutions and shortcuts with ReLUs.
+        stem: ``imagenet`` (3x3 convolution of stride 2) or ``cifar`` (stride 1).
+        out_indices: the scales, of 0 to 3, whose maps are returned, ascending. Later ones are not
+            built.
+        frozen_stages: -1 freezes nothing, 0 the stem, k the stem and what the first k scales need:
+            no gradients, batch norm in eval mode.
+        norm_eval: keep every batch norm in eval mode during training.
+        pad_value: of the 1-bit convolutions, see :class:`OneBitConv2d`.
+        init_cfg: mmengine's, e.g. ``dict(type='Pretrained', checkpoint=...)``.
+
+    Attributes:
+        feature_channels, feature_strides: of the returned maps, one per out_index.
+
+    Raises:
+        InputError: an argument out of range.
+    """
+
+    def __init__(
+        self,
+        width: int = 32,
+        binarizer: str | Binarizer | None = "reactnet",
+        stem: str = "imagenet",
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        pad_value: int = 0,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(len(SCALES), out_indices, frozen_stages, norm_eval, init_cfg)
+        check_choice("stem", stem, ("imagenet", "cifar"))
+        if isinstance(width, bool) or not isinstance(width, int) or width < 1:
+            raise InputError(f"width {width!r}: expected a positive number of channels")
+        binarizer = None if binarizer is None else get_binarizer(binarizer)
+
+        imagenet = stem == "imagenet"
+        layers = [real_conv(3, width, 3, 2 if imagenet else 1), nn.BatchNorm2d(width)]
+        if binarizer is None:  # a ReLU would leave the first sign nothing to tell apart
+            layers.append(nn.ReLU(inplace=True))
+        self.stem = nn.Sequential(*layers)
+        self.stem.cost_role = "stem"
+        channels = width
+        for scale, multiples in enumerate(SCALES[: self.out_indices[-1] + 1]):
+            blocks = []
+            for index, multiple in enumerate(multiples):
+                strided = index == 0 if scale else index == 1 and imagenet
+                stride = 2 if strided else 1
+                blocks.append(ReActBlock(channels, multiple * width, stride, binarizer, pad_value))
+                channels = multiple * width
+            self.add_module(f"layer{scale + 1}", nn.Sequential(*blocks))
+        first = 4 if imagenet else 1
+        self.feature_channels = tuple(width * SCALES[i][-1] for i in self.out_indices)
+        self.feature_strides = tuple(first * 2**i for i in self.out_indices)
+        self.freeze()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Images [N, 3, H, W] to one map [N, C_i, ceil(H / s_i), ceil(W / s_i)] per out_index."""
+        x = self.stem(x)
+        maps = []
+        for scale in range(self.out_indices[-1] + 1):
+            x = getattr(self, f"layer{scale + 1}")(x)
+            if scale in self.out_indices:
+                maps.append(x)
+        return tuple(maps)
+
+    def frozen_modules(self, stages: int) -> list[nn.Module]:
+        built = [getattr(self, f"layer{i + 1}") for i in range(self.out_indices[-1] + 1)]
+        return [self.stem, *built[:stages]]
+
+
+_NAME = re.compile(r"reactnet_a(?:_w(?P<width>[1-9]\d*))?(?:_(?P<binarizer>[a-z][a-z0-9]*))?")
+#: The binarizer of the bare name, and the suffix of the real-valued twin.
+_OWN, _REAL = "reactnet", "real"
+
+
+def _parse(name: str) -> dict | None:
+    match = _NAME.fullmatch(name)
+    if not match or match["binarizer"] not in (None, _REAL, *BINARIZERS):
+        return None
+    binarizer = match["binarizer"] or _OWN
+    return dict(
+        width=int(match["width"] or 32), binarizer=None if binarizer == _REAL else binarizer
+    )
+
+
+def _names() -> list[str]:
+    suffixes = ["", *(f"_{name}" for name in BINARIZERS if name != _OWN), f"_{_REAL}"]
+    return [f"reactnet_a{width}{suffix}" for width in ("", "_w8") for suffix in suffixes]
+
+
+register_family(Family(type="ReActNetA", names=_names, parse=_parse))

@@ -1,0 +1,165 @@
+"""WRN-22, the wide residual network that the papers compare with on CIFAR-10.
+
+The papers print its cost and not its width. Stages of 64, 128 and 256 channels behind a stem of 64
+("kernel stage 64-64-128-256" in the PCNN and BONN papers) have 4.327 M parameters with a classifier
+of ten classes and 647.69 M MACs at 32x32 pixels; BNAS Table 2 prints 4.33 M, CP-NAS Table 3 647.70
+M. The widths 16-64-128-256 of the wide ResNet paper with k = 4 have 4.30 M and 619.1 M; that is the 4.30 M
+of another row of BNAS Table 2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from backbones.backbone import Backbone, check_choice
+from backbones.binarization import BINARIZERS, Binarizer, get_binarizer
+from backbones.registry import MODELS, Family, register_family
+from backbones.resnet import OneBitBlock, real_conv
+from commons.errors import InputError
+
+#: Residual blocks per stage: depth 22 = 6 x 3 + 4 (Zagoruyko and Komodakis, Table 1).
+BLOCKS = 3
+STAGES = 3
+
+
+class PreActivationBlock(nn.Module):
+    """BN, ReLU, 3x3 convolution, twice, and a shortcut (Zagoruyko and Komodakis, Fig. 1a).
+
+    Where the shape changes, the shortcut is a 1x1 convolution of what the first ReLU puts out.
+    """
+
+    def __init__(self, in_channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = real_conv(in_channels, width, 3, stride)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv2 = real_conv(width, width, 3)
+        self.relu = nn.ReLU(inplace=True)
+        same = stride == 1 and in_channels == width
+        self.downsample = None if same else real_conv(in_channels, width, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = self.relu(self.bn1(x))
+        shortcut = x if self.downsample is None else self.downsample(active)
+        return self.conv2(self.relu(self.bn2(self.conv1(active)))) + shortcut
+
+
+@MODELS.register_module()
+class WideResNet(Backbone):
+    """WRN-22 as a backbone (Zagoruyko and Komodakis, BMVC 2016), real-valued or 1-bit.
+
+    Three stages of three blocks. Real-valued, BN and ReLU come before every convolution, and once
+    more after the last stage. In the 1-bit form the blocks are those of the 1-bit ResNet (BN after
+    the convolution, or before it for XNOR-Net), the stem and the 1x1 convolutions of shortcuts stay
+    real-valued, and there is no ReLU.
+
+    Scales: the stem, then the three stages, of ``width``, ``width``, 2 ``width`` and 4 ``width``
+    channels. Strides are 1, 1, 2, 4 with ``stem`` set to ``cifar``, the papers' network, and
+    4, 8, 16, 32 with ``imagenet``, ours: the 7x7 convolution and max-pooling of ResNet, and a first
+    stage of stride 2.
+
+    Args:
+        width: channels of the stem and of the first stage; the papers' network has 64.
+        binarizer: None for the real-valued network, else a name or a :class:`Binarizer`.
+        stem: ``imagenet`` or ``cifar``.
+        out_indices: the scales to return, ascending. Later stages are not built.
+        frozen_stages: -1 freezes nothing, 0 or 1 the stem, k the stem and the first k - 1 stages:
+            no gradients, batch norm in eval mode.
+        norm_eval: keep every batch norm in eval mode during training.
+        pad_value: of the 1-bit convolutions, see :class:`OneBitConv2d`.
+        init_cfg: mmengine's, e.g. ``dict(type='Pretrained', checkpoint=...)``.
+
+    Attributes:
+        feature_channels, feature_strides: of the returned maps, one per out_index.
+
+    Raises:
+        InputError: an argument out of range.
+    """
+
+    def __init__(
+        self,
+        width: int = 64,
+        binarizer: str | Binarizer | None = None,
+        stem: str = "imagenet",
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        pad_value: int = 0,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(1 + STAGES, out_indices, frozen_stages, norm_eval, init_cfg)
+        check_choice("stem", stem, ("imagenet", "cifar"))
+        if isinstance(width, bool) or not isinstance(width, int) or width < 1:
+            raise InputError(f"width {width!r}: expected a positive number of channels")
+        self.binarizer = None if binarizer is None else get_binarizer(binarizer)
+
+        imagenet = stem == "imagenet"
+        conv = nn.Conv2d(3, width, 7, 2, padding=3, bias=False) if imagenet else None
+        layers = [conv or real_conv(3, width, 3)]
+        nn.init.kaiming_normal_(layers[0].weight, mode="fan_out", nonlinearity="relu")
+        if self.binarizer is not None:  # real-valued, the first block starts with this norm
+            layers.append(nn.BatchNorm2d(width))
+        if imagenet:
+            layers.append(nn.MaxPool2d(3, 2, padding=1))
+        self.stem = nn.Sequential(*layers)
+        self.stem.cost_role = "stem"
+
+        channels, stride = width, 4 if imagenet else 1
+        all_channels, all_strides = [channels], [stride]
+        for stage in range(self.out_indices[-1]):
+            stage_stride = 2 if stage or imagenet else 1
+            blocks = []
+            for block in range(BLOCKS):
+                arguments = channels, width * 2**stage, 1 if block else stage_stride
+                if self.binarizer is None:
+                    blocks.append(PreActivationBlock(*arguments))
+                else:
+                    blocks.append(OneBitBlock(*arguments, self.binarizer, pad_value))
+                channels = width * 2**stage
+            stride *= stage_stride
+            all_channels.append(channels)
+            all_strides.append(stride)
+            if stage == STAGES - 1 and self.binarizer is None:
+                blocks += [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.feature_channels = tuple(all_channels[i] for i in self.out_indices)
+        self.feature_strides = tuple(all_strides[i] for i in self.out_indices)
+        self.freeze()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Images [N, 3, H, W] to one map [N, C_i, ceil(H / s_i), ceil(W / s_i)] per out_index."""
+        x = self.stem(x)
+        maps = [x] if 0 in self.out_indices else []
+        for stage in range(self.out_indices[-1]):
+            x = getattr(self, f"layer{stage + 1}")(x)
+            if stage + 1 in self.out_indices:
+                maps.append(x)
+        return tuple(maps)
+
+    def frozen_modules(self, stages: int) -> list[nn.Module]:
+        built = [getattr(self, f"layer{i + 1}") for i in range(self.out_indices[-1])]
+        return [self.stem, *built[: max(stages - 1, 0)]]
+
+
+_NAME = re.compile(r"wrn22(?:_w(?P<width>[1-9]\d*))?(?:_(?P<binarizer>[a-z][a-z0-9]*))?")
+
+
+def _parse(name: str) -> dict | None:
+    match = _NAME.fullmatch(name)
+    if not match or match["binarizer"] not in (None, *BINARIZERS):
+        return None
+    return dict(width=int(match["width"] or 64), binarizer=match["binarizer"])
+
+
+def _names() -> list[str]:
+    return [
+        f"wrn22{width}{suffix}"
+        for width in ("", "_w16")
+        for suffix in ("", *(f"_{binarizer}" for binarizer in BINARIZERS))
+    ]
+
+
+register_family(Family(type="WideResNet", names=_names, parse=_parse))
