@@ -24,6 +24,8 @@ macros        how many cells, how wide: DCP-NAS, CP-NAS, BNAS, DARTS, PC-DARTS
 cell_net      ``CellNet``, networks of cells
 cost          memory and operations of any network, layer by layer, in four conventions
 cost_drawing  pictures of costs
+classifier    a backbone with a linear classifier
+packed        inference on packed bits, and files of them
 
 Importing this package makes ``type='onebit.ResNet'`` and the like resolvable in any mmengine
 config. What costs import time (mmengine's model base class) is imported at first use.
@@ -57,6 +59,7 @@ _LAZY = {
     "ReActNetA": "backbones.reactnet",
     "ResNet": "backbones.resnet",
     "WideResNet": "backbones.wide_resnet",
+    "deploy": "backbones.packed",
     "describe": "backbones.description",
     "foreign_packages": "backbones.description",
 }

@@ -84,7 +84,8 @@ def _check_names() -> None:
             seen.add(name)
 
 
-def _families() -> list[Family]:
+def families() -> list[Family]:
+    """Every family, the modules that register them imported first."""
     MODELS.import_from_location()
     return _FAMILIES
 
@@ -94,7 +95,7 @@ def list_backbones(pattern: str = "*") -> list[str]:
 
     Any other width is understood too: ``resnet18_w24_bireal``, ``dcp_nas_c20``.
     """
-    names = [name for family in _families() for name in family.names()]
+    names = [name for family in families() for name in family.names()]
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
 
@@ -104,7 +105,7 @@ def find_family(name: str) -> tuple[Family, dict] | None:
     Raises:
         InputError: more than one family reads it.
     """
-    found = [(f, arguments) for f in _families() if (arguments := f.parse(name)) is not None]
+    found = [(f, arguments) for f in families() if (arguments := f.parse(name)) is not None]
     if len(found) > 1:
         types = " and ".join(family.type for family, _ in found)
         raise InputError(f"the backbone name {name!r} is read by {types}: it must mean one network")

@@ -84,6 +84,9 @@ _CUHK = ("cuhk03/cuhk03_release/cuhk-03.mat", "cuhk03/cuhk03_new_protocol_config
 _MSMT = tuple(
     f"msmt17/MSMT17_V1/{part}" for part in ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt", "train", "test")
 )  # fmt: skip
+_FACE = ("casia-webface", "lfw", "lfw/pairs.txt", "cfp-dataset", "cfp-dataset/Protocol/Pair_list_F.txt",
+         "cfp-dataset/Protocol/Pair_list_P.txt", "cfp-dataset/Protocol/Split/FP", "agedb_30",
+         "agedb_30/agedb_30_ann.txt")  # fmt: skip
 _CIFAR = tuple(
     f"cifar-10-batches-py/{part}" for part in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
 )  # fmt: skip
@@ -104,6 +107,12 @@ _REAL = (
             "Ask the authors at the Chinese University of Hong Kong for cuhk-03.mat (academic use, by "
             "agreement), and get the two new-protocol split files (cuhk03_new_protocol_config_*.mat) of "
             "Zhong et al., CVPR 2017."),
+    Dataset("face", "face", "reid", ("face",), _FACE,
+            "Training images in casia-webface/<identity>/ (CASIA-WebFace, by agreement with its authors; any "
+            "identity folder may stand there), LFW with pairs.txt in lfw/ (University of Massachusetts), "
+            "cfp-dataset/ as it is unpacked (cfpw.io), AgeDB-30 in agedb_30/ with its pairs as text in "
+            "agedb_30_ann.txt, lines of `1 image image` or `0 image image`. All are for research only. The .bin "
+            "and .rec files of face toolkits are not read: nothing is unpickled here."),
     Dataset("cifar10", "cifar10", "classification", (".",), _CIFAR,
             "Get cifar-10-python.tar.gz from the University of Toronto's CIFAR page and unpack it."),
     Dataset("imagenet", "imagenet", "classification", ("imagenet",), ("train", "val"),

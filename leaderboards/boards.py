@@ -1,7 +1,7 @@
 """The boards: which task runs them, what their tables show.
 
 Columns follow the tables of the DCP-NAS paper: 10 (CIFAR-10), 11 (ImageNet), 12 (re-ID), 13 (VOC)
-and 14 (COCO).
+and 14 (COCO), and table 5 of the BNAS paper (faces).
 """
 
 from __future__ import annotations
@@ -65,6 +65,12 @@ class Board:
 _DETECTION_VOC = {"map_area": "mAP area", "map_11pt": "mAP 11-pt"}
 _DETECTION_COCO = {k: k for k in ("AP", "AP50", "AP75", "APs", "APm", "APl")}
 _REID = {"mAP": "mAP", "rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10"}
+_FACE = {
+    "accuracy_lfw": "LFW",
+    "accuracy_cfp": "CFP-FP",
+    "accuracy_agedb": "AgeDB-30",
+    **{f"tar_{name}_far_1e-3": f"{title} TAR@1e-3" for name, title in (("lfw", "LFW"), ("cfp", "CFP-FP"), ("agedb", "AgeDB-30"))},
+}  # fmt: skip
 _CLASSIFICATION = {"top1": "top-1", "top5": "top-5"}
 
 _METRICS = {
@@ -74,6 +80,7 @@ _METRICS = {
     "dukemtmcreid": _REID,
     "cuhk03": _REID,
     "msmt17": _REID,
+    "face": _FACE,
     "cifar10": _CLASSIFICATION,
     "imagenet": _CLASSIFICATION,
 }
@@ -136,10 +143,18 @@ DEFAULT_BACKBONES = (
 )
 #: The same in widths that two CPU cores can train, for every dataset that is not a paper's own.
 NARROW_BACKBONES = ("resnet18_w16", "resnet18_w16_xnor", "resnet18_w16_bireal", "resnet18_w16_reactnet", "dcp_nas_c8")  # fmt: skip
+#: Eight for the mini re-ID boards; about six minutes of one core each board.
+NARROW_REID = ("resnet18_w16", "resnet34_w16", "resnet18_w16_xnor", "resnet18_w16_bireal",
+               "resnet18_w16_reactnet", "resnet34_w16_reactnet", "dcp_nas_c8", "dcp_nas_c8_l6")  # fmt: skip
 
 
 def default_recipe(dataset: Dataset) -> str:
-    """``mini`` for a mini dataset, ``small`` for development data, ``paper`` for the real one."""
+    """``mini`` for a mini dataset, ``small`` for development data, ``paper`` for the real one.
+
+    The face board has recipes of its own, ``face`` and ``mini-face``.
+    """
+    if dataset.board == "face":
+        return dataset.name
     if dataset.mini:
         return "mini"
     return "paper" if dataset.name in ALL else "small"
@@ -147,7 +162,9 @@ def default_recipe(dataset: Dataset) -> str:
 
 def default_backbones(dataset: Dataset) -> tuple[str, ...]:
     """The rows `onebit bench` runs on ``dataset`` when none are named."""
-    return DEFAULT_BACKBONES if dataset.name in ALL else NARROW_BACKBONES
+    if dataset.name in ALL:
+        return DEFAULT_BACKBONES
+    return NARROW_REID if dataset.task == "reid" and dataset.mini else NARROW_BACKBONES
 
 
 def resolve(board: str, dataset: str | None = None) -> tuple[Board, Dataset | None]:

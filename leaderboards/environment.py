@@ -31,7 +31,9 @@ def code_version() -> CodeVersion:
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True)
+            done = subprocess.run(
+                ["git", "--no-optional-locks", *arguments], cwd=here, capture_output=True, text=True
+            )
         except OSError:  # no git on this machine
             return None
         return done.stdout.strip() if done.returncode == 0 else None

@@ -217,6 +217,11 @@ def _title(found: Sequence[Point]) -> str:
     return ", ".join(datasets)
 
 
+def _bits(bits: tuple[int | None, int | None]) -> str:
+    """W/A; an imported row may not say it."""
+    return "W/A not known" if None in bits else f"{bits[0]}/{bits[1]}"
+
+
 def _legend(axes: Axes, measured: Sequence[Point], reported: Sequence[Point]) -> None:
     from matplotlib.lines import Line2D
 
@@ -226,7 +231,7 @@ def _legend(axes: Axes, measured: Sequence[Point], reported: Sequence[Point]) ->
         for key in sorted(bits, key=lambda b: (-(b[0] or 0), -(b[1] or 0))):
             marker, colour = STYLES.get(key, OTHER)
             face = "none" if hollow else colour
-            handles.append(Line2D([], [], linestyle="none", marker=marker, markeredgecolor=colour, markerfacecolor=face, markeredgewidth=1.5, label=f"{word} {key[0]}/{key[1]}"))  # fmt: skip
+            handles.append(Line2D([], [], linestyle="none", marker=marker, markeredgecolor=colour, markerfacecolor=face, markeredgewidth=1.5, label=f"{word} {_bits(key)}"))  # fmt: skip
         if len(pareto_front(group)) > 1:
             handles.append(Line2D([], [], color=FOREGROUND, alpha=0.55, linewidth=1.1, linestyle=(0, (4, 3)) if hollow else "solid", label=f"Pareto front, {word}"))  # fmt: skip
     axes.figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)  # fmt: skip

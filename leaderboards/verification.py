@@ -74,7 +74,8 @@ def problems(record: Record, work_root: Path) -> list[str]:
             found.append(f"{key} is {getattr(record, key)!r}, but {record.backbone} has {value!r}")
     for what, (path, sha256) in kept_files(record, work_root).items():
         if path.is_file() and sha256_file(path) != sha256:
-            found.append(f"{path} is not the {what} that was scored (SHA-256 differs)")
+            verb = ("are", "were") if what == "predictions" else ("is", "was")
+            found.append(f"{path} {verb[0]} not the {what} that {verb[1]} scored (SHA-256 differs)")
     return found
 
 
@@ -163,7 +164,7 @@ def rescore(
         wrong += [f"{what}: {d}" for d in differences]
         if not differences:
             shown = ", ".join(f"{k} {v:.4f}" for k, v in sorted(outcome.metrics.items()))
-            done.append(f"{what} give {shown} (tolerance {limit:g})")
+            done.append(f"{what}: {shown} (tolerance {limit:g})")
     return wrong, done
 
 

@@ -30,6 +30,7 @@ TORCHREID_NAMES = {
     "dukemtmcreid": "onebit_dukemtmcreid",
     "cuhk03": "onebit_cuhk03",
     "msmt17": "onebit_msmt17",
+    "face": "onebit_face",  # registered by reid.face_datasets
 }
 
 #: What torchreid, h5py and scipy raise over a .mat file that holds something else.
@@ -59,7 +60,7 @@ def torchreid_root(dataset: str, data_root: str | os.PathLike) -> tuple[str, Pat
     return TORCHREID_NAMES[entry.board], entry.find(data_root)
 
 
-class _Checked:
+class Checked:
     """What the readers share. Goes before torchreid's class among the bases.
 
     Attributes:
@@ -116,7 +117,7 @@ def _refuse_shared(train: Iterable, test: Iterable, where: str) -> None:
         )
 
 
-class _FileNames(_Checked):
+class _FileNames(Checked):
     """Market and Duke: identity and camera are in the file name."""
 
     file_name: re.Pattern
@@ -197,7 +198,7 @@ class CheckedDukeMTMCreID(_FileNames, DukeMTMCreID):
     example = "0005_c2_f0046985.jpg"
 
 
-class CheckedMSMT17(_Checked, MSMT17):
+class CheckedMSMT17(Checked, MSMT17):
     """MSMT17, first version (``MSMT17_V1``).
 
     Training and test identities are numbered separately, each from 0: whether somebody is in both
@@ -230,7 +231,7 @@ class CheckedMSMT17(_Checked, MSMT17):
         return super().process_dir(dir_path, list_path)
 
 
-class CheckedCUHK03(_Checked, CUHK03):
+class CheckedCUHK03(Checked, CUHK03):
     """CUHK03 under the new protocol.
 
     torchreid writes every image of ``cuhk-03.mat`` to a PNG file once, below the dataset's folder.

@@ -14,10 +14,12 @@ from commons.datasets import get_dataset
 from commons.engine import config_text, latest_checkpoint, load_weights, plain_errors
 from commons.errors import InputError
 from commons.task import Job, Outcome
+from reid import face
 from reid.checkpoint import load_backbone, load_checkpoint, prepare
 from reid.datasets import torchreid_root
 from reid.evaluation import check_labels
 from reid.evaluation_options import Evaluation
+from reid.face import face_data, is_face, score_pairs
 from reid.features import Features, of_dataset, save
 from reid.model import ReIDModel
 from reid.pictures import write_rankings
@@ -159,6 +161,8 @@ def read_data(cfg: Config, data_root: Path, log: Path) -> ImageDataManager:
         InputError: missing or broken dataset; fewer training images than a batch has; nothing to
             score. All of it is said before hours of training, not after.
     """
+    if is_face(cfg):
+        return face_data(cfg, data_root, log)
     name, root = torchreid_root(cfg.dataset, data_root)
     data = image_data(cfg, name, root, log)
     query, gallery = data.fetch_test_loaders(name)
@@ -194,6 +198,8 @@ def features_of(
 
 
 def _score(model: ReIDModel, data: ImageDataManager, cfg: Config, job: Job) -> dict[str, float]:
+    if is_face(cfg):
+        return score_pairs(model, data, cfg)[0]
     return score(*features_of(model, data, cfg, job), Evaluation.of(cfg))[0]
 
 
@@ -207,6 +213,8 @@ def _outcome(
     losses: list[float],
 ) -> Outcome:
     """Save the features of the scored images, then score what was saved."""
+    if is_face(cfg):
+        return _face_outcome(model, data, cfg, job, checkpoint, untrained, losses)
     query, gallery = features_of(model, data, cfg, job)
     (loaders,) = data.test_loader.values()
     dataset = get_dataset(cfg.dataset, task="reid")
@@ -232,6 +240,38 @@ def _outcome(
     path = Path(job.work_dir) / f"{checkpoint.stem}.{cfg.dataset}.safetensors"
     save(path, dict(query=query, gallery=gallery), facts)
     return outcome(query, gallery, cfg, facts, path, checkpoint, untrained)
+
+
+def _face_outcome(
+    model: ReIDModel,
+    data: ImageDataManager,
+    cfg: Config,
+    job: Job,
+    checkpoint: Path,
+    untrained: dict[str, float] | None,
+    losses: list[float],
+) -> Outcome:
+    metrics, details = score_pairs(model, data, cfg)
+    return Outcome(
+        metrics=metrics,
+        untrained=untrained,
+        main_metric=face.MAIN_METRIC,
+        epochs=len(losses),
+        split=face.SPLIT,
+        protocol=face.protocol(cfg),
+        data_checksum=get_dataset(cfg.dataset).checksum(job.data_root),
+        config=config_text(cfg),
+        checkpoint=checkpoint,
+        cost=_cost(model, cfg),
+        num_classes=model.classifier.out_features,
+        details=dict(
+            train_images=len(data.train_loader.dataset),
+            train_identities=data.num_train_pids,
+            feature_dim=model.embedding.feature_dim,
+            **details,
+            loss_curve=losses,
+        ),
+    )
 
 
 def split_of(board: str, cfg: Config) -> str:

@@ -31,42 +31,41 @@ SCHEDULES = ("cosine", "step")
 class _Watched:
     """Goes before torchreid's engine among the bases; tells every step's loss to ``on_step``.
 
-    The losses of the network's binarization methods are added to its own, and logged by name.
+    The losses of the network's binarization methods are added to the engine's own, once a step, and
+    logged by name.
     """
 
     on_step: Callable[[float], None]
+    #: The method losses of this step, None before they are computed.
+    added: dict[str, torch.Tensor] | None = None
+    #: Of the part of the engine's loss that is computed first.
+    first_weight = 1.0
 
     def compute_loss(self, criterion, outputs, targets) -> torch.Tensor:
         loss = super().compute_loss(criterion, outputs, targets)
-        carrier, weight = self.carrier()
-        if criterion is not carrier:
+        if self.added is not None:
             return loss
         for feature_loss in self.model.feature_losses:
             feature_loss(self.model.features, targets)
         self.added = backbones.method_losses(self.model)
-        return loss + sum(self.added.values()) / weight
+        return loss + sum(self.added.values()) / self.first_weight
 
     def forward_backward(self, data: dict) -> dict[str, float]:
+        self.added = None
         summary = super().forward_backward(data)
         self.on_step(self.total(summary))
         return {**summary, **{name: loss.item() for name, loss in self.added.items()}}
 
 
 class SoftmaxEngine(_Watched, ImageSoftmaxEngine):
-    def carrier(self) -> tuple:
-        """The criterion that the methods' losses are added to, and what it is multiplied by."""
-        return self.criterion, 1.0
-
     def total(self, summary: dict[str, float]) -> float:
         return summary["loss"]
 
 
 class TripletEngine(_Watched, ImageTripletEngine):
-    def carrier(self) -> tuple:
-        """One of the two that are not left out; see :meth:`SoftmaxEngine.carrier`."""
-        if self.weight_x > 0:
-            return self.criterion_x, self.weight_x
-        return self.criterion_t, self.weight_t
+    @property
+    def first_weight(self) -> float:
+        return self.weight_t or self.weight_x
 
     def total(self, summary: dict[str, float]) -> float:
         # torchreid tells the two parts only, and leaves a part without weight out.

@@ -138,13 +138,17 @@ def main() -> None:
 
     # First, while this process is small: a child's peak starts from its parent's size.
     memories = [(d, r, measure_memory(d, r)) for d in (512, 2048) for r in (False, True)[: 1 + args.reranking]]  # fmt: skip
+    print("peak memory:")
+    for dimensions, reranking, memory in memories:
+        name = f"  {dimensions} dimensions{', re-ranked' if reranking else ''}"
+        print(f"{name:30}{memory['peak_mib']:7.0f} MiB, of which before scoring {memory['features_mib']:5.0f}")  # fmt: skip
     print(f"{QUERIES} queries, {GALLERY} gallery images, {args.dimensions} dimensions, "
           f"{THREADS} threads, numpy {np.__version__}, load {os.getloadavg()[0]:.1f}")  # fmt: skip
     million = QUERIES * GALLERY / 1e6
 
     def report(name: str, seconds: dict[str, float], pairs: float = million) -> None:
         print(f"{name:52}{seconds['wall']:9.2f} s{seconds['cpu']:9.2f} s CPU"
-              f"{1000 * seconds['wall'] / pairs:9.1f} ms per million distances", flush=True)  # fmt: skip
+              f"{1000 * seconds['wall'] / pairs:9.1f} ms ({1000 * seconds['cpu'] / pairs:.1f} CPU) per million", flush=True)  # fmt: skip
 
     case = drawn(args.dimensions)
     compare(case, args, report)
@@ -164,11 +168,6 @@ def main() -> None:
         case = drawn(args.dimensions, few, images, distractors)
         seconds, _ = timed(lambda case=case: evaluate(*case), args.repeat)
         report(f"  {len(case[1])}: {name}", seconds, few * len(case[1]) / 1e6)
-
-    print("peak memory:")
-    for dimensions, reranking, memory in memories:
-        name = f"  {dimensions} dimensions{', re-ranked' if reranking else ''}"
-        print(f"{name:30}{memory['peak_mib']:7.0f} MiB, of which before scoring {memory['features_mib']:5.0f}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ from leaderboards.verification import problems
 from tests.leaderboards import stub_bench
 
 BACKBONES = ("resnet18_w4", "resnet18_w4_bireal", "resnet18_w4_xnor")
-SEEDS = range(8)
+SEEDS = list(range(8))
 _IN_NAMESPACE = "ONEBIT_KILLS_IN_NAMESPACE"
 _FILE_SYSTEM_BYTES = 2**20
 
@@ -311,13 +311,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-mount", action="store_true", help="full: RLIMIT_FSIZE in any case")
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="rows of a backbone")
     args = parser.parse_args()
+    SEEDS[:] = range(args.seeds)
     _import_before_forking()
     for name in args.scenarios:
-        if name == "full" and _IN_NAMESPACE not in os.environ and _can_mount():
+        mounting = not args.no_mount and _IN_NAMESPACE not in os.environ
+        if name == "full" and mounting and _can_mount():
             command = ["unshare", "--map-root-user", "--mount", sys.executable, "-m", __spec__.name]
-            again = ["--kills", str(args.kills), "--seed", str(args.seed), "--scenarios", "full"]
+            again = ["--kills", str(args.kills), "--seed", str(args.seed), "--seeds", str(args.seeds), "--scenarios", "full"]  # fmt: skip
             subprocess.run(command + again, env={**os.environ, _IN_NAMESPACE: "1"}, check=True)
             continue
         with tempfile.TemporaryDirectory() as root:

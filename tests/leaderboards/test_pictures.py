@@ -95,6 +95,12 @@ def _text_box(axes, name):
     return Text.get_window_extent(text)
 
 
+def test_an_imported_line_whose_bits_are_not_known_is_drawn():
+    figure = pictures.draw(BOARD, [line("theirs", 0.5, 1e6, bits=(None, None))])
+    (legend,) = figure.legends
+    assert [t.get_text() for t in legend.get_texts()] == ["measured W/A not known"]
+
+
 def test_a_crowd_leaves_names_out_rather_than_upon_each_other():
     crowd = [line(f"a_rather_long_name_{i}", 0.5 + 1e-4 * i, 1e6 + 10 * i) for i in range(60)]
     figure = pictures.draw(BOARD, crowd)

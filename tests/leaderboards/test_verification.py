@@ -60,8 +60,8 @@ def test_an_untouched_row_is_sound_and_says_what_it_gives(sweep, path, verify):
     wrong, done = rescore(record, sweep.work_root, sweep.data_root)
     assert wrong == []
     assert done == [
-        "checkpoint give top1 0.5100, top5 0.9000 (tolerance 0.002)",
-        "predictions give top1 0.5100, top5 0.9000 (tolerance 1e-09)",
+        "checkpoint: top1 0.5100, top5 0.9000 (tolerance 0.002)",
+        "predictions: top1 0.5100, top5 0.9000 (tolerance 1e-09)",
     ]
 
 
@@ -92,8 +92,8 @@ FORGED = {
     "metrics.top5": (0.9000001, "top5 is 0.9000001 in the record"),
     "cost": ({"strict": {}}, "cost is"),
     "checkpoint_sha256": ("0" * 64, "not the checkpoint that was scored"),
-    "predictions.sha256": ("0" * 64, "not the predictions that was scored"),
-    "predictions.file": ("epoch_1.pth", "not the predictions that was scored"),
+    "predictions.sha256": ("0" * 64, "not the predictions that were scored"),
+    "predictions.file": ("epoch_1.pth", "not the predictions that were scored"),
     "details.checkpoint": ("predictions.json", "not the checkpoint that was scored"),
     "details.num_classes": (100, "details.num_classes is"),
 }
@@ -202,7 +202,7 @@ def run(capsys, sweep, *arguments):
 def test_the_command_scores_again(capsys, sweep, path):
     code, out, _ = run(capsys, sweep, "--rescore")
     assert code == 0
-    assert out.count("predictions give top1") == out.count("checkpoint give top1") == 4
+    assert out.count("predictions: top1") == out.count("checkpoint: top1") == 4
     forge(path, **{"metrics.top1": 0.95})
     assert run(capsys, sweep)[0] == 0, "a digest proves nothing against its owner"
     code, out, _ = run(capsys, sweep, "--rescore")
