@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.binarization import Binarizer
-from backbones.conv import OneBitConv2d
+from backbones.conv import REAL_BITS, OneBitConv2d
 from backbones.prelu import PReLU
 
 #: What of a convolution is made 1-bit.
@@ -87,7 +87,8 @@ class SeparableBlock(nn.Module):
     """BN, depthwise convolution, BN, PReLU, pointwise convolution, BN, shortcut, PReLU.
 
     The depthwise convolution sees real-valued activations unless ``style`` says otherwise, the
-    pointwise one their signs. The shortcut adds the block's own input, at stride 1 only.
+    pointwise one their signs. The shortcut adds the block's own input, at stride 1 only. With k-bit
+    activations the first PReLU is left out.
     """
 
     def __init__(
@@ -107,8 +108,10 @@ class SeparableBlock(nn.Module):
             groups=channels,
         )
         self.bn_depthwise = nn.BatchNorm2d(channels)
-        self.prelu_depthwise = PReLU(channels)
         self.pointwise = style.conv(channels, channels, 1, "pointwise", binarize="both")
+        # Quantizers of k > 1 bits are their own activation function: what is below 0 they clip.
+        clips = 1 < getattr(self.pointwise, "input_bits", REAL_BITS) < REAL_BITS
+        self.prelu_depthwise = nn.Identity() if clips else PReLU(channels)
         self.bn_pointwise = nn.BatchNorm2d(channels)
         self.prelu = PReLU(channels)
         self.shortcut = style.shortcut and stride == 1

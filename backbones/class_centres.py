@@ -43,7 +43,7 @@ class ClassCentres(nn.Module):
         features = features.detach().to(self.mean.dtype)
         count = torch.bincount(labels, minlength=len(self.mean)).to(features.dtype)[:, None]
         found = count[:, 0] > 0
-        share = torch.where(self.seen, self.momentum, 1.0)[:, None] * found[:, None]
+        share = torch.where(self.seen, self.momentum, 1.0)[:, None].to(count) * found[:, None]
         batch_mean = torch.zeros_like(self.mean).index_add_(0, labels, features)
         self.mean.lerp_(batch_mean / count.clamp(min=1), share)
         squares = (features - self.mean[labels]).square()

@@ -1,21 +1,61 @@
-"""What holds for every backbone on the list, whatever its family."""
+"""What holds for every backbone on the list, whatever its family and its binarizer.
 
-import io
+Narrow ones are built, run and trained for a step; of full-width ones, which differ from them in
+numbers alone, the shapes and costs are checked without memory for their weights.
+"""
+
+import functools
+import re
 
 import pytest
 import torch
+import torch.nn.functional as F
+from mmengine.analysis import FlopAnalyzer
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import backbones
+from backbones.binarization import BINARIZERS
 from commons.errors import InputError
 
 NAMES = backbones.list_backbones()
-#: The stem does not depend on the width: the narrow ones stand for all.
-NARROW = [name for name in NAMES if "_w" in name or "_c" in name]
-#: One of each kind is enough for what does not depend on width and depth.
-SMALL = [name for name in NAMES if name.startswith(("resnet18_w16", "dcp_nas_c"))]
-#: The real-valued ones of these.
-REAL = ("resnet18_w16", "dcp_nas_c8_real")
+NARROW = [name for name in NAMES if re.search(r"_[wc](8|16)(_|$)", name)]
+#: What the options of a backbone do does not depend on depth and binarizer.
+OPTIONS = [
+    *("resnet18_w16", "resnet18_w16_reactnet", "resnet50_w16_xnor", "wrn22_w16", "wrn22_w16_mcn"),
+    *("reactnet_a_w8", "reactnet_a_w8_real", "dcp_nas_c8", "dcp_nas_c8_real", "darts_v2_c8_l6"),
+    "bnas_imagenet_c8_l6",
+]
+SIZES = {"imagenet": [(64, 96), (67, 45)], "cifar": [(16, 24), (19, 13)]}
+
+
+def split(name):
+    """A name without its binarizer, and that: ``real`` or None where the name has none."""
+    bare, _, suffix = name.rpartition("_")
+    return (bare, suffix) if suffix in (*BINARIZERS, "real") else (name, None)
+
+
+def real_twin(name):
+    """The real-valued backbone of the same convolutions."""
+    bare = split(name)[0]
+    return f"{bare}_real" if f"{bare}_real" in NAMES or bare not in REAL else bare
+
+
+#: Names without a binarizer's suffix are real-valued in these families, and end in _real in others.
+REAL_FAMILIES = ("resnet", "wrn", "darts", "pc_darts")
+REAL = [
+    name
+    for name in NAMES
+    if split(name)[1] == "real" or (split(name)[1] is None and name.startswith(REAL_FAMILIES))
+]
+
+
+def marked(name, *further):
+    """Slow are those that combine what others cover: further networks of cells, deeper ResNets,
+    each with every binarizer."""
+    covered = not name.startswith(("resnet18", "wrn", "reactnet", "dcp_nas"))
+    slow = covered and split(name)[1] not in (None, "real", "mcn", "reactnet")
+    return pytest.param(name, *further, marks=[pytest.mark.slow] if slow else [])
 
 
 def batch_norms(network):
@@ -32,29 +72,60 @@ def check_maps(network, maps, size):
     for out, channels, stride in zip(
         maps, network.feature_channels, network.feature_strides, strict=True
     ):
-        assert out.shape[1:] == (channels, size[0] // stride, size[1] // stride)
-        assert torch.isfinite(out).all()
+        assert out.shape[1:] == (channels, -(-size[0] // stride), -(-size[1] // stride))
+        assert out.is_meta or torch.isfinite(out).all()
+
+
+def train_step(network, images):
+    """Gradients of a random linear function of the maps; returns the maps."""
+    network.zero_grad()
+    maps = network(images)
+    sum((out * torch.randn_like(out)).sum() for out in maps).backward()
+    return maps
+
+
+def check_gradients(network, images):
+    """Every parameter is reached.
+
+    A batch norm takes back what a scale before it does: in training the gradient of such a scale is
+    0 but for the norm's eps, and may be rounded to 0. With norms at rest it must not be.
+    """
+    unmoved = []
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, f"no gradient reaches {name}"
+        assert torch.isfinite(parameter.grad).all(), name
+        if not parameter.grad.any():
+            unmoved.append((name, parameter))
+    if unmoved:
+        for norm in batch_norms(network):
+            norm.eval()
+        train_step(network, images)
+        for name, parameter in unmoved:
+            assert parameter.grad.any(), f"the gradient of {name} is zero"
 
 
 @pytest.mark.parametrize(
     ("name", "stem"),
-    [*((name, "imagenet") for name in NAMES), *((name, "cifar") for name in NARROW)],
+    [
+        *(marked(name, "imagenet") for name in NARROW),
+        *((name, "cifar") for name in OPTIONS),  # the stem knows nothing of the binarizer
+        *(
+            pytest.param(name, "cifar", marks=pytest.mark.slow)
+            for name in NARROW
+            if name not in OPTIONS
+        ),
+    ],
 )
 def test_backbone(name, stem):
-    sizes = {"imagenet": [(64, 96), (96, 64)], "cifar": [(16, 24), (24, 16)]}[stem]
+    sizes = SIZES[stem]
     torch.manual_seed(0)
     network = backbones.create_backbone(name, stem=stem)
     assert list(network.feature_strides) == sorted(network.feature_strides)
 
     network.train()
     images = torch.randn(2, 3, *sizes[0])
-    maps = network(images)
-    check_maps(network, maps, sizes[0])
-    sum((out * torch.randn_like(out)).sum() for out in maps).backward()
-    for parameter_name, parameter in network.named_parameters():
-        assert parameter.grad is not None, f"no gradient reaches {parameter_name}"
-        assert torch.isfinite(parameter.grad).all(), parameter_name
-        assert parameter.grad.abs().sum() > 0, f"the gradient of {parameter_name} is zero"
+    check_maps(network, train_step(network, images), sizes[0])
+    check_gradients(network, images)
 
     network.eval()
     with torch.no_grad():
@@ -64,18 +135,60 @@ def test_backbone(name, stem):
         for once, again in zip(maps, network(images), strict=True):
             assert torch.equal(once, again)
 
-    stream = io.BytesIO()
-    torch.save(network.state_dict(), stream)
-    stream.seek(0)
+    if stem == "imagenet":
+        check_cost(network, name)
     torch.manual_seed(1)
     copy = backbones.create_backbone(name, stem=stem).eval()
-    copy.load_state_dict(torch.load(stream, weights_only=True))
+    copy.load_state_dict(network.state_dict())
     with torch.no_grad():
         for ours, theirs in zip(maps, copy(images), strict=True):
             assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("name", SMALL)
+def check_cost(network, name):
+    """Every layer is counted, with as many MACs as the real-valued twin has by torch's counter."""
+    size, maps = (67, 45), []
+    device = next(network.parameters()).device
+    images = torch.zeros(1, 3, *size, device=device)
+    cost = backbones.cost(network, forward=lambda net: maps.append(net(images)))
+    check_maps(network, maps[0], size)
+    assert cost.params_1bit + cost.params_real == sum(p.numel() for p in network.parameters())
+    assert cost.flops + cost.bops == cost.macs
+    convs = {n: m for n, m in network.named_modules() if isinstance(m, nn.Conv2d)}
+    assert {row.name for row in cost.rows if row.macs} == set(convs)
+    assert cost.macs == torchs_macs(real_twin(name), size)
+    onebit = [m for m in convs.values() if getattr(m, "weight_bits", 32) == 1]
+    assert cost.params_1bit == sum(m.weight.numel() for m in onebit)
+    assert (cost.bops > 0) == any(m.input_bits == 1 for m in onebit)
+    assert (name in REAL) == (not any(hasattr(m, "weight_bits") for m in convs.values()))
+
+
+@functools.cache
+def torchs_macs(name, size):
+    """What torch's counter sees of operators, below our modules; two operations per MAC."""
+    with torch.device("meta"):
+        network = backbones.create_backbone(name).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, 3, *size, device="meta"))
+    return counter.get_total_flops() / 2
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in NARROW])
+def test_shapes_and_cost_at_full_width(name):
+    with torch.device("meta"):
+        network = backbones.create_backbone(name).eval()
+    check_cost(network, name)
+
+
+@pytest.mark.parametrize("name", [name for name in REAL if name in NARROW])
+def test_macs_equal_mmengines_counter(name):
+    network = backbones.create_backbone(name).eval()
+    analyzer = FlopAnalyzer(network, torch.zeros(1, 3, 67, 45))
+    analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    assert backbones.cost(network, (3, 67, 45)).macs == analyzer.by_operator()["conv"]
+
+
+@pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("out_indices", [(0,), (1, 3), [2], (0, 1, 2)])
 def test_subset_of_scales(name, out_indices):
     network = backbones.create_backbone(name, out_indices=out_indices)
@@ -90,7 +203,7 @@ def test_subset_of_scales(name, out_indices):
     assert set(network.state_dict()) <= set(whole.state_dict())
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -110,7 +223,7 @@ def test_argument_out_of_range(name, arguments):
         backbones.create_backbone(name, **arguments)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("frozen_stages", [0, 2, 4])
 def test_frozen_stages(name, frozen_stages):
     torch.manual_seed(0)
@@ -140,7 +253,7 @@ def test_frozen_stages(name, frozen_stages):
         assert not any(p.requires_grad for p in network.parameters())
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_norm_eval(name):
     network = backbones.create_backbone(name, norm_eval=True)
     network.train()
@@ -152,7 +265,7 @@ def test_norm_eval(name):
     assert all(norm.training for norm in batch_norms(default))
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [*OPTIONS[:7], "dcp_nas_c8_l3", "darts_v2_c8_l3"])
 def test_pretrained_weights_are_loaded(name, tmp_path):
     torch.manual_seed(0)
     source = backbones.create_backbone(name)
@@ -170,9 +283,9 @@ def test_pretrained_weights_are_loaded(name, tmp_path):
         assert torch.equal(value, source.state_dict()[key]), key
 
 
-@pytest.mark.parametrize("name", [name for name in SMALL if name not in REAL])
-def test_one_bit_layers_are_one_bit(name):
-    """A hook sees every 1-bit convolution's operands as they enter the arithmetic."""
+@pytest.mark.parametrize("name", [marked(name) for name in NARROW if name not in REAL])
+def test_layers_have_the_values_they_declare(name):
+    """A hook sees every quantized convolution's operands as they enter the arithmetic."""
     network = backbones.create_backbone(name).eval()
     convs = [m for m in network.modules() if isinstance(m, backbones.OneBitConv2d)]
     assert convs
@@ -180,9 +293,46 @@ def test_one_bit_layers_are_one_bit(name):
     for conv in convs:
         if conv.quantize_input is not None:
             conv.quantize_input.register_forward_hook(
-                lambda module, args, out: seen.append(set(out.unique().tolist()))
+                lambda module, args, out: seen.append((module.precision, out))
             )
     with torch.no_grad():
         network(torch.randn(1, 3, 64, 64))
-    assert len(seen) == sum(conv.input_bits == 1 for conv in convs) > 0
-    assert all(values <= {-1.0, 1.0} for values in seen)
+        for precision, values in seen:
+            levels = torch.tensor([-1.0, 1.0]) if precision == 1 else grid(precision)
+            assert torch.isin(values, levels).all()
+        for conv in convs:
+            weight = conv.quantize_weight(conv.weight)
+            if conv.weight_bits == 1:
+                magnitude = weight.flatten(1).abs()
+                torch.testing.assert_close(magnitude, magnitude[:, :1].expand_as(magnitude))
+            else:
+                assert torch.isin((weight + 1) / 2, grid(conv.weight_bits)).all()
+    assert len(seen) == sum(conv.input_bits < 32 for conv in convs)
+
+
+def grid(bits):
+    steps = 2**bits - 1
+    return torch.arange(steps + 1) / steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["wrn22_w8", "wrn22_w8_reactnet", "reactnet_a_w8", "bnas_imagenet_c8_l3", "darts_v2_c8_l3"],
+)
+def test_a_narrow_network_learns(name):
+    """Eight random images, two classes: a few steps fit them, which the untrained net does not."""
+    torch.manual_seed(0)
+    network = backbones.create_backbone(name, stem="cifar")
+    head = nn.Linear(network.feature_channels[-1], 2)
+    images, labels = torch.randn(8, 3, 16, 16), torch.arange(8) % 2
+    optimizer = torch.optim.Adam([*network.parameters(), *head.parameters()], lr=0.003)
+    losses = []
+    for _ in range(60):
+        loss = F.cross_entropy(head(network(images)[-1].mean((2, 3))), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] > 0.4
+    assert losses[-1] < 0.2

@@ -1,6 +1,7 @@
 """One row from end to end on a handful of drawn images."""
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,6 +75,25 @@ def test_work_folder_and_terminal(trained):
     assert "Average Precision" not in outcome.config
     assert str(job.data_root) not in outcome.config
     assert str(job.work_dir) not in outcome.config
+
+
+def test_losses_of_the_method_are_added_and_logged(drawn, tmp_path):
+    from tests.detection.conftest import TINY
+
+    options = {**TINY, "train_cfg.max_epochs": 1, "default_hooks.logger.interval": 1}
+    job = Job(
+        dataset="mini-voc", backbone="resnet18_w8_mcn", recipe="mini", seed=0, data_root=drawn,
+        work_dir=tmp_path / "mcn", cfg_options=options,
+    )  # fmt: skip
+    runner.train(job)
+    lines = [x for x in (tmp_path / "mcn/train.log").read_text().splitlines() if "(train)" in x]
+    assert lines
+    for line in lines:
+        values = dict(re.findall(r"(loss\w*): (\S+)", line))
+        assert "loss_reconstruction" in values
+        parts = sum(float(v) for k, v in values.items() if k != "loss")
+        assert float(values["loss"]) == pytest.approx(parts, abs=1e-3)
+        assert float(values["loss_reconstruction"]) > 0
 
 
 def test_nothing_is_printed(trained, tmp_path, capfd):

@@ -58,6 +58,37 @@ def test_a_row(job):
     assert "epoch: [3/3]" in (work / "train.log").read_text()
 
 
+def test_losses_of_the_method_are_added_and_logged(job, monkeypatch):
+    """BONN has one in its layers and one on the features that the classifier sees."""
+    seen = []
+    forward_backward = runner._Engine.forward_backward
+
+    def watched(self, data):
+        cross_entropy = super(runner._Engine, self).compute_loss
+        monkeypatch.setattr(
+            runner.ImageSoftmaxEngine,
+            "compute_loss",
+            lambda self, *arguments: seen.append(cross_entropy(*arguments)) or seen[-1],
+        )
+        summary = forward_backward(self, data)
+        monkeypatch.undo()
+        monkeypatch.setattr(runner._Engine, "forward_backward", watched)
+        seen[-1] = (seen[-1].item(), summary)
+        return summary
+
+    monkeypatch.setattr(runner._Engine, "forward_backward", watched)
+    options = {**OPTIONS, "epochs": 1}
+    runner.train(replace(job, backbone="resnet18_w8_bonn", cfg_options=options))
+    names = {"loss_bayes_kernel", "loss_bayes_feature"}
+    log = (job.work_dir / "train.log").read_text()
+    for cross_entropy, summary in seen:
+        assert names < summary.keys()
+        assert all(summary[name] != 0 for name in names)
+        expected = cross_entropy + sum(summary[name] for name in names)
+        assert summary["loss"] == pytest.approx(expected, rel=1e-5)
+    assert all(name in log for name in names)
+
+
 def test_nothing_is_printed(job, capfd):
     runner.train(replace(job, cfg_options={**OPTIONS, "epochs": 1}))
     assert capfd.readouterr().out == ""
