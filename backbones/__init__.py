@@ -10,6 +10,7 @@ class_centres those on the features of a classifier
 hooks         mmengine hooks that add these losses to any model's
 prelu         PReLU, fast on CPUs
 description   what a name stands for, for records
+plugins       packages of other people, imported when a name is first looked up
 backbone      what all networks share: ``out_indices``, ``frozen_stages``, ``norm_eval``
 resnet        ResNet 18/34/50, real-valued and 1-bit
 wide_resnet   WRN-22
@@ -23,6 +24,8 @@ macros        how many cells, how wide: DCP-NAS, CP-NAS, BNAS, DARTS, PC-DARTS
 cell_net      ``CellNet``, networks of cells
 cost          memory and operations of any network, layer by layer, in four conventions
 cost_drawing  pictures of costs
+classifier    a backbone with a linear classifier
+packed        inference on packed bits, and files of them
 
 Importing this package makes ``type='onebit.ResNet'`` and the like resolvable in any mmengine
 config. What costs import time (mmengine's model base class) is imported at first use.
@@ -56,7 +59,9 @@ _LAZY = {
     "ReActNetA": "backbones.reactnet",
     "ResNet": "backbones.resnet",
     "WideResNet": "backbones.wide_resnet",
+    "deploy": "backbones.packed",
     "describe": "backbones.description",
+    "foreign_packages": "backbones.description",
 }
 
 __all__ = [

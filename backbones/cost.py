@@ -18,8 +18,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from backbones.classifier import Classifier
 from backbones.cost_conventions import BOPS_PER_FLOP, CONVENTIONS, GROUPS, REAL_BITS, Layer
 from backbones.cost_observation import observe
 from backbones.registry import create_backbone
@@ -187,7 +188,7 @@ def costs(
     else:
         module = module_or_name
     if classes is not None:
-        module = _Classifier(module, classes)
+        module = Classifier(module, classes)
     if forward is None:
         shape = _checked_shape(input_shape)
         run = _image_runner(shape)
@@ -221,30 +222,6 @@ def _counted(convention: str, shape: tuple[int, ...] | None, layers: Sequence[La
         )
     ]
     return Cost(convention, shape, tuple(rows))
-
-
-class _Classifier(nn.Module):
-    """A backbone with global average pooling and a linear layer on its last map."""
-
-    def __init__(self, backbone: nn.Module, classes: int) -> None:
-        super().__init__()
-        if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
-            raise InputError(f"classes {classes!r}: expected a positive number")
-        if not getattr(backbone, "feature_channels", ()):
-            raise InputError(
-                f"classes={classes} needs a backbone with feature_channels; "
-                f"{type(backbone).__name__} has none"
-            )
-        like = next(backbone.parameters())
-        self.backbone = backbone
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(
-            backbone.feature_channels[-1], classes, device=like.device, dtype=like.dtype
-        )
-        self.classifier.cost_role = "classifier"
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.pool(self.backbone(x)[-1]).flatten(1))
 
 
 def _checked_shape(input_shape: Sequence[int]) -> tuple[int, ...]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from backbones import plugins
 from backbones.conv import REAL_BITS
-from backbones.registry import create_backbone
+from backbones.registry import create_backbone, find_family
 
 
 def describe(name: str) -> dict[str, str | int | None]:
@@ -37,3 +38,20 @@ def describe(name: str) -> dict[str, str | int | None]:
         "weight_bits": min((m.weight_bits for m in quantized), default=REAL_BITS),
         "activation_bits": min((m.input_bits for m in quantized), default=REAL_BITS),
     }
+
+
+def foreign_packages(name: str) -> dict[str, str]:
+    """Which packages beside this suite define a backbone: its family and its binarizers.
+
+    Returns:
+        package to version (``unknown`` where the package states none); empty for a backbone of the
+        suite.
+
+    Raises:
+        InputError: unknown name.
+    """
+    with torch.device("meta"):
+        network = create_backbone(name)
+    family, _ = find_family(name)
+    used = [family, *(m.binarizer for m in network.modules() if hasattr(m, "binarizer"))]
+    return dict(package for part in used if (package := plugins.package_of(part)) is not None)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import mmengine.registry
 from torch import nn
 
+from backbones import plugins
 from commons.errors import InputError
 
 #: Modules that register layers, networks and families. Imported when a name is first looked up,
@@ -27,9 +28,16 @@ LOCATIONS = [
     "backbones.cell_net",
 ]
 
-MODELS = mmengine.registry.Registry(
-    "model", parent=mmengine.registry.MODELS, scope="onebit", locations=LOCATIONS
-)
+
+class _Registry(mmengine.registry.Registry):
+    """Knows what other people's packages bring, too."""
+
+    def import_from_location(self) -> None:
+        super().import_from_location()
+        plugins.load(_check_names)
+
+
+MODELS = _Registry("model", parent=mmengine.registry.MODELS, scope="onebit", locations=LOCATIONS)
 #: Hooks for mmengine's runner: ``dict(type="onebit.MethodLossHook")``.
 HOOKS = mmengine.registry.Registry(
     "hook", parent=mmengine.registry.HOOKS, scope="onebit", locations=["backbones.hooks"]
@@ -57,11 +65,27 @@ _FAMILIES: list[Family] = []
 
 def register_family(family: Family) -> Family:
     """Make the names of ``family`` known to every command and config."""
+    plugins.note_registrant(family)
     _FAMILIES.append(family)
     return family
 
 
-def _families() -> list[Family]:
+def _check_names() -> None:
+    """Raise InputError where a listed name could mean two networks."""
+    seen = set()
+    for family in _FAMILIES:
+        for name in family.names():
+            others = [f.type for f in _FAMILIES if f is not family and f.parse(name) is not None]
+            if name in seen or others:
+                raise InputError(
+                    f"the backbone name {name!r} of {family.type} is taken"
+                    + (f" by {others[0]}" if others else " already")
+                )
+            seen.add(name)
+
+
+def families() -> list[Family]:
+    """Every family, the modules that register them imported first."""
     MODELS.import_from_location()
     return _FAMILIES
 
@@ -71,8 +95,21 @@ def list_backbones(pattern: str = "*") -> list[str]:
 
     Any other width is understood too: ``resnet18_w24_bireal``, ``dcp_nas_c20``.
     """
-    names = [name for family in _families() for name in family.names()]
+    names = [name for family in families() for name in family.names()]
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+
+
+def find_family(name: str) -> tuple[Family, dict] | None:
+    """The family that reads ``name``, and the arguments of its network.
+
+    Raises:
+        InputError: more than one family reads it.
+    """
+    found = [(f, arguments) for f in families() if (arguments := f.parse(name)) is not None]
+    if len(found) > 1:
+        types = " and ".join(family.type for family, _ in found)
+        raise InputError(f"the backbone name {name!r} is read by {types}: it must mean one network")
+    return found[0] if found else None
 
 
 def backbone_config(name: str, **overrides) -> dict:
@@ -85,10 +122,10 @@ def backbone_config(name: str, **overrides) -> dict:
     Raises:
         InputError: unknown name; the message lists near matches.
     """
-    for family in _families():
-        arguments = family.parse(name)
-        if arguments is not None:
-            return {"type": f"onebit.{family.type}", **arguments, **overrides}
+    found = find_family(name)
+    if found is not None:
+        family, arguments = found
+        return {"type": f"onebit.{family.type}", **arguments, **overrides}
     names = list_backbones()
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else f"known are {', '.join(names)}"

@@ -49,6 +49,15 @@ def average_pool(stride: int) -> nn.Module:
     return nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
 
 
+def keep_resolution(block: nn.Module) -> None:
+    """Set the strides of a block to 1. Its weights, and their names, stay what they were."""
+    for module in block.modules():
+        if isinstance(module, nn.Conv2d):
+            module.stride = (1, 1)
+        elif isinstance(module, nn.AvgPool2d):
+            module.kernel_size = module.stride = 1
+
+
 class BasicBlock(nn.Module):
     """Two real-valued 3x3 convolutions (He et al., CVPR 2016, Fig. 5 left).
 
@@ -217,6 +226,8 @@ class ResNet(Backbone):
         binarizer: None for the real-valued network, else a name or a :class:`Binarizer`.
         stem: ``imagenet`` (7x7 convolution of stride 2, max-pooling; the stages have strides 4, 8,
             16, 32) or ``cifar`` (3x3 convolution; strides 1, 2, 4, 8).
+        last_stride: of the last stage, 2 or 1. With 1 its maps are as high and wide as those of the
+            stage before (Sun et al., ECCV 2018; Luo et al., CVPR Workshops 2019).
         out_indices: the stages, of 0 to 3, whose maps are returned, ascending. Later stages are
             not built.
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages: no
@@ -238,6 +249,7 @@ class ResNet(Backbone):
         width: int = 64,
         binarizer: str | Binarizer | None = None,
         stem: str = "imagenet",
+        last_stride: int = 2,
         out_indices: Sequence[int] = (0, 1, 2, 3),
         frozen_stages: int = -1,
         norm_eval: bool = False,
@@ -247,6 +259,7 @@ class ResNet(Backbone):
         super().__init__(4, out_indices, frozen_stages, norm_eval, init_cfg)
         check_choice("depth", depth, tuple(BLOCKS))
         check_choice("stem", stem, ("imagenet", "cifar"))
+        check_choice("last_stride", last_stride, (1, 2))
         if not isinstance(width, int) or width < 1:
             raise InputError(f"width {width!r}: expected a positive number of channels")
         self.binarizer = None if binarizer is None else get_binarizer(binarizer)
@@ -275,6 +288,9 @@ class ResNet(Backbone):
                     )
                 )
                 channels = width * 2**stage * blocks[-1].expansion
+            if stage == 3 and last_stride == 1:
+                keep_resolution(blocks[0])
+                stage_stride = 1
             stride *= stage_stride
             all_channels.append(channels)
             all_strides.append(stride)

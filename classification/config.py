@@ -82,7 +82,7 @@ def build_config(job: Job, dataset: Dataset, folder: Path) -> Config:
         train_dataloader=_dataloader("train", layout, folder, streamed),
         test_dataloader=_dataloader("test", layout, folder, streamed),
         test_cfg=dict(),
-        test_evaluator=dict(type="TopK"),
+        test_evaluator=dict(type="TopK", num_classes=len(classes)),
     )
     cfg.merge_from_dict(overrides)
     cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="onebit.MethodLossHook")]

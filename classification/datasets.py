@@ -75,7 +75,8 @@ class StreamedImages(Dataset):
         size: height and width of the crop in pixels.
         min_area: least share of the image that a training crop covers.
 
-    Items are dicts with ``inputs`` uint8 [3, size, size] and ``labels`` int.
+    Items are dicts with ``inputs`` uint8 [3, size, size] and ``labels`` int; all of these are in the
+    attribute ``labels``, int64 [N].
 
     Raises:
         InputError: an image that cannot be read, when it is read.
@@ -95,6 +96,7 @@ class StreamedImages(Dataset):
             transform=v2.Compose([*crop, v2.PILToTensor()]),
             loader=lambda path: read_image(Path(path)),
         )
+        self.labels = torch.tensor(self.folder.targets)
         self.metainfo = dict(classes=class_names(root, "imagenet"))
 
     def __len__(self) -> int:

@@ -12,10 +12,8 @@ from torch import Tensor, nn
 from backbones.auxiliary import AuxiliaryHead
 from backbones.losses import feature_losses
 from backbones.registry import MODELS
+from classification.predictions import leading
 from commons.errors import InputError
-
-#: Rank of an image whose scores are not finite: in no top k, however few classes there are.
-UNRANKED = 2**31 - 1
 
 
 @MODELS.register_module()
@@ -130,19 +128,19 @@ class ImageClassifier(BaseModel):
         """Images [N, 3, H, W] to logits [N, classes], a dict of losses, or predictions.
 
         Args:
-            mode: ``tensor``; ``loss``; or ``predict``: one dict per image with ``rank``, the number
-                of other classes that score at least as high as its label (0 is best; an image with
-                a score that is not finite ranks behind every class there could be).
+            mode: ``tensor``; ``loss``; or ``predict``: one dict per image with its ``label`` and,
+                of :func:`classification.predictions.leading`, its ``classes`` and ``ranks``.
         """
         if mode == "loss":
             return self._losses(inputs, labels)
         logits = self.classifier(self._features(self.backbone(inputs)))
         if mode == "tensor":
             return logits
-        own = logits.gather(1, labels.view(-1, 1))
-        ranks = (logits >= own).sum(1) - 1
-        ranks[~logits.isfinite().all(1)] = UNRANKED
-        return [dict(rank=rank) for rank in ranks.tolist()]
+        classes, ranks = leading(logits)
+        return [
+            dict(label=label, classes=c, ranks=r)
+            for label, c, r in zip(labels.tolist(), classes.cpu(), ranks.cpu(), strict=True)
+        ]
 
     @staticmethod
     def _features(maps: tuple[Tensor, ...]) -> Tensor:

@@ -7,11 +7,14 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
+from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
 from backbones.registry import MODELS
 from classification.config import build_config
 from classification.cost import model_cost
+from classification.metrics import TopK
+from classification.predictions import Predictions, ranks_of, top_k
 from commons.datasets import get_dataset
 from commons.engine import (
     build_runner,
@@ -27,6 +30,8 @@ from commons.engine import (
 from commons.errors import InputError
 from commons.task import Job, Outcome
 
+#: The file in the work folder that :func:`score_predictions` reads.
+PREDICTIONS = "predictions.npz"
 CONVENTIONS = ("strict", "dcp-nas")
 SPLITS = {
     "cifar10": "train -> test",
@@ -63,6 +68,7 @@ def train(job: Job) -> Outcome:
             job,
             cfg,
             metrics,
+            predictions=_keep(loop.evaluator, job.work_dir / PREDICTIONS),
             untrained=untrained,
             epochs=runner.epoch,
             checkpoint=latest_checkpoint(job.work_dir),
@@ -118,14 +124,61 @@ def test(checkpoint: Path, job: Job) -> Outcome:
         load_weights(model, weights, checkpoint)
         if torch.cuda.is_available():
             model = model.cuda()
+        metrics = score(model, loader, evaluator, f"{row['backbone']} test")
         return _outcome(
             trained,
             cfg,
-            score(model, loader, evaluator, f"{row['backbone']} test"),
+            metrics,
+            # Not the file that training kept, which a record names by its hash.
+            predictions=_keep(evaluator, job.work_dir / f"test_{PREDICTIONS}"),
             untrained=None,
             epochs=cfg.train_cfg.max_epochs,
             checkpoint=checkpoint,
         )
+
+
+def score_predictions(predictions: Path, job: Job) -> Outcome:
+    """Score the leading classes in a file, whoever made it; no network is built.
+
+    The metrics of a file that :func:`train` or :func:`test` kept are theirs to the last digit.
+
+    Args:
+        predictions: see :mod:`classification.predictions`; one line per scored image, in the order
+            of the data (sorted by class and file name, or as CIFAR-10's test batch has them).
+        job: whose dataset, backbone and recipe it was.
+
+    Returns:
+        an outcome without checkpoint and epochs: a file says nothing of them.
+
+    Raises:
+        InputError: not such a file, or one that does not fit the dataset.
+    """
+    dataset = get_dataset(job.dataset, "classification")
+    cfg = build_config(job, dataset, dataset.find(job.data_root))
+    found = Predictions.load(predictions)
+    with plain_errors(job.work_dir), config_errors():
+        labels = DATASETS.build(cfg.test_dataloader.dataset).labels
+    if found.num_classes != cfg.model.num_classes or len(found.classes) != len(labels):
+        raise InputError(
+            f"{predictions} has {len(found.classes)} images of {found.num_classes} classes, "
+            f"{dataset.name} has {len(labels)} of {cfg.model.num_classes}"
+        )
+    return _outcome(
+        job,
+        cfg,
+        top_k(ranks_of(labels, found.classes, found.ranks), TopK.ks),
+        predictions=predictions,
+        untrained=None,
+        epochs=0,
+        checkpoint=None,
+        details=dict(test_images=len(labels)),
+    )
+
+
+def _keep(evaluator: Evaluator, path: Path) -> Path | None:
+    """Write what was scored last; None where the evaluator is not one of this suite's."""
+    kept = getattr(evaluator.metrics[0], "predictions", None)
+    return None if kept is None else kept.save(path)
 
 
 def row_of(job: Job, cfg: Config) -> dict:

@@ -37,6 +37,10 @@ class Dataset:
     how_to_get: str
     mini: bool = False
 
+    def is_there(self, data_root: str | os.PathLike) -> bool:
+        """Whether any of it lies below ``data_root``; it may still be incomplete."""
+        return any((Path(data_root) / f / self.required[0]).exists() for f in self.folders)
+
     def find(self, data_root: str | os.PathLike) -> Path:
         """Return the folder that holds the dataset below ``data_root``.
 
@@ -60,10 +64,10 @@ class Dataset:
                 )
         return present[0]
 
-    def checksum(self, data_root: str | os.PathLike) -> str:
-        """See :func:`commons.files.dataset_checksum`."""
+    def checksum(self, data_root: str | os.PathLike, cached: bool = True) -> str:
+        """What identifies the data; see :func:`commons.files.dataset_checksum`."""
         folder = self.find(data_root)
-        return dataset_checksum([folder / r for r in self.required], folder)
+        return dataset_checksum([folder / r for r in self.required], folder, cached)
 
 
 _VOC = ("VOCdevkit/VOC2007/Annotations", "VOCdevkit/VOC2007/JPEGImages", "VOCdevkit/VOC2007/ImageSets/Main",
@@ -77,6 +81,12 @@ _DUKE = tuple(
 )  # fmt: skip
 _CUHK = ("cuhk03/cuhk03_release/cuhk-03.mat", "cuhk03/cuhk03_new_protocol_config_detected.mat",
          "cuhk03/cuhk03_new_protocol_config_labeled.mat")  # fmt: skip
+_MSMT = tuple(
+    f"msmt17/MSMT17_V1/{part}" for part in ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt", "train", "test")
+)  # fmt: skip
+_FACE = ("casia-webface", "lfw", "lfw/pairs.txt", "cfp-dataset", "cfp-dataset/Protocol/Pair_list_F.txt",
+         "cfp-dataset/Protocol/Pair_list_P.txt", "cfp-dataset/Protocol/Split/FP", "agedb_30",
+         "agedb_30/agedb_30_ann.txt")  # fmt: skip
 _CIFAR = tuple(
     f"cifar-10-batches-py/{part}" for part in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
 )  # fmt: skip
@@ -88,17 +98,32 @@ _REAL = (
     Dataset("coco", "coco", "detection", ("coco",), _COCO,
             "Get train2017, val2017 and their annotations from the COCO site (cocodataset.org)."),
     Dataset("market1501", "market1501", "reid", (".",), _MARKET,
-            "Get Market-1501-v15.09.15 from its authors (free for research); nothing is downloaded for you."),
+            "Get Market-1501-v15.09.15 from its authors (Liang Zheng's page; free for research, not for "
+            "commercial use); nothing is downloaded for you."),
     Dataset("dukemtmcreid", "dukemtmcreid", "reid", (".",), _DUKE,
             "DukeMTMC was withdrawn by its authors over the privacy of the people filmed: this project never "
             "downloads or ships it and reads it only where you already keep it."),
     Dataset("cuhk03", "cuhk03", "reid", (".",), _CUHK,
-            "Ask the authors at the Chinese University of Hong Kong for cuhk-03.mat, and get the two "
-            "new-protocol split files (cuhk03_new_protocol_config_*.mat) of Zhong et al., CVPR 2017."),
+            "Ask the authors at the Chinese University of Hong Kong for cuhk-03.mat (academic use, by "
+            "agreement), and get the two new-protocol split files (cuhk03_new_protocol_config_*.mat) of "
+            "Zhong et al., CVPR 2017."),
+    Dataset("face", "face", "reid", ("face",), _FACE,
+            "Training images in casia-webface/<identity>/ (CASIA-WebFace, by agreement with its authors; any "
+            "identity folder may stand there), LFW with pairs.txt in lfw/ (University of Massachusetts), "
+            "cfp-dataset/ as it is unpacked (cfpw.io), AgeDB-30 in agedb_30/ with its pairs as text in "
+            "agedb_30_ann.txt, lines of `1 image image` or `0 image image`. All are for research only. The .bin "
+            "and .rec files of face toolkits are not read: nothing is unpickled here."),
     Dataset("cifar10", "cifar10", "classification", (".",), _CIFAR,
             "Get cifar-10-python.tar.gz from the University of Toronto's CIFAR page and unpack it."),
     Dataset("imagenet", "imagenet", "classification", ("imagenet",), ("train", "val"),
             "Get ILSVRC 2012 from image-net.org; val/ must hold one folder per class, as train/ does."),
+)  # fmt: skip
+
+#: Boards of a real dataset that no mini one stands in for.
+_REAL_ONLY = (
+    Dataset("msmt17", "msmt17", "reid", (".",), _MSMT,
+            "Ask the authors at Peking University for MSMT17 (academic use, by a signed release agreement); "
+            "the first version, MSMT17_V1, is read."),
 )  # fmt: skip
 
 _MINI = tuple(
@@ -119,8 +144,8 @@ _DEVELOPMENT = (
             "CIFAR-10 as JPEG files in train/<class>/ and test/<class>/; not comparable with published numbers."),
 )  # fmt: skip
 
-DATASETS: dict[str, Dataset] = {d.name: d for d in (*_REAL, *_MINI, *_DEVELOPMENT)}
-BOARDS: tuple[str, ...] = tuple(d.name for d in _REAL)
+DATASETS: dict[str, Dataset] = {d.name: d for d in (*_REAL, *_REAL_ONLY, *_MINI, *_DEVELOPMENT)}
+BOARDS: tuple[str, ...] = tuple(d.name for d in (*_REAL, *_REAL_ONLY))
 
 
 def get_dataset(name: str, task: str | None = None) -> Dataset:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from commons.errors import WorkError
 
+#: How the hidden files end that :func:`write_atomic` writes before it renames them.
+TEMPORARY_SUFFIX = ".onebit-tmp"
 #: Above this many bytes a dataset is identified by its listing (paths and sizes), not its content.
 CONTENT_CHECKSUM_LIMIT = 2**30
+#: A file that changed this recently may change again without a new time stamp: not remembered.
+_SETTLED_NS = 2 * 10**9
 
 
 def write_atomic(path: str | os.PathLike, content: bytes | str) -> Path:
@@ -27,7 +33,9 @@ def write_atomic(path: str | os.PathLike, content: bytes | str) -> Path:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, temporary = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY_SUFFIX
+        )
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
             stream.flush()
@@ -44,6 +52,28 @@ def write_atomic(path: str | os.PathLike, content: bytes | str) -> Path:
             raise WorkError(disk_error_message(error, path)) from error
         raise
     return path
+
+
+def remove_stale(folder: str | os.PathLike, name: str = "*", deep: bool = False) -> list[Path]:
+    """Remove what killed calls of :func:`write_atomic` left in ``folder``.
+
+    Only for a caller who knows that nobody is writing there now.
+
+    Args:
+        name: pattern of the names that were being written.
+        deep: look in the folders below, too.
+
+    Returns:
+        what was removed.
+    """
+    pattern = f".{name}.*{TEMPORARY_SUFFIX}"
+    found = Path(folder).rglob(pattern) if deep else Path(folder).glob(pattern)
+    removed = []
+    for path in sorted(found):
+        with contextlib.suppress(OSError):
+            path.unlink()
+            removed.append(path)
+    return removed
 
 
 def disk_error_message(error: OSError, path: str | os.PathLike) -> str:
@@ -70,20 +100,62 @@ def _sha256_stream(stream) -> str:  # Python 3.10 has no hashlib.file_digest
     return digest.hexdigest()
 
 
-def dataset_checksum(paths: Iterable[Path], root: Path) -> str:
+def dataset_checksum(paths: Iterable[Path], root: Path, cached: bool = True) -> str:
     """Identify a dataset by the files below ``paths``, named relative to ``root``.
 
-    Returns ``content:<sha256>`` over names and contents, or ``listing:<sha256>`` over names and
-    sizes when the files exceed ``CONTENT_CHECKSUM_LIMIT`` bytes: the prefix says which.
+    The checksum of contents is remembered in the user's cache folder (:func:`cache_folder`) under
+    the names, sizes and modification times of all files; when one differs, all are read again.
+    Where the cache cannot be written, everything works, slower.
+
+    Args:
+        cached: False reads every file, whatever is remembered.
+
+    Returns:
+        ``content:<sha256>`` over names and contents, or ``listing:<sha256>`` over names and
+        sizes when the files exceed ``CONTENT_CHECKSUM_LIMIT`` bytes: the prefix says which.
     """
     files: list[Path] = []
     for path in paths:
         files += [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
     files = sorted(set(files))
-    sizes = [p.stat().st_size for p in files]
-    by_content = sum(sizes) <= CONTENT_CHECKSUM_LIMIT
+    stats = [p.stat() for p in files]
+    names = [p.relative_to(root).as_posix() for p in files]
+    if sum(s.st_size for s in stats) > CONTENT_CHECKSUM_LIMIT:
+        return f"listing:{_digest(names, [s.st_size for s in stats])}"
+    state = _digest(names, [f"{s.st_size} {s.st_mtime_ns}" for s in stats])
+    place = _digest([str(root.resolve())], [names])
+    memory = cache_folder() / f"{place}.json"
+    if cached and (known := _remembered(memory, state)):
+        return known
+    checksum = f"content:{_digest(names, [sha256_file(p) for p in files])}"
+    newest = max((s.st_mtime_ns for s in stats), default=0)
+    if newest < time.time_ns() - _SETTLED_NS:
+        with contextlib.suppress(WorkError):  # a read-only home costs time, nothing else
+            write_atomic(memory, json.dumps({"state": state, "checksum": checksum}))
+    return checksum
+
+
+def cache_folder() -> Path:
+    """``$ONEBIT_CACHE``, else ``onebit/checksums`` below ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    if own := os.environ.get("ONEBIT_CACHE"):
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base) / "onebit" / "checksums"
+
+
+def _remembered(memory: Path, state: str) -> str | None:
+    try:
+        known = json.loads(memory.read_text())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(known, dict) or known.get("state") != state:
+        return None
+    checksum = known.get("checksum")
+    return checksum if isinstance(checksum, str) else None
+
+
+def _digest(names: list[str], marks: list) -> str:
     digest = hashlib.sha256()
-    for path, size in zip(files, sizes, strict=True):
-        mark = sha256_file(path) if by_content else str(size)
-        digest.update(f"{path.relative_to(root).as_posix()}\0{mark}\n".encode())
-    return f"{'content' if by_content else 'listing'}:{digest.hexdigest()}"
+    for name, mark in zip(names, marks, strict=True):
+        digest.update(f"{name}\0{mark}\n".encode())
+    return digest.hexdigest()

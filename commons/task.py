@@ -50,7 +50,7 @@ class Outcome:
         protocol: how they were scored, e.g. ``VOC2007, IoU 0.5, area and 11-point AP``.
         data_checksum: see :meth:`commons.datasets.Dataset.checksum`.
         config: the full text of the config that ran.
-        checkpoint: the trained weights.
+        checkpoint: the trained weights; None where a file of predictions was scored.
         cost: convention to the summary of :class:`backbones.Cost` of the WHOLE model of the task.
         num_classes: classes or training identities.
         details: further plain values for the record (per-class AP, loss curve, ...).
@@ -67,7 +67,7 @@ class Outcome:
     protocol: str
     data_checksum: str
     config: str
-    checkpoint: Path
+    checkpoint: Path | None
     cost: dict[str, dict[str, Any]]
     num_classes: int
     details: dict[str, Any] = field(default_factory=dict)

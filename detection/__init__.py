@@ -7,6 +7,7 @@ beside mmcv-lite.
 operators   pure-torch NMS and RoIAlign where mmcv has no compiled ones
 necks       the FPN with 1-bit lateral convs
 metrics     VOC and COCO AP in full precision, per class
+predictions detections as a file
 config      a dataset, a detector, a recipe and a backbone become one config
 checks      a dataset is looked through before training
 runner      train and score one row

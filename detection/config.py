@@ -52,12 +52,34 @@ def build_config(job: Job, folder: str | Path) -> Config:
         cfg.merge_from_dict(dict(job.cfg_options))
     except (KeyError, IndexError, TypeError, AssertionError) as error:
         raise InputError(f"the options {dict(job.cfg_options)} do not fit: {error}") from error
+    _place(cfg, folder)
+    return cfg
+
+
+def dataset_config(dataset: str, folder: str | Path) -> Config:
+    """The dataset's part of a config alone: how it is read and scored.
+
+    Args:
+        dataset: its name.
+        folder: as in :func:`build_config`.
+
+    Raises:
+        InputError: unknown dataset.
+    """
+    cfg = Config()
+    cfg.merge_from_dict(copy.deepcopy(_piece("datasets", dataset)))
+    cfg.row = dict(dataset=dataset)
+    _place(cfg, folder)
+    return cfg
+
+
+def _place(cfg: Config, folder: str | Path) -> None:
+    """Put in the recipe's image scale and where the data lies."""
     for node in _dicts(cfg._cfg_dict):
         if node.get("type") == "Resize":
             node["scale"] = tuple(cfg.image_scale)
         if "ann_file" in node:
             node["data_root"] = str(Path(folder) / node["data_root"])
-    return cfg
 
 
 @functools.cache  # finding one of MMDetection's own configs takes a second

@@ -10,15 +10,19 @@ import contextlib
 import json
 import multiprocessing.dummy
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmdet.datasets.api_wrappers import COCOeval
 from mmdet.evaluation import CocoMetric, VOCMetric
 from mmdet.evaluation.functional import eval_map, mean_ap
 from mmdet.registry import METRICS
+from mmengine.dataset import BaseDataset
 from mmengine.logging import MMLogger
+
+from detection import predictions as files
 
 
 @contextlib.contextmanager
@@ -46,16 +50,52 @@ class VOCAveragePrecision(VOCMetric):
 
     Boxes are compared in VOC's own pixel convention (width x2 - x1 + 1); classes without an object
     in the test set do not count; objects marked difficult are ignored.
+
+    Attributes:
+        detections: what was scored last, in the form of :mod:`detection.predictions`.
     """
 
     default_prefix = None
 
     def __init__(self, **kwargs) -> None:
         super().__init__(iou_thrs=0.5, **kwargs)
+        self.detections: list[dict[str, Any]] | None = None
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Keep ground truth, predictions and, beside MMDetection's own, the name of each image."""
+        first = len(self.results)
+        super().process(data_batch, data_samples)
+        for at, sample in enumerate(data_samples, start=first):
+            self.results[at] = (*self.results[at], sample["img_id"])
 
     def compute_metrics(self, results: list) -> dict:
         """Return ``map_area``, ``map_11pt`` (fractions) and ``per_class`` {name: area AP}."""
-        ground_truth, predictions = zip(*results, strict=True)
+        ground_truth, predictions, names = zip(*results, strict=True)
+        self.detections = files.from_voc(files.voc_image_ids(names), predictions)
+        return self._average_precision(ground_truth, predictions)
+
+    def score_file(self, path: Path, dataset: BaseDataset) -> dict:
+        """The same metrics of a file of detections, to the last digit.
+
+        Args:
+            dataset: of the ground truth; its images are not read.
+
+        Raises:
+            InputError: see :func:`detection.predictions.read`.
+        """
+        infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+        ids = files.voc_image_ids([info["img_id"] for info in infos])
+        classes = len(dataset.metainfo["classes"])
+        self.dataset_meta = dataset.metainfo
+        self.detections = files.read(path, ids, range(1, classes + 1))
+        return self._average_precision(
+            [_voc_ground_truth(info["instances"]) for info in infos],
+            files.to_voc(self.detections, ids, classes),
+        )
+
+    def _average_precision(
+        self, ground_truth: Sequence[dict], predictions: Sequence[Sequence[np.ndarray]]
+    ) -> dict:
         classes = self.dataset_meta["classes"]
         metrics = {}
         for key, mode in (("map_area", "area"), ("map_11pt", "11points")):
@@ -80,6 +120,17 @@ class VOCAveragePrecision(VOCMetric):
         return metrics
 
 
+def _voc_ground_truth(instances: list[dict]) -> dict[str, np.ndarray]:
+    """An image's objects as ``eval_map`` takes them; difficult ones are to be ignored."""
+    ground_truth = {}
+    for suffix, ignored in (("", 0), ("_ignore", 1)):
+        chosen = [i for i in instances if bool(i["ignore_flag"]) == bool(ignored)]
+        boxes = np.array([i["bbox"] for i in chosen], np.float32)
+        ground_truth[f"bboxes{suffix}"] = boxes.reshape(-1, 4)
+        ground_truth[f"labels{suffix}"] = np.array([i["bbox_label"] for i in chosen], np.int64)
+    return ground_truth
+
+
 @METRICS.register_module(force=True)
 class CocoAveragePrecision(CocoMetric):
     """COCO box AP; a size without objects has no AP and is left out.
@@ -87,12 +138,16 @@ class CocoAveragePrecision(CocoMetric):
     Args:
         data_root: the folder below which ``ann_file`` lies.
         ann_file: the ground truth.
+
+    Attributes:
+        detections: what was scored last, in the form of :mod:`detection.predictions`.
     """
 
     default_prefix = None
 
     def __init__(self, data_root: str, ann_file: str, **kwargs) -> None:
         super().__init__(ann_file=str(Path(data_root) / ann_file), **kwargs)
+        self.detections: list[dict[str, Any]] | None = None
 
     def compute_metrics(self, results: list) -> dict:
         """Return the keys of ``_COCO_STATS`` (fractions) and ``per_class`` {name: AP}."""
@@ -100,12 +155,31 @@ class CocoAveragePrecision(CocoMetric):
         classes = self.dataset_meta["classes"]
         self.cat_ids = self._coco_api.get_cat_ids(cat_names=classes)
         with tempfile.TemporaryDirectory() as folder:
-            files = self.results2json(predictions, str(Path(folder) / "results"))
-            detections = json.loads(Path(files["bbox"]).read_text())
+            written = self.results2json(predictions, str(Path(folder) / "results"))
+            self.detections = json.loads(Path(written["bbox"]).read_text())
+        return self._average_precision(self.detections)
+
+    def score_file(self, path: Path, dataset: BaseDataset) -> dict:
+        """The same metrics of a file of detections, to the last digit.
+
+        Args:
+            dataset: names the classes; its images are not read.
+
+        Raises:
+            InputError: see :func:`detection.predictions.read`.
+        """
+        self.dataset_meta = dataset.metainfo
+        self.cat_ids = self._coco_api.get_cat_ids(cat_names=self.dataset_meta["classes"])
+        self.detections = files.read(path, self._coco_api.get_img_ids(), self.cat_ids)
+        return self._average_precision(self.detections)
+
+    def _average_precision(self, detections: list[dict[str, Any]]) -> dict:
         if not detections:  # pycocotools cannot load an empty list
             return {**dict.fromkeys(_COCO_STATS, 0.0), "per_class": {}}
         with contextlib.redirect_stdout(_LogStream()):
-            evaluation = COCOeval(self._coco_api, self._coco_api.loadRes(detections), "bbox")
+            # Copies: pycocotools writes into what it loads.
+            loaded = self._coco_api.loadRes([dict(d) for d in detections])
+            evaluation = COCOeval(self._coco_api, loaded, "bbox")
             evaluation.params.catIds = self.cat_ids
             evaluation.params.imgIds = self._coco_api.get_img_ids()
             evaluation.evaluate()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmdet.registry import METRICS, MODELS
+from mmdet.registry import DATASETS, METRICS, MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -35,8 +35,9 @@ from commons.engine import (
 from commons.errors import InputError, WorkError
 from commons.files import disk_error_message, write_atomic
 from commons.task import Job, Outcome
+from detection import predictions as prediction_files
 from detection.checks import check_dataset
-from detection.config import build_config
+from detection.config import build_config, dataset_config
 from detection.cost import summaries
 
 
@@ -56,13 +57,14 @@ def train(job: Job) -> Outcome:
     text = config_text(cfg)  # before MMDetection's builders write into it
     checked = check_dataset(cfg)
     work_dir = Path(job.work_dir)
-    with _output_to_log(work_dir), _threads(cfg.get("threads")):
+    with output_to_log(work_dir), _threads(cfg.get("threads")):
         runner = build_runner(cfg, _row(job, cfg), work_dir=work_dir, resume=job.resume)
         runner.model.init_weights()  # the runner's own call, when training starts, is then a no-op
         untrained = _score_untrained(runner, cfg, job)
         runner.train()
         loop = runner.test_loop
         metrics = score(runner.model, loop.dataloader, loop.evaluator, f"{job.backbone} test")
+        kept = keep_predictions(loop.evaluator, work_dir / "predictions.json")
         details = dict(
             train_images=len(runner.train_dataloader.dataset),
             loss_curve=loss_curve(runner),
@@ -70,7 +72,7 @@ def train(job: Job) -> Outcome:
         )
         return _outcome(
             runner.model, cfg, job, metrics, latest_checkpoint(work_dir), text,
-            untrained=untrained, epochs=runner.epoch, details=details,
+            untrained=untrained, epochs=runner.epoch, details=details, predictions=kept,
         )  # fmt: skip
 
 
@@ -102,8 +104,8 @@ def test(checkpoint: Path, job: Job) -> Outcome:
     cfg = build_config(job, dataset.find(job.data_root).resolve())
     text = config_text(cfg)
     checked = check_dataset(cfg, ["test"])
-    with _output_to_log(Path(job.work_dir)), _threads(cfg.get("threads")):
-        _log_to(Path(job.work_dir) / "test.log")
+    with output_to_log(Path(job.work_dir)), _threads(cfg.get("threads")):
+        log_to(Path(job.work_dir) / "test.log")
         register_all_modules(init_default_scope=True)
         detector = MODELS.build(cfg.model)
         load_weights(detector, weights, checkpoint)
@@ -111,10 +113,65 @@ def test(checkpoint: Path, job: Job) -> Outcome:
         evaluator = Evaluator([METRICS.build(cfg.test_evaluator)])
         evaluator.dataset_meta = loader.dataset.metainfo
         metrics = score(detector.to(get_device()), loader, evaluator, f"{job.backbone} test")
+        # Not the file that training kept, which a record names by its hash.
+        kept = keep_predictions(evaluator, Path(job.work_dir) / "test_predictions.json")
         return _outcome(
-            detector, cfg, job, metrics, Path(checkpoint), text,
+            detector, cfg, job, metrics, Path(checkpoint), text, predictions=kept,
             untrained=None, epochs=cfg.train_cfg.max_epochs, details=dict(checked=checked),
         )  # fmt: skip
+
+
+def score_predictions(predictions: Path, job: Job) -> Outcome:
+    """Score detections in a file, whoever made them; no network is built.
+
+    The metrics of a file that :func:`train` or :func:`test` kept are theirs to the last digit.
+
+    Args:
+        predictions: COCO results JSON; see :mod:`detection.predictions` for VOC's ids.
+        job: ``backbone`` and ``recipe`` may be empty: then the dataset's config alone counts.
+
+    Returns:
+        an outcome without checkpoint, cost and epochs: a file says nothing of them.
+
+    Raises:
+        InputError: not such a file, or one that does not fit the dataset.
+    """
+    dataset = get_dataset(job.dataset, task="detection")
+    folder = dataset.find(job.data_root).resolve()
+    cfg = build_config(job, folder) if job.backbone else dataset_config(job.dataset, folder)
+    text = config_text(cfg)
+    checked = check_dataset(cfg, ["test"])
+    with output_to_log(Path(job.work_dir)):
+        log_to(Path(job.work_dir) / "test.log")
+        register_all_modules(init_default_scope=True)
+        source = DATASETS.build({**cfg.test_dataloader.dataset, "pipeline": []})
+        metric = METRICS.build(cfg.test_evaluator)
+        metrics = metric.score_file(Path(predictions), source)
+        return Outcome(
+            details=dict(
+                checked=checked,
+                per_class=metrics.pop("per_class"),
+                detections=len(metric.detections),
+            ),
+            metrics=metrics,
+            untrained=None,
+            main_metric=cfg.main_metric,
+            epochs=0,
+            split=cfg.split,
+            protocol=cfg.protocol,
+            data_checksum=dataset.checksum(job.data_root),
+            config=text,
+            checkpoint=None,
+            cost={},
+            num_classes=cfg.num_classes,
+            predictions=Path(predictions),
+        )
+
+
+def keep_predictions(evaluator: Evaluator, path: Path) -> Path | None:
+    """Write what was scored last; None where the evaluator is not one of this suite's."""
+    detections = getattr(evaluator.metrics[0], "detections", None)
+    return None if detections is None else prediction_files.write(path, detections)
 
 
 def _row(job: Job, cfg: Config) -> dict[str, Any]:
@@ -154,6 +211,7 @@ def _outcome(
     untrained: dict[str, float] | None,
     epochs: int,
     details: dict[str, Any],
+    predictions: Path | None,
 ) -> Outcome:
     per_class = metrics.pop("per_class")
     detector = getattr(detector, "module", detector)  # out of its distributed wrapper
@@ -170,6 +228,7 @@ def _outcome(
         cost=summaries(detector, cfg),
         num_classes=cfg.num_classes,
         details={**details, "per_class": per_class, "onebit_parts": _onebit_parts(detector)},
+        predictions=predictions,
     )
 
 
@@ -183,7 +242,7 @@ def _onebit_parts(detector: nn.Module) -> dict[str, int]:
     return parts
 
 
-def _log_to(path: Path) -> None:
+def log_to(path: Path) -> None:
     """What the metrics log goes to ``path``; the terminal gets errors only."""
     logger = MMLogger.get_instance(f"test {path}", log_file=str(path))
     for handler in logger.handlers:
@@ -203,7 +262,7 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _output_to_log(work_dir: Path) -> Iterator[None]:
+def output_to_log(work_dir: Path) -> Iterator[None]:
     """MMDetection and pycocotools print; the terminal is for one progress bar and errors."""
     try:
         work_dir.mkdir(parents=True, exist_ok=True)

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import difflib
+import errno
 import hashlib
-import multiprocessing
-import os
 import shutil
-import warnings
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from commons import progress
 from commons.datasets import Dataset
 from commons.errors import InputError, WorkError
-from commons.files import sha256_file, write_atomic
+from commons.files import disk_error_message, remove_stale, sha256_file, write_atomic
 from commons.task import Job, Outcome
+from leaderboards import pools
 from leaderboards.boards import Board, runner
 from leaderboards.clock import Clock
 from leaderboards.environment import code_version, environment
-from leaderboards.record import Record, load_all, options_tag, row_name
+from leaderboards.locks import holding
+from leaderboards.record import KeptFile, Record, load_all, options_tag, row_name
 
 OVERWRITE = ("only-missing", "always", "never")
+#: (backbone, seed)
+Row = tuple[str, int]
+#: A row that failed left its traceback here, in its work folder.
+FAILURE_LOG = "failure.log"
+#: In a work folder: the row is not done. Holds the hash of the record that a rerun will replace.
+_UNFINISHED = "unfinished"
+#: Errors that the next rows would meet too.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,8 @@ class Sweep:
             ``never`` refuses to start when one exists.
         retry_failed: run rows again whose record says that they failed.
         workers: rows that run at the same time.
+        slurm: run rows as jobs on Slurm with these options, see
+            :func:`leaderboards.pools.slurm_parameters`; None runs them here.
     """
 
     board: Board
@@ -52,12 +62,13 @@ class Sweep:
     retry_failed: bool = False
     workers: int = 1
     cfg_options: Mapping[str, Any] = field(default_factory=dict)
+    slurm: Mapping[str, str] | None = None
 
     @property
     def records(self) -> Path:
         return self.out / "records"
 
-    def rows(self) -> list[tuple[str, int]]:
+    def rows(self) -> list[Row]:
         """(backbone, seed) of every row, each once however often it was named."""
         return list(dict.fromkeys((b, seed) for b in self.backbones for seed in self.seeds))
 
@@ -70,29 +81,45 @@ class Sweep:
         return self.records / self.board.name / f"{self.row_name(backbone, seed)}.json"
 
 
-def check(sweep: Sweep) -> None:
+def check(sweep: Sweep) -> tuple[dict[Row, Record], dict[Row, Record | None]]:
     """Find what is wrong before the first row is trained.
+
+    Returns:
+        the records of finished rows; and the rows that have to run, each with the record that it
+        has already.
 
     Raises:
         InputError: missing dataset, unknown backbone or recipe, records in the way.
     """
-    import backbones
-
-    sweep.dataset.find(sweep.data_root)
-    for backbone in sweep.backbones:
-        backbones.describe(backbone)
-        if "/" in backbone:
-            raise InputError(
-                f"{backbone}: a row's backbone has a plain name; run from the folder of the cell file"
-            )
     check_recipe(sweep.board.task, sweep.recipe)
-    list(load_all(sweep.records, sweep.board.name))  # a broken record must not show up hours later
+    # All of the board: a broken record must not show up hours later, when the table is made.
+    present = {r.file_name(): r for r in load_all(sweep.records, sweep.board.name)}
+    found = {row: present.get(sweep.record_path(*row).name) for row in sweep.rows()}
     if sweep.overwrite == "never":
-        for row in sweep.rows():
-            if sweep.record_path(*row).exists():
+        for row, record in found.items():
+            if record:
                 raise InputError(
                     f"{sweep.record_path(*row)} exists and --overwrite never was asked for"
                 )
+    finished = {row: record for row, record in found.items() if _finished(sweep, record)}
+    missing = {row: record for row, record in found.items() if row not in finished}
+    if missing:
+        import backbones  # not before: a finished board costs no import of torch
+
+        for backbone in dict.fromkeys(backbone for backbone, _ in missing):
+            backbones.describe(backbone)
+            if "/" in backbone:
+                raise InputError(
+                    f"{backbone}: a row's backbone has a plain name; run from the folder of the cell file"
+                )
+        sweep.dataset.find(sweep.data_root)
+    return finished, missing
+
+
+def _finished(sweep: Sweep, record: Record | None) -> bool:
+    if record is None or sweep.overwrite == "always":
+        return False
+    return record.status == "done" or not sweep.retry_failed
 
 
 def check_recipe(task: str, recipe: str) -> None:
@@ -109,63 +136,92 @@ def bench(sweep: Sweep) -> Iterator[tuple[Record, bool]]:
     """Yield every row's record and whether it was run now (else: found finished).
 
     A row that fails yields, and leaves, a record that says why; the next rows still run. A full
-    disk or an interrupt ends the sweep; the same call goes on where it stopped. With several
-    workers, finished rows come first and the others as they end.
+    disk or an interrupt ends the sweep; the same call goes on where it stopped. Several sweeps may
+    fill one board at the same time: each row runs in one of them. Rows that another sweep is
+    running come last; with several workers, finished rows come first and the others as they end.
     """
-    check(sweep)
-    finished = {}
-    for row in sweep.rows():
-        path = sweep.record_path(*row)
-        if path.exists() and sweep.overwrite == "only-missing":
-            record = Record.load(path)
-            if record.status == "done" or not sweep.retry_failed:
-                finished[row] = record
-    if sweep.workers == 1:
-        for row in sweep.rows():
-            yield (finished[row], False) if row in finished else (run_row(sweep, *row), True)
+    finished, missing = check(sweep)
+    in_order = sweep.workers == 1 and sweep.slurm is None
+    if in_order:  # rows are claimed one by one: finished ones are named where they stand
+        rows = sweep.rows()
+    else:
+        yield from ((record, False) for record in finished.values())
+        rows = list(missing)
+    busy = []
+    for row, result in _run(sweep, rows, finished, missing, wait=False):
+        if result is None:
+            busy.append(row)
+        else:
+            yield result
+    for _, result in _run(sweep, busy, finished, missing, wait=True):
+        yield result
+
+
+def _run(
+    sweep: Sweep,
+    rows: list[Row],
+    finished: dict[Row, Record],
+    missing: dict[Row, Record | None],
+    wait: bool,
+) -> Iterator[tuple[Row, tuple[Record, bool] | None]]:
+    """Claim rows in turn, in processes, or on Slurm; see :func:`claim_row` for the results."""
+    if sweep.slurm is None and sweep.workers == 1:
+        for row in rows:
+            yield row, (finished[row], False) if row in finished else claim_row(sweep, row, missing[row], wait)  # fmt: skip
         return
-    for record in finished.values():
-        yield record, False
-    missing = [row for row in sweep.rows() if row not in finished]
-    if missing:
-        yield from _in_parallel(sweep, missing)
+    if not rows:
+        return
+    calls = [(sweep, row, missing[row], wait) for row in rows]
+    if sweep.slurm is not None:
+        logs = (sweep.work_root / "slurm").resolve()
+        results = pools.on_slurm(claim_row, calls, sweep.workers, sweep.slurm, logs)
+    else:
+        results = pools.in_processes(claim_row, calls, sweep.workers)
+    with contextlib.closing(results):
+        for index, result in results:
+            yield rows[index], result
 
 
-def _in_parallel(sweep: Sweep, rows: list[tuple[str, int]]) -> Iterator[tuple[Record, bool]]:
-    """Run rows in processes of their own, each with its share of the processors."""
-    threads = max(1, (os.cpu_count() or 1) // sweep.workers)
-    pool = ProcessPoolExecutor(
-        min(sweep.workers, len(rows)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(threads,),
-    )
-    try:
-        for done in as_completed([pool.submit(run_row, sweep, *row) for row in rows]):
-            yield done.result(), True
-    except BaseException:
-        for worker in multiprocessing.active_children():
-            worker.terminate()  # its row is resumed from its last checkpoint
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+def claim_row(
+    sweep: Sweep, row: Row, before: Record | None, wait: bool
+) -> tuple[Record, bool] | None:
+    """Run a row unless another process does.
 
+    Args:
+        before: the record that the row had when the sweep began. Another one means that another
+            process has run the row since.
+        wait: for a process that runs the row now.
 
-def _start_worker(threads: int) -> None:
-    import torch
-
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(threads)
-    progress.silence()  # bars of several processes would overwrite each other
+    Returns:
+        the record and whether the row was run here; None where another process is running it.
+    """
+    path = sweep.record_path(*row)
+    with contextlib.ExitStack() as locks:
+        # Two locks: sweeps may share records, or work folders, or both.
+        for target in (path, sweep.work_root / sweep.row_name(*row)):
+            if not locks.enter_context(holding(target, wait)):
+                return None
+        remove_stale(path.parent, path.name)
+        now = Record.load(path) if path.exists() else None
+        if now is not None and now != before:
+            return now, False
+        return run_row(sweep, *row), True
 
 
 def run_row(sweep: Sweep, backbone: str, seed: int) -> Record:
-    """Train and score one row, resuming it if an earlier call was interrupted; save its record."""
+    """Train and score one row, resuming it if an earlier call was interrupted; save its record.
+
+    Nobody else may be running it: see :func:`claim_row`.
+    """
+    path = sweep.record_path(backbone, seed)
     work_dir = sweep.work_root / sweep.row_name(backbone, seed)
-    unfinished = work_dir / "unfinished"
-    if sweep.record_path(backbone, seed).exists() and not unfinished.exists():
+    marker = work_dir / _UNFINISHED
+    replaced = sha256_file(path) if path.exists() else ""
+    interrupted = marker.exists() and marker.read_text() == replaced
+    if replaced and not interrupted:
         # The row had ended: --overwrite always and --retry-failed start afresh.
         shutil.rmtree(work_dir, ignore_errors=True)
+    remove_stale(work_dir, deep=True)
     job = Job(
         dataset=sweep.dataset.name,
         backbone=backbone,
@@ -176,7 +232,7 @@ def run_row(sweep: Sweep, backbone: str, seed: int) -> Record:
         resume=work_dir.exists(),
         cfg_options=sweep.cfg_options,
     )
-    write_atomic(unfinished, "")
+    write_atomic(marker, replaced)
     try:
         record = _timed(sweep, job)
     except InputError:
@@ -184,7 +240,7 @@ def run_row(sweep: Sweep, backbone: str, seed: int) -> Record:
             shutil.rmtree(work_dir, ignore_errors=True)
         raise
     record.save(sweep.records)
-    unfinished.unlink()
+    marker.unlink()
     return record
 
 
@@ -192,11 +248,35 @@ def _timed(sweep: Sweep, job: Job) -> Record:
     with Clock(job.work_dir / "wall_seconds") as clock:
         try:
             outcome = runner(sweep.board.task).train(job)
+            return record_of(sweep.board, job, outcome, clock.seconds)
+        except InputError:
+            raise
         except WorkError as error:
             if isinstance(error.__cause__, OSError):  # a full disk would fail the next rows too
                 raise
             return _failed(sweep, job, error, clock.seconds)
-        return record_of(sweep.board, job, outcome, clock.seconds)
+        except Exception as error:  # whatever a library raises is this row's failure only
+            full = _disk_error(error)
+            if full:
+                raise WorkError(disk_error_message(full, full.filename or job.work_dir)) from error
+            return _failed(sweep, job, error, clock.seconds)
+
+
+def _disk_error(error: BaseException | None) -> OSError | None:
+    """The full disk behind ``error``, if that is what ended the row."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _reason(error: Exception) -> str:
+    """One line: our own errors as they stand, others by their type and first line."""
+    lines = str(error).strip().splitlines()
+    if isinstance(error, WorkError):
+        return " ".join(lines)
+    return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
 
 
 def record_of(board: Board, job: Job, outcome: Outcome, wall_seconds: float) -> Record:
@@ -214,6 +294,7 @@ def record_of(board: Board, job: Job, outcome: Outcome, wall_seconds: float) -> 
         untrained=outcome.untrained,
         cost=outcome.cost,
         checkpoint_sha256=sha256_file(outcome.checkpoint),
+        predictions=_kept(outcome.predictions),
         wall_seconds=wall_seconds,
         details={
             "num_classes": outcome.num_classes,
@@ -223,10 +304,15 @@ def record_of(board: Board, job: Job, outcome: Outcome, wall_seconds: float) -> 
     )
 
 
-def _failed(sweep: Sweep, job: Job, error: WorkError, wall_seconds: float) -> Record:
+def _kept(path: Path | None) -> KeptFile | None:
+    return path and KeptFile(file=path.name, sha256=sha256_file(path))
+
+
+def _failed(sweep: Sweep, job: Job, error: Exception, wall_seconds: float) -> Record:
+    write_atomic(job.work_dir / FAILURE_LOG, "".join(traceback.format_exception(error)))
     return Record(
         status="failed",
-        error=str(error),
+        error=_reason(error),
         **_identity(sweep.board, job),
         data_checksum=sweep.dataset.checksum(job.data_root),
         split="",
@@ -239,6 +325,7 @@ def _failed(sweep: Sweep, job: Job, error: WorkError, wall_seconds: float) -> Re
         cost={},
         checkpoint_sha256=None,
         wall_seconds=wall_seconds,
+        details={"log": FAILURE_LOG},
     )
 
 
@@ -254,6 +341,6 @@ def _identity(board: Board, job: Job) -> dict[str, Any]:
         cfg_options=dict(job.cfg_options),
         seed=job.seed,
         code=code_version(),
-        environment=environment(board.task),
+        environment=environment(board.task, job.backbone),
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )

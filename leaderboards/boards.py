@@ -1,7 +1,7 @@
-"""The seven boards: which task runs them, what their tables show.
+"""The boards: which task runs them, what their tables show.
 
-Column sets follow the tables of the DCP-NAS paper: 10 (CIFAR-10), 11 (ImageNet), 12 (re-ID),
-13 (VOC) and 14 (COCO).
+Columns follow the tables of the DCP-NAS paper: 10 (CIFAR-10), 11 (ImageNet), 12 (re-ID), 13 (VOC)
+and 14 (COCO), and table 5 of the BNAS paper (faces).
 """
 
 from __future__ import annotations
@@ -17,6 +17,30 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Printed:
+    """The table of a paper that a board repeats.
+
+    Attributes:
+        paper: key of :data:`leaderboards.reported.CITATIONS`.
+        table: its number there.
+        group: the part of the table that is this board's; None for all of it.
+        metrics: column of :func:`leaderboards.reported.load` to the board's metric key;
+            ``test_error`` becomes ``1 - top1``.
+        epochs: what the paper trains for; None where no recipe of ours says it.
+        input_shape: (channels, height, width) that the paper's costs and scores are for.
+        quantization: whether its rows are told apart by backbone and quantization.
+    """
+
+    paper: str
+    table: str
+    group: str | None
+    metrics: dict[str, str]
+    epochs: int | None
+    input_shape: tuple[int, int, int]
+    quantization: bool = False
+
+
+@dataclass(frozen=True)
 class Board:
     """One leaderboard.
 
@@ -25,17 +49,28 @@ class Board:
         task: the room whose runner trains its rows.
         metrics: metric key to the header of the printed table; the first one ranks the rows.
         paper_convention: the counting rule of the paper's table, shown beside ``strict``.
+        printed: the paper's table; None where no paper here reports on the dataset.
+        layout: columns of the table for people, keys of :data:`leaderboards.sheet.COLUMNS` and
+            metric keys, in the paper's order; what the paper does not print comes last.
     """
 
     name: str
     task: str
     metrics: dict[str, str]
     paper_convention: str
+    printed: Printed | None
+    layout: tuple[str, ...]
 
 
 _DETECTION_VOC = {"map_area": "mAP area", "map_11pt": "mAP 11-pt"}
 _DETECTION_COCO = {k: k for k in ("AP", "AP50", "AP75", "APs", "APm", "APl")}
 _REID = {"mAP": "mAP", "rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10"}
+_FACE = {
+    "accuracy_lfw": "LFW",
+    "accuracy_cfp": "CFP-FP",
+    "accuracy_agedb": "AgeDB-30",
+    **{f"tar_{name}_far_1e-3": f"{title} TAR@1e-3" for name, title in (("lfw", "LFW"), ("cfp", "CFP-FP"), ("agedb", "AgeDB-30"))},
+}  # fmt: skip
 _CLASSIFICATION = {"top1": "top-1", "top5": "top-5"}
 
 _METRICS = {
@@ -44,9 +79,46 @@ _METRICS = {
     "market1501": _REID,
     "dukemtmcreid": _REID,
     "cuhk03": _REID,
+    "msmt17": _REID,
+    "face": _FACE,
     "cifar10": _CLASSIFICATION,
     "imagenet": _CLASSIFICATION,
 }
+
+_MAP_AND_RANK1 = {"map": "mAP", "rank1": "rank1"}
+
+
+def _reid(group: str) -> Printed:
+    return Printed("dcp-nas", "12", group, _MAP_AND_RANK1, 120, (3, 256, 128), quantization=True)
+
+
+_PRINTED = {
+    "voc": Printed("dcp-nas", "13", None, {"map": "map_area"}, 12, (3, 600, 1000), quantization=True),
+    "coco": Printed("dcp-nas", "14", None,
+                    {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_s": "APs", "ap_m": "APm", "ap_l": "APl"},
+                    12, (3, 800, 1333), quantization=True),
+    "market1501": _reid("Market-1501"),
+    "dukemtmcreid": _reid("DukeMTMC-reID"),
+    "cuhk03": _reid("CUHK03"),
+    "cifar10": Printed("dcp-nas", "10", None, {"test_error": "top1"}, 600, (3, 32, 32)),
+    "imagenet": Printed("dcp-nas", "11", None, {"top1": "top1", "top5": "top5"}, 512, (3, 224, 224)),
+}  # fmt: skip
+
+_MBIT = ("memory_strict", "memory_paper")
+_OPS = ("ops_strict", "ops_paper")
+_SEARCH = ("search_cost", "search_method")
+_OURS = ("untrained", "recipe", "epochs", "seeds", "source")
+_REID_LAYOUT = ("backbone", "quantization", "wa", *_REID, "search_method", *_MBIT, *_OPS, *_OURS)
+_LAYOUTS = {
+    "cifar10": ("backbone", "error", "params", *_MBIT, *_OPS, "wa", *_SEARCH, *_OURS),
+    "imagenet": ("backbone", "top1", "top5", *_MBIT, *_OPS, "wa", *_SEARCH, *_OURS),
+    "voc": ("backbone", "quantization", "wa", *_DETECTION_VOC, *_MBIT, *_OPS, "search_method", *_OURS),
+    "coco": ("backbone", "quantization", "wa", *_DETECTION_COCO, "search_method", *_MBIT, *_OPS, *_OURS),
+    "market1501": _REID_LAYOUT,
+    "dukemtmcreid": _REID_LAYOUT,
+    "cuhk03": _REID_LAYOUT,
+    "msmt17": _REID_LAYOUT,
+}  # fmt: skip
 
 ALL: dict[str, Board] = {
     name: Board(
@@ -54,6 +126,8 @@ ALL: dict[str, Board] = {
         DATASETS[name].task,
         _METRICS[name],
         "mmdet-legacy" if DATASETS[name].task == "detection" else "dcp-nas",
+        _PRINTED.get(name),
+        _LAYOUTS[name],
     )
     for name in BOARDS
 }
@@ -69,10 +143,18 @@ DEFAULT_BACKBONES = (
 )
 #: The same in widths that two CPU cores can train, for every dataset that is not a paper's own.
 NARROW_BACKBONES = ("resnet18_w16", "resnet18_w16_xnor", "resnet18_w16_bireal", "resnet18_w16_reactnet", "dcp_nas_c8")  # fmt: skip
+#: Eight for the mini re-ID boards; about six minutes of one core each board.
+NARROW_REID = ("resnet18_w16", "resnet34_w16", "resnet18_w16_xnor", "resnet18_w16_bireal",
+               "resnet18_w16_reactnet", "resnet34_w16_reactnet", "dcp_nas_c8", "dcp_nas_c8_l6")  # fmt: skip
 
 
 def default_recipe(dataset: Dataset) -> str:
-    """``mini`` for a mini dataset, ``small`` for development data, ``paper`` for the real one."""
+    """``mini`` for a mini dataset, ``small`` for development data, ``paper`` for the real one.
+
+    The face board has recipes of its own, ``face`` and ``mini-face``.
+    """
+    if dataset.board == "face":
+        return dataset.name
     if dataset.mini:
         return "mini"
     return "paper" if dataset.name in ALL else "small"
@@ -80,7 +162,9 @@ def default_recipe(dataset: Dataset) -> str:
 
 def default_backbones(dataset: Dataset) -> tuple[str, ...]:
     """The rows `onebit bench` runs on ``dataset`` when none are named."""
-    return DEFAULT_BACKBONES if dataset.name in ALL else NARROW_BACKBONES
+    if dataset.name in ALL:
+        return DEFAULT_BACKBONES
+    return NARROW_REID if dataset.task == "reid" and dataset.mini else NARROW_BACKBONES
 
 
 def resolve(board: str, dataset: str | None = None) -> tuple[Board, Dataset | None]:

@@ -17,16 +17,44 @@ from leaderboards.commands import (
     backbones,
     bench,
     cell,
+    compare,
     cost,
     data,
     demo,
     doctor,
+    export,
+    features,
+    import_,
+    mock_run,
+    plot,
+    site,
+    submit_check,
     table,
     train,
     verify,
 )
+from leaderboards.commands.options import request_imports
 
-VERBS = (doctor, backbones, cell, cost, data, train, bench, table, verify, demo)
+VERBS = (
+    doctor,
+    backbones,
+    cell,
+    cost,
+    data,
+    train,
+    features,
+    export,
+    bench,
+    table,
+    compare,
+    plot,
+    site,
+    verify,
+    demo,
+    mock_run,
+    submit_check,
+    import_,
+)
 
 _DESCRIPTION = """\
 Benchmarks of 1-bit convolutional networks on classification, object detection and person
@@ -41,7 +69,8 @@ examples:
   onebit cost dcp_nas_s --convention dcp-nas --classes 1000
 
 exit codes: 0 done, 1 the work failed, 2 wrong usage or input
-environment: ONEBIT_DATA  the data root;  ONEBIT_DEBUG=1  tracebacks and library warnings"""
+environment: ONEBIT_DATA  the data root;  ONEBIT_DEBUG=1  tracebacks and library warnings
+             ONEBIT_IMPORT  packages to import, as --import does (a,b)"""
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -69,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     debug = bool(os.environ.get("ONEBIT_DEBUG"))
     args = parser().parse_args(arguments)
+    request_imports(args)
     if not debug:
         _silence_libraries()
     # A batch system's SIGTERM ends a run the way Ctrl-C does.

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from leaderboards.record import CodeVersion, Environment
 
-_DISTRIBUTIONS = ("onebit-bench", "torch", "torchvision", "mmengine", "mmcv-lite", "mmcv", "mmdet",
+#: What produces numbers.
+DISTRIBUTIONS = ("onebit-bench", "torch", "torchvision", "mmengine", "mmcv-lite", "mmcv", "mmdet",
                   "torchreid", "numpy", "pycocotools")  # fmt: skip
 
 
 def versions() -> dict[str, str]:
     """Installed versions of what produces numbers."""
     found = {"python": platform.python_version()}
-    for name in _DISTRIBUTIONS:
+    for name in DISTRIBUTIONS:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -30,7 +31,9 @@ def code_version() -> CodeVersion:
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True)
+            done = subprocess.run(
+                ["git", "--no-optional-locks", *arguments], cwd=here, capture_output=True, text=True
+            )
         except OSError:  # no git on this machine
             return None
         return done.stdout.strip() if done.returncode == 0 else None
@@ -56,9 +59,15 @@ def device_name() -> str:
         return platform.processor() or platform.machine()
 
 
-def environment(task: str) -> Environment:
-    """The environment of a row of ``task``; detection rows say whose operators they used."""
+def environment(task: str, backbone: str | None = None) -> Environment:
+    """The environment of a row of ``task``; ``backbone`` is None for one this suite does not know.
+
+    Detection rows say whose operators they used; a backbone from another package, that package's
+    version.
+    """
     import torch
+
+    import backbones
 
     operators = {}
     if task == "detection":
@@ -66,7 +75,7 @@ def environment(task: str) -> Environment:
 
         operators = operator_status()
     return Environment(
-        versions=versions(),
+        versions={**versions(), **(backbones.foreign_packages(backbone) if backbone else {})},
         device=device_name(),
         threads=torch.get_num_threads(),
         operators=operators,

@@ -1,4 +1,4 @@
-"""One row of a leaderboard as one JSON file.
+"""One row of a leaderboard as one JSON file; ``docs/records.md`` explains every field.
 
 A record is typed, versioned, written atomically and carries a digest of itself. Its path follows
 from what it is: ``<board>/<dataset>--<backbone>--<recipe>--seed<N>.json``.
@@ -8,27 +8,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from commons.errors import InputError
 from commons.files import write_atomic
+from leaderboards.migration import SCHEMA_VERSION, migrate, require_known
 
-SCHEMA_VERSION = 1
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+# Names become parts of file names: no separator of paths, and no "--", which separates them there.
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.]*(-[A-Za-z0-9_.]+)*$"
+_FILE = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$"
 _SHA256 = r"^[0-9a-f]{64}$"
+
+# Lengths keep a record's file name, and the hidden one it is written under, below 255 bytes.
+Name = Annotated[str, Field(pattern=_NAME, max_length=48)]
+BackboneName = Annotated[str, Field(pattern=_NAME, max_length=96)]
+FileName = Annotated[str, Field(pattern=_FILE)]
+Sha256 = Annotated[str, Field(pattern=_SHA256)]
+_CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class CodeVersion(BaseModel):
     """The state of the checkout that ran; both None outside a git checkout."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = _CONFIG
 
     commit: str | None = None
     dirty: bool | None = None
@@ -37,7 +45,7 @@ class CodeVersion(BaseModel):
 class Environment(BaseModel):
     """What it ran on."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = _CONFIG
 
     versions: dict[str, str]
     device: str
@@ -45,62 +53,82 @@ class Environment(BaseModel):
     operators: dict[str, str] = Field(default_factory=dict)
 
 
+class KeptFile(BaseModel):
+    """A file in the row's work folder, and what it held when the record was written."""
+
+    model_config = _CONFIG
+
+    file: FileName
+    sha256: Sha256
+
+
 class Record(BaseModel):
-    """One row: what was trained, on what, how long, and what came out.
+    """One row: what was trained or imported, on what, how long, and what came out.
 
     Metrics are fractions in [0, 1] in full precision. ``cost`` maps a counting convention to the
     summary of the whole model under it.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = _CONFIG
 
-    schema_version: Literal[1] = SCHEMA_VERSION
-    status: Literal["done", "failed"]
-    error: str | None = None
+    schema_version: Literal[2] = Field(SCHEMA_VERSION, description="version of this schema; older ones are migrated when they are read")  # fmt: skip
+    status: Literal["done", "failed"] = Field(description="`failed` rows have no metrics and count in no mean")  # fmt: skip
+    error: str | None = Field(None, description="why a failed row failed: the kind of error and its first line")  # fmt: skip
+    origin: Literal["trained", "imported-checkpoint", "imported-predictions"] = Field("trained", description="`trained` by this suite; or only scored by it, from a checkpoint or from predictions made elsewhere")  # fmt: skip
 
-    board: str = Field(pattern=_NAME)
-    dataset: str = Field(pattern=_NAME)
-    data_checksum: str
-    split: str
-    protocol: str
+    board: Name = Field(description="the leaderboard, and the folder of the record")
+    dataset: Name = Field(description="what was trained on and scored")
+    data_checksum: str = Field(description="`content:` and a SHA-256 over file names and contents, or `listing:` and one over names and sizes (data above 1 GiB)")  # fmt: skip
+    split: str = Field(description="which images were trained on and which were scored")
+    protocol: str = Field(description="how they were scored")
 
-    backbone: str = Field(pattern=_NAME)
-    binarizer: str
-    cell: str | None = None  # older records do not say
-    genotype_hash: str | None
-    weight_bits: int
-    activation_bits: int
+    backbone: BackboneName = Field(description="its name, as `onebit backbones` lists it")
+    binarizer: str = Field(description="`none` for a real-valued network")
+    cell: str | None = Field(None, description="name of the searched cell, where the backbone has one and says it")  # fmt: skip
+    genotype_hash: str | None = Field(description="hash of that cell's genotype")
+    weight_bits: int | None = Field(ge=1, description="of its 1-bit convolutions; 32 for a real-valued network; null for an imported row whose network is not known")  # fmt: skip
+    activation_bits: int | None = Field(ge=1, description="likewise")
 
-    recipe: str = Field(pattern=_NAME)
-    cfg_options: dict[str, Any] = Field(default_factory=dict)
-    config_sha256: str | None = Field(pattern=_SHA256)
-    seed: int
-    epochs: int
+    recipe: Name = Field(description="the config file the training followed")
+    cfg_options: dict[str, Any] = Field(default_factory=dict, description="what `--cfg-options` changed in it")  # fmt: skip
+    config_sha256: Sha256 | None = Field(description="of the whole config that ran, as text without paths of the machine")  # fmt: skip
+    seed: int = Field(ge=0, lt=2**32, description="the only source of randomness")
+    epochs: int = Field(ge=0, description="epochs actually trained")
 
-    main_metric: str
-    metrics: dict[str, float]
-    untrained: dict[str, float] | None
-    cost: dict[str, dict[str, Any]]
-    checkpoint_sha256: str | None = Field(pattern=_SHA256)
+    main_metric: str = Field(description="the key of `metrics` that ranks rows")
+    metrics: dict[str, float] = Field(description="fractions in [0, 1], full precision")
+    untrained: dict[str, float] | None = Field(description="the same of the same network before its first step")  # fmt: skip
+    cost: dict[str, dict[str, Any]] = Field(description="by counting convention: parameters, memory and operations of the whole model (docs/cost.md)")  # fmt: skip
+    checkpoint_sha256: Sha256 | None = Field(description="of the weights that were scored; `details.checkpoint` is their file in the work folder")  # fmt: skip
+    predictions: KeptFile | None = Field(None, description="what the network put out on the scored images: file in the work folder and its SHA-256")  # fmt: skip
 
-    code: CodeVersion
-    environment: Environment
-    wall_seconds: float
-    created: str
-    details: dict[str, Any] = Field(default_factory=dict)
+    code: CodeVersion = Field(description="git commit, and whether tracked files differed from it")
+    environment: Environment = Field(description="versions, device, threads, and whose operators a detector used")  # fmt: skip
+    wall_seconds: float = Field(ge=0, description="of all sessions of an interrupted row together")
+    created: str = Field(description="when the record was written, UTC, ISO 8601")
+    details: dict[str, Any] = Field(default_factory=dict, description="what only this task knows: loss curve, per-class values, counts of images")  # fmt: skip
 
-    @field_validator("metrics", "untrained")
+    @field_validator("details")
     @classmethod
-    def _finite(cls, values: dict[str, float] | None) -> dict[str, float] | None:
-        for key, value in (values or {}).items():
-            if not math.isfinite(value):
-                raise ValueError(f"{key} is {value}")
-        return values
+    def _plain_file_names(cls, details: dict[str, Any]) -> dict[str, Any]:
+        for key in ("checkpoint", "log"):
+            name = details.get(key, "-")
+            if not isinstance(name, str) or not (name == "-" or re.fullmatch(_FILE, name)):
+                raise ValueError(
+                    f"{key} must be the name of a file in the work folder, not {name!r}"
+                )
+        return details
 
     @model_validator(mode="after")
     def _consistent(self) -> Record:
         if self.status == "done" and self.main_metric not in self.metrics:
             raise ValueError(f"a finished row needs its main metric {self.main_metric}")
+        if self.status == "done" and self.origin == "imported-predictions" and not self.predictions:
+            raise ValueError("a row imported as predictions needs `predictions`")
+        if self.origin == "trained" and None in (self.weight_bits, self.activation_bits):
+            raise ValueError("a trained row needs its bits")
+        if self.status == "done" and self.error is not None:
+            raise ValueError("a finished row has no `error`")
         if self.status == "failed" and not self.error:
             raise ValueError("a failed row needs its reason in `error`")
         return self
@@ -125,30 +153,50 @@ class Record(BaseModel):
         """Read and check a record.
 
         Raises:
-            InputError: not JSON, not of this schema, changed since it was written, or under a path
-                that does not follow from its content.
+            InputError: not JSON, not of a schema that is known, changed since it was written, or
+                under a path that does not follow from its content.
         """
         path = Path(path)
+        content = read_content(path)
         try:
-            content = json.loads(path.read_text())
-            if not isinstance(content, dict):
-                raise ValueError(f"expected an object, found a {type(content).__name__}")
-            stored = content.pop("digest")
-        except OSError as error:
-            raise InputError(f"cannot read record {path}: {error.strerror}") from error
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise InputError(f"{path} is not a record: {error}") from error
-        if stored != digest(content):
-            raise InputError(f"record {path} was changed after it was written (digest differs)")
-        try:
-            record = cls.model_validate(content)
+            record = cls.model_validate(migrate(content), strict=True)
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "record"
             raise InputError(f"record {path}: {where}: {first['msg']}") from error
+        except ValueError as error:
+            raise InputError(f"record {path}: {error}") from error
         if (path.parent.name, path.name) != (record.board, record.file_name()):
             raise InputError(f"record {path} belongs at {record.board}/{record.file_name()}")
         return record
+
+
+def read_content(path: Path) -> dict[str, Any]:
+    """The content of a record's file as it stands there, without its digest, which was checked.
+
+    Raises:
+        InputError: not JSON, of a newer schema, or changed since it was written.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        if not isinstance(content, dict):
+            raise ValueError(f"expected an object, found a {type(content).__name__}")
+        stored = content.pop("digest")
+        require_known(content)
+        changed = stored != digest(content)
+    except OSError as error:
+        raise InputError(f"cannot read record {path}: {error.strerror}") from error
+    except InputError as error:
+        raise InputError(f"record {path}: {error}") from error
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} is not a record: {error}") from error
+    if changed:
+        raise InputError(f"record {path} was changed after it was written (digest differs)")
+    return content
+
+
+def _refuse_constant(name: str):
+    raise ValueError(f"{name} is not a number")
 
 
 def options_tag(options: dict[str, Any]) -> str:

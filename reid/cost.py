@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import nn
 
 import backbones
 from reid.model import ReIDModel
@@ -16,6 +19,7 @@ def model_cost(
     convention: str,
     input_size: tuple[int, int] | None = None,
     num_classes: int | None = None,
+    **options: Any,
 ) -> backbones.Cost:
     """Cost of the network that turns one crop [3, *input_size] into a feature.
 
@@ -24,13 +28,18 @@ def model_cost(
         convention: see :func:`backbones.cost`.
         input_size: height and width in pixels, default 256 x 128.
         num_classes: count the classifier over so many identities too, which only training uses.
+        options: of :class:`reid.model.ReIDModel`: ``neck``, ``feature_dim``, ``last_stride``, ...
 
     Raises:
-        InputError: unknown backbone or convention.
+        InputError: unknown backbone, convention or option.
     """
     shape = (3, *(input_size or INPUT_SIZE))
     with torch.device("meta"):  # only shapes matter
-        embedding = ReIDModel(backbone, num_classes=1).embedding
-    if num_classes is None:
-        return backbones.cost(embedding, shape, convention=convention)
-    return backbones.cost(embedding.backbone, shape, convention=convention, classes=num_classes)
+        model = ReIDModel(
+            backbone, num_classes=1 if num_classes is None else num_classes, **options
+        )
+    network = model.embedding
+    if num_classes is not None:
+        model.classifier.cost_role = "classifier"
+        network = nn.Sequential(network, model.classifier)
+    return backbones.cost(network, shape, convention=convention)

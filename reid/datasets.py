@@ -1,4 +1,4 @@
-"""torchreid's own readers of the three datasets, behind checks.
+"""torchreid's own readers of the datasets, behind checks.
 
 torchreid downloads Market-1501 and DukeMTMC-reID when their folder is missing, reads images in an
 endless loop until it succeeds, takes the order of the file system for the order of the images, and
@@ -12,7 +12,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,13 +22,15 @@ from scipy.io.matlab import MatReadError
 from commons.datasets import get_dataset
 from commons.errors import InputError, WorkError
 from commons.files import dataset_checksum, disk_error_message, write_atomic
-from reid.torchreid_adapter import CUHK03, DukeMTMCreID, Market1501, register_dataset
+from reid.torchreid_adapter import CUHK03, MSMT17, DukeMTMCreID, Market1501, register_dataset
 
 #: Dataset (with or without ``mini-``) to the name under which ours is registered in torchreid.
 TORCHREID_NAMES = {
     "market1501": "onebit_market1501",
     "dukemtmcreid": "onebit_dukemtmcreid",
     "cuhk03": "onebit_cuhk03",
+    "msmt17": "onebit_msmt17",
+    "face": "onebit_face",  # registered by reid.face_datasets
 }
 
 #: What torchreid, h5py and scipy raise over a .mat file that holds something else.
@@ -37,6 +39,8 @@ _LAYOUT_ERRORS = (KeyError, IndexError, TypeError, ValueError, AttributeError, A
 
 _MARKET_NAME = re.compile(r"(-1|\d{4})_c([1-6])s\d+_\d+_\d+\.jpg")
 _DUKE_NAME = re.compile(r"(\d{4})_c([1-8])_f\d+\.jpg")
+#: ``0000/0000_000_01_0303morning_0015_0.jpg 0``: folder and identity, number, camera, ...
+_MSMT_LINE = re.compile(r"(\d{4}/\d{4}_\d{3}_(\d{2})_\S+\.jpg) (\d+)")
 
 
 def torchreid_root(dataset: str, data_root: str | os.PathLike) -> tuple[str, Path]:
@@ -56,8 +60,16 @@ def torchreid_root(dataset: str, data_root: str | os.PathLike) -> tuple[str, Pat
     return TORCHREID_NAMES[entry.board], entry.find(data_root)
 
 
-class _Checked:
-    """What the three readers share. Goes before torchreid's class among the bases."""
+class Checked:
+    """What the readers share. Goes before torchreid's class among the bases.
+
+    Attributes:
+        counts: images of the dataset that are no queries' matches and not trained on, by kind.
+    """
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {}
 
     def download_dataset(self, dataset_dir: str, dataset_url: str | None) -> None:
         """Raise InputError where torchreid would download."""
@@ -94,23 +106,67 @@ def read_image(path: str | os.PathLike) -> Image.Image:
         raise InputError(f"expected an image that can be read, found {path}: {error}") from error
 
 
-class _FileNames(_Checked):
+def _refuse_shared(train: Iterable, test: Iterable, where: str) -> None:
+    """Raise InputError where an identity is both trained on and tested on."""
+    shared = sorted(set(train) & set(test))
+    if shared:
+        names = ", ".join(map(str, shared[:5])) + (", ..." if len(shared) > 5 else "")
+        raise InputError(
+            f"expected training and test identities to be disjoint, found {len(shared)} in both of "
+            f"{where}: {names}"
+        )
+
+
+class _FileNames(Checked):
     """Market and Duke: identity and camera are in the file name."""
 
     file_name: re.Pattern
     example: str
+    #: Identity of boxes that show none of the people, allowed in the gallery only.
+    distractor: int | None = None
+
+    def __init__(self, root: str = "", **kwargs) -> None:
+        self._people: dict[str, list[int]] = {}
+        super().__init__(root, **kwargs)
+        train, query, gallery = (
+            self._people[folder] for folder in (self.train_dir, self.query_dir, self.gallery_dir)
+        )
+        _refuse_shared(train, {*query, *gallery} - {-1, self.distractor}, self.dataset_dir)
+        for folder in (self.train_dir, self.query_dir):
+            if self.distractor in self._people[folder]:
+                raise InputError(
+                    f"expected distractors ({self.distractor:04d}) in the gallery only, found one in "
+                    f"{folder}"
+                )
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Junk (-1), which is left out, and distractors (0000), which stay in the gallery."""
+        if self.distractor is None:
+            return {}
+        everybody = [pid for pids in self._people.values() for pid in pids]
+        return dict(junk_left_out=everybody.count(-1), distractors=everybody.count(self.distractor))
 
     def process_dir(self, dir_path: str, relabel: bool = False) -> list[tuple[str, int, int]]:
         """torchreid's list of (path, identity, camera), in the order of the file names.
 
         Raises:
-            InputError: a name does not parse, or there are no images.
+            InputError: a name does not parse, a link leads nowhere, or there are no images.
         """
         paths = sorted(Path(dir_path).glob("*.jpg"))
-        for path in paths:
-            if not self.file_name.fullmatch(path.name):
+        names = [self.file_name.fullmatch(path.name) for path in paths]
+        for path, name in zip(paths, names, strict=True):
+            if not name:
                 raise InputError(f"expected a file name like {self.example}, found {path}")
-        images = sorted(super().process_dir(dir_path, relabel=False))
+            if not path.is_file():
+                raise InputError(f"expected an image, found a link that leads nowhere: {path}")
+        self._people[dir_path] = [int(name[1]) for name in names]
+        try:
+            images = sorted(super().process_dir(dir_path, relabel=False))
+        except AssertionError as error:  # it knows how many identities and cameras there are
+            raise InputError(
+                f"a file name in {dir_path} has an identity or camera that the dataset does not have"
+            ) from error
         if not images:
             raise InputError(f"expected images like {self.example} in {dir_path}, found none")
         for path, pid, camera in images:
@@ -128,10 +184,11 @@ class _FileNames(_Checked):
 
 
 class CheckedMarket1501(_FileNames, Market1501):
-    """Market-1501; junk (-1) is left out, distractors (0000) stay in the gallery."""
+    """Market-1501; junk (-1) is left out, distractors (0000) stay in the gallery; both counted."""
 
     file_name = _MARKET_NAME
     example = "0001_c1s1_000151_01.jpg"
+    distractor = 0
 
 
 class CheckedDukeMTMCreID(_FileNames, DukeMTMCreID):
@@ -141,7 +198,40 @@ class CheckedDukeMTMCreID(_FileNames, DukeMTMCreID):
     example = "0005_c2_f0046985.jpg"
 
 
-class CheckedCUHK03(_Checked, CUHK03):
+class CheckedMSMT17(Checked, MSMT17):
+    """MSMT17, first version (``MSMT17_V1``).
+
+    Training and test identities are numbered separately, each from 0: whether somebody is in both
+    cannot be told from the files.
+    """
+
+    def process_dir(self, dir_path: str, list_path: str) -> list[tuple[str, int, int]]:
+        """torchreid's list of (path, identity, camera).
+
+        Raises:
+            InputError: a line does not parse, or an image is missing.
+        """
+        if not os.path.isfile(list_path):
+            raise InputError(f"dataset is incomplete: expected {list_path}")
+        lines = Path(list_path).read_text().splitlines()
+        if not lines:
+            raise InputError(f"expected a list of images, found nothing in {list_path}")
+        for number, line in enumerate(lines, start=1):
+            name = _MSMT_LINE.fullmatch(line)
+            if not name or int(name[2]) < 1:
+                raise InputError(
+                    f"expected a line like `0000/0000_000_01_0303morning_0015_0.jpg 0`, found "
+                    f"{line!r} ({list_path}, line {number})"
+                )
+            if not os.path.isfile(os.path.join(dir_path, name[1])):
+                raise InputError(
+                    f"expected the image {os.path.join(dir_path, name[1])}, which "
+                    f"{list_path} names in line {number}"
+                )
+        return super().process_dir(dir_path, list_path)
+
+
+class CheckedCUHK03(Checked, CUHK03):
     """CUHK03 under the new protocol.
 
     torchreid writes every image of ``cuhk-03.mat`` to a PNG file once, below the dataset's folder.
@@ -149,12 +239,23 @@ class CheckedCUHK03(_Checked, CUHK03):
     is made again when the .mat files are no longer the ones it came from.
     """
 
-    def __init__(self, root: str = "", **kwargs) -> None:
-        super().__init__(root, **kwargs)
+    def __init__(self, root: str = "", split_id: int = 0, **kwargs) -> None:
+        splits = 20 if kwargs.get("cuhk03_classic_split") else 1
+        if split_id not in range(splits):
+            raise InputError(
+                f"split_id {split_id}: CUHK03 has 20 classic splits, counted from 0, and one new one"
+            )
+        super().__init__(root, split_id, **kwargs)
         if not self.train or not self.query or not self.gallery:
             raise InputError(
                 f"empty training set, query or gallery in {self.split_new_det_mat_path}"
             )
+        # torchreid numbers training identities anew: the names of the images say who they are.
+        people = (
+            {os.path.basename(path)[:5] for path, *_ in p}
+            for p in (self.train, self.query + self.gallery)
+        )
+        _refuse_shared(*people, self.dataset_dir)
         # The split files hold the absolute paths of the folder they were first written in.
         for images in (self.train, self.query, self.gallery):
             images[:] = [(self._current(path), *rest) for path, *rest in images]
@@ -164,7 +265,9 @@ class CheckedCUHK03(_Checked, CUHK03):
         current = os.path.join(self.dataset_dir, "extracted", os.path.basename(folder), name)
         if not os.path.exists(current):
             raise InputError(
-                f"the split names an image that {self.raw_mat_path} does not have: {name}"
+                f"the split names an image that {self.raw_mat_path} does not have, or that was "
+                f"removed from {os.path.dirname(current)}: {name}. Remove "
+                f"{os.path.join(self.dataset_dir, 'extracted')} to have the images extracted again"
             )
         return current
 
@@ -250,5 +353,6 @@ for _name, _reader in (
     ("market1501", CheckedMarket1501),
     ("dukemtmcreid", CheckedDukeMTMCreID),
     ("cuhk03", CheckedCUHK03),
+    ("msmt17", CheckedMSMT17),
 ):
     register_dataset(TORCHREID_NAMES[_name], _reader)

@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
-import io
-import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.runner import set_random_seed
-from torch.optim.lr_scheduler import LambdaLR
 
 import backbones
 from commons.datasets import get_dataset
-from commons.engine import config_text, latest_checkpoint, plain_errors
-from commons.errors import InputError, WorkError
-from commons.files import write_atomic
-from commons.progress import Progress
+from commons.engine import config_text, latest_checkpoint, load_weights, plain_errors
+from commons.errors import InputError
 from commons.task import Job, Outcome
+from reid import face
+from reid.checkpoint import load_backbone, load_checkpoint, prepare
 from reid.datasets import torchreid_root
-from reid.evaluation import DISTANCES, Scores, check_labels, evaluate
+from reid.evaluation import check_labels
+from reid.evaluation_options import Evaluation
+from reid.face import face_data, is_face, score_pairs
+from reid.features import Features, of_dataset, save
 from reid.model import ReIDModel
-from reid.recipe import build_config, with_options
-from reid.torchreid_adapter import ImageDataManager, ImageSoftmaxEngine, append_stdout
+from reid.pictures import write_rankings
+from reid.recipe import build_config, init_from, with_options
+from reid.scoring import (
+    check_against_dataset,
+    load_predictions,
+    outcome,
+    score,
+    with_evaluation_options,
+)
+from reid.torchreid_adapter import ImageDataManager
+from reid.training import build_optimizer, fit, image_data
 
 CONVENTIONS = ("strict", "dcp-nas")
-PROTOCOL = "single query; same identity under the same camera left out; CMC and mAP; {} distance"
 SPLITS = {
     "market1501": "bounding_box_train -> query, bounding_box_test",
     "dukemtmcreid": "bounding_box_train -> query, bounding_box_test",
-    "cuhk03": "new protocol, detected boxes: train -> query, gallery",
+    "cuhk03": "{protocol}, {boxes} boxes: train -> query, gallery",
+    "msmt17": "list_train -> list_query, list_gallery",
 }
 
 
@@ -50,23 +57,24 @@ def train(job: Job) -> Outcome:
     work_dir = Path(job.work_dir)
     backbones.backbone_config(cfg.backbone)
     torchreid_root(cfg.dataset, job.data_root)
-    checkpoint = _prepare(work_dir, cfg, job.resume)
+    start = init_from(job)
+    checkpoint = prepare(work_dir, cfg, job.resume)
     with plain_errors(work_dir):
         log = work_dir / "train.log"
-        data = _data(cfg, job.data_root, log)
+        data = read_data(cfg, job.data_root, log)
         set_random_seed(job.seed)
         torch.backends.cudnn.deterministic = True
-        model = _model(cfg, data.num_train_pids)
-        optimizer = _optimizer(model, cfg)
-        state = _load_checkpoint(checkpoint, job.backbone) if checkpoint else None
+        model = build_model(cfg, data.num_train_pids)
+        optimizer = build_optimizer(model, cfg)
+        state = load_checkpoint(checkpoint, job.backbone) if checkpoint else None
         if state:
             untrained = state["untrained"]
         else:
-            untrained = _score(model, data, cfg)[0].metrics() if cfg.score_untrained else None
-        losses = _fit(model, optimizer, data, cfg, job, state, untrained, log)
-        return _outcome(
-            model, data, cfg, job.data_root, latest_checkpoint(work_dir), untrained, losses
-        )
+            if start:
+                load_backbone(model.embedding.backbone, start)
+            untrained = _score(model, data, cfg, job) if cfg.score_untrained else None
+        losses = fit(model, optimizer, data, cfg, job, state, untrained, log)
+        return _outcome(model, data, cfg, job, latest_checkpoint(work_dir), untrained, losses)
 
 
 def test(checkpoint: Path, job: Job) -> Outcome:
@@ -80,162 +88,95 @@ def test(checkpoint: Path, job: Job) -> Outcome:
     Raises:
         InputError: not such a checkpoint, or one of another backbone; missing or broken dataset.
     """
-    state = _load_checkpoint(Path(checkpoint), job.backbone)
+    state = load_checkpoint(Path(checkpoint), job.backbone)
     cfg = with_options(Config(state["config"]), job.cfg_options)
     cfg.dataset = job.dataset or cfg.dataset
     torchreid_root(cfg.dataset, job.data_root)
     work_dir = Path(job.work_dir)
     with plain_errors(work_dir):
-        data = _data(cfg, job.data_root, work_dir / "test.log")
-        model = _model(cfg, state["num_classes"])
-        _load_weights(model, state["state_dict"], checkpoint)
-        return _outcome(model, data, cfg, job.data_root, Path(checkpoint), None, state["losses"])
+        data = read_data(cfg, job.data_root, work_dir / "test.log")
+        model = build_model(cfg, state["num_classes"])
+        load_weights(model, state["state_dict"], checkpoint)
+        return _outcome(model, data, cfg, job, Path(checkpoint), None, state["losses"])
 
 
-class _Engine(ImageSoftmaxEngine):
-    """torchreid's engine that stops at a loss that is not finite and tells its progress.
+def score_predictions(predictions: Path, job: Job) -> Outcome:
+    """Score the features that :func:`train` or :func:`test` saved, without the network.
 
-    The losses of the network's binarization methods are added to its own, and logged by name.
+    Args:
+        predictions: ``Outcome.predictions`` of either.
+        job: ``dataset`` and ``backbone`` may be empty, else they must be the file's.
+            ``cfg_options`` of ``evaluation`` are laid over the row's config. Where the dataset
+            lies below ``data_root``, its images, identities and cameras must be those of the file;
+            ``details["checked_against_dataset"]`` says whether that could be looked at.
+
+    Raises:
+        InputError: a file that is damaged, foreign, or of another dataset or backbone; an option
+            that the features depend on.
     """
-
-    def __init__(self, *args, on_step: Callable[[float], None], **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self.on_step = on_step
-
-    def compute_loss(self, criterion, outputs, targets) -> torch.Tensor:
-        for feature_loss in self.model.feature_losses:
-            feature_loss(self.model.features, targets)
-        self.added = backbones.method_losses(self.model)
-        return super().compute_loss(criterion, outputs, targets) + sum(self.added.values())
-
-    def forward_backward(self, data: dict) -> dict[str, float]:
-        summary = super().forward_backward(data)
-        self.on_step(summary["loss"])
-        return {**summary, **{name: loss.item() for name, loss in self.added.items()}}
-
-
-def _fit(
-    model: ReIDModel,
-    optimizer: torch.optim.Optimizer,
-    data: ImageDataManager,
-    cfg: Config,
-    job: Job,
-    state: dict | None,
-    untrained: dict[str, float] | None,
-    log: Path,
-) -> list[float]:
-    """Train to the end, from ``state`` if there is one; return the mean loss of every epoch."""
-    batches = len(data.train_loader)
-    scheduler = LambdaLR(optimizer, lambda epoch: _learning_rate_factor(epoch, cfg))
-    losses: list[float] = []
-    if state:
-        _load_weights(model, state["state_dict"], job.work_dir)
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
-        losses = list(state["losses"])
-    steps: list[float] = []
-
-    def on_step(loss: float) -> None:
-        if not math.isfinite(loss):
-            last = latest_checkpoint(job.work_dir)
-            raise WorkError(
-                f"the loss is {loss} in epoch {len(losses) + 1}, iteration {len(steps) + 1}; "
-                f"last good checkpoint: {last or 'none'}"
-            )
-        steps.append(loss)
-        progress.advance(note=f"epoch {len(losses) + 1}/{cfg.epochs} loss {loss:.3f}")
-
-    with append_stdout(log):
-        engine = _Engine(
-            data,
-            model,
-            optimizer,
-            scheduler,
-            use_gpu=torch.cuda.is_available(),
-            label_smooth=cfg.label_smooth,
-            on_step=on_step,
-        )
-    engine.max_epoch = cfg.epochs
-    progress = Progress(f"{cfg.backbone} on {cfg.dataset}", total=cfg.epochs * batches)
-    progress.start(completed=len(losses) * batches)
-    try:
-        for epoch in range(len(losses), cfg.epochs):
-            # A large odd stride keeps the epochs of neighbouring seeds apart.
-            set_random_seed((job.seed * 1_000_003 + epoch * 1009) % 2**32)
-            engine.epoch = epoch
-            steps.clear()
-            with append_stdout(log):
-                engine.train(print_freq=max(1, batches // 4))
-            losses.append(sum(steps) / len(steps))
-            _save_checkpoint(
-                Path(job.work_dir) / f"epoch_{epoch + 1}.pth",
-                dict(
-                    state_dict=model.state_dict(),
-                    optimizer=optimizer.state_dict(),
-                    scheduler=scheduler.state_dict(),
-                    losses=losses,
-                    untrained=untrained,
-                    backbone=cfg.backbone,
-                    num_classes=data.num_train_pids,
-                    config=cfg.to_dict(),
-                ),
-            )
-    finally:
-        progress.stop()
-    return losses
+    predictions = Path(predictions)
+    query, gallery, facts = load_predictions(predictions)
+    for name in ("dataset", "backbone"):
+        asked = getattr(job, name)
+        if asked and asked != facts[name]:
+            raise InputError(f"{predictions} has features of {name} {facts[name]}, not of {asked}")
+    cfg = Config(facts["cfg"])
+    if job.cfg_options:
+        cfg = with_evaluation_options(cfg, job.cfg_options)
+        facts["config"] = config_text(cfg)
+    dataset = get_dataset(cfg.dataset, task="reid")
+    present = dataset.is_there(job.data_root)
+    if present:
+        work_dir = Path(job.work_dir)
+        name, _ = torchreid_root(cfg.dataset, job.data_root)
+        with plain_errors(work_dir):
+            data = read_data(cfg, job.data_root, work_dir / "test.log")
+            root = dataset.find(job.data_root)
+            for part, images in zip((query, gallery), data.fetch_test_loaders(name), strict=True):
+                check_against_dataset(part, images, root, predictions)
+    facts["details"]["checked_against_dataset"] = present
+    checkpoint = predictions.parent / facts["checkpoint"]
+    return outcome(query, gallery, cfg, facts, predictions, checkpoint)
 
 
-def _learning_rate_factor(epoch: int, cfg: Config) -> float:
-    """Linear warm-up from a tenth, then half a cosine to zero; ``epoch`` counts from 0."""
-    if epoch < cfg.warmup_epochs:
-        return 0.1 + 0.9 * epoch / cfg.warmup_epochs
-    done = (epoch - cfg.warmup_epochs) / max(1, cfg.epochs - cfg.warmup_epochs)
-    return 0.5 * (1 + math.cos(math.pi * done))
+def show(outcome: Outcome, job: Job, folder: Path, count: int) -> list[Path]:
+    """Draw rankings of a scored row: see :func:`reid.pictures.write_rankings`.
+
+    Args:
+        outcome: of :func:`train`, :func:`test` or :func:`score_predictions`.
+        job: tells where the dataset is.
+        folder: where the pictures go.
+        count: how many.
+    """
+    query, gallery, facts = load_predictions(outcome.predictions)
+    evaluation = Evaluation.of(Config(facts["cfg"]))
+    root = get_dataset(facts["dataset"], task="reid").find(job.data_root)
+    return write_rankings(query, gallery, evaluation, root, Path(folder), count)
 
 
-def _optimizer(model: ReIDModel, cfg: Config) -> torch.optim.Optimizer:
-    options = cfg.optimizer.to_dict()
-    kind = getattr(torch.optim, options.pop("type"), None)
-    if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
-        raise InputError(f"expected an optimizer of torch.optim, found {cfg.optimizer.type!r}")
-    try:
-        return kind([p for p in model.parameters() if p.requires_grad], **options)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"optimizer {cfg.optimizer.type}: {error}") from error
-
-
-def _data(cfg: Config, data_root: Path, log: Path) -> ImageDataManager:
+def read_data(cfg: Config, data_root: Path, log: Path) -> ImageDataManager:
     """Loaders for training, queries and gallery.
 
     Raises:
         InputError: missing or broken dataset; fewer training images than a batch has; nothing to
             score. All of it is said before hours of training, not after.
     """
+    if is_face(cfg):
+        return face_data(cfg, data_root, log)
     name, root = torchreid_root(cfg.dataset, data_root)
-    with append_stdout(log):
-        data = ImageDataManager(
-            root=str(root),
-            sources=name,
-            height=cfg.height,
-            width=cfg.width,
-            use_gpu=torch.cuda.is_available(),
-            **cfg.data.to_dict(),
-        )
-    if not len(data.train_loader):
-        raise InputError(
-            f"batch size {cfg.data.batch_size_train} is larger than the training set of "
-            f"{len(data.train_loader.dataset)} images"
-        )
+    data = image_data(cfg, name, root, log)
     query, gallery = data.fetch_test_loaders(name)
-    check_labels(*([image[k] for image in part] for k in (1, 2) for part in (query, gallery)))
-    if cfg.distance not in DISTANCES:
-        raise InputError(
-            f"unknown distance {cfg.distance!r}; expected one of {', '.join(DISTANCES)}"
-        )
+    labels = (*([image[k] for image in part] for k in (1, 2) for part in (query, gallery)),)
+    check_labels(*labels, protocol=Evaluation.of(cfg).protocol)
     return data
 
 
-def _model(cfg: Config, num_classes: int) -> ReIDModel:
+def build_model(cfg: Config, num_classes: int) -> ReIDModel:
+    """The network of a row, on the GPU where there is one.
+
+    Raises:
+        InputError: an option of the model that does not exist.
+    """
     options = cfg.model.to_dict()
     try:
         model = ReIDModel(cfg.backbone, num_classes, **options)
@@ -244,68 +185,81 @@ def _model(cfg: Config, num_classes: int) -> ReIDModel:
     return model.cuda() if torch.cuda.is_available() else model
 
 
-def _score(model: ReIDModel, data: ImageDataManager, cfg: Config) -> tuple[Scores, dict[str, int]]:
-    """Extract features of queries and gallery, rank and score; and how many of each there are."""
+def features_of(
+    model: ReIDModel, data: ImageDataManager, cfg: Config, job: Job
+) -> tuple[Features, Features]:
+    """Features of queries and gallery."""
     (loaders,) = data.test_loader.values()
-    query, query_pids, query_cameras = _extract(model, loaders["query"], "queries")
-    gallery, gallery_pids, gallery_cameras = _extract(model, loaders["gallery"], "gallery")
-    scores = evaluate(
-        query,
-        gallery,
-        query_pids,
-        gallery_pids,
-        query_cameras,
-        gallery_cameras,
-        distance=cfg.distance,
+    root = get_dataset(cfg.dataset, task="reid").find(job.data_root)
+    return (
+        of_dataset(model, loaders["query"], "queries", root, cfg.flip_features),
+        of_dataset(model, loaders["gallery"], "gallery", root, cfg.flip_features),
     )
-    counts = dict(
-        queries=len(query),
-        valid_queries=scores.valid_queries,
-        gallery=len(gallery),
-        test_identities=len(set(query_pids.tolist())),
-    )
-    return scores, counts
 
 
-@torch.no_grad()
-def _extract(
-    model: ReIDModel, loader: torch.utils.data.DataLoader, name: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features [N, D], identities [N] and cameras [N] of the images of ``loader``."""
-    device = next(model.parameters()).device
-    model.eval()
-    features, pids, cameras = [], [], []
-    with Progress(f"features of {name}", total=len(loader)) as progress:
-        for batch in loader:
-            features.append(model(batch["img"].to(device)).float().cpu())
-            pids.append(batch["pid"])
-            cameras.append(batch["camid"])
-            progress.advance()
-    result = torch.cat(features).numpy()
-    if not np.isfinite(result).all():
-        raise WorkError(f"the network's features of the {name} are not finite")
-    return result, torch.cat(pids).numpy(), torch.cat(cameras).numpy()
+def _score(model: ReIDModel, data: ImageDataManager, cfg: Config, job: Job) -> dict[str, float]:
+    if is_face(cfg):
+        return score_pairs(model, data, cfg)[0]
+    return score(*features_of(model, data, cfg, job), Evaluation.of(cfg))[0]
 
 
 def _outcome(
     model: ReIDModel,
     data: ImageDataManager,
     cfg: Config,
-    data_root: Path,
+    job: Job,
     checkpoint: Path,
     untrained: dict[str, float] | None,
     losses: list[float],
 ) -> Outcome:
-    scores, counts = _score(model, data, cfg)
+    """Save the features of the scored images, then score what was saved."""
+    if is_face(cfg):
+        return _face_outcome(model, data, cfg, job, checkpoint, untrained, losses)
+    query, gallery = features_of(model, data, cfg, job)
+    (loaders,) = data.test_loader.values()
     dataset = get_dataset(cfg.dataset, task="reid")
-    return Outcome(
-        metrics=scores.metrics(),
-        untrained=untrained,
-        main_metric="mAP",
+    facts = dict(
+        dataset=cfg.dataset,
+        backbone=cfg.backbone,
+        cfg=cfg.to_dict(),
+        config=config_text(cfg),
         epochs=len(losses),
-        split=SPLITS[dataset.board],
-        protocol=PROTOCOL.format(cfg.distance),
-        data_checksum=dataset.checksum(data_root),
+        split=split_of(dataset.board, cfg),
+        data_checksum=dataset.checksum(job.data_root),
+        cost=_cost(model, cfg),
+        num_classes=model.classifier.out_features,
+        checkpoint=checkpoint.name,
+        details=dict(
+            train_images=len(data.train_loader.dataset),
+            train_identities=data.num_train_pids,
+            feature_dim=model.embedding.feature_dim,
+            **loaders["gallery"].dataset.counts,
+            loss_curve=losses,
+        ),
+    )
+    path = Path(job.work_dir) / f"{checkpoint.stem}.{cfg.dataset}.safetensors"
+    save(path, dict(query=query, gallery=gallery), facts)
+    return outcome(query, gallery, cfg, facts, path, checkpoint, untrained)
+
+
+def _face_outcome(
+    model: ReIDModel,
+    data: ImageDataManager,
+    cfg: Config,
+    job: Job,
+    checkpoint: Path,
+    untrained: dict[str, float] | None,
+    losses: list[float],
+) -> Outcome:
+    metrics, details = score_pairs(model, data, cfg)
+    return Outcome(
+        metrics=metrics,
+        untrained=untrained,
+        main_metric=face.MAIN_METRIC,
+        epochs=len(losses),
+        split=face.SPLIT,
+        protocol=face.protocol(cfg),
+        data_checksum=get_dataset(cfg.dataset).checksum(job.data_root),
         config=config_text(cfg),
         checkpoint=checkpoint,
         cost=_cost(model, cfg),
@@ -313,9 +267,19 @@ def _outcome(
         details=dict(
             train_images=len(data.train_loader.dataset),
             train_identities=data.num_train_pids,
-            **counts,
+            feature_dim=model.embedding.feature_dim,
+            **details,
             loss_curve=losses,
         ),
+    )
+
+
+def split_of(board: str, cfg: Config) -> str:
+    """Which images; only CUHK03 leaves a choice."""
+    classic = f"classic split {cfg.data.split_id + 1} of 20"
+    return SPLITS[board].format(
+        protocol=classic if cfg.data.cuhk03_classic_split else "new protocol",
+        boxes="labeled" if cfg.data.cuhk03_labeled else "detected",
     )
 
 
@@ -323,56 +287,3 @@ def _cost(model: ReIDModel, cfg: Config) -> dict[str, dict[str, Any]]:
     """What retrieval costs: the network without the classifier, which only training uses."""
     shape = (3, cfg.height, cfg.width)
     return {c: backbones.cost(model.embedding, shape, convention=c).summary() for c in CONVENTIONS}
-
-
-def _prepare(work_dir: Path, cfg: Config, resume: bool) -> Path | None:
-    """Make ``work_dir`` ready; return the checkpoint to go on from."""
-    text, dumped = config_text(cfg), work_dir / "config.py"
-    checkpoint = latest_checkpoint(work_dir) if resume else None
-    if checkpoint and dumped.exists() and dumped.read_text() != text:
-        raise InputError(
-            f"cannot resume: {dumped} differs from the config asked for; "
-            f"use another --work-dir or train without --resume"
-        )
-    if not resume:
-        for stale in (*work_dir.glob("epoch_*.pth"), work_dir / "train.log"):
-            stale.unlink(missing_ok=True)
-    write_atomic(dumped, text)
-    return checkpoint
-
-
-def _save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` whole or not at all; then drop all but the last two checkpoints."""
-    stream = io.BytesIO()
-    torch.save(state, stream)
-    write_atomic(path, stream.getvalue())
-    epoch = int(path.stem.split("_")[1])
-    for old in path.parent.glob("epoch_*.pth"):
-        if int(old.stem.split("_")[1]) < epoch - 1:
-            old.unlink()
-
-
-def _load_checkpoint(path: Path, backbone: str) -> dict[str, Any]:
-    """Read a checkpoint of :func:`train`; ``backbone`` is the one expected, or empty."""
-    if not path.is_file():
-        raise InputError(f"checkpoint not found: {path}")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load has no common error for a file that is none of its own
-        raise InputError(
-            f"expected a checkpoint, found something else in {path}: {error}"
-        ) from error
-    expected = {"state_dict", "backbone", "num_classes", "config", "losses", "untrained"}
-    if not isinstance(state, dict) or not expected <= state.keys():
-        raise InputError(f"expected a checkpoint that re-ID training wrote, found {path}")
-    if backbone and backbone != state["backbone"]:
-        raise InputError(f"{path} is a checkpoint of {state['backbone']}, not of {backbone}")
-    return state
-
-
-def _load_weights(model: ReIDModel, weights: dict[str, torch.Tensor], origin: Path) -> None:
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"the weights in {origin} do not fit the network: {reason}") from error

@@ -1,42 +1,67 @@
-"""The only module that knows how torchreid 0.2.5 is laid out inside.
+"""The only module that knows how torchreid is laid out inside.
 
-Its code is in ``torchreid.reid.*``; ``torchreid.models`` and the like are attributes, not modules.
+There are two layouts. Torchreid 1.4 as its authors publish it keeps its code in ``torchreid.data``,
+``torchreid.engine`` and so on. What PyPI has as 0.2.5 is the same code moved to ``torchreid.reid.*``;
+``torchreid.models`` and the like are attributes there, not modules.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import importlib.util
+import io
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
 from commons.compat import ensure_torchvision
 
-ensure_torchvision()  # torchreid imports torchvision
-
-# ruff: isort: split
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it warns that its Cython evaluation is missing; ours is used
-    from torchreid.reid import models as _models
-    from torchreid.reid.data import ImageDataManager
-    from torchreid.reid.data.datasets import __image_datasets as _image_datasets
-    from torchreid.reid.data.datasets.image import CUHK03, DukeMTMCreID, Market1501
-    from torchreid.reid.engine import ImageSoftmaxEngine
-    from torchreid.reid.metrics.rank import evaluate_rank
-
 __all__ = [
     "CUHK03",
+    "LAYOUT",
+    "MSMT17",
     "DukeMTMCreID",
     "ImageDataManager",
+    "ImageDataset",
     "ImageSoftmaxEngine",
+    "ImageTripletEngine",
     "Market1501",
     "append_stdout",
     "evaluate_rank",
+    "re_ranking",
     "register_dataset",
     "register_model",
+    "test_transform",
 ]
+
+ensure_torchvision()  # torchreid imports torchvision
+
+#: The package that holds ``data``, ``engine``, ``models``, ...
+LAYOUT = "torchreid.reid" if importlib.util.find_spec("torchreid.reid") else "torchreid"
+
+
+def _module(name: str) -> ModuleType:
+    with warnings.catch_warnings():
+        # It warns that its Cython evaluation is missing; ours is used.
+        warnings.simplefilter("ignore")
+        return importlib.import_module(f"{LAYOUT}.{name}")
+
+
+_models = _module("models")
+_datasets = _module("data.datasets")
+ImageDataManager = _module("data").ImageDataManager
+ImageDataset = _module("data.datasets.dataset").ImageDataset
+CUHK03, DukeMTMCreID, Market1501, MSMT17 = (
+    getattr(_datasets, name) for name in ("CUHK03", "DukeMTMCreID", "Market1501", "MSMT17")
+)
+ImageSoftmaxEngine = _module("engine").ImageSoftmaxEngine
+ImageTripletEngine = _module("engine").ImageTripletEngine
+evaluate_rank = _module("metrics.rank").evaluate_rank
+re_ranking = _module("utils.rerank").re_ranking
 
 #: fn(num_classes, loss, pretrained, use_gpu) -> model, as ``torchreid.models.build_model`` calls it.
 Builder = Callable[..., torch.nn.Module]
@@ -61,8 +86,14 @@ def registered_models() -> dict[str, Builder]:
 
 
 def register_dataset(name: str, dataset: type) -> None:
-    """Let ``ImageDataManager(sources=name)`` find ``dataset``."""
-    _image_datasets[name] = dataset
+    """Let ``ImageDataManager(sources=name)`` find ``dataset``; a name may be registered again."""
+    getattr(_datasets, "__image_datasets")[name] = dataset
+
+
+def test_transform(height: int, width: int) -> Callable:
+    """What ``ImageDataManager`` does to a PIL image for testing: [3, height, width], normalized."""
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it builds
+        return _module("data.transforms").build_transforms(height, width)[1]
 
 
 @contextlib.contextmanager

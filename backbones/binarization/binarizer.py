@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from backbones import plugins
 from commons.errors import InputError
 
 
@@ -75,6 +76,7 @@ def register_binarizer(binarizer: Binarizer) -> Binarizer:
         raise InputError(
             f"binarizer {name!r} is registered already, from {BINARIZERS[name].source}"
         )
+    plugins.note_registrant(binarizer)
     return binarizer
 
 
@@ -86,6 +88,10 @@ def get_binarizer(binarizer: str | Binarizer) -> Binarizer:
     """
     if isinstance(binarizer, Binarizer):
         return binarizer
+    if binarizer not in BINARIZERS:
+        from backbones.registry import MODELS
+
+        MODELS.import_from_location()  # other people's packages are imported at the first look-up
     if binarizer not in BINARIZERS:
         near = difflib.get_close_matches(str(binarizer), BINARIZERS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(BINARIZERS)}"

@@ -7,14 +7,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from backbones.binarization.binarizer import Binarizer, register_binarizer
-from backbones.binarization.signs import ApproxSign, clip_gradient, sign
+from backbones.binarization.signs import ApproxSign, clip_gradient, scaled_sign
 
 
 class _ScaledSignFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx, weight: Tensor) -> Tensor:
         ctx.save_for_backward(weight)
-        return sign(weight).mul_(weight.abs().mean((1, 2, 3), keepdim=True))
+        return scaled_sign(weight, weight.abs().mean((1, 2, 3), keepdim=True))
 
     @staticmethod
     @once_differentiable

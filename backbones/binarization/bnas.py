@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from backbones.binarization.binarizer import Binarizer, register_binarizer
 from backbones.binarization.reconstruction import reconstruction_loss
-from backbones.binarization.signs import ClippedSign, clip_gradient, sign
+from backbones.binarization.signs import ClippedSign, clip_gradient, scaled_sign
 from backbones.prelu import PReLU
 
 #: theta, the weight of the amplitude loss (ours: the paper gives none).
@@ -22,7 +22,7 @@ class _AmplitudeSignFunction(torch.autograd.Function):
     def forward(ctx, weight: Tensor, amplitude: Tensor) -> Tensor:
         scale = amplitude.mean()
         ctx.save_for_backward(weight, scale)
-        return sign(weight).mul_(scale)
+        return scaled_sign(weight, scale)
 
     @staticmethod
     @once_differentiable
@@ -30,7 +30,9 @@ class _AmplitudeSignFunction(torch.autograd.Function):
         weight, scale = ctx.saved_tensors
         grad_amplitude = None
         if ctx.needs_input_grad[1]:
-            grad_amplitude = (grad * sign(weight)).sum((0, 1), keepdim=True)
+            # The sum of g sign(X) is twice that over X > 0 less that over all.
+            positive = torch.ops.aten.threshold_backward(grad, weight, 0)
+            grad_amplitude = 2 * positive.sum((0, 1), keepdim=True) - grad.sum((0, 1), keepdim=True)
         return clip_gradient(grad, weight).mul_(scale), grad_amplitude
 
 

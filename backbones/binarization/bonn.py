@@ -22,25 +22,34 @@ MIN_VARIANCE = 1e-6
 class _TwoModePriorFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx, weight: Tensor) -> Tensor:
-        value, pull = 0, torch.zeros_like(weight)
-        magnitude = weight.abs()
-        for mode in (weight > 0, weight <= 0):
-            mode = mode.to(weight.dtype)
-            count = mode.sum((1, 2, 3), keepdim=True)
-            mean = (magnitude * mode).sum((1, 2, 3), keepdim=True) / count.clamp(min=1)
-            distance = (magnitude - mean).mul_(mode)
-            squares = distance.square().sum((1, 2, 3), keepdim=True)
-            variance = (squares / count.clamp(min=1)).clamp(min=MIN_VARIANCE)
-            value = value + (squares / variance + count * variance.log()).sum()
-            pull.addcdiv_(distance, variance, value=2)
-        ctx.save_for_backward(weight, pull)
-        return value
+        rows = weight.flatten(1)
+        positive = rows.clamp(min=0)
+        # Of both modes by sums over the positive weights and over all.
+        counts = torch.count_nonzero(positive, 1).to(rows.dtype)
+        counts = torch.stack((counts, rows.shape[1] - counts))
+        sums = positive.sum(1)
+        sums = torch.stack((sums, sums - rows.sum(1)))
+        squares = torch.linalg.vector_norm(positive, dim=1).square()
+        squares = torch.stack((squares, torch.linalg.vector_norm(rows, dim=1).square() - squares))
+        means = sums / counts.clamp(min=1)
+        spread = (squares - sums * means).clamp(min=0)
+        variances = (spread / counts.clamp(min=1)).clamp(min=MIN_VARIANCE)
+        ctx.save_for_backward(weight, means, variances)
+        return (spread / variances + counts * variances.log()).sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> Tensor:
-        weight, pull = ctx.saved_tensors
-        return torch.where(weight > 0, pull, -pull).mul_(grad)
+        weight, means, variances = ctx.saved_tensors
+        rows = weight.flatten(1)
+        # Piecewise linear in w: slope and value at 0 of the branches w > 0 and w <= 0.
+        slopes = (2 * grad / variances)[..., None]
+        values = slopes * torch.stack((-means[0], means[1]))[..., None]
+        mask = torch.gt(rows, 0, out=torch.empty_like(rows))
+        pull = torch.addcmul(values[1], rows, slopes[1])
+        pull.addcmul_(mask, values[0] - values[1])
+        pull.addcmul_(mask.mul_(rows), slopes[0] - slopes[1])
+        return pull.view_as(weight)
 
 
 def two_mode_prior(weight: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from backbones.binarization.binarizer import Binarizer, register_binarizer
 from backbones.binarization.reconstruction import reconstruction_loss
-from backbones.binarization.signs import ClippedSign, sign
+from backbones.binarization.signs import ClippedSign, scaled_sign
 
 #: Amplitude of a binarized weight whose modulator is 1.
 AMPLITUDE = 0.02
@@ -20,7 +20,7 @@ class _ModulatedSignFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx, weight: Tensor, modulator: Tensor) -> Tensor:
         ctx.save_for_backward(weight, modulator)
-        return sign(weight).mul_(modulator.abs() * AMPLITUDE)
+        return scaled_sign(weight, modulator.abs() * AMPLITUDE)
 
     @staticmethod
     @once_differentiable

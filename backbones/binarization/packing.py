@@ -104,7 +104,7 @@ class PackedSlopes:
 
     @classmethod
     def of(cls, ctx, x: Tensor, slope: Callable[[Tensor], Tensor]) -> PackedSlopes | None:
-        """Save the slopes at ``x`` in ``ctx``.
+        """Save ``slope(x)`` in ``ctx``; ``x`` is overwritten.
 
         Returns:
             None, and saves nothing, where the packed form would not be exact: another dtype than

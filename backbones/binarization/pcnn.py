@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from backbones.binarization.binarizer import Binarizer, register_binarizer
-from backbones.binarization.signs import ClippedSign, clip_gradient, sign
+from backbones.binarization.signs import ClippedSign, clip_gradient, scaled_sign
 from backbones.prelu import PReLU
 
 #: Weight of the projection loss (ours).
@@ -19,7 +19,7 @@ class _ProjectedSignFunction(torch.autograd.Function):
     def forward(ctx, weight: Tensor, projection: Tensor, delta: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight, projection)
         ctx.delta = delta
-        return sign(weight).mul_(projection.mean())
+        return scaled_sign(weight, projection.mean())
 
     @staticmethod
     @once_differentiable
@@ -37,7 +37,8 @@ class _ProjectionLossFunction(torch.autograd.Function):
     def forward(ctx, weight: Tensor, projection: Tensor, moved: Tensor, factor: float) -> Tensor:
         ctx.save_for_backward(weight, projection, moved)
         ctx.factor = factor
-        return _projection_error(weight, projection, moved).square_().sum().mul_(factor / 2)
+        error = _projection_error(weight, projection, moved)
+        return torch.linalg.vector_norm(error).square_().mul_(factor / 2)
 
     @staticmethod
     @once_differentiable
@@ -50,8 +51,7 @@ class _ProjectionLossFunction(torch.autograd.Function):
 
 def _projection_error(weight: Tensor, projection: Tensor, moved: Tensor) -> Tensor:
     """W o (C + eta delta) - C^."""
-    binarized = sign(weight).mul_(projection.mean())
-    return torch.addcmul(binarized.neg_(), moved, projection)
+    return scaled_sign(weight, -projection.mean()).addcmul_(moved, projection)
 
 
 def projection_loss(

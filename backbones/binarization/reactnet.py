@@ -11,7 +11,6 @@ from backbones.binarization.bireal import ScaledSign
 from backbones.binarization.packing import PackedSlopes
 from backbones.binarization.signs import (
     SignQuantizer,
-    approx_sign_gradient,
     approx_sign_slope,
     sign,
 )
@@ -24,9 +23,7 @@ class _RSignFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, bias: Tensor, pack: bool) -> Tensor:
         ctx.bias_shape = bias.shape
-        ctx.slopes = (
-            PackedSlopes.of(ctx, x, lambda x: approx_sign_slope(x + bias)) if pack else None
-        )
+        ctx.slopes = PackedSlopes.of(ctx, (x + bias).abs_(), approx_sign_slope) if pack else None
         if ctx.slopes is None:
             ctx.save_for_backward(x, bias)
         return sign(x, -bias)
@@ -38,7 +35,7 @@ class _RSignFunction(torch.autograd.Function):
             grad_x = ctx.slopes.unpack(*ctx.saved_tensors).mul_(grad)
         else:
             x, bias = ctx.saved_tensors
-            grad_x = approx_sign_gradient(grad, x + bias).to(x.dtype)
+            grad_x = approx_sign_slope((x + bias).abs_()).mul_(grad).to(x.dtype)
         return grad_x, grad_x.sum((0, 2, 3)).view(ctx.bias_shape), None
 
 
@@ -75,7 +72,8 @@ class RPReLU(nn.Module):
         self.shift_out = nn.Parameter(torch.zeros(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.prelu(x + self.shift_in) + self.shift_out
+        # In place: nobody keeps what the PReLU puts out, and it saves memory and time.
+        return self.prelu(x + self.shift_in).add_(self.shift_out)
 
 
 REACTNET = register_binarizer(

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from backbones.binarization.signs import sign
-
 
 def reconstruction_loss(
     weight: Tensor,
@@ -24,16 +22,11 @@ def reconstruction_loss(
 
     Args:
         weight: w, [K, C, h, w].
-        scale: s, broadcastable to ``weight``; constant here.
+        scale: s, not negative, broadcastable to ``weight``; constant here.
         parameter: p, broadcastable to ``weight``; None where s is no function of a parameter.
         slope: what a method takes for ds/dp, broadcastable to ``parameter``.
     """
     return _ReconstructionFunction.apply(weight, scale, factor, parameter, slope)
-
-
-def _residual(weight: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    signs = sign(weight)
-    return torch.addcmul(weight, signs, scale, value=-1), signs
 
 
 class _ReconstructionFunction(torch.autograd.Function):
@@ -41,16 +34,19 @@ class _ReconstructionFunction(torch.autograd.Function):
     def forward(ctx, weight, scale, factor, parameter, slope) -> Tensor:
         ctx.save_for_backward(weight, scale, parameter)
         ctx.factor, ctx.slope = factor, slope
-        residual, _ = _residual(weight, scale)
-        return residual.square_().sum().mul_(factor / 2)
+        residual = weight.abs().sub_(scale)  # times sign(w); scales are not negative
+        return torch.linalg.vector_norm(residual).square_().mul_(factor / 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
         weight, scale, parameter = ctx.saved_tensors
-        residual, signs = _residual(weight, scale)
+        factor = ctx.factor * grad
         grad_parameter = None
         if parameter is not None and ctx.needs_input_grad[3]:
-            summed = signs.mul_(residual).sum_to_size(parameter.shape)
-            grad_parameter = summed * ctx.slope * (-ctx.factor * grad)
-        return residual.mul_(ctx.factor * grad), None, None, grad_parameter, None
+            summed = weight.abs().sub_(scale).sum_to_size(parameter.shape)
+            grad_parameter = summed * ctx.slope * -factor
+        # f (w - s sign(w)) = f w + f s - 2 f s [w > 0]: three passes over the weights.
+        moved = torch.add(factor * scale, weight * factor)
+        positive = torch.gt(weight, 0, out=torch.empty_like(weight))
+        return moved.addcmul_(positive, factor * scale, value=-2), None, None, grad_parameter, None

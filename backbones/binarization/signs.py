@@ -22,6 +22,11 @@ def sign(x: Tensor, threshold: float | Tensor = 0) -> Tensor:
     return torch.gt(x, threshold, out=torch.empty_like(x)).mul_(2).sub_(1)
 
 
+def scaled_sign(x: Tensor, scale: Tensor) -> Tensor:
+    """``scale`` where ``x`` > 0, else -``scale``, exactly, in three passes over ``x``."""
+    return torch.gt(x, 0, out=torch.empty_like(x)).mul_(2 * scale).sub_(scale)
+
+
 def clip_gradient(grad: Tensor, x: Tensor) -> Tensor:
     """``grad`` where |x| <= 1, else 0, in one pass."""
     # hardtanh's gradient leaves its bounds out, hence the next number after 1.
@@ -29,14 +34,9 @@ def clip_gradient(grad: Tensor, x: Tensor) -> Tensor:
     return torch.ops.aten.hardtanh_backward(grad, x, -bound, bound)
 
 
-def approx_sign_slope(x: Tensor) -> Tensor:
-    """2 - 2|x| where |x| <= 1, else 0."""
-    return x.abs().mul_(-2).add_(2).clamp_(min=0)
-
-
-def approx_sign_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    """``grad`` * (2 - 2|x|) where |x| <= 1, else 0."""
-    return approx_sign_slope(x).mul_(grad)
+def approx_sign_slope(magnitude: Tensor) -> Tensor:
+    """2 - 2|x| where |x| <= 1, else 0, in place of ``magnitude`` = |x|."""
+    return magnitude.mul_(-2).add_(2).clamp_(min=0)
 
 
 class _ClippedSignFunction(torch.autograd.Function):
@@ -62,7 +62,7 @@ class _ClippedSignFunction(torch.autograd.Function):
 class _ApproxSignFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, pack: bool) -> Tensor:
-        ctx.slopes = packing.PackedSlopes.of(ctx, x, approx_sign_slope) if pack else None
+        ctx.slopes = packing.PackedSlopes.of(ctx, x.abs(), approx_sign_slope) if pack else None
         if ctx.slopes is None:
             ctx.save_for_backward(x)
         return sign(x)
@@ -72,7 +72,8 @@ class _ApproxSignFunction(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         if ctx.slopes is not None:
             return ctx.slopes.unpack(*ctx.saved_tensors).mul_(grad), None
-        return approx_sign_gradient(grad, *ctx.saved_tensors), None
+        (x,) = ctx.saved_tensors
+        return approx_sign_slope(x.abs()).mul_(grad), None
 
 
 class SignQuantizer(nn.Module):

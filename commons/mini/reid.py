@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from commons.mini.face import write_face
+
 HEIGHT, WIDTH = 128, 64  # pixels: the size of every image of Market-1501
 PATTERNS = ("plain", "horizontal", "vertical", "diagonal", "checks")
 LEGS = ("trousers", "shorts", "skirt", "striped")
@@ -352,4 +354,5 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "mini-market1501": write_market1501,
     "mini-dukemtmcreid": write_dukemtmcreid,
     "mini-cuhk03": write_cuhk03,
+    "mini-face": write_face,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leaderboards.commands.options import add_verb
+from leaderboards.commands.options import add_import, add_verb
 
 
 def configure(verbs) -> None:
@@ -18,6 +18,7 @@ onebit backbones 'resnet18*'""",
     parser.add_argument(
         "pattern", nargs="?", default="*", metavar="PATTERN", help="as in a shell; default: *"
     )
+    add_import(parser)
 
 
 def run(args) -> int:

@@ -7,11 +7,13 @@ from pathlib import Path
 from leaderboards.commands.options import (
     add_cfg_options,
     add_data,
+    add_import,
     add_out,
     add_verb,
     cfg_options,
     comma_list,
     data_root,
+    key_values,
     seed_list,
 )
 
@@ -26,7 +28,9 @@ def configure(verbs) -> None:
 onebit bench mini-cifar10
 onebit bench mini-voc --backbones resnet18_w16,dcp_nas_c8 --seeds 0,1,2
 onebit bench coco --dataset coco128 --backbones resnet18_w32_reactnet
-onebit bench market1501 --recipe paper --overwrite never""",
+onebit bench market1501 --recipe paper --overwrite never
+onebit bench mini-voc --seeds 0,1,2 --workers 2
+onebit bench imagenet --workers 8 --slurm partition=gpu time=2880 gpus=1""",
     )
     parser.add_argument("board", metavar="BOARD", help="a board, or a dataset of one (mini-voc, coco128)")  # fmt: skip
     parser.add_argument(
@@ -46,9 +50,17 @@ onebit bench market1501 --recipe paper --overwrite never""",
     parser.add_argument("--retry-failed", action="store_true", help="run rows again that are recorded as failed")  # fmt: skip
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs"), metavar="W", help="checkpoints and logs (default: ./work_dirs)")  # fmt: skip
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="rows to run at the same time, each with its share of the processors (default: 1)")  # fmt: skip
+    parser.add_argument(
+        "--slurm",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="run rows as Slurm jobs, at most --workers of them at once if that is above 1; takes "
+        "partition, time (minutes), gpus, cpus, mem (GB), cluster=local (try it without Slurm)",
+    )
     add_data(parser)
     add_out(parser)
     add_cfg_options(parser)
+    add_import(parser)
 
 
 def run(args) -> int:
@@ -59,6 +71,12 @@ def run(args) -> int:
     if args.workers < 1:
         raise InputError(f"--workers takes a number from 1 up, got {args.workers}")
     board, dataset = resolve(args.board, args.dataset)
+    slurm = None
+    if args.slurm is not None:
+        from leaderboards.pools import slurm_parameters
+
+        slurm = key_values("--slurm", args.slurm)
+        slurm_parameters(slurm)  # a wrong one is refused before anything is looked for
     options = cfg_options(args.cfg_options)
     if dataset is None:
         dataset = _default_dataset(board, data_root(args))
@@ -75,6 +93,7 @@ def run(args) -> int:
         retry_failed=args.retry_failed,
         workers=args.workers,
         cfg_options=options,
+        slurm=slurm,
     )
     return report(sweep, args.board)
 
@@ -99,8 +118,10 @@ def _default_dataset(board, root: Path):
 
 def report(sweep, table_name: str) -> int:
     """Run the sweep, say what becomes of each row, write and print the table."""
+    from commons.files import remove_stale
     from leaderboards import table as tables
     from leaderboards.bench import bench
+    from leaderboards.locks import holding
     from leaderboards.record import load_all
 
     failed = 0
@@ -116,8 +137,11 @@ def report(sweep, table_name: str) -> int:
             how = f"{record.wall_seconds:.0f} s" if run_now else "already done"
             print(f"{name}: {record.main_metric} {100 * value:.1f} %, {how}", flush=True)
     scope = None if table_name == sweep.board.name else sweep.dataset.name
-    frame = tables.table(sweep.board, load_all(sweep.records, sweep.board.name, scope))
-    path = tables.write(sweep.board, table_name, frame, sweep.out / "tables")
-    print(f"\n{table_name}\n{tables.render(sweep.board, frame, 'text')}")
+    folder = sweep.out / "tables"
+    with holding(folder / f"{table_name}.csv"):  # or a slower sweep could write an older table
+        remove_stale(folder, f"{table_name}.csv")
+        lines = tables.lines(sweep.board, load_all(sweep.records, sweep.board.name, scope))
+        path = tables.write(sweep.board, table_name, lines, folder)
+    print(f"\n{table_name}\n{tables.render(sweep.board, lines, 'text')}")
     print(f"records  {sweep.records / sweep.board.name}\nCSV      {path}", flush=True)
     return 1 if failed else 0

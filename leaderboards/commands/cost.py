@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from leaderboards.commands.options import TASKS, add_verb, comma_list
+from leaderboards.commands.options import TASKS, add_import, add_verb, comma_list
 
 CONVENTIONS = ("strict", "dcp-nas", "cp-nas", "mmdet-legacy")
 #: The papers' convention that a picture shows beside `strict`, by task.
@@ -42,6 +42,7 @@ onebit cost dcp_nas_s --layers --format csv > layers.csv""",
     parser.add_argument("--layers", action="store_true", help="one row per layer")
     parser.add_argument("--format", choices=("text", "json", "csv"), default="text")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw memory and operations by group of layers (.svg, .png)")  # fmt: skip
+    add_import(parser)
 
 
 def _conventions(text: str) -> list[str]:

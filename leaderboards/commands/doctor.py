@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leaderboards.commands.options import add_data, add_verb, data_root
+from leaderboards.commands.options import add_data, add_import, add_verb, data_root
 
 
 def configure(verbs) -> None:
@@ -16,6 +16,7 @@ onebit doctor
 onebit doctor --data /datasets""",
     )
     add_data(parser)
+    add_import(parser)
 
 
 def run(args) -> int:
@@ -35,6 +36,19 @@ def run(args) -> int:
     code = code_version()
     if code.commit:
         print(f"  {'commit':<14} {code.commit[:12]}{' (with local changes)' if code.dirty else ''}")
+
+    import backbones
+    from backbones import plugins
+
+    try:
+        backbones.list_backbones()
+        packages = plugins.loaded()
+    except InputError as error:
+        packages = {"-": str(error)}
+    if packages:
+        print("\npackages with binarizers or backbones")
+        for name, how in packages.items():
+            print(f"  {name:<14} {how}")
 
     print("\ndevice")
     gpu = torch.cuda.is_available()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,28 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="PKG",
+        help="import a package that brings binarizers or backbones (may be repeated)",
+    )
+
+
+def request_imports(args: argparse.Namespace) -> None:
+    """Have the packages of ``--import`` imported when a backbone is looked up.
+
+    By way of the environment, which every process that this one starts inherits.
+    """
+    before = [name for name in os.environ.get("ONEBIT_IMPORT", "").split(",") if name]
+    names = list(dict.fromkeys([*before, *getattr(args, "imports", ())]))
+    if names:
+        os.environ["ONEBIT_IMPORT"] = ",".join(names)
+
+
 def data_root(args: argparse.Namespace) -> Path:
     return args.data or default_data_root()
 
@@ -66,14 +89,24 @@ def cfg_options(pairs: list[str]) -> dict[str, Any]:
     """
     if not pairs:
         return {}
-    for pair in pairs:
-        if "=" not in pair:
-            raise InputError(f"--cfg-options takes KEY=VALUE, got {pair!r}")
+    key_values("--cfg-options", pairs)
     from mmengine.config import DictAction
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--pairs", nargs="+", action=DictAction)
     return parser.parse_args(["--pairs", *pairs]).pairs
+
+
+def key_values(option: str, pairs: list[str]) -> dict[str, str]:
+    """``KEY=VALUE`` pairs as a dict of strings.
+
+    Raises:
+        InputError: a pair without ``=``; the message names ``option``.
+    """
+    for pair in pairs:
+        if "=" not in pair:
+            raise InputError(f"{option} takes KEY=VALUE, got {pair!r}")
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def comma_list(text: str) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+
 from leaderboards.commands.options import add_out, add_verb
 
 
@@ -13,16 +15,28 @@ def configure(verbs) -> None:
         "print a board's table, derived from its records",
         """\
 onebit table mini-voc
-onebit table cifar10 --format latex > table.tex""",
+onebit table cifar10 --format latex > table.tex
+onebit table imagenet --reported                 the paper's lines, and ours where there are any
+onebit table cifar10 --format csv --no-reported > cifar10.csv""",
     )
     parser.add_argument("board", metavar="BOARD", help="a board, or a dataset of one (mini-voc, coco128)")  # fmt: skip
     parser.add_argument(
         "--format", choices=("text", "csv", "markdown", "latex", "html"), default="text"
     )
+    add_reported(parser, "for a whole board in the formats for people, not for CSV")
     add_out(parser)
 
 
+def add_reported(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--reported",
+        action=argparse.BooleanOptionalAction,
+        help=f"show the paper's printed numbers beside ours, marked as such (default: {default})",
+    )
+
+
 def run(args) -> int:
+    import shutil
     import sys
 
     from commons.errors import InputError
@@ -31,9 +45,13 @@ def run(args) -> int:
     from leaderboards.record import load_all
 
     board, dataset = resolve(args.board)
+    own = dataset is None or dataset.name == board.name
     folder = args.out / "records"
-    frame = tables.table(board, load_all(folder, board.name, dataset and dataset.name))
-    if frame.empty:
+    records = list(load_all(folder, board.name, dataset and dataset.name))
+    if not records and not args.reported:
         raise InputError(f"no records of {args.board} in {folder / board.name}; `onebit bench {args.board}` makes them")  # fmt: skip
-    sys.stdout.write(tables.render(board, frame, args.format))
+    reported = args.reported if args.reported is not None else own and args.format != "csv"
+    lines = tables.lines(board, records, reported)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    sys.stdout.write(tables.render(board, lines, args.format, width))
     return 0

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from leaderboards.commands.import_ import add_import_options, score_and_record
 from leaderboards.commands.options import (
     TASKS,
     add_cfg_options,
     add_data,
+    add_import,
     add_verb,
     cfg_options,
     data_root,
@@ -41,14 +43,19 @@ onebit train reid --dataset market1501 --backbone resnet18 --recipe paper --cfg-
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in W")
     add_data(train)
     add_cfg_options(train)
+    add_import(train)
 
     test = add_verb(
         verbs,
         "test",
         run_test,
-        "score a checkpoint that `onebit train` or `onebit bench` wrote",
+        "score a checkpoint of `onebit train` or `onebit bench`, or one that was trained elsewhere",
         """\
-onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc""",
+onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc
+onebit test reid --checkpoint run/epoch_12.pth --dataset mini-market1501 --cfg-options evaluation.rerank=True
+onebit test reid --checkpoint run/epoch_12.pth --dataset mini-market1501 --show-dir pictures --show 40
+onebit test detection --checkpoint faster_rcnn.pth --config faster-rcnn_r50_fpn_1x_coco.py --dataset coco
+onebit test reid --checkpoint model.pth.tar-60 --model osnet_x1_0 --dataset market1501 --record --name osnet""",
     )
     test.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
     test.add_argument("--checkpoint", required=True, type=Path, metavar="C")
@@ -56,7 +63,24 @@ onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc""",
     test.add_argument(
         "--backbone", default="", metavar="B", help="default: as the checkpoint's config says"
     )
+    test.add_argument(
+        "--show-dir", type=Path, metavar="DIR", help="write pictures of what was predicted to DIR"
+    )
+    test.add_argument(
+        "--show", type=int, default=20, metavar="N", help="pictures at most (default 20)"
+    )
+    elsewhere = test.add_argument_group(
+        "a checkpoint that was trained elsewhere (docs/importing.md)"
+    )
+    elsewhere.add_argument("--config", type=Path, metavar="C", help="detection: its MMDetection config (Python, which is run); reid: its torchreid config (YAML)")  # fmt: skip
+    elsewhere.add_argument(
+        "--model", metavar="M", help="reid: a model of torchreid's, or a backbone"
+    )
+    elsewhere.add_argument("--record", action="store_true", help="write a record that says where it is from")  # fmt: skip
+    add_import_options(elsewhere)
     add_data(test)
+    add_cfg_options(test)
+    add_import(test)
 
 
 def run_train(args) -> int:
@@ -108,6 +132,15 @@ def run_test(args) -> int:
     dataset.find(data_root(args))
     if not args.checkpoint.is_file():
         raise InputError(f"checkpoint {args.checkpoint} is not a file")
+    if args.show < 1:
+        raise InputError(f"--show takes a number of pictures from 1, got {args.show}")
+    if args.config or args.model:
+        return _run_foreign(args)
+    if args.record:
+        raise InputError("--record is for checkpoints trained elsewhere: name --config or --model")
+    task = runner(args.task)
+    if args.show_dir and not hasattr(task, "show"):
+        raise InputError(f"test {args.task} draws no pictures: leave out --show-dir")
     job = Job(
         dataset=dataset.name,
         backbone=args.backbone,
@@ -115,10 +148,32 @@ def run_test(args) -> int:
         seed=0,
         data_root=data_root(args),
         work_dir=args.checkpoint.parent,
+        cfg_options=cfg_options(args.cfg_options),
     )
-    outcome = runner(args.task).test(args.checkpoint, job)
+    outcome = task.test(args.checkpoint, job)
     _report(outcome, f"{args.checkpoint} on {dataset.name}")
+    if args.show_dir:
+        paths = task.show(outcome, job, args.show_dir, args.show)
+        print(f"pictures    {len(paths)} in {args.show_dir}")
     return 0
+
+
+def _run_foreign(args) -> int:
+    import importlib
+
+    from commons.errors import InputError
+
+    taken = {"detection": ("config",), "reid": ("config", "model")}.get(args.task, ())
+    for option in ("config", "model"):
+        if getattr(args, option) and option not in taken:
+            raise InputError(f"--{option} is not for {args.task}")
+
+    def scorer(job):
+        foreign = importlib.import_module(f"{args.task}.foreign")
+        options = {option: getattr(args, option) for option in taken}
+        return foreign.score_checkpoint(args.checkpoint, job=job, **options)
+
+    return score_and_record(args, "imported-checkpoint", scorer, keep=args.record)
 
 
 def _report(outcome, title: str) -> None:

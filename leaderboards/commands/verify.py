@@ -1,10 +1,10 @@
-"""`onebit verify`: re-check records."""
+"""`onebit verify`: re-check records and the tables made from them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from leaderboards.commands.options import add_out, add_verb
+from leaderboards.commands.options import add_data, add_import, add_out, add_verb, data_root
 
 
 def configure(verbs) -> None:
@@ -12,35 +12,80 @@ def configure(verbs) -> None:
         verbs,
         "verify",
         run,
-        "re-check records: schema, digest, path, and the checkpoint's hash where it is at hand",
+        "re-check records: schema, digest, path, kept files; and that tables follow from them",
         """\
 onebit verify
-onebit verify leaderboards/records/coco --work-dir work_dirs""",
+onebit verify leaderboards/records/coco --work-dir work_dirs
+onebit verify --data data                        the datasets are those of the records, too
+onebit verify --data data --rescore              predictions and checkpoints give the metrics, too""",
     )
-    parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="records or folders; default: all")  # fmt: skip
-    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs"), metavar="W", help="where checkpoints were written")  # fmt: skip
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        type=Path,
+        metavar="PATH",
+        help="records, folders of them, or tables (CSV); default: all below --out",
+    )
+    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs"), metavar="W", help="where checkpoints and predictions were written")  # fmt: skip
+    parser.add_argument("--rescore", action="store_true", help="compute metrics again from the kept predictions and from the checkpoint")  # fmt: skip
+    parser.add_argument("--tolerance", type=float, metavar="T", help="how far such a metric may be off, as a fraction (default: 1e-9 from predictions, 0.002 from a checkpoint)")  # fmt: skip
+    parser.add_argument("--full", action="store_true", help="read every byte of the datasets, whatever is known of them by size and time")  # fmt: skip
+    add_data(parser)
     add_out(parser)
+    add_import(parser)
 
 
 def run(args) -> int:
     from commons.errors import InputError
-    from leaderboards.record import Record
-    from leaderboards.verification import problems
 
-    paths = []
-    for given in args.paths or [args.out / "records"]:
-        if not given.exists():
-            raise InputError(f"cannot verify {given}: there is no such file or folder")
-        paths += sorted(given.rglob("*.json")) if given.is_dir() else [given]
-    if not paths:
-        raise InputError("no records to verify below " + ", ".join(map(str, args.paths or [args.out / "records"])))  # fmt: skip
-    bad = 0
+    if args.tolerance is not None and not 0 <= args.tolerance < 1:
+        raise InputError(f"--tolerance takes a fraction from 0 up to 1, got {args.tolerance}")
+    paths = _paths(args)
+    sound = {"records": [], "tables": []}
     for path in paths:
-        try:
-            found = problems(Record.load(path), args.work_dir)
-        except InputError as error:
-            found = [str(error)]
-        bad += bool(found)
-        print(f"{'BAD' if found else 'ok '}  {path}" + "".join(f"\n     {f}" for f in found))
-    print(f"{len(paths) - bad} of {len(paths)} records are sound")
-    return 1 if bad else 0
+        table = path.suffix == ".csv"
+        wrong, done = _table(path, args) if table else _record(path, args)
+        sound["tables" if table else "records"].append(not wrong)
+        print(f"{'BAD' if wrong else 'ok '}  {path}" + "".join(f"\n     {w}" for w in wrong + done), flush=True)  # fmt: skip
+    print(" and ".join(f"{sum(s)} of {len(s)} {what}" for what, s in sound.items() if s) + " are sound")  # fmt: skip
+    return 0 if all(map(all, sound.values())) else 1
+
+
+def _paths(args) -> list[Path]:
+    """The records and tables that were named, or all."""
+    from commons.errors import InputError
+
+    given = args.paths or [args.out / "records"]
+    found = []
+    for path in given:
+        if not path.exists():
+            raise InputError(f"cannot verify {path}: there is no such file or folder")
+        found += sorted(path.rglob("*.json")) if path.is_dir() else [path]
+    if not found:
+        raise InputError("no records to verify below " + ", ".join(map(str, given)))
+    return found if args.paths else found + sorted((args.out / "tables").glob("*.csv"))
+
+
+def _record(path: Path, args) -> tuple[list[str], list[str]]:
+    """What is wrong with a record, and what else was found out."""
+    from commons.errors import InputError
+    from leaderboards.record import Record
+    from leaderboards.verification import data_problems, form_problems, problems, rescore
+
+    done: list[str] = []
+    try:
+        record = Record.load(path)
+        wrong = form_problems(path) + problems(record, args.work_dir)
+        if not wrong and (args.data or args.full or args.rescore):
+            wrong += data_problems(record, data_root(args), args.full)
+        if not wrong and args.rescore:
+            wrong, done = rescore(record, args.work_dir, data_root(args), args.tolerance)
+    except InputError as error:
+        return [str(error)], done
+    return wrong, done
+
+
+def _table(path: Path, args) -> tuple[list[str], list[str]]:
+    from leaderboards.verification import table_problems
+
+    return table_problems(path, args.out / "records"), []

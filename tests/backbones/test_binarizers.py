@@ -192,14 +192,16 @@ def test_only_the_declared_values_come_out(binarizer, values, channels_last):
         assert len(quantized.abs().unique()) == 1
     else:
         n = 2**conv.weight_bits - 1
-        assert {*quantized.unique().tolist()} <= {float(np.float32(i) / np.float32(n)) * 2 - 1 for i in range(n + 1)}  # fmt: skip
+        levels = torch.arange(n + 1) / n * 2 - 1
+        assert {*quantized.unique().tolist()} <= {*levels.tolist()}
 
 
 @pytest.mark.parametrize("binarizer", K_BIT)
 def test_k_bits_use_their_whole_grid(binarizer):
     conv = OneBitConv2d(16, 16, 3, binarizer=binarizer)
     levels = 2**conv.weight_bits
-    assert len(conv.quantize_weight(conv.weight).unique()) == levels
+    weight = torch.linspace(-1, 1, 500).reshape(5, 100, 1, 1)
+    assert len(conv.quantize_weight(weight).unique()) == levels
     assert len(conv.quantize_input(torch.linspace(-1, 2, 500)).unique()) == levels
 
 
@@ -311,7 +313,8 @@ def test_prior_of_bonn_against_its_formula(drawn):
     _, w = drawn
     weight = torch.from_numpy(w).requires_grad_()
     prior = two_mode_prior(weight)
-    np.testing.assert_allclose(prior.item(), np_prior(w), rtol=1e-10, atol=1e-10)
+    # By sums of squares, which costs half of the digits where a mode is at its narrowest.
+    np.testing.assert_allclose(prior.item(), np_prior(w), rtol=1e-8, atol=1e-6)
 
 
 def test_prior_of_bonn_has_its_whole_gradient():

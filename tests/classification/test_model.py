@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from backbones.registry import MODELS
 from classification.metrics import TopK
 from classification.model import BatchAugmentation, ImageClassifier
+from classification.predictions import UNRANKED, ranks_of
 
 MEAN, STD = (10.0, 20.0, 30.0), (2.0, 4.0, 5.0)
 
@@ -113,41 +114,44 @@ def classifier():
 
 def ranks(model, logits, labels):
     images = torch.tensor(logits).view(len(logits), 6, 1, 1)
-    return [p["rank"] for p in model(images, torch.tensor(labels), mode="predict")]
+    found = model(images, torch.tensor(labels), mode="predict")
+    assert [p["label"] for p in found] == labels
+    classes, places = (torch.stack([p[key] for p in found]) for key in ("classes", "ranks"))
+    return ranks_of(torch.tensor(labels), classes, places).tolist()
 
 
 def test_rank_counts_the_classes_that_score_higher(classifier):
     logits = [[0.1, 0.9, 0.3, 0.2, 0.0, -1.0]] * 6
-    assert ranks(classifier, logits, list(range(6))) == [3, 0, 1, 2, 4, 5]
+    assert ranks(classifier, logits, list(range(6))) == [3, 0, 1, 2, 4, UNRANKED]
 
 
 def test_tie_counts_against_the_label(classifier):
     assert ranks(classifier, [[1.0, 1.0, 0.0, 0.0, 0.0, 0.0]] * 2, [0, 1]) == [1, 1]
-    assert ranks(classifier, [[0.0] * 6], [0]) == [5]
+    assert ranks(classifier, [[0.0] * 6], [0]) == [UNRANKED]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_scores_that_are_not_finite_never_count(classifier, value):
     found = ranks(classifier, [[value] * 6, [9.0, value, 0.0, 0.0, 0.0, 0.0]], [0, 0])
-    metrics = evaluate(found)
-    assert metrics == dict(top1=0.0, top5=0.0)
+    assert found == [UNRANKED] * 2
 
 
 def test_broken_network_of_few_classes_does_not_score():
     model = ImageClassifier(dict(type="onebit.FixedScores"), num_classes=3)
     torch.nn.init.constant_(model.classifier.weight, float("nan"))
-    assert evaluate(ranks(model, [[1.0] * 6], [0])) == dict(top1=0.0, top5=0.0)
+    assert ranks(model, [[1.0] * 6], [0]) == [UNRANKED]
 
 
-def evaluate(found):
-    metric = TopK()
-    metric.dataset_meta = None
-    metric.process(None, [dict(rank=rank) for rank in found])
-    return metric.compute_metrics(metric.results)
-
-
-def test_topk_is_a_share():
-    assert evaluate([0, 1, 4, 5]) == dict(top1=0.25, top5=0.75)
+def test_topk_is_a_share_and_holds_what_was_scored(classifier):
+    logits = [[0.1, 0.9, 0.3, 0.2, 0.0, -1.0]] * 4
+    labels = [1, 2, 4, 5]
+    images = torch.tensor(logits).view(4, 6, 1, 1)
+    metric = TopK(num_classes=6)
+    for half in (slice(0, 2), slice(2, 4)):
+        metric.process(None, classifier(images[half], torch.tensor(labels[half]), mode="predict"))
+    assert metric.compute_metrics(metric.results) == dict(top1=0.25, top5=0.75)
+    assert metric.predictions.classes.tolist() == [[1, 2, 3, 0, 4]] * 4
+    assert metric.predictions.ranks.tolist() == [[0, 1, 2, 3, 4]] * 4
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from classification import runner as classification
+from classification.predictions import Predictions
 from commons.engine import ROW, latest_checkpoint, load_row
 from commons.errors import InputError, WorkError
 
@@ -87,6 +88,33 @@ def test_checkpoint_scores_as_training_said(trained, job):
         assert scored.epochs == 2
         assert scored.cost == outcome.cost
         assert scored.data_checksum == outcome.data_checksum
+
+
+def test_kept_predictions_score_as_training_said(trained, job, tmp_path):
+    asked, outcome = trained
+    assert outcome.predictions == asked.work_dir / "predictions.npz"
+    scored = classification.score_predictions(outcome.predictions, job(name="scoring"))
+    for key in ("metrics", "main_metric", "split", "protocol", "data_checksum", "cost", "config"):
+        assert getattr(scored, key) == getattr(outcome, key), key
+    assert (scored.checkpoint, scored.epochs, scored.untrained) == (None, 0, None)
+
+
+def test_testing_does_not_touch_the_predictions_of_training(trained, job):
+    asked, outcome = trained
+    before = outcome.predictions.read_bytes()
+    again = classification.test(outcome.checkpoint, asked)
+    assert again.config == outcome.config
+    assert again.predictions.name == "test_predictions.npz"
+    assert again.predictions.read_bytes() == outcome.predictions.read_bytes() == before
+
+
+def test_predictions_of_other_data_are_refused(trained, job):
+    found = Predictions.load(trained[1].predictions)
+    one_less = Predictions(found.classes[1:], found.ranks[1:], found.num_classes)
+    scoring = job(name="scoring")
+    path = one_less.save(scoring.work_dir / "p.npz")
+    with pytest.raises(InputError, match="39 images of 10 classes, mini-cifar10 has 40 of 10"):
+        classification.score_predictions(path, scoring)
 
 
 def test_run_killed_in_an_epoch_ends_where_an_uninterrupted_one_does(data, job, tmp_path):

@@ -12,8 +12,8 @@ def make(root, dataset, folder):
 
 
 def test_every_board_has_its_dataset_and_a_mini_of_the_same_layout():
-    assert len(BOARDS) == 7
-    for board in BOARDS:
+    assert len(BOARDS) == 9
+    for board in set(BOARDS) - {"msmt17"}:  # the only one without a mini
         real, mini = DATASETS[board], DATASETS[f"mini-{board}"]
         assert (real.mini, mini.mini) == (False, True)
         assert (real.board, mini.board) == (board, board)

@@ -60,6 +60,13 @@ def test_sha256_of_a_file_with_and_without_file_digest(tmp_path, monkeypatch):
     assert sha256_file(path) == known
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    path = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("ONEBIT_CACHE", str(path))
+    return path
+
+
 @pytest.fixture
 def folder(tmp_path):
     for name in ("a/1", "a/2", "b"):
@@ -98,3 +105,110 @@ def test_checksum_of_much_data_is_of_the_listing(folder, monkeypatch):
     assert checksum(folder) == first
     write_atomic(folder / "b", "longer")
     assert checksum(folder) != first
+
+
+@pytest.fixture
+def settled(folder):
+    """The same files, old enough to be remembered."""
+    for path in folder.rglob("*"):
+        os.utime(path, (1e9, 1e9))
+    return folder
+
+
+@pytest.fixture
+def files_read(monkeypatch):
+    read = []
+
+    def spy(path):
+        read.append(path.name)
+        return sha256_file(path)
+
+    monkeypatch.setattr(files, "sha256_file", spy)
+    return read
+
+
+def test_files_that_did_not_change_are_not_read_again(settled, files_read):
+    first = checksum(settled)
+    assert files_read == ["1", "2", "b"]
+    assert checksum(settled) == first
+    assert len(files_read) == 3
+    assert dataset_checksum([settled / "a", settled / "b"], settled, cached=False) == first
+    assert len(files_read) == 6
+
+
+@pytest.mark.parametrize("change", ["size", "time", "name"])
+def test_a_changed_file_is_read_again(settled, files_read, change):
+    first = checksum(settled)
+    path = settled / "a" / "1"
+    if change == "name":
+        path.rename(settled / "a" / "3")
+    else:
+        path.write_text("A/1" if change == "time" else "longer")
+        if change == "size":
+            os.utime(path, (1e9, 1e9))
+    assert checksum(settled) != first
+    assert len(files_read) == 6
+
+
+def test_what_only_reading_can_find_is_found_without_the_memory(settled):
+    first = checksum(settled)
+    (settled / "b").write_text("B")
+    os.utime(settled / "b", (1e9, 1e9))
+    assert checksum(settled) == first
+    assert dataset_checksum([settled / "a", settled / "b"], settled, cached=False) != first
+
+
+def test_files_that_changed_just_now_are_not_remembered(folder, cache):
+    checksum(folder)
+    assert list(cache.iterdir()) == []
+
+
+def test_parts_of_one_folder_are_remembered_apart(settled, files_read):
+    whole, part = checksum(settled), dataset_checksum([settled / "b"], settled)
+    assert whole != part
+    assert (checksum(settled), dataset_checksum([settled / "b"], settled)) == (whole, part)
+    assert len(files_read) == 4
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"state": 1}', "\x00"])
+def test_a_broken_memory_is_ignored(settled, cache, content):
+    first = checksum(settled)
+    (memory,) = cache.iterdir()
+    memory.write_text(content)
+    assert checksum(settled) == first
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_but_time(settled, cache, monkeypatch):
+    (cache / "file").write_text("")
+    monkeypatch.setenv("ONEBIT_CACHE", str(cache / "file" / "below"))
+    assert checksum(settled) == checksum(settled)
+
+
+def test_the_cache_lies_where_the_user_keeps_caches(monkeypatch):
+    monkeypatch.delenv("ONEBIT_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert str(files.cache_folder()) == "/x/onebit/checksums"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert str(files.cache_folder()) == "/home/me/.cache/onebit/checksums"
+
+
+def test_remove_stale_takes_only_what_write_atomic_left(tmp_path):
+    stale = [tmp_path / f".a.json.x1{files.TEMPORARY_SUFFIX}", tmp_path / "in" / f".b.y2{files.TEMPORARY_SUFFIX}"]  # fmt: skip
+    kept = [tmp_path / "a.json", tmp_path / ".hidden", tmp_path / f"visible{files.TEMPORARY_SUFFIX}"]  # fmt: skip
+    for path in stale + kept:
+        write_atomic(path, "x")
+    assert files.remove_stale(tmp_path, "c.json") == []
+    assert files.remove_stale(tmp_path, "a.json") == stale[:1]
+    assert files.remove_stale(tmp_path, deep=True) == stale[1:]
+    assert all(path.exists() for path in kept)
+
+
+def test_a_killed_write_leaves_what_remove_stale_finds(tmp_path):
+    child = os.fork()
+    if not child:
+        files.os.replace = lambda *_: os.kill(os.getpid(), 9)
+        write_atomic(tmp_path / "a.json", "x")
+    os.waitpid(child, 0)
+    (left,) = tmp_path.iterdir()
+    assert files.remove_stale(tmp_path, "a.json") == [left]

@@ -1,5 +1,7 @@
 """A sweep whose runner is a stand-in, so that what surrounds training can be tested in seconds."""
 
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from commons.datasets import DATASETS
 from commons.task import Outcome
 from leaderboards import bench as bench_module
+from leaderboards import verification
 from leaderboards.bench import Sweep
 from leaderboards.boards import ALL
 
@@ -31,20 +34,34 @@ class StubRunner:
         if job.backbone in self.failure:
             raise self.failure[job.backbone]
         checkpoint = job.work_dir / "epoch_1.pth"
-        checkpoint.write_bytes(job.backbone.encode())
+        checkpoint.write_bytes(f"{job.backbone} {job.seed}".encode())
+        predictions = job.work_dir / "predictions.json"
+        predictions.write_text(json.dumps({"top1": 0.5 + 0.01 * job.seed, "top5": 0.9}))
+        return self.outcome(job, checkpoint, predictions)
+
+    def test(self, checkpoint, job):
+        _, seed = checkpoint.read_text().split()
+        predictions = job.work_dir / "predictions.json"
+        predictions.write_text(json.dumps({"top1": 0.5 + 0.01 * int(seed), "top5": 0.9}))
+        return self.outcome(job, checkpoint, predictions)
+
+    def score_predictions(self, predictions, job):
+        return dataclasses.replace(self.outcome(job, None, predictions), cost={}, epochs=0)
+
+    def outcome(self, job, checkpoint, predictions):
         return Outcome(
-            metrics={"top1": 0.5 + 0.01 * job.seed, "top5": 0.9},
+            metrics=json.loads(predictions.read_text()),
             untrained={"top1": 0.1, "top5": 0.5},
             main_metric="top1",
             epochs=1,
             split="train -> test",
             protocol="top-1",
-            data_checksum="content:00",
+            data_checksum=DATASETS[job.dataset].checksum(job.data_root),
             config="x = 1",
             checkpoint=checkpoint,
             cost=stub_cost(),
             num_classes=10,
-            details={"checkpoint": checkpoint.name},
+            predictions=predictions,
         )
 
 
@@ -52,6 +69,7 @@ class StubRunner:
 def stub_runner(monkeypatch):
     runner = StubRunner()
     monkeypatch.setattr(bench_module, "runner", lambda task: runner)
+    monkeypatch.setattr(verification, "runner", lambda task: runner)
     return runner
 
 
@@ -75,4 +93,5 @@ def sweep(tmp_path, stub_runner) -> Sweep:
 
 
 def records_below(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.rglob("*") if p.is_file())
+    """Names of the files there, less those of locks, which stay."""
+    return sorted(p.name for p in folder.rglob("*") if p.is_file() and p.parent.name != ".locks")

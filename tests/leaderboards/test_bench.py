@@ -142,7 +142,7 @@ def threads_for_processes(monkeypatch):
     def pool(workers, mp_context, initializer, initargs):
         return ThreadPoolExecutor(workers)
 
-    monkeypatch.setattr("leaderboards.bench.ProcessPoolExecutor", pool)
+    monkeypatch.setattr("leaderboards.pools.ProcessPoolExecutor", pool)
 
 
 def test_workers_run_each_missing_row_once(sweep, stub_runner, threads_for_processes):

@@ -11,7 +11,9 @@ import pytest
 from leaderboards import cli
 from leaderboards.bench import bench
 
-VERBS = [verb.__name__.rsplit(".", 1)[1] for verb in cli.VERBS] + ["test"]
+VERBS = [verb.__name__.rsplit(".", 1)[1].rstrip("_").replace("_", "-") for verb in cli.VERBS] + [
+    "test"
+]
 
 
 @pytest.mark.parametrize(
@@ -110,14 +112,19 @@ def test_verify_finds_a_changed_record_and_a_changed_checkpoint(capsys, sweep, s
     assert "2 of 4" in out
 
 
-def test_interrupt_and_unexpected_error_are_one_line(capsys, sweep, stub_runner):
+def test_interrupt_and_unexpected_error_are_one_line(capsys, sweep, stub_runner, monkeypatch):
     arguments = ["bench", "mini-cifar10", "--backbones", "resnet18_w8", "--data", sweep.data_root,
                  "--out", sweep.out, "--work-dir", sweep.work_root]  # fmt: skip
     stub_runner.failure["resnet18_w8"] = KeyboardInterrupt()
     code, _, err = run(capsys, *arguments)
     assert (code, err.count("\n")) == (1, 1)
     assert "interrupted" in err
-    stub_runner.failure["resnet18_w8"] = ZeroDivisionError("two\nlines")
+    stub_runner.failure.clear()
+
+    def broken(*_):
+        raise ZeroDivisionError("two\nlines")
+
+    monkeypatch.setattr("leaderboards.table.write", broken)
     code, _, err = run(capsys, *arguments)
     assert (code, err.count("\n")) == (1, 1)
     assert "ZeroDivisionError: two lines" in err

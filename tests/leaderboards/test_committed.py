@@ -1,5 +1,8 @@
 """The records and tables in the repository are sound, and the tables follow from the records."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -32,7 +35,7 @@ def test_record_is_sound_and_of_a_clean_checkout(path, tmp_path):
 def test_table_follows_from_records(path):
     board, dataset = resolve(path.stem)
     records = load_all(LEADERBOARDS / "records", board.name, dataset and dataset.name)
-    expected = tables.render(board, tables.table(board, records), "csv")
+    expected = tables.render(board, tables.lines(board, records), "csv")
     assert path.read_text() == expected
     assert not pd.read_csv(path).empty
 
@@ -44,3 +47,21 @@ def test_the_1bit_detector_learned_its_images():
     )
     assert record.metrics["AP50"] >= 0.25 > 0.01 > record.untrained["AP50"]
     assert record.weight_bits == record.activation_bits == 1
+
+
+def test_readme_shows_what_its_commands_print():
+    """And a picture that one of them drew; `python docs/refresh.py` brings all of it up to date."""
+    done = subprocess.run(
+        [sys.executable, "docs/refresh.py", "--check"],
+        cwd=LEADERBOARDS.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    readme = (LEADERBOARDS.parent / "README.md").read_text()
+    assert "<!-- onebit table " in readme
+    (picture,) = re.findall(r"<!-- onebit plot .* --out (\S+) -->", readme)
+    assert f"]({picture})" in readme
+    drawn = (LEADERBOARDS.parent / picture).read_text()
+    for record in load_all(LEADERBOARDS / "records", "cifar10", "cifar10-jpeg"):
+        assert record.status == "failed" or record.backbone in drawn

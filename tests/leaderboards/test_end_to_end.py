@@ -28,7 +28,22 @@ def test_two_workers_train_two_rows_and_the_same_command_then_has_nothing_to_do(
     assert cli.main(command) == 0
     assert capsys.readouterr().out.count("already done") == 2
     assert [path.read_bytes() for path in paths] == before
-    assert cli.main(["verify", "--out", str(out), "--work-dir", str(tmp_path / "work")]) == 0
+    verify = [
+        "verify",
+        "--out",
+        str(out),
+        "--work-dir",
+        str(tmp_path / "work"),
+        "--data",
+        str(data),
+    ]
+    assert cli.main([*verify, "--rescore"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("predictions: top1") == said.count("checkpoint: top1") == 2
+    kept = tmp_path / "work" / paths[0].stem / "predictions.npz"
+    kept.write_bytes(kept.read_bytes()[:-1])
+    assert cli.main(verify) == 1
+    assert "are not the predictions that were scored" in capsys.readouterr().out
 
 
 def record(**changes) -> Record:

@@ -1,27 +1,56 @@
 """Tables follow from records: means over seeds, percent for people, fractions for programs."""
 
 import io
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from commons.errors import WorkError
+from leaderboards import cli, reported
 from leaderboards import table as tables
 from leaderboards.bench import bench
 from leaderboards.boards import ALL
+from leaderboards.lines import measured, printed
 from leaderboards.record import load_all
+from leaderboards.sheet import COLUMNS, sheet
 
 BOARD = ALL["cifar10"]
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+HOSTILE = "<script>alert(1)</script>|&_$%#{}~^\\\"'`*\u2028é"
 
 
 @pytest.fixture
-def frame(sweep, stub_runner):
+def lines(sweep, stub_runner):
     stub_runner.failure["resnet18_w8_reactnet"] = WorkError("no")
     list(bench(sweep))
-    return tables.table(BOARD, load_all(sweep.records, "cifar10"))
+    return tables.lines(BOARD, load_all(sweep.records, "cifar10"))
 
 
-def test_mean_deviation_and_failures(frame):
+def records_of(sweep, values):
+    """The records of a stub sweep, changed: {backbone: {seed: top1}}."""
+    base = next(load_all(sweep.records, "cifar10"))
+    return [
+        base.model_copy(
+            update=dict(
+                backbone=backbone,
+                seed=seed,
+                weight_bits=1,
+                activation_bits=1,
+                metrics={"top1": value, "top5": 0.9},
+            )
+        )
+        for backbone, seeds in values.items()
+        for seed, value in seeds.items()
+    ]
+
+
+def test_mean_deviation_and_failures(lines):
+    frame = tables.frame(BOARD, lines)
     real, onebit = frame.iloc[0], frame.iloc[1]
     assert real["backbone"] == "resnet18_w8"
     assert real["top1"] == pytest.approx(0.505)
@@ -29,42 +58,261 @@ def test_mean_deviation_and_failures(frame):
     assert (real["seeds"], real["failed"]) == (2, 0)
     assert (onebit["seeds"], onebit["failed"]) == (0, 2)
     assert pd.isna(onebit["top1"])
+    assert "failed at seed 0, 1: no" in onebit["notes"]
 
 
-def test_csv_opens_in_pandas_with_the_documented_columns(frame):
-    read = pd.read_csv(io.StringIO(tables.render(BOARD, frame, "csv")))
-    assert list(read.columns) == [
-        "dataset", "backbone", "binarizer", "weight_bits", "activation_bits", "recipe", "cfg_options",
-        "epochs", "top1", "top1_std", "top5", "top5_std", "untrained", "params", "memory_mbit_strict",
-        "ops_m_strict", "paper_convention", "memory_mbit_paper", "ops_m_paper", "wall_seconds",
-        "source", "seeds", "failed",
-    ]  # fmt: skip
-    assert read["top1"][0] == frame["top1"][0], "full precision"
+@pytest.mark.parametrize("board", ALL.values(), ids=lambda b: b.name)
+def test_csv_columns_are_the_documented_ones(board):
+    first_cells = re.findall(r"^\| ([^|]*) \|", _section("Columns of the CSV"), re.MULTILINE)
+    documented = set(re.findall(r"`([a-z_0-9]+)`", " ".join(first_cells)))
+    for metric in board.metrics:
+        assert f"`{metric}`" in _section("Metrics by board")
+    plain = [c for c in tables.columns(board) if not any(c.startswith(m) for m in board.metrics)]
+    assert set(plain) <= documented
+    assert documented - set(plain) == {"_std", "_verdict"}
+    frame = tables.table(board, [], reported=True)
+    read = pd.read_csv(io.StringIO(frame.to_csv(index=False)))
+    assert list(read.columns) == tables.columns(board)
+    assert len(read) == len(frame)
+    assert (len(frame) > 0) == (board.printed is not None)
+
+
+def _section(title):
+    text = (DOCS / "tables.md").read_text()
+    return text.split(f"## {title}")[1].split("\n## ")[0]
+
+
+def test_csv_has_full_precision(lines):
+    read = pd.read_csv(io.StringIO(tables.render(BOARD, lines, "csv")))
+    assert read["top1"][0] == lines[0].summary("top1").mean
     assert read["memory_mbit_strict"][0] == pytest.approx(0.0041)
     assert read["memory_mbit_paper"][0] == pytest.approx(0.001)
+    assert list(read["source"]) == ["measured", "measured"]
+    assert read["seeds"].dtype.kind == "i"
 
 
-def test_people_see_percent_and_deviation(frame):
-    text = tables.render(BOARD, frame, "text")
-    assert "50.5 ± 0.7" in text
+def test_people_see_the_paper_s_columns_percent_and_deviation(lines):
+    text = tables.render(BOARD, lines, "text")
+    assert "49.50 ± 0.71" in text, "Table 10 prints the error"
     assert "0 (2 failed)" in text
     assert "1/1" in text
     assert "32/32" in text
+    order = [text.index(h) for h in ("Err. %", "Params M", "(strict)", "(dcp-nas)", "W/A", "Search GPU days", "Search method", "Source")]  # fmt: skip
+    assert order == sorted(order)
 
 
-@pytest.mark.parametrize("form", ["html", "markdown", "latex"])
-def test_what_a_record_says_stays_text(frame, form):
-    hostile = frame.assign(recipe="<script>|&_")
-    shown = tables.render(BOARD, hostile, form)
-    assert {"html": "&lt;script&gt;", "markdown": r"<script>\|", "latex": r"\&\_"}[form] in shown
-    if form == "html":
-        assert "<script>" not in shown
+def test_every_layout_names_columns_that_there_are():
+    for board in ALL.values():
+        assert set(board.layout) <= {*COLUMNS, *board.metrics}
+        for metric in set(board.metrics) - {"top1", "top5"}:
+            assert metric in board.layout
+        assert {"memory_strict", "memory_paper", "ops_strict", "ops_paper", "source"} <= {
+            *board.layout
+        }
+
+
+@pytest.mark.parametrize("form", ["text", "html", "markdown", "latex"])
+def test_the_best_is_marked_only_beyond_noise(sweep, stub_runner, form):
+    list(bench(sweep))
+    near = {0: 0.801, 1: 0.802, 2: 0.803}
+    clear = records_of(sweep, {"a": {0: 0.9, 1: 0.904, 2: 0.902}, "b": near})
+    mark = {"text": "*9.80", "html": "<strong>9.80", "markdown": "**9.80", "latex": r"\textbf{9.80"}
+    any_best = {"text": r"\*\d", "html": "<strong>", "markdown": r"\*\*\d", "latex": r"\\textbf"}[
+        form
+    ]
+    assert mark[form] in tables.render(BOARD, measured(BOARD, clear), form)
+    tied = records_of(sweep, {"a": {0: 0.8, 1: 0.804, 2: 0.802}, "b": near})
+    shown = tables.render(BOARD, measured(BOARD, tied), form)
+    assert shown.count("approx" if form == "latex" else "≈") >= 3, "two lines and the legend"
+    assert not re.search(any_best, shown)
+    few = records_of(sweep, {"a": {0: 0.9, 1: 0.9}, "b": {0: 0.1, 1: 0.1}})
+    shown = tables.render(BOARD, measured(BOARD, few), form)
+    assert "fewer than 3 seeds" in shown
+    assert not re.search(f"{any_best}|≈|approx", shown)
+
+
+def test_real_valued_and_1bit_lines_do_not_compete(sweep, stub_runner):
+    list(bench(sweep))
+    records = records_of(sweep, {"a": {0: 0.9, 1: 0.904, 2: 0.902}, "b": {0: 0.1, 1: 0.1, 2: 0.11}})
+    real = [r.model_copy(update=dict(backbone="c", weight_bits=32, activation_bits=32)) for r in records[:3]]  # fmt: skip
+    by_name = {line.backbone: line for line in measured(BOARD, records + real)}
+    assert by_name["a"].verdicts["top1"] == "best"
+    assert by_name["c"].verdicts["top1"] == "alone"
+
+
+def test_imported_rows_are_lines_of_their_own_and_say_so(sweep, stub_runner):
+    list(bench(sweep))
+    ours = records_of(sweep, {"a": {0: 0.5}})
+    theirs = [r.model_copy(update=dict(origin="imported-checkpoint")) for r in ours]
+    lines = measured(BOARD, ours + theirs)
+    assert sorted(line.source for line in lines) == ["imported checkpoint", "measured"]
+    note = "trained elsewhere, scored here from its checkpoint"
+    assert [note in line.notes for line in lines] == [line.source != "measured" for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        ({}, "mini-cifar10 instead of cifar10 (drawn by a program): not comparable with the paper"),
+        ({"dataset": "cifar10-jpeg"}, "cifar10-jpeg instead of cifar10 (development data)"),
+        ({}, "trained for 1 epoch, the paper for 600"),
+        ({"split": "x -> the same 128 images"}, "scored on the images it was trained on"),
+        ({"cfg_options": {"a.b": 2}}, "config changed: a.b=2"),
+        (
+            {"cost": {"strict": {"input_shape": [3, 8, 8]}}},
+            "cost for an input of 3×8×8, the paper's is 3×32×32",
+        ),
+    ],
+)
+def test_footnotes_of_protocol_differences(sweep, stub_runner, change, note):
+    list(bench(sweep))
+    record = next(load_all(sweep.records, "cifar10")).model_copy(update=change)
+    (line,) = measured(BOARD, [record])
+    assert any(found.startswith(note) for found in line.notes), line.notes
+    number = next(i for i, found in enumerate(sheet(BOARD, [line]).notes, 1) if found.startswith(note))  # fmt: skip
+    for form in ("text", "markdown", "latex", "html"):
+        shown = tables.render(BOARD, [line], form)
+        assert str(number) in shown.split("resnet18", 1)[1].split("ured", 1)[0]
+    assert note in tables.render(BOARD, [line], "csv")
+
+
+def test_the_papers_own_protocol_needs_no_footnote(sweep, stub_runner):
+    list(bench(sweep))
+    cost = {"strict": {"input_shape": [3, 32, 32]}}
+    own = next(load_all(sweep.records, "cifar10")).model_copy(
+        update=dict(dataset="cifar10", epochs=600, cost=cost)
+    )
+    assert measured(BOARD, [own])[0].notes == []
+
+
+def test_seeds_of_different_protocols_are_said_to_differ(sweep, stub_runner):
+    list(bench(sweep))
+    records = records_of(sweep, {"a": {0: 0.5, 1: 0.6}})
+    records[1] = records[1].model_copy(update=dict(data_checksum="content:11", epochs=2))
+    assert "its seeds differ in data, epochs" in measured(BOARD, records)[0].notes
+
+
+PRINTED = [board for board in ALL.values() if board.printed]
+
+
+def test_a_board_without_a_printed_table_has_no_reported_lines():
+    assert printed(ALL["msmt17"]) == []
+    assert len(PRINTED) == len(ALL) - 1
+
+
+@pytest.mark.parametrize("board", PRINTED, ids=lambda b: b.name)
+def test_reported_lines_are_the_printed_numbers(board):
+    lines = printed(board)
+    table = board.printed
+    numbers = reported.load(table.paper, table.table)
+    if table.group:
+        numbers = numbers[numbers["group"] == table.group]
+    expected = numbers[numbers["column"].isin(table.metrics)]
+    values = sorted(v for line in lines for m in line.values.values() for v in m.values())
+    as_fraction = [(1 - n.value / 100) if n.column == "test_error" else n.value / 100 for n in expected.itertuples()]  # fmt: skip
+    assert values == pytest.approx(sorted(as_fraction))
+    assert all(line.reported and line.weight_bits and line.activation_bits for line in lines)
+    assert {line.source for line in lines} == {f"{table.paper} table {table.table}"}
+
+
+def test_reported_units():
+    by_name = {line.backbone: line for line in printed(ALL["imagenet"])}
+    small = by_name["DCP-NAS-S"]
+    assert (small.memory_bits, small.ops) == ({"as printed": 4.2e6}, {"as printed": 100e6})
+    assert small.search_cost_gpu_days == 2.9
+    voc = printed(ALL["voc"])[0]
+    assert (voc.backbone, voc.binarizer) == ("ResNet-18", "real-valued")
+    assert voc.memory_bits["as printed"] == pytest.approx(112.88e6 * 8)
+    assert voc.ops["as printed"] == pytest.approx(96.4e9)
+    methods = {line.backbone: line.search_method for line in printed(ALL["cifar10"])}
+    assert methods["BNAS1 (Large)"] == "Performance-based"
+    assert methods["BNAS2v2-B"] == "Gradient-based"
+    assert methods["CP-NAS-S"] == "Child-Parent model"
+
+
+def test_reported_switch(capsys, sweep, lines):
+    def table(*arguments):
+        assert cli.main(["table", *arguments, "--out", str(sweep.out)]) == 0
+        return capsys.readouterr().out
+
+    assert "dcp-nas table 10" in table("cifar10")
+    assert "dcp-nas table 10" not in table("cifar10", "--no-reported")
+    assert "dcp-nas" not in table("mini-cifar10", "--format", "csv").replace(",dcp-nas,", "")
+    assert "dcp-nas table 10" not in table("mini-cifar10")
+    assert "dcp-nas table 10" in table("mini-cifar10", "--reported")
+    assert "dcp-nas table 10" not in table("cifar10", "--format", "csv")
+    read = pd.read_csv(io.StringIO(table("cifar10", "--format", "csv", "--reported")))
+    assert set(read["source"]) == {"measured", "dcp-nas table 10"}
+
+
+@pytest.mark.parametrize("form", ["html", "markdown", "latex", "text", "csv"])
+def test_what_a_record_says_stays_text(lines, form):
+    lines[0].recipe = lines[0].backbone = HOSTILE
+    lines[0].notes = [HOSTILE]
+    shown = tables.render(BOARD, lines, form)
+    if form in ("html", "markdown"):
+        assert "<script" not in shown
+        assert "&lt;script&gt;" in shown
+    if form == "markdown":
+        widths = {
+            len(re.findall(r"(?<!\\)\|", row)) for row in shown.splitlines() if row.startswith("|")
+        }
+        assert len(widths) == 1, "a bar in a name opens no new column"
+    if form == "csv":
+        assert pd.read_csv(io.StringIO(shown))["backbone"][0] == HOSTILE
+
+
+def test_latex_compiles_with_booktabs(lines, tmp_path):
+    """A real compilation where a TeX is found, with a hostile name."""
+    if not shutil.which("pdflatex"):
+        pytest.skip("no pdflatex on this machine")
+    lines[0].backbone = HOSTILE
+    lines[0].notes = [HOSTILE]
+    lines[0].verdicts["top1"], lines[1].verdicts["top1"] = "best", "tie"
+    body = tables.render(BOARD, lines + printed(BOARD), "latex")
+    (tmp_path / "t.tex").write_text(
+        "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n\\tiny\n" + body + "\\end{document}\n"
+    )  # fmt: skip
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        env={**os.environ, "TEXMFVAR": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
+
+
+def test_latex_is_one_tabular_of_equal_rows(lines):
+    body = tables.render(BOARD, lines + printed(BOARD), "latex")
+    columns = len(re.search(r"\\begin\{tabular\}\{([lr]+)\}", body).group(1))
+    rows = [r for r in body.split("\\toprule")[1].split("\\bottomrule")[0].splitlines() if r.endswith(r"\\")]  # fmt: skip
+    assert len(rows) == 1 + len(lines) + len(printed(BOARD))
+    assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {columns}
+
+
+@pytest.mark.parametrize("width", [40, 80, 120, 1000])
+def test_text_folds_to_the_terminal(lines, width):
+    wide = tables.render(BOARD, lines, "text")
+    shown = tables.render(BOARD, lines, "text", width)
+    # A name and one number have to fit; narrower than that nothing helps.
+    assert max(map(len, shown.splitlines())) <= max(width, 54)
+    for header in ("Err. %", "Mem. Mbit (strict)", "Search method", "Source"):
+        assert header in shown
+    assert (shown.count("resnet18_w8_reactnet") > wide.count("resnet18_w8_reactnet")) == (
+        width < max(map(len, wide.splitlines()))
+    )
 
 
 def test_one_seed_has_no_deviation(sweep):
     list(bench(sweep))
     for backbone in sweep.backbones:
         sweep.record_path(backbone, 1).unlink()
-    frame = tables.table(BOARD, load_all(sweep.records, "cifar10"))
-    assert frame["top1_std"].isna().all()
-    assert "±" not in tables.render(BOARD, frame, "text")
+    lines = tables.lines(BOARD, load_all(sweep.records, "cifar10"))
+    assert tables.frame(BOARD, lines)["top1_std"].isna().all()
+    assert "±" not in tables.render(BOARD, lines, "text")
+
+
+@pytest.mark.parametrize(("task", "board"), [("classification", "cifar10"), ("detection", "voc")])
+def test_the_papers_epochs_are_those_of_its_recipe(task, board):
+    text = (DOCS.parent / task / "configs/recipes/paper.py").read_text()
+    assert int(re.search(r"max_epochs=(\d+)", text).group(1)) == ALL[board].printed.epochs

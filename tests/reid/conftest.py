@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from commons.compat import ensure_torchvision
 from commons.mini.reid import WRITERS, write_cuhk03
+
+ensure_torchvision()  # so that a test may import torchreid before reid
 
 
 def _mini(factory: pytest.TempPathFactory, name: str) -> Path:

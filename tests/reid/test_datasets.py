@@ -7,13 +7,20 @@ import socket
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
 from commons.errors import InputError, WorkError
 from reid import datasets
-from reid.datasets import CheckedCUHK03, CheckedDukeMTMCreID, CheckedMarket1501, torchreid_root
-from reid.torchreid_adapter import CUHK03, DukeMTMCreID, Market1501
+from reid.datasets import (
+    CheckedCUHK03,
+    CheckedDukeMTMCreID,
+    CheckedMarket1501,
+    CheckedMSMT17,
+    torchreid_root,
+)
+from reid.torchreid_adapter import CUHK03, MSMT17, DukeMTMCreID, Market1501
 
 MARKET = Path("market1501/Market-1501-v15.09.15")
 
@@ -124,6 +131,115 @@ def test_market_keeps_distractors_and_drops_junk(market):
     gallery = read(CheckedMarket1501, market / "mini-market1501").gallery
     assert {pid for _, pid, _, _ in gallery} >= {0}
     assert min(pid for _, pid, _, _ in gallery) == 0
+
+
+def test_junk_and_distractors_are_counted(market):
+    """The real Market-1501 has both, and only in its gallery."""
+    root = market / "mini-market1501"
+    names = [p.name for p in (root / MARKET / "bounding_box_test").iterdir()]
+    data = read(CheckedMarket1501, root)
+    junk = sum(name.startswith("-1_") for name in names)
+    assert data.counts == dict(junk_left_out=junk, distractors=24)
+    assert junk > 0
+    assert len(data.gallery) == len(names) - junk
+
+
+@pytest.mark.parametrize("part", ["query", "bounding_box_test"])
+def test_an_identity_in_training_and_test(tiny, part):
+    trained = min((tiny / MARKET / "bounding_box_train").iterdir())
+    shutil.copy(trained, tiny / MARKET / part / trained.name)
+    with pytest.raises(
+        InputError, match=rf"to be disjoint, found 1 in both .*: {int(trained.name[:4])}$"
+    ):
+        read(CheckedMarket1501, tiny)
+
+
+def test_an_identity_in_training_and_test_of_duke(duke, tmp_path):
+    shutil.copytree(duke / "mini-dukemtmcreid", tmp_path / "duke")
+    inner = tmp_path / "duke/dukemtmc-reid/DukeMTMC-reID"
+    trained = min((inner / "bounding_box_train").iterdir())
+    shutil.copy(trained, inner / "bounding_box_test" / trained.name)
+    with pytest.raises(InputError, match=r"to be disjoint, found 1 in both"):
+        read(CheckedDukeMTMCreID, tmp_path / "duke")
+
+
+@pytest.mark.parametrize("part", ["query", "bounding_box_train"])
+def test_a_distractor_outside_the_gallery(tiny, part):
+    image = min((tiny / MARKET / part).iterdir())
+    shutil.copy(image, tiny / MARKET / part / "0000_c1s1_000001_01.jpg")
+    with pytest.raises(
+        InputError, match=rf"distractors \(0000\) in the gallery only, found one in .*{part}"
+    ):
+        read(CheckedMarket1501, tiny)
+
+
+def test_an_identity_that_market_does_not_have(tiny):
+    image = min((tiny / MARKET / "bounding_box_test").iterdir())
+    image.rename(image.with_name("1999_c1s1_000001_01.jpg"))
+    with pytest.raises(InputError, match=r"identity or camera that the dataset does not have"):
+        read(CheckedMarket1501, tiny)
+
+
+def test_a_gallery_image_that_is_a_link_to_nowhere(tiny):
+    victim = min((tiny / MARKET / "bounding_box_test").iterdir())
+    victim.unlink()
+    victim.symlink_to(tiny / "gone.jpg")
+    with pytest.raises(InputError, match=rf"a link that leads nowhere: .*{victim.name}"):
+        read(CheckedMarket1501, tiny)
+
+
+MSMT = Path("msmt17/MSMT17_V1")
+
+
+@pytest.fixture
+def msmt(market, tmp_path) -> Path:
+    """A data root with an MSMT17 of a few drawn images: two people to train on, two to test."""
+    images = sorted((market / "mini-market1501" / MARKET / "query").iterdir())
+    lists = {"train": [], "val": [], "query": [], "gallery": []}
+    for number, name in enumerate(
+        ("train", "train", "val", "query", "gallery", "query", "gallery")
+    ):
+        pid, camera = number % 2, number + 1
+        file = f"{pid:04d}/{pid:04d}_{number:03d}_{camera:02d}_0303morning_0015_0.jpg"
+        folder = "train" if name in ("train", "val") else "test"
+        (tmp_path / MSMT / folder / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(images[number], tmp_path / MSMT / folder / file)
+        lists[name].append(f"{file} {pid}")
+    for name, lines in lists.items():
+        (tmp_path / MSMT / f"list_{name}.txt").write_text("".join(f"{line}\n" for line in lines))
+    return tmp_path
+
+
+def test_msmt17(msmt):
+    assert torchreid_root("msmt17", msmt) == ("onebit_msmt17", msmt)
+    ours, theirs = read(CheckedMSMT17, msmt), read(MSMT17, msmt)
+    for part in ("train", "query", "gallery"):
+        assert getattr(ours, part) == getattr(theirs, part)
+    assert len(ours.train) == 2  # list_val.txt is not trained on
+    assert ours.query[0][2] == 3  # cameras from 0
+
+
+def test_msmt17_without_an_image(msmt):
+    victim = next((msmt / MSMT / "test").rglob("*.jpg"))
+    victim.unlink()
+    with pytest.raises(InputError, match=rf"expected the image .*{victim.name}, which .*list_"):
+        read(CheckedMSMT17, msmt)
+
+
+@pytest.mark.parametrize("line", ["0000/0000_000.jpg 0", "nothing", "0000/0000_000_01_a.jpg x"])
+def test_msmt17_with_a_line_that_does_not_parse(msmt, line):
+    path = msmt / MSMT / "list_gallery.txt"
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(InputError, match=r"expected a line like .*list_gallery.txt, line 3"):
+        read(CheckedMSMT17, msmt)
+
+
+def test_msmt17_without_a_list(msmt):
+    (msmt / MSMT / "list_val.txt").unlink()
+    with pytest.raises(InputError, match=r"list_val.txt"):
+        torchreid_root("msmt17", msmt)
+    with pytest.raises(InputError, match=r"incomplete: expected .*list_val.txt"):
+        read(CheckedMSMT17, msmt)
 
 
 def listing(folder):
@@ -263,8 +379,38 @@ def test_a_split_that_names_an_image_which_is_not_there(cuhk_copy):
     content = {k: v for k, v in loadmat(path).items() if k[0] != "_"}
     content["filelist"][int(content["train_idx"][0, 0]) - 1, 0] = "5_099_1_01.png"
     savemat(path, content)
-    with pytest.raises(InputError, match=r"does not have: 5_099_1_01.png"):
+    with pytest.raises(InputError, match=r"does not have, or .*: 5_099_1_01.png"):
         read(CheckedCUHK03, root)
+
+
+def test_an_identity_in_cuhk03s_training_and_test(cuhk_copy):
+    root = cuhk_copy / "mini-cuhk03"
+    path = root / "cuhk03/cuhk03_new_protocol_config_detected.mat"
+    content = {k: v for k, v in loadmat(path).items() if k[0] != "_"}
+    content["train_idx"] = np.concatenate([content["train_idx"], content["query_idx"][:1]])
+    savemat(path, content)
+    with pytest.raises(InputError, match=r"to be disjoint, found 1 in both of .*: \d_\d\d\d$"):
+        read(CheckedCUHK03, root)
+
+
+def test_an_extracted_image_that_was_removed(cuhk_copy):
+    root = cuhk_copy / "mini-cuhk03"
+    victim = Path(read(CheckedCUHK03, root).gallery[0][0])
+    victim.unlink()
+    with pytest.raises(
+        InputError, match=rf"was removed from .*: {victim.name}. Remove .*extracted"
+    ):
+        read(CheckedCUHK03, root)
+
+
+def test_cuhk03s_other_choices(cuhk_copy):
+    root = cuhk_copy / "mini-cuhk03"
+    labeled = read(CheckedCUHK03, root, cuhk03_labeled=True)
+    assert all("extracted/images_labeled" in path for path, *_ in labeled.train + labeled.query)
+    classic = read(CheckedCUHK03, root, cuhk03_classic_split=True, split_id=19)
+    assert classic.query == classic.gallery
+    with pytest.raises(InputError, match="has 20 classic splits"):
+        read(CheckedCUHK03, root, cuhk03_classic_split=True, split_id=20)
 
 
 def test_the_split_files_are_json(cuhk_copy):

@@ -1,4 +1,6 @@
-"""CMC and mAP against torchreid and against an obvious reference."""
+"""CMC, mAP and mINP against torchreid and against an obvious reference."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -6,89 +8,179 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from commons.errors import InputError
-from reid import evaluation
-from reid.evaluation import evaluate, evaluate_distances
+from reid import evaluation_distances, evaluation_ranking
+from reid.evaluation import PROTOCOLS, average_splits, check_labels, evaluate, evaluate_distances
 from reid.torchreid_adapter import evaluate_rank
 
 
-def reference(distances, query_pids, gallery_pids, query_cameras, gallery_cameras, ranks):
-    """One query at a time, one gallery image at a time."""
-    precisions, firsts = [], []
+def ranking(row, pid, camera, gallery_pids, gallery_cameras):
+    """Identities in the order of the ranking; None where an image takes no rank."""
+    ranked = sorted(range(len(row)), key=lambda i: (row[i], i))  # ties by gallery order
+    return [
+        gallery_pids[i]
+        for i in ranked
+        if not (gallery_pids[i] == pid and gallery_cameras[i] == camera)
+    ]
+
+
+def chance_of_a_match(pids, pid, rank):
+    """Draw one image of every identity in every possible way and look at each draw."""
+    places = [[n for n, p in enumerate(pids) if p == identity] for identity in sorted(set(pids))]
+    draws = [sorted(draw) for draw in itertools.product(*places)]
+    return sum(pid in [pids[n] for n in draw[:rank]] for draw in draws) / len(draws)
+
+
+def reference(
+    distances, query_pids, gallery_pids, query_cameras, gallery_cameras, ranks, protocol="market"
+):
+    """One query at a time, one gallery image at a time; None when no query is valid."""
+    junk = [-1] if protocol == "market" else []
+    keep = [i for i, pid in enumerate(gallery_pids) if pid not in junk]
+    pids, cameras = [gallery_pids[i] for i in keep], [gallery_cameras[i] for i in keep]
+    precisions, penalties, curves = [], [], []
     for row, pid, camera in zip(distances, query_pids, query_cameras, strict=True):
-        ranked = sorted(range(len(row)), key=lambda i: (row[i], i))  # ties by gallery order
-        hits, seen, precision, first = 0, 0, [], None
-        for i in ranked:
-            if gallery_pids[i] == pid and gallery_cameras[i] == camera:
-                continue
-            seen += 1
-            if gallery_pids[i] == pid:
-                hits += 1
-                precision.append(hits / seen)
-                first = first or seen
-        if hits:
-            precisions.append(sum(precision) / hits)
-            firsts.append(first)
+        ranked = ranking([row[i] for i in keep], pid, camera, pids, cameras)
+        places = [n for n, found in enumerate(ranked, 1) if found == pid]
+        if not places:
+            continue
+        precisions.append(sum(hits / n for hits, n in enumerate(places, 1)) / len(places))
+        penalties.append(len(places) / places[-1])
+        if protocol == "cuhk03-classic":
+            curves.append([chance_of_a_match(ranked, pid, k) for k in ranks])
+        else:
+            curves.append([places[0] <= k for k in ranks])
     if not precisions:
         return None
-    cmc = {k: sum(f <= k for f in firsts) / len(firsts) for k in ranks}
-    return sum(precisions) / len(precisions), cmc, len(firsts)
+    cmc = {k: sum(curve[n] for curve in curves) / len(curves) for n, k in enumerate(ranks)}
+    return np.mean(precisions), np.mean(penalties), cmc, len(curves)
 
 
 @st.composite
-def cases(draw, ties: bool):
-    """Distances and labels with same-camera matches, distractors (0) and single-camera people."""
+def cases(draw, ties: bool, largest: int = 40):
+    """Distances and labels: same-camera matches, junk (-1), distractors (0), single cameras."""
     seed = draw(st.integers(0, 2**32 - 1))
     queries = draw(st.integers(1, 12))
-    gallery = draw(st.integers(10, 40))
+    size = draw(st.integers(1, largest))
     people = draw(st.integers(1, 6))
     cameras = draw(st.integers(1, 4))
+    lowest = draw(st.sampled_from([-1, 0, 1]))
     rng = np.random.default_rng(seed)
     if ties:
-        distances = rng.integers(0, 4, (queries, gallery)).astype(float)
+        distances = rng.integers(0, draw(st.integers(1, 6)), (queries, size)) / 7.0
     else:
-        distances = np.stack([rng.permutation(gallery) for _ in range(queries)]) / 7.0
+        distances = np.stack([rng.permutation(size) for _ in range(queries)]) / 7.0
+    if draw(st.booleans()):
+        distances = distances.astype(np.float32)
     return (
         distances,
         rng.integers(1, people + 1, queries),
-        rng.integers(0, people + 1, gallery),
+        rng.integers(lowest, people + 1, size),
         rng.integers(0, cameras, queries),
-        rng.integers(0, cameras, gallery),
+        rng.integers(0, draw(st.integers(1, cameras)), size),
     )
 
 
+def assert_equals_reference(case, ranks, protocol="market"):
+    kept = np.sum(case[2] >= 0) if protocol == "market" else len(case[2])
+    if kept < max(ranks):
+        with pytest.raises(InputError, match=f"at least {max(ranks)} images; this one has {kept}"):
+            evaluate_distances(*case, ranks=ranks, protocol=protocol)
+        return
+    expected = reference(*case, ranks=ranks, protocol=protocol)
+    if expected is None:
+        with pytest.raises(InputError, match="none of the"):
+            evaluate_distances(*case, ranks=ranks, protocol=protocol)
+        with pytest.raises(InputError, match="none of the"):
+            check_labels(*case[1:], ranks=ranks, protocol=protocol)
+        return
+    check_labels(*case[1:], ranks=ranks, protocol=protocol)
+    scores = evaluate_distances(*case, ranks=ranks, protocol=protocol)
+    assert scores.mean_average_precision == pytest.approx(expected[0], abs=1e-12)
+    assert scores.mean_inp == pytest.approx(expected[1], abs=1e-12)
+    assert scores.cmc == pytest.approx(expected[2], abs=1e-12)
+    assert scores.valid_queries == expected[3]
+
+
 @settings(max_examples=200, deadline=None)
-@given(case=cases(ties=False))
+@given(case=st.booleans().flatmap(lambda ties: cases(ties=ties)))
 def test_equals_torchreid(case):
-    _, query_pids, gallery_pids, query_cameras, gallery_cameras = case
+    """Where distances tie, torchreid is given their order in the gallery instead."""
+    case = (case[0], case[1], np.abs(case[2]), *case[3:])  # its loaders leave junk out
+    distances, query_pids, gallery_pids, query_cameras, gallery_cameras = case
+    places = np.argsort(np.argsort(distances, axis=1, kind="stable"), axis=1)
     left_out = (query_pids[:, None] == gallery_pids) & (query_cameras[:, None] == gallery_cameras)
-    matches = (query_pids[:, None] == gallery_pids) & ~left_out
-    valid = matches.any(1)
+    valid = ((query_pids[:, None] == gallery_pids) & ~left_out).any(1)
     # torchreid cannot stack its curves where a query keeps fewer than max_rank gallery images.
     assume(valid.any() and ((~left_out).sum(1)[valid] >= 5).all())
-    cmc, mean_ap = evaluate_rank(*case, max_rank=5)
+    cmc, mean_ap = evaluate_rank(places, *case[1:], max_rank=5)
     ours = evaluate_distances(*case, ranks=(1, 2, 3, 4, 5))
     assert ours.mean_average_precision == pytest.approx(mean_ap, abs=1e-12)
     assert list(ours.cmc.values()) == pytest.approx(cmc, abs=1e-6)  # torchreid's are float32
     assert ours.valid_queries == valid.sum()
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    case=cases(ties=True),
+    rows=st.integers(1, 5),
+    counted=st.sampled_from([0, 2, 256]),
+    ranks=st.lists(st.integers(1, 12), min_size=1, max_size=4, unique=True),
+    protocol=st.sampled_from(["market", "cuhk03-new"]),
+)
+def test_equals_the_reference_with_ties(case, rows, counted, ranks, protocol):
+    """However the work is cut in pieces, and whether matches are counted or the row is sorted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation_distances, "PAIRS_AT_A_TIME", rows * case[0].shape[1])
+        patch.setattr(evaluation_ranking, "COUNTED_MATCHES", counted)
+        assert_equals_reference(case, ranks, protocol)
+
+
 @settings(max_examples=200, deadline=None)
-@given(case=cases(ties=True), rows=st.integers(1, 5))
-def test_equals_the_reference_with_ties(case, rows):
-    expected = reference(*case, ranks=(1, 5, 10))
-    before = evaluation.PAIRS_AT_A_TIME
-    evaluation.PAIRS_AT_A_TIME = rows * case[0].shape[1]  # the result must not depend on chunks
-    try:
-        if expected is None:
-            with pytest.raises(InputError, match="none of the"):
-                evaluate_distances(*case)
-            return
-        scores = evaluate_distances(*case)
-    finally:
-        evaluation.PAIRS_AT_A_TIME = before
-    assert scores.mean_average_precision == pytest.approx(expected[0], abs=1e-12)
-    assert scores.cmc == pytest.approx(expected[1], abs=1e-12)
-    assert scores.valid_queries == expected[2]
+@given(
+    case=cases(ties=True, largest=9),
+    ranks=st.lists(st.integers(1, 9), min_size=1, max_size=4, unique=True),
+)
+def test_single_shot_is_the_mean_over_all_draws(case, ranks):
+    assert_equals_reference(case, ranks, "cuhk03-classic")
+
+
+def classic_case(images: int):
+    rng = np.random.default_rng(3)
+    gallery_pids = np.repeat(np.arange(12), images)
+    distances = rng.random((30, len(gallery_pids)))
+    query_pids, query_cameras = rng.integers(0, 12, 30), np.zeros(30, int)
+    return distances, query_pids, gallery_pids, query_cameras, np.ones(len(gallery_pids), int)
+
+
+def test_single_shot_equals_torchreid_where_nothing_is_left_to_chance(monkeypatch):
+    monkeypatch.setattr(np, "bool", bool, raising=False)  # torchreid was written for numpy 1
+    case = classic_case(images=1)
+    cmc, mean_ap = evaluate_rank(*case, max_rank=10, use_metric_cuhk03=True)
+    ours = evaluate_distances(*case, protocol="cuhk03-classic", ranks=range(1, 11))
+    assert list(ours.cmc.values()) == pytest.approx(cmc, abs=1e-6)
+    assert ours.mean_average_precision == pytest.approx(mean_ap, abs=1e-12)
+
+
+def test_single_shot_is_what_torchreids_draws_tend_to(monkeypatch):
+    monkeypatch.setattr(np, "bool", bool, raising=False)
+    np.random.seed(0)  # torchreid draws from the global generator
+    case = classic_case(images=4)
+    runs = np.array(
+        [evaluate_rank(*case, max_rank=10, use_metric_cuhk03=True)[0] for _ in range(100)]
+    )
+    ours = evaluate_distances(*case, protocol="cuhk03-classic", ranks=range(1, 11))
+    error = runs.std(0) / np.sqrt(len(runs))
+    assert (np.abs(runs.mean(0) - list(ours.cmc.values())) < 4 * error + 1e-6).all()
+    market = evaluate_distances(*case, protocol="market", ranks=range(1, 11))
+    assert market.cmc[1] != pytest.approx(ours.cmc[1], abs=0.01)
+    assert market.mean_average_precision == ours.mean_average_precision
+
+
+def test_hundreds_of_matches():
+    """Beyond ``COUNTED_MATCHES`` rows are sorted."""
+    rng = np.random.default_rng(0)
+    labels = (rng.integers(1, 3, 4), rng.integers(0, 3, 1500), rng.integers(0, 3, 4), rng.integers(0, 3, 1500))  # fmt: skip
+    assert_equals_reference((rng.integers(0, 90, (4, 1500)), *labels), (1, 5, 10))
 
 
 def test_ties_are_broken_by_gallery_order():
@@ -114,6 +206,17 @@ def test_features_are_ranked_by_the_distance_named(distance):
     assert evaluate(query.astype(np.float32), gallery.astype(np.float32), *labels, distance=distance) == expected  # fmt: skip
 
 
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_features_are_scored_the_same_in_pieces(monkeypatch, distance):
+    rng = np.random.default_rng(1)
+    labels = (*(rng.integers(0, 5, n) for n in (20, 50)), *(rng.integers(0, 3, n) for n in (20, 50)))  # fmt: skip
+    features = rng.normal(size=(20, 8)), rng.normal(size=(50, 8))
+    whole = evaluate(*features, *labels, distance=distance)
+    monkeypatch.setattr(evaluation_distances, "PAIRS_AT_A_TIME", 150)
+    monkeypatch.setattr(evaluation_distances, "LEAST_ROWS", 1)
+    assert evaluate(*features, *labels, distance=distance) == whole
+
+
 def test_the_two_distances_differ():
     query, gallery = np.array([[1.0, 0.0]]), np.array([[9.0, 0.0], [0.0, 1.0]])
     labels = ([1], [1, 2], [0], [1, 1])
@@ -124,9 +227,46 @@ def test_the_two_distances_differ():
 def test_junk_is_ignored_and_distractors_are_not():
     distances = np.array([[0.0, 1.0, 2.0]])
     arguments = (distances, [5], [-1, 0, 5], [0], [1, 1, 1])
-    assert evaluate_distances(*arguments, ranks=[1]).mean_average_precision == pytest.approx(1 / 3)
-    without = evaluate_distances(*arguments, ranks=[1], junk_pids=[-1])
+    without = evaluate_distances(*arguments, ranks=[1])
     assert without.mean_average_precision == pytest.approx(1 / 2)
+    kept = evaluate_distances(*arguments, ranks=[1], protocol="cuhk03-new")
+    assert kept.mean_average_precision == pytest.approx(1 / 3)
+
+
+def test_junk_is_ignored_in_features_too():
+    query, gallery = np.array([[0.0]]), np.array([[0.0], [1.0], [2.0]])
+    scores = evaluate(query, gallery, [5], [-1, 0, 5], [0], [1, 1, 1], ranks=[1])
+    assert scores.mean_average_precision == pytest.approx(1 / 2)
+
+
+def test_a_zero_vector_is_at_cosine_distance_one():
+    query, gallery = np.array([[1.0, 0.0]]), np.array([[0.0, 0.0], [1.0, 2.0], [-1.0, 0.0]])
+    labels = ([1], [1, 2, 3], [0], [1, 1, 1])
+    scores = evaluate(query, gallery, *labels, distance="cosine", ranks=[1, 2, 3])
+    assert list(scores.cmc.values()) == [0.0, 1.0, 1.0]
+
+
+def test_the_inverse_negative_penalty_looks_at_the_last_match():
+    distances = np.array([[0.0, 1.0, 2.0, 3.0]])
+    scores = evaluate_distances(distances, [5], [5, 6, 5, 7], [0], [1] * 4, ranks=[1])
+    assert scores.mean_inp == pytest.approx(2 / 3)
+
+
+def test_splits_are_averaged():
+    one = evaluate_distances(np.array([[0.0, 1.0]]), [7], [7, 8], [0], [1, 1], ranks=[1])
+    two = evaluate_distances(np.array([[1.0, 0.0]]), [7], [7, 8], [0], [1, 1], ranks=[1])
+    both = average_splits([one, two])
+    assert both.metrics() == {"mAP": 0.75, "rank1": 0.5, "mINP": 0.75}
+    assert both.valid_queries == 2
+    with pytest.raises(InputError, match="at least one split"):
+        average_splits([])
+    other = evaluate_distances(np.array([[0.0, 1.0]]), [7], [7, 8], [0], [1, 1], ranks=[2])
+    with pytest.raises(InputError, match="different ranks"):
+        average_splits([one, other])
+
+
+def test_every_protocol_says_what_it_does():
+    assert len({protocol.text for protocol in PROTOCOLS.values()}) == len(PROTOCOLS)
 
 
 def test_same_identity_in_the_same_camera_is_left_out():
@@ -142,7 +282,9 @@ def test_metrics_are_fractions_in_full_precision():
         "mAP": pytest.approx((1 + 1 / 2 + 1 / 3) / 3, abs=1e-15),
         "rank1": pytest.approx(1 / 3, abs=1e-15),
         "rank2": pytest.approx(2 / 3, abs=1e-15),
+        "mINP": pytest.approx((1 + 1 / 2 + 1 / 3) / 3, abs=1e-15),
     }
+    assert next(iter(scores.metrics("_reranked"))) == "mAP_reranked"
 
 
 GOOD = dict(
@@ -167,7 +309,8 @@ GOOD = dict(
         (dict(gallery_cameras=[1]), "expected 10 gallery cameras"),
         (dict(ranks=[0, 1]), "ranks start at 1"),
         (dict(ranks=[]), "ranks start at 1"),
-        (dict(junk_pids=[1]), "at least 10 images; this one has 5"),
+        (dict(gallery_pids=[-1, 2] * 5), "at least 10 images; this one has 5"),
+        (dict(protocol="markt"), "unknown protocol 'markt'; expected one of market, cuhk03-new"),
     ],
 )  # fmt: skip
 def test_bad_input(change, message):

@@ -7,6 +7,7 @@ import torchreid
 import backbones
 import reid
 from commons.errors import InputError
+from reid.cost import model_cost
 from reid.model import ReIDModel
 from reid.torchreid_adapter import ImageDataManager, ImageSoftmaxEngine, registered_models
 
@@ -87,6 +88,56 @@ def test_backbone_options_reach_the_backbone():
         model = ReIDModel("resnet18_w16", 7, backbone_options=dict(stem=stem))
         maps[stem] = model.embedding.backbone(torch.randn(1, 3, 64, 32))[-1].shape
     assert maps["cifar"][2] == 4 * maps["imagenet"][2]
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18_w16", "resnet50_w16", "resnet18_w16_xnor", "resnet50_w16_reactnet"]
+)
+def test_last_stride_doubles_the_last_maps(name):
+    """Same weights under the same names; the last maps twice as high and wide; more operations."""
+    plain, dense = ReIDModel(name, 7), ReIDModel(name, 7, last_stride=1)
+    assert {k: v.shape for k, v in plain.state_dict().items()} == {
+        k: v.shape for k, v in dense.state_dict().items()
+    }
+    images = torch.randn(2, 3, 256, 128)
+    with torch.no_grad():
+        assert plain.eval().embedding.backbone(images)[-1].shape[2:] == (8, 4)
+        assert dense.eval().embedding.backbone(images)[-1].shape[2:] == (16, 8)
+    assert plain.embedding.backbone.feature_strides == (32,)
+    assert dense.embedding.backbone.feature_strides == (16,)
+    cost = [model_cost(name, "strict", last_stride=stride) for stride in (2, 1)]
+    assert cost[1].macs > cost[0].macs
+    assert cost[1].memory_bits == cost[0].memory_bits
+
+
+@pytest.mark.parametrize("name", ["dcp_nas_c8", "dcp_nas_s"])
+def test_cell_nets_have_no_last_stride(name):
+    with pytest.raises(InputError, match=rf"last_stride 1: {name} has no last stage"):
+        ReIDModel(name, 7, last_stride=1)
+    ReIDModel(name, 7, last_stride=2)
+
+
+def test_a_last_stride_that_is_none():
+    with pytest.raises(InputError, match="last_stride 3: expected one of 1, 2"):
+        ReIDModel("resnet18_w16", 7, last_stride=3)
+
+
+def test_feature_dimension():
+    model = ReIDModel("resnet18_w16", 7, feature_dim=20, neck="bn", loss="triplet")
+    logits, features = model.train()(torch.randn(4, 3, 64, 32))
+    assert (logits.shape, features.shape) == ((4, 7), (4, 20))
+    assert model.eval()(torch.randn(4, 3, 64, 32)).shape == (4, 20)
+    plain, projected = (model_cost("resnet18_w16", "strict", feature_dim=dim) for dim in (None, 20))
+    assert projected.macs - plain.macs == 128 * 20
+    assert projected.memory_bits - plain.memory_bits == 128 * 20 * 32
+    with_classifier = model_cost("resnet18_w16", "strict", num_classes=7, feature_dim=20)
+    assert with_classifier.macs - projected.macs == 20 * 7
+
+
+@pytest.mark.parametrize("dim", [0, -3, 2.5, "64", True])
+def test_a_feature_dimension_that_is_none(dim):
+    with pytest.raises(InputError, match=r"feature_dim .*expected a positive number or None"):
+        ReIDModel("resnet18_w16", 7, feature_dim=dim)
 
 
 @pytest.mark.parametrize("name", ["resnet18_w16", "resnet18_w16_reactnet"])

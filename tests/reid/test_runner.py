@@ -8,9 +8,13 @@ import torch
 
 from commons.engine import latest_checkpoint
 from commons.errors import InputError, WorkError
+from commons.files import sha256_file
 from commons.task import Job
+from reid import checkpoint as checkpoint_module
 from reid import runner
 from reid.recipe import RECIPES, load_recipe
+from reid.torchreid_adapter import ImageSoftmaxEngine
+from reid.training import SoftmaxEngine, TripletEngine, learning_rate_factor
 
 OPTIONS = {
     "epochs": 3,
@@ -19,6 +23,8 @@ OPTIONS = {
     "data.batch_size_train": 16,
     "data.batch_size_test": 32,
 }
+
+TRIPLET = {**OPTIONS, "model.loss": "triplet", "data.num_instances": 4}
 
 
 @pytest.fixture
@@ -34,7 +40,11 @@ def plain(outcome):
 
 def test_a_row(job):
     outcome = runner.train(job)
-    assert set(outcome.metrics) == set(outcome.untrained) == {"mAP", "rank1", "rank5", "rank10"}
+    assert (
+        set(outcome.metrics)
+        == set(outcome.untrained)
+        == {"mAP", "rank1", "rank5", "rank10", "mINP"}
+    )
     assert all(0 <= value <= 1 for value in outcome.metrics.values())
     assert outcome.metrics != outcome.untrained
     assert outcome.main_metric == "mAP"
@@ -53,7 +63,7 @@ def test_a_row(job):
     work = job.work_dir
     assert outcome.checkpoint == work / "epoch_3.pth"
     assert sorted(p.name for p in work.iterdir()) == [
-        "config.py", "epoch_2.pth", "epoch_3.pth", "train.log",
+        "config.py", "epoch_2.pth", "epoch_3.market1501.safetensors", "epoch_3.pth", "train.log",
     ]  # fmt: skip
     assert "epoch: [3/3]" in (work / "train.log").read_text()
 
@@ -108,7 +118,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(job, tmp_path, monkeypatch
     expected = runner.train(job)
     weights = torch.load(expected.checkpoint, weights_only=True)["state_dict"]
     cut = replace(job, work_dir=tmp_path / "cut", resume=True)
-    forward_backward = runner._Engine.forward_backward
+    forward_backward = SoftmaxEngine.forward_backward
     seen = []
 
     def interrupted(self, data):
@@ -117,7 +127,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(job, tmp_path, monkeypatch
         seen.append(1)
         return forward_backward(self, data)
 
-    monkeypatch.setattr(runner._Engine, "forward_backward", interrupted)
+    monkeypatch.setattr(SoftmaxEngine, "forward_backward", interrupted)
     with pytest.raises(KeyboardInterrupt):
         runner.train(cut)
     monkeypatch.undo()
@@ -129,7 +139,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(job, tmp_path, monkeypatch
 
 def test_resuming_a_finished_run_only_scores(job, monkeypatch):
     expected = runner.train(job)
-    monkeypatch.setattr(runner._Engine, "forward_backward", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(SoftmaxEngine, "forward_backward", lambda *_: pytest.fail("trained again"))
     assert plain(runner.train(replace(job, resume=True))) == plain(expected)
 
 
@@ -166,7 +176,7 @@ def test_a_checkpoint_scores_as_it_did(job, tmp_path):
         trained.checkpoint, replace(job, work_dir=tmp_path / "test", cfg_options={})
     )
     assert again.metrics == trained.metrics
-    euclidean = replace(empty, cfg_options={"distance": "euclidean"})
+    euclidean = replace(empty, cfg_options={"evaluation.distance": "euclidean"})
     assert runner.test(trained.checkpoint, euclidean).metrics != trained.metrics
 
 
@@ -186,7 +196,7 @@ def damaged(path, **changes):
 def test_weights_that_do_not_fit(job):
     trained = runner.train(replace(job, cfg_options={**OPTIONS, "epochs": 1}))
     damaged(trained.checkpoint, num_classes=5)
-    with pytest.raises(InputError, match=r"do not fit the network: .*classifier"):
+    with pytest.raises(InputError, match=r"do not fit this network: .*classifier"):
         runner.test(trained.checkpoint, job)
 
 
@@ -207,14 +217,14 @@ def test_a_checkpoint_that_is_not_there(job, tmp_path):
 
 
 def test_a_loss_that_is_not_finite(job, monkeypatch):
-    forward_backward = runner.ImageSoftmaxEngine.forward_backward
+    forward_backward = ImageSoftmaxEngine.forward_backward
     seen = []
 
     def poisoned(self, data):
         seen.append(1)
         return {**forward_backward(self, data), "loss": float("nan" if len(seen) == 4 else 1)}
 
-    monkeypatch.setattr(runner.ImageSoftmaxEngine, "forward_backward", poisoned)
+    monkeypatch.setattr(ImageSoftmaxEngine, "forward_backward", poisoned)
     with pytest.raises(WorkError, match=r"loss is nan in epoch 2, iteration 1; .*epoch_1\.pth"):
         runner.train(job)
     assert latest_checkpoint(job.work_dir).name == "epoch_1.pth"
@@ -225,7 +235,7 @@ def test_a_full_disk(job, monkeypatch):
         raise WorkError(f"the disk is full: could not write {path}")
 
     monkeypatch.setattr(
-        runner, "write_atomic", lambda p, c: None if p.suffix == ".py" else full(p, c)
+        checkpoint_module, "write_atomic", lambda p, c: None if p.suffix == ".py" else full(p, c)
     )
     with pytest.raises(WorkError, match=r"the disk is full: could not write .*epoch_1\.pth"):
         runner.train(job)
@@ -278,7 +288,7 @@ def test_queries_without_a_match(job):
         (dict(dataset="market"), "unknown dataset 'market'; did you mean"),
         (dict(dataset="mini-voc"), "mini-voc is for detection"),
         (dict(dataset="dukemtmcreid"), "dataset dukemtmcreid not found: expected"),
-        (dict(recipe="papier"), "unknown re-ID recipe 'papier'; expected one of mini, paper, small"),
+        (dict(recipe="papier"), "unknown re-ID recipe 'papier'; expected one of mini, paper, small, torchreid"),
         (dict(cfg_options={"epoch": 3}), "no option 'epoch'; did you mean epochs"),
         (dict(cfg_options={"optimizer.type": "SDG"}), "optimizer of torch.optim, found 'SDG'"),
         (dict(cfg_options={"optimizer.speed": 3}), "optimizer AdamW: .*speed"),
@@ -286,7 +296,19 @@ def test_queries_without_a_match(job):
         (dict(cfg_options={"model.backbone_options.legs": 4}), "model options .*legs"),
         (dict(cfg_options={"model.neck": "long"}), "unknown neck 'long'"),
         (dict(cfg_options={"data.batch_size_train": 4096}), "batch size 4096 is larger than"),
-        (dict(cfg_options={"distance": "manhattan"}), "unknown distance 'manhattan'"),
+        (dict(cfg_options={"evaluation.distance": "manhattan"}), "unknown distance 'manhattan'"),
+        (dict(cfg_options={"schedule": "linear"}), "unknown schedule 'linear'; expected one of cosine"),
+        (dict(cfg_options={"model.loss": "hinge"}), "unknown loss 'hinge'; expected one of softmax"),
+        (dict(cfg_options={"epochs": 0}), "epochs 0: expected a whole number of at least 1"),
+        (dict(cfg_options={"epochs": 1.5}), "epochs 1.5: expected a whole number"),
+        (dict(cfg_options={"data.batch_size_train": 1}), "batch_size_train 1: expected"),
+        (dict(cfg_options={**TRIPLET, "data.num_instances": 3}), "16 images are not a multiple"),
+        (dict(cfg_options={**TRIPLET, "data.num_instances": 16}), "at least two identities"),
+        (dict(cfg_options={**TRIPLET, "data.num_instances": 2}), "batches of 8 identities; the training set has fewer"),
+        (dict(cfg_options={**TRIPLET, "triplet.weight_t": -1.0}), "triplet .*weights are not negative"),
+        (dict(cfg_options={**TRIPLET, "data.train_sampler": "RandomSampler"}),
+         "expected data.train_sampler=RandomIdentitySampler, found RandomSampler"),
+        (dict(cfg_options={"data.train_sampler": "Random"}), "train_sampler"),
     ],
 )  # fmt: skip
 def test_bad_input(job, change, message):
@@ -303,14 +325,204 @@ def test_every_recipe_trains(path, job):
     assert runner.train(replace(job, recipe=path.stem, cfg_options=options)).epochs == 1
 
 
+def factors(cfg):
+    return [learning_rate_factor(epoch, cfg) for epoch in range(cfg.epochs + 1)]
+
+
 def test_the_papers_schedule():
+    """DCP-NAS, implementation details of re-identification."""
     cfg = load_recipe("paper")
     assert (cfg.epochs, cfg.data.batch_size_train, cfg.height, cfg.width) == (120, 64, 256, 128)
     assert dict(cfg.optimizer) == dict(type="SGD", lr=0.05, momentum=0.9, weight_decay=1e-4)
-    factors = [runner._learning_rate_factor(epoch, cfg) for epoch in range(121)]
-    assert factors[0] == 1.0
-    assert factors[60] == pytest.approx(0.5)
-    assert factors[120] == pytest.approx(0.0)
+    rates = [cfg.optimizer.lr * factor for factor in factors(cfg)]
+    assert rates[0] == 0.05
+    assert rates[60] == pytest.approx(0.025)
+    assert rates[120] == pytest.approx(0.0)
+    assert rates == sorted(rates, reverse=True)
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.05)
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 120)
+    for rate in rates:
+        assert rate == pytest.approx(reference.get_last_lr()[0], abs=1e-12)
+        optimizer.step()
+        reference.step()
+
+
+def test_torchreids_schedule():
+    cfg = load_recipe("torchreid")
+    assert (cfg.epochs, cfg.data.batch_size_train, cfg.height, cfg.width) == (60, 32, 256, 128)
+    options = dict(type="Adam", amsgrad=True, lr=3e-4, betas=(0.9, 0.999), weight_decay=5e-4)
+    assert dict(cfg.optimizer) == options
+    rates = [cfg.optimizer.lr * factor for factor in factors(cfg)]
+    assert [rates[e] for e in (0, 19, 20, 39, 40, 59)] == pytest.approx(
+        [3e-4, 3e-4, 3e-5, 3e-5, 3e-6, 3e-6]
+    )
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "step"])
+def test_warm_up_leads_to_the_schedules_start(schedule):
+    cfg = load_recipe("paper")
+    cfg.merge_from_dict(dict(schedule=schedule, warmup_epochs=10, epochs=40, step_epochs=15))
+    values = factors(cfg)
+    assert values[0] == pytest.approx(0.1)
+    assert values[10] == pytest.approx(1.0)
+    assert values[:11] == sorted(values[:11])
+    assert values[25] == pytest.approx(0.5 if schedule == "cosine" else 0.1)
+
+
+def test_the_rate_of_every_epoch_is_the_schedules(job, monkeypatch):
+    seen = []
+    train = SoftmaxEngine.train
+
+    def watched(self, **options):
+        seen.append(self.get_current_lr())
+        return train(self, **options)
+
+    monkeypatch.setattr(SoftmaxEngine, "train", watched)
+    options = {**OPTIONS, "schedule": "step", "step_epochs": 2, "warmup_epochs": 0}
+    runner.train(replace(job, cfg_options=options))
+    rate = load_recipe("mini").optimizer.lr
+    assert seen == pytest.approx([rate, rate, rate / 10])
+
+
+def test_the_classifier_alone_in_the_first_epochs(job, monkeypatch):
+    changed = []
+    train = SoftmaxEngine.train
+
+    def watched(self, **options):
+        parts = (self.model.embedding.backbone.conv1.weight, self.model.classifier.weight)
+        before = [part.detach().clone() for part in parts]
+        train(self, **options)
+        changed.append([not torch.equal(*pair) for pair in zip(parts, before, strict=True)])
+
+    monkeypatch.setattr(SoftmaxEngine, "train", watched)
+    runner.train(replace(job, cfg_options={**OPTIONS, "fixbase_epochs": 2}))
+    assert changed == [[False, True], [False, True], [True, True]]
+
+
+def test_the_triplet_loss_sees_identities_with_several_images(job, monkeypatch):
+    batches = []
+    forward_backward = TripletEngine.forward_backward
+
+    def watched(self, data):
+        batches.append(sorted(data["pid"].tolist()))
+        return forward_backward(self, data)
+
+    monkeypatch.setattr(TripletEngine, "forward_backward", watched)
+    outcome = runner.train(replace(job, cfg_options={**TRIPLET, "model.neck": "bn"}))
+    assert "RandomIdentitySampler" in outcome.config
+    assert outcome.details["loss_curve"][-1] < outcome.details["loss_curve"][0]
+    for batch in batches:
+        assert len(batch) == 16
+        assert {batch.count(pid) for pid in batch} == {4}
+
+
+def test_the_triplet_losses_are_added_with_their_weights(job, monkeypatch):
+    def loss(**weights):
+        options = {**TRIPLET, "epochs": 1} | {f"triplet.{k}": v for k, v in weights.items()}
+        first = []
+        on_step = TripletEngine.forward_backward
+
+        def watched(self, data):
+            summary = on_step(self, data)
+            first.append(self.total(summary))
+            return summary
+
+        monkeypatch.setattr(TripletEngine, "forward_backward", watched)
+        runner.train(replace(job, work_dir=job.work_dir / str(weights), cfg_options=options))
+        monkeypatch.setattr(TripletEngine, "forward_backward", on_step)
+        return first[0]
+
+    only_t, only_x = loss(weight_t=1.0, weight_x=0.0), loss(weight_t=0.0, weight_x=1.0)
+    assert loss(weight_t=0.5, weight_x=2.0) == pytest.approx(0.5 * only_t + 2 * only_x)
+
+
+def test_an_interrupted_triplet_row(job, tmp_path, monkeypatch):
+    job = replace(job, cfg_options=TRIPLET)
+    expected = runner.train(job)
+    cut = replace(job, work_dir=tmp_path / "cut", resume=True)
+    train = TripletEngine.train
+
+    def interrupted(self, **options):
+        train(self, **options)
+        if self.epoch == 1:
+            raise KeyboardInterrupt  # the epoch is not saved yet
+
+    monkeypatch.setattr(TripletEngine, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        runner.train(cut)
+    monkeypatch.undo()
+    assert latest_checkpoint(cut.work_dir).name == "epoch_1.pth"
+    assert plain(runner.train(cut)) == plain(expected)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory) -> Path:
+    """What `onebit train classification` leaves, with weights no training here would give."""
+    from classification.model import ImageClassifier
+    from commons.engine import ROW
+
+    classifier = ImageClassifier(dict(type="onebit.create_backbone", name="resnet18_w8_bireal", out_indices=(3,)), 10)  # fmt: skip
+    torch.nn.init.constant_(classifier.backbone.conv1.weight, 0.25)
+    row = dict(task="classification", backbone="resnet18_w8_bireal")
+    path = tmp_path_factory.mktemp("classification") / "epoch_1.pth"
+    torch.save({ROW: row, "state_dict": classifier.state_dict()}, path)
+    return path
+
+
+def test_a_pretrained_backbone(job, pretrained):
+    options = {**OPTIONS, "epochs": 1, "init_from": str(pretrained), "optimizer.lr": 0.0}
+    outcome = runner.train(replace(job, cfg_options=options))
+    weights = torch.load(outcome.checkpoint, weights_only=True)["state_dict"]
+    assert torch.equal(weights["embedding.backbone.conv1.weight"], torch.full((8, 3, 7, 7), 0.25))
+    assert f"init_from_sha256 = '{sha256_file(pretrained)}'" in outcome.config
+    assert str(pretrained.parent) not in outcome.config
+    resumed = runner.train(replace(job, cfg_options=options, resume=True))
+    assert plain(resumed) == plain(outcome)
+    with pytest.raises(InputError, match="cannot resume"):
+        runner.train(replace(job, cfg_options={**options, "init_from": ""}, resume=True))
+
+
+def test_a_pretrained_backbone_that_does_not_fit(job, pretrained, tmp_path):
+    def start(path, **change):
+        options = {**OPTIONS, "epochs": 1, "init_from": str(path), **change.pop("options", {})}
+        return runner.train(replace(job, cfg_options=options, **change))
+
+    with pytest.raises(
+        InputError, match=r"is a checkpoint of resnet18_w8_bireal, not of resnet18_w8$"
+    ):
+        start(pretrained, backbone="resnet18_w8")
+    with pytest.raises(InputError, match=r"checkpoint not found: .*none\.pth"):
+        start(tmp_path / "none.pth")
+    (tmp_path / "text.pth").write_text("weights")
+    with pytest.raises(InputError, match=r"text\.pth is not a checkpoint that can be read"):
+        start(tmp_path / "text.pth")
+    with pytest.raises(InputError, match=r"do not fit this network: .*conv1"):
+        start(pretrained, options={"model.backbone_options.stem": "cifar"})
+    from commons.engine import ROW
+
+    torch.save(
+        {ROW: dict(task="detection", backbone=job.backbone), "state_dict": {}}, tmp_path / "d.pth"
+    )
+    with pytest.raises(
+        InputError,
+        match="expected a checkpoint of `onebit train classification`, found one of detection",
+    ):
+        start(tmp_path / "d.pth")
+    assert latest_checkpoint(job.work_dir) is None
+
+
+def test_the_row_says_which_network_it_was(job):
+    options = {**OPTIONS, "epochs": 1, "model.last_stride": 1, "model.feature_dim": 24}
+    dense = runner.train(replace(job, cfg_options=options))
+    plain_row = runner.train(
+        replace(job, work_dir=job.work_dir / "plain", cfg_options={**OPTIONS, "epochs": 1})
+    )
+    assert dense.details["feature_dim"] == 24
+    assert plain_row.details["feature_dim"] == 64
+    assert dense.cost["strict"]["macs"] > plain_row.cost["strict"]["macs"]
+    with pytest.raises(InputError, match="last_stride 1: dcp_nas_c8 has no last stage"):
+        runner.train(replace(job, backbone="dcp_nas_c8", cfg_options=options))
 
 
 @pytest.mark.parametrize("name", ["mini-dukemtmcreid", "mini-cuhk03"])
@@ -322,6 +534,14 @@ def test_the_other_boards(name, request, tmp_path):
     )
     assert outcome.details["valid_queries"] == outcome.details["queries"]
     assert ("detected" in outcome.split) == (name == "mini-cuhk03")
+
+
+def test_the_classic_split_of_cuhk03_has_its_own_protocol(cuhk_copy, tmp_path):
+    options = {**OPTIONS, "epochs": 1, "data.cuhk03_classic_split": True, "data.cuhk03_labeled": True, "data.split_id": 2}  # fmt: skip
+    job = Job("mini-cuhk03", "resnet18_w8", "mini", 0, cuhk_copy, tmp_path, cfg_options=options)
+    outcome = runner.train(job)
+    assert outcome.split == "classic split 3 of 20, labeled boxes: train -> query, gallery"
+    assert outcome.protocol.startswith("CUHK03 classic; single gallery shot")
 
 
 @pytest.mark.slow

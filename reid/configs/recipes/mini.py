@@ -18,4 +18,4 @@ data = dict(
     transforms=["random_crop"],
     workers=0,
 )
-distance = "cosine"
+evaluation = dict(distance="cosine")

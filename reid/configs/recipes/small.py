@@ -7,4 +7,4 @@ epochs = 20
 optimizer = dict(_delete_=True, type="AdamW", lr=2e-3, weight_decay=0.01)
 warmup_epochs = 1
 data = dict(workers=1)
-distance = "cosine"
+evaluation = dict(distance="cosine")

@@ -1,0 +1,40 @@
+"""The smallest network that classifies: what costs, packed files and latencies are stated for."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from commons.errors import InputError
+
+
+class Classifier(nn.Module):
+    """A backbone with global average pooling and a linear layer on its last map.
+
+    Args:
+        backbone: a network with ``feature_channels`` whose forward returns a tuple of maps.
+        classes: number of classes.
+
+    Raises:
+        InputError: no such network, or a number of classes below 1.
+    """
+
+    def __init__(self, backbone: nn.Module, classes: int) -> None:
+        super().__init__()
+        if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
+            raise InputError(f"classes {classes!r}: expected a positive number")
+        if not getattr(backbone, "feature_channels", ()):
+            raise InputError(
+                f"classes={classes} needs a backbone with feature_channels; "
+                f"{type(backbone).__name__} has none"
+            )
+        like = next(backbone.parameters())
+        self.backbone = backbone
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(
+            backbone.feature_channels[-1], classes, device=like.device, dtype=like.dtype
+        )
+        self.classifier.cost_role = "classifier"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [N, 3, H, W] to logits [N, classes]."""
+        return self.classifier(self.pool(self.backbone(x)[-1]).flatten(1))

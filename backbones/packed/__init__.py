@@ -1,0 +1,17 @@
+"""Inference with weights that are stored as bits and convolutions that count them.
+
+bits         bits of weights in 64-bit words
+_vector      the inner loops, as vectors of a fixed width (LLVM)
+kernels      compiled loops over maps (numba)
+engine       the kernels, or torch where numba is missing; threads
+layers       ``PackedConv``, a 1-bit convolution with what surrounds it
+cells        packed forms of cells
+deploy       from a trained network to its packed form
+file         packed networks as files
+interchange  ONNX and OpenVINO
+"""
+
+from backbones.packed.deploy import deploy, packed_form
+from backbones.packed.file import description, load, save
+
+__all__ = ["deploy", "description", "load", "packed_form", "save"]

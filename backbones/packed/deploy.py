@@ -1,0 +1,135 @@
+"""From a trained network to its packed form."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from backbones import cell_ops
+from backbones.cell_net import Cell
+from backbones.conv import OneBitConv2d
+from backbones.packed import cells
+from backbones.packed.layers import PackedConv, PackedUnit, SignWeightConv, activation_of, affine
+from backbones.resnet import OneBitUnit, ResNet
+from commons.errors import InputError
+
+Rule = Callable[[nn.Module], nn.Module]
+_RULES: dict[type[nn.Module], Rule] = {}
+
+
+def packed_form(module_type: type[nn.Module]) -> Callable[[Rule], Rule]:
+    """Decorator: how modules of exactly this type are packed. Children of others are looked at."""
+
+    def register(rule: Rule) -> Rule:
+        _RULES[module_type] = rule
+        return rule
+
+    return register
+
+
+def deploy(network: nn.Module) -> nn.Module:
+    """A packed copy of ``network`` for inference, with the same interface.
+
+    1-bit weights become bits, 1-bit convolutions run as XNOR and popcount on 64-bit words, and
+    batch norm, activation and shortcut are fused around them; real-valued layers stay with torch. The
+    copy puts out what ``network`` puts out in eval mode, up to float rounding: the 1-bit sums are
+    exact. Works on a backbone and on whatever contains one (a classifier, a detector).
+
+    Raises:
+        InputError: nothing in the network is 1-bit, or a part of it has no packed form (weights of
+            more than one bit).
+    """
+    if not any(isinstance(m, OneBitConv2d) for m in network.modules()):
+        raise InputError(f"{type(network).__name__} has no 1-bit convolution to pack")
+    packed = _convert(copy.deepcopy(network).eval())
+    return packed.requires_grad_(False)
+
+
+def _convert(module: nn.Module) -> nn.Module:
+    rule = _RULES.get(type(module))
+    return _convert_children(module) if rule is None else rule(module)
+
+
+def _convert_children(module: nn.Module) -> nn.Module:
+    for name, child in module.named_children():
+        module.add_module(name, _convert(child))
+    return module
+
+
+@packed_form(OneBitConv2d)
+def _convolution(conv: OneBitConv2d) -> nn.Module:
+    if conv.quantize_input is None or conv.groups > 1:
+        return SignWeightConv(conv)
+    return PackedConv(conv)
+
+
+@packed_form(OneBitUnit)
+def _unit(unit: OneBitUnit) -> nn.Module:
+    if unit.conv.quantize_input is None:
+        return _convert_children(unit)
+    norms = dict(norm_before=unit.bn) if unit.norm_first else dict(norm=unit.bn)
+    conv = PackedConv(unit.conv, **norms, activation=unit.activation)
+    return PackedUnit(conv, None if unit.shortcut is None else _convert(unit.shortcut))
+
+
+@packed_form(nn.Sequential)
+def _sequence(layers: nn.Sequential) -> nn.Module:
+    """Real-valued convolutions take the batch norm behind them in."""
+    packed: list[nn.Module] = []
+    for layer in layers:
+        last = packed[-1] if packed else None
+        if type(last) is nn.Conv2d and isinstance(layer, nn.BatchNorm2d):
+            packed[-1] = fuse_conv_bn_eval(last, layer)
+        else:
+            packed.append(_convert(layer))
+    return nn.Sequential(*packed)
+
+
+@packed_form(ResNet)
+def _resnet(net: ResNet) -> nn.Module:
+    net.conv1, net.bn1 = fuse_conv_bn_eval(net.conv1, net.bn1), nn.Identity()
+    return _convert_children(net)
+
+
+@packed_form(Cell)
+def _cell(cell: Cell) -> nn.Module:
+    return cells.PackedCell(
+        _operation(cell.preprocess_older),
+        _operation(cell.preprocess_newer),
+        [
+            [_operation(edges[f"from{s}"]) for s in sources]
+            for sources, edges in zip(cell.sources, cell.nodes, strict=True)
+        ],
+        cell.sources,
+        concatenate=getattr(cell, "node_combination", "concatenate") == "concatenate",
+    )
+
+
+def _operation(module: nn.Module) -> cells.PackedOperation:
+    """The packed form of what joins two nodes."""
+    if isinstance(module, nn.Identity):
+        return cells.PackedIdentity()
+    if isinstance(module, cell_ops.Zero):
+        return cells.PackedZero(module.stride)
+    if isinstance(module, cell_ops.Pool):
+        return cells.PackedPool(module)
+    if isinstance(module, cell_ops.SeparableBlock) and (
+        _real_input(module.depthwise) and not _real_input(module.pointwise)
+    ):
+        return cells.PackedSeparableBlock(module)
+    if isinstance(module, nn.Sequential):
+        return cells.PackedChain([_operation(part) for part in module])
+    if isinstance(module, cell_ops.Preprocess) and _real_input(module.conv):
+        slope = activation_of(module.prelu, module.conv.out_channels)["slope"]
+        return cells.PackedProjection(module.conv, affine(module.bn_in), affine(module.bn), slope)
+    if isinstance(module, cell_ops.Halve) and _real_input(module.conv_even):
+        return cells.PackedHalve(module)
+    return cells.PackedOther(_convert(module))
+
+
+def _real_input(conv: nn.Module) -> bool:
+    """Whether 1-bit weights meet real-valued activations."""
+    return isinstance(conv, OneBitConv2d) and conv.quantize_input is None

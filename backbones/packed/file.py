@@ -1,0 +1,245 @@
+"""The packed file: one safetensors file with 1-bit weights as bits and a description of the network.
+
+Tensors are the buffers and parameters of the packed network under their names. The metadata holds
+``onebit``, a JSON object: the format and its version, the config that builds the network, the number
+of classes if there is a classifier, how real-valued weights are stored, and a SHA-256 over all of
+this and the tensors. A file is read only if its tensors are, name by name, those that the described
+network has; so a file cannot ask for more memory than its network takes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from backbones.classifier import Classifier
+from backbones.packed.deploy import deploy
+from backbones.registry import MODELS, backbone_config, families
+from commons.errors import InputError
+from commons.files import write_atomic
+
+FORMAT, VERSION = "onebit-packed", 1
+REAL = ("float32", "float16", "int8")
+#: No network here has a number of channels, layers or classes beyond this; a file that says so is
+#: refused before anything is built from it.
+LARGEST = 1 << 16
+_DTYPES = {torch.int64: "I64", torch.float32: "F32", torch.float16: "F16", torch.int8: "I8"}
+_SCALE = ".int8_scale"
+
+
+def description(name: str, classes: int | None = None, **overrides) -> dict[str, Any]:
+    """What a packed file says about a network that ``create_backbone(name, **overrides)`` built.
+
+    Raises:
+        InputError: unknown name, or an override that cannot be written down.
+    """
+    from backbones.genotype import Genotype
+
+    config = backbone_config(name, **overrides)
+    config.pop("init_cfg", None)
+    arch = config.get("arch")
+    if isinstance(arch, str) and arch.endswith(".json"):
+        config["arch"] = Genotype.load(arch).to_dict()  # the file stands for itself
+    found = {"backbone": config, "classes": classes}
+    try:
+        return json.loads(json.dumps(found))
+    except TypeError as error:
+        raise InputError(f"{name}: its config cannot be written as JSON: {error}") from None
+
+
+def save(
+    network: nn.Module, about: Mapping[str, Any], path: str | Path, real: str = "float32"
+) -> Path:
+    """Write a packed network.
+
+    Args:
+        network: what :func:`deploy` made of the network that ``about`` describes.
+        about: see :func:`description`.
+        real: how real-valued weights are stored: ``float32`` exactly; ``float16``; ``int8``: weights
+            of convolutions and linear layers in 8 bits with a scale per output, the rest float16.
+
+    Raises:
+        InputError: ``about`` describes another network, or unknown ``real``.
+        WorkError: the file cannot be written.
+    """
+    from safetensors.torch import save as serialize
+
+    if real not in REAL:
+        raise InputError(f"real-valued weights as {real!r}: expected one of {', '.join(REAL)}")
+    expected = _expected(_skeleton(about), "float32")
+    state = network.state_dict()
+    if {k: tuple(v.shape) for k, v in state.items()} != {k: s for k, (_, s) in expected.items()}:
+        raise InputError("the description does not fit the packed network")
+    stored: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        stored.update(_stored(name, tensor.contiguous(), real))
+    text = json.dumps({"format": FORMAT, "version": VERSION, **about, "real": real}, sort_keys=True)
+    metadata = {"onebit": text, "sha256": _digest(text, stored)}
+    return write_atomic(path, serialize(stored, metadata))
+
+
+def load(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Read a packed file.
+
+    Returns:
+        the network, ready for inference, and its description (``backbone``, ``classes``, ``real``).
+
+    Raises:
+        InputError: not a packed file, one of a newer version, one whose tensors are not those of
+            the network it describes, or one that was changed after it was written.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"packed file not found: {path}")
+    try:
+        with safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+            about, text = _about(metadata, path)
+            found = {}
+            for name in file.keys():  # noqa: SIM118  not a dict
+                part = file.get_slice(name)
+                found[name] = (part.get_dtype(), tuple(part.get_shape()))
+            # Every layer has a tensor: a network of more layers than that is a lie.
+            _require_sane(about["backbone"], len(found), path)
+            network = _skeleton(about, path)
+            expected = _expected(network, about["real"])
+            if found != expected:
+                raise InputError(f"{path}: {_first_difference(found, expected)}")
+            tensors = {name: file.get_tensor(name) for name in found}
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a packed file: {error}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    if _digest(text, tensors) != metadata.get("sha256"):
+        raise InputError(f"{path} was changed after it was written: its checksum differs")
+    state = {name: _restored(name, tensors) for name in network.state_dict()}
+    network.load_state_dict(state, assign=True)
+    return network.eval().requires_grad_(False), about
+
+
+def _about(metadata: Mapping[str, str], path: Path) -> tuple[dict[str, Any], str]:
+    text = metadata.get("onebit", "")
+    try:
+        about = json.loads(text)
+        kind = about["format"], about["version"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(f"{path} is not a packed file of this suite") from None
+    if kind != (FORMAT, VERSION):
+        raise InputError(f"{path}: expected {FORMAT} version {VERSION}, found {kind[0]} {kind[1]}")
+    classes = about.get("classes")
+    if (
+        not isinstance(about.get("backbone"), dict)
+        or about.get("real") not in REAL
+        or not (classes is None or (type(classes) is int and 0 < classes <= LARGEST))
+        or set(about) != {"format", "version", "backbone", "classes", "real"}
+    ):
+        raise InputError(f"{path}: its description is not one of a packed file")
+    return about, text
+
+
+def _require_sane(config: dict, tensors: int, path: Path) -> None:
+    """Refuse what would keep the machine busy before the tensors are compared."""
+
+    def numbers(value):
+        if isinstance(value, Mapping):
+            for inner in value.values():
+                yield from numbers(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                yield from numbers(inner)
+        elif isinstance(value, int | float):
+            yield value
+
+    found = [n for key, value in config.items() if key != "arch" for n in numbers(value)]
+    if any(not math.isfinite(n) or abs(n) > LARGEST for n in found):
+        raise InputError(f"{path}: its description has a number beyond {LARGEST}")
+    layers = config.get("layers", 0)
+    if not isinstance(layers, int) or layers > tensors:
+        raise InputError(f"{path}: {layers} layers in a file of {tensors} tensors")
+
+
+def _skeleton(about: Mapping[str, Any], path: Path | None = None) -> nn.Module:
+    """The packed network without memory for its weights."""
+    config = dict(about["backbone"])
+    where = f"{path}: " if path else ""
+    kind = str(config.pop("type", "")).removeprefix("onebit.")
+    if kind not in {family.type for family in families()}:
+        raise InputError(f"{where}unknown network {kind!r}")
+    network = MODELS.get(kind)
+    known = set(inspect.signature(network).parameters) - {"init_cfg"}
+    if unknown := sorted(set(config) - known):
+        raise InputError(f"{where}unknown option {unknown[0]!r} of {kind}")
+    arch = config.get("arch")
+    if isinstance(arch, str | os.PathLike) and str(arch).endswith(".json"):
+        raise InputError(f"{where}a packed file holds its cell and names no other file")
+    try:
+        with torch.device("meta"):
+            built = network(**config)
+            if about["classes"] is not None:
+                built = Classifier(built, about["classes"])
+            return deploy(built)
+    except InputError as error:
+        raise InputError(f"{where}{error}") from None
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"{where}its description builds no network: {error}") from None
+
+
+def _expected(network: nn.Module, real: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Name to type and shape of every tensor in the file."""
+    expected = {}
+    for name, tensor in network.state_dict().items():
+        for key, value in _stored(name, tensor, real).items():
+            expected[key] = (_DTYPES[value.dtype], tuple(value.shape))
+    return expected
+
+
+def _stored(name: str, tensor: Tensor, real: str) -> dict[str, Tensor]:
+    """The tensors of the file that stand for one of the network."""
+    if not tensor.is_floating_point() or real == "float32":
+        return {name: tensor}
+    if real == "int8" and tensor.dim() > 1:
+        rows = tensor.flatten(1)
+        scale = rows.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / 127
+        whole = (rows / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
+        return {name: whole.view(tensor.shape), name + _SCALE: scale}
+    return {name: tensor.to(torch.float16)}
+
+
+def _restored(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
+    tensor = tensors[name]
+    if tensor.dtype == torch.int8:
+        scale = tensors[name + _SCALE].view(-1, *[1] * (tensor.dim() - 1))
+        return tensor.float() * scale
+    return tensor if tensor.dtype == torch.int64 else tensor.float()
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _first_difference(found: Mapping, expected: Mapping) -> str:
+    for name in sorted({*found, *expected}):
+        if name not in found:
+            return f"the tensor {name} is missing"
+        if name not in expected:
+            return f"{name} is not a tensor of the network it describes"
+        if found[name] != expected[name]:
+            has, wants = (f"{kind} {list(shape)}" for kind, shape in (found[name], expected[name]))
+            return f"{name} is {has}; its network has {wants}"
+    return "it holds the tensors of another network"

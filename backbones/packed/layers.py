@@ -1,0 +1,440 @@
+"""Layers of packed networks: weights as bits, everything that follows a convolution fused.
+
+Each is made from a trained layer and equals it in eval mode, the sums of 1-bit products exactly, the
+real-valued rest to float rounding. Buffers are what a packed file holds. The layers run on the CPU,
+in float32, without gradients.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backbones.binarization import RPReLU, RSign
+from backbones.packed import engine
+from backbones.packed.bits import pack_bits, unpack_bits, words_for
+from commons.errors import InputError
+
+
+def affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Scale and shift per channel of a batch norm in eval mode."""
+    scale = (norm.running_var + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = -norm.running_mean * scale
+    return scale, shift if norm.bias is None else shift + norm.bias
+
+
+def map_of(x: Tensor) -> Tensor:
+    """``x`` [N, C, H, W] as [N, H, W, C], float32, contiguous; a view where it is channels_last."""
+    if x.device.type != "cpu":
+        raise InputError(f"packed networks run on the CPU; the input is on {x.device}")
+    return x.detach().float().permute(0, 2, 3, 1).contiguous()
+
+
+def image_of(values: Tensor) -> Tensor:
+    """The inverse of :func:`map_of`, a view."""
+    return values.permute(0, 3, 1, 2)
+
+
+class PackedLayer(nn.Module):
+    """Base: what kernels need besides the buffers is made at the first call and kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ready = None
+
+    def keep(self, **tensors: Tensor | None) -> None:
+        """Register buffers, float32 unless they are bits."""
+        for name, tensor in tensors.items():
+            if tensor is not None:
+                tensor = tensor.detach().flatten()
+                tensor = tensor if tensor.dtype == torch.int64 else tensor.float()
+                tensor = tensor.clone()
+            self.register_buffer(name, tensor)
+
+    def prepare(self):
+        """What the kernels need, from the buffers."""
+        raise NotImplementedError
+
+    @property
+    def ready(self):
+        if self._ready is None:
+            self._ready = self.prepare()
+        return self._ready
+
+    def _load_from_state_dict(self, *arguments) -> None:
+        self._ready = None
+        super()._load_from_state_dict(*arguments)
+
+    def _array(self, name: str, channels: int, default: float) -> np.ndarray:
+        """A buffer as an array; ``default`` in every channel where there is none."""
+        buffer = getattr(self, name)
+        if buffer is None:
+            return np.full(channels, default, np.float32)
+        return buffer.numpy()
+
+
+def threshold_of(quantizer: nn.Module, channels: int) -> Tensor | None:
+    """t with quantizer(x) = sign(x - t) per channel, None for 0.
+
+    A quantizer of activations of another package has a packed form if it has a method
+    ``threshold()`` that returns t [channels].
+
+    Raises:
+        InputError: it has more than one bit, or does not say its threshold.
+    """
+    kind = type(quantizer).__name__
+    if quantizer.precision != 1:
+        raise InputError(
+            f"{kind} puts out {quantizer.precision} bits: no packed form, which is 1-bit"
+        )
+    if hasattr(quantizer, "threshold"):
+        found = quantizer.threshold()
+    elif isinstance(quantizer, RSign):
+        found = -quantizer.bias
+    elif not any(True for _ in quantizer.parameters()):
+        found = None
+    else:
+        raise InputError(f"{kind} has parameters but no threshold(): its packed form is not known")
+    return None if found is None else found.detach().flatten().expand(channels)
+
+
+def signs_and_scale(conv) -> tuple[Tensor, Tensor]:
+    """Where the quantized weights of a 1-bit convolution are positive, and their magnitudes [K].
+
+    Raises:
+        InputError: weights that are not +a_k and -a_k in every filter k.
+    """
+    with torch.no_grad():
+        weight = conv.quantize_weight(conv.weight)
+    magnitude = weight.abs().flatten(1)
+    scale = magnitude[:, 0]
+    if weight.device.type != "meta" and not torch.equal(
+        magnitude, scale[:, None].expand_as(magnitude)
+    ):
+        raise InputError(
+            f"the weights of a {type(conv.quantize_weight).__name__} have more than one magnitude "
+            "per filter: no packed form"
+        )
+    return weight > 0, scale
+
+
+def activation_of(module: nn.Module, channels: int) -> dict[str, Tensor | None]:
+    """``before``, ``slope``, ``after`` with module(x) = PReLU(x + before; slope) + after.
+
+    Raises:
+        InputError: an activation of another kind.
+    """
+    if isinstance(module, nn.Identity):
+        return dict(before=None, slope=None, after=None)
+    if isinstance(module, nn.PReLU):
+        return dict(before=None, slope=module.weight.expand(channels), after=None)
+    if isinstance(module, RPReLU):
+        return dict(
+            before=module.shift_in.flatten(),
+            slope=module.prelu.weight.expand(channels),
+            after=module.shift_out.flatten(),
+        )
+    raise InputError(f"{type(module).__name__} as activation: no packed form")
+
+
+class PackedConv(PackedLayer):
+    """A 1-bit convolution with what surrounds it: [norm,] sign, conv, [norm,] [+ shortcut,] [act].
+
+    ``y = PReLU(scale * sum + shift + shortcut; slope) + after`` with the integer
+    ``sum = conv(sign(x * in_scale - threshold), signs of weights)``.
+
+    Args:
+        conv: an :class:`backbones.OneBitConv2d` with 1-bit activations and groups = 1.
+        norm_before: a batch norm between the input and the sign.
+        norm: a batch norm behind the convolution.
+        activation: behind it and the shortcut.
+
+    Raises:
+        InputError: the convolution has no packed form.
+    """
+
+    def __init__(
+        self,
+        conv,
+        norm_before: nn.BatchNorm2d | None = None,
+        norm: nn.BatchNorm2d | None = None,
+        activation: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        check_packable(conv)
+        self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
+        self.kernel_size, self.stride = conv.kernel_size, conv.stride
+        self.padding, self.dilation = conv.padding, conv.dilation
+        self.pad_value = conv.pad_value
+
+        positive, scale = signs_and_scale(conv)
+        threshold = threshold_of(conv.quantize_input, conv.in_channels)
+        in_scale = None
+        if norm_before is not None:
+            in_scale, in_shift = affine(norm_before)
+            threshold = -in_shift if threshold is None else threshold - in_shift
+        shift = None
+        if norm is not None:
+            norm_scale, shift = affine(norm)
+            scale = scale * norm_scale
+        parts = activation_of(activation or nn.Identity(), conv.out_channels)
+        if parts["before"] is not None:
+            shift = parts["before"] if shift is None else shift + parts["before"]
+        self.keep(
+            # Taps before channels: the channels of one tap are neighbours in packed maps.
+            bits=pack_bits(positive.permute(0, 2, 3, 1)),
+            in_scale=in_scale,
+            threshold=threshold,
+            scale=scale,
+            shift=shift,
+            slope=parts["slope"],
+            after=parts["after"],
+        )
+        self._geometry = {}
+
+    def signs(self) -> Tensor:
+        """The weights as +1 and -1, float32 [K, C, h, w]."""
+        shape = (self.out_channels, *self.kernel_size, self.in_channels)
+        return unpack_bits(self.bits, shape).float().mul_(2).sub_(1).permute(0, 3, 1, 2)
+
+    def prepare(self) -> dict[str, np.ndarray]:
+        k, c = self.out_channels, self.in_channels
+        taps = self.kernel_size[0] * self.kernel_size[1]
+        ready = dict(
+            in_scale=self._array("in_scale", c, 1),
+            threshold=self._array("threshold", c, 0),
+            scale=self._array("scale", k, 1),
+            shift=self._array("shift", k, 0),
+            slope=self._array("slope", k, 1),
+            after=self._array("after", k, 0),
+        )
+        compiled = engine.kernels()
+        if compiled is None:
+            return ready
+        filters = -(-k // compiled.LANES) * compiled.LANES
+        words = words_for(c)
+        positive = unpack_bits(self.bits, (k * taps, c)).numpy()
+        padded = np.zeros((filters * taps, words * 64), bool)
+        padded[: k * taps, :c] = positive
+        packed = np.packbits(padded, axis=1, bitorder="little").view(np.uint64)
+        ready["weights"] = np.ascontiguousarray(packed.reshape(filters, taps * words).T)
+        return ready
+
+    def geometry(self, height: int, width: int):
+        """What depends on the size of the input, made once per size."""
+        key = height, width
+        if key not in self._geometry:
+            if len(self._geometry) > 64:  # inputs of ever new sizes
+                self._geometry.clear()
+            self._geometry[key] = Geometry(self, height, width)
+        return self._geometry[key]
+
+    def pack(self, values: Tensor) -> np.ndarray:
+        """Signs of a map [N, H, W, C], packed, with the border that the convolution needs."""
+        ready, (n, height, width, _) = self.ready, values.shape
+        place = self.geometry(height, width)
+        words = place.words(n)
+        engine.run(
+            engine.kernels().pack, n * height, values.numpy(), ready["in_scale"],
+            ready["threshold"], place.border, words,
+        )  # fmt: skip
+        return words
+
+    def convolve(
+        self,
+        words: np.ndarray,
+        size: tuple[int, int],
+        shortcut: Tensor | None = None,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """From packed signs of a map of ``size`` to the output [N, H', W', K].
+
+        Args:
+            shortcut: [N, H', W', K].
+            out: add to this map instead of making a new one.
+        """
+        place, ready = self.geometry(*size), self.ready
+        add = out is not None
+        if out is None:
+            out = torch.empty(len(words), *place.out_size, self.out_channels)
+        engine.run(
+            engine.kernels().convolve, len(words) * place.out_size[0], words, ready["weights"],
+            place.offsets, place.length, self.stride, place.total, *place.correction(self),
+            ready["scale"], ready["shift"], (out if shortcut is None else shortcut).numpy(),
+            shortcut is not None, ready["slope"], ready["after"], add, out.numpy(),
+        )  # fmt: skip
+        return out
+
+    def apply(self, values: Tensor, shortcut: Tensor | None = None, out: Tensor | None = None):
+        """From a real-valued map [N, H, W, C]; arguments as :meth:`convolve`."""
+        if engine.kernels() is None:
+            result = self._slow(values, shortcut)
+            return result if out is None else out.add_(result)
+        return self.convolve(self.pack(values), tuple(values.shape[1:3]), shortcut, out)
+
+    def _slow(self, values: Tensor, shortcut: Tensor | None) -> Tensor:
+        ready = {name: torch.from_numpy(array) for name, array in self.ready.items()}
+        x = torch.where(values * ready["in_scale"] > ready["threshold"], 1.0, -1.0)
+        x = F.pad(
+            image_of(x), (*[self.padding[1]] * 2, *[self.padding[0]] * 2), value=self.pad_value
+        )
+        sums = F.conv2d(x, self.signs(), None, self.stride, 0, self.dilation)
+        y = map_of(sums) * ready["scale"] + ready["shift"]
+        y = y if shortcut is None else y + shortcut
+        return y.clamp(min=0) + ready["slope"] * y.clamp(max=0) + ready["after"]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] to [N, K, H', W'], channels_last."""
+        return image_of(self.apply(map_of(x)))
+
+
+class Geometry:
+    """Sizes and borders of one :class:`PackedConv` on maps of one size."""
+
+    def __init__(self, conv: PackedConv, height: int, width: int) -> None:
+        top, left = conv.padding
+        (rows, columns), (dilate_y, dilate_x) = conv.kernel_size, conv.dilation
+        self.border = (top, left)
+        self.padded = (height + 2 * top, width + 2 * left)
+        self.per_pixel = words_for(conv.in_channels)
+        reach = (dilate_y * (rows - 1) + 1, dilate_x * (columns - 1) + 1)
+        self.out_size = tuple((self.padded[i] - reach[i]) // conv.stride[i] + 1 for i in range(2))
+        if min(self.out_size) < 1:
+            raise InputError(f"a map of {height}x{width} is too small for this convolution")
+        self.total = rows * columns * conv.in_channels
+        row = self.padded[1] * self.per_pixel
+        if dilate_x == 1:  # the taps of one row of the kernel are neighbours
+            starts = [y * dilate_y * row for y in range(rows)]
+            self.length = columns * self.per_pixel
+        else:
+            starts = [
+                y * dilate_y * row + x * dilate_x * self.per_pixel
+                for y in range(rows)
+                for x in range(columns)
+            ]
+            self.length = self.per_pixel
+        self.offsets = np.array(starts, np.int64)
+        self.valid = (
+            valid_taps(rows, dilate_y, conv.stride[0], top, height, self.out_size[0]),
+            valid_taps(columns, dilate_x, conv.stride[1], left, width, self.out_size[1]),
+        )
+        self.fill = np.zeros(self.per_pixel, np.uint64)
+        if conv.pad_value == 1:
+            ones = np.arange(self.per_pixel * 64) < conv.in_channels
+            self.fill = np.packbits(ones, bitorder="little").view(np.uint64)
+        self._correction = None
+
+    def words(self, n: int) -> np.ndarray:
+        """Room for packed signs, the border filled in."""
+        shape = (n, *self.padded, self.per_pixel)
+        if self.border == (0, 0):
+            return np.empty(shape, np.uint64)
+        if not self.fill.any():
+            return np.zeros(shape, np.uint64)
+        words = np.empty(shape, np.uint64)
+        words[:] = self.fill
+        return words
+
+    def correction(self, conv: PackedConv) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Classes of rows and of columns, and what the border adds in each pair of classes.
+
+        A border of 0 is packed as one of -1, whose products are taken off again here.
+        """
+        if self._correction is None:
+            filters = conv.ready["weights"].shape[1]
+            (row_kinds, rows), (column_kinds, columns) = map(classes_of, self.valid)
+            table = np.zeros((len(row_kinds), len(column_kinds), filters), np.int32)
+            if conv.pad_value == 0 and conv.padding != (0, 0):
+                by_tap = conv.signs().sum(1).numpy().astype(np.int32)  # [K, h, w]
+                for (i, y), (j, x) in itertools.product(
+                    enumerate(row_kinds), enumerate(column_kinds)
+                ):
+                    outside = ~np.outer(y, x)
+                    table[i, j, : conv.out_channels] = -by_tap[:, outside].sum(1)
+            self._correction = rows, columns, table
+        return self._correction
+
+
+def valid_taps(taps: int, dilation: int, stride: int, pad: int, size: int, count: int):
+    """[count, taps]: which taps lie inside the map at each output position."""
+    at = np.arange(count)[:, None] * stride - pad + np.arange(taps) * dilation
+    return (at >= 0) & (at < size)
+
+
+def classes_of(valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different rows of ``valid``, and for each row which of them it is."""
+    kinds, index = np.unique(valid, axis=0, return_inverse=True)
+    return kinds, np.ascontiguousarray(index.reshape(-1), dtype=np.int64)
+
+
+def check_packable(conv) -> None:
+    """Raise InputError unless ``conv`` is a convolution of 1-bit weights and 1-bit activations."""
+    if conv.weight_bits != 1 or conv.input_bits != 1:
+        raise InputError(
+            f"a convolution of {conv.weight_bits}-bit weights and {conv.input_bits}-bit activations "
+            "has no packed form, which needs 1 bit of both"
+        )
+    if conv.groups != 1 or isinstance(conv.padding, str):
+        raise InputError("a 1-bit convolution with groups or padding by name has no packed form")
+
+
+class PackedUnit(nn.Module):
+    """A :class:`PackedConv` with the shortcut around it."""
+
+    def __init__(self, conv: PackedConv, shortcut: nn.Module | None) -> None:
+        super().__init__()
+        self.conv = conv
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        around = None if self.shortcut is None else map_of(self.shortcut(x))
+        return image_of(self.conv.apply(map_of(x), around))
+
+
+class SignWeightConv(PackedLayer):
+    """A convolution of 1-bit weights that the 1-bit kernels do not cover, stored as bits.
+
+    Its activations are real-valued, or 1-bit in a grouped (depthwise) convolution. Its arithmetic is
+    that of floats; only its weights are small.
+
+    Args:
+        conv: an :class:`backbones.OneBitConv2d`.
+
+    Raises:
+        InputError: weights or activations of more than one bit.
+    """
+
+    def __init__(self, conv) -> None:
+        super().__init__()
+        if conv.weight_bits != 1:
+            raise InputError(f"a convolution of {conv.weight_bits}-bit weights has no packed form")
+        self.shape = tuple(conv.weight.shape)
+        self.arguments = (conv.stride, conv.dilation, conv.groups)
+        # In the order that F.pad takes: the last dimension first.
+        self.border = tuple(conv._reversed_padding_repeated_twice)
+        self.pad_value = conv.pad_value
+        self.signs = conv.quantize_input is not None
+        threshold = None
+        if self.signs:
+            threshold = threshold_of(conv.quantize_input, conv.in_channels)
+        positive, scale = signs_and_scale(conv)
+        self.keep(bits=pack_bits(positive), scale=scale, threshold=threshold)
+
+    def prepare(self) -> Tensor:
+        """The weights as floats [K, C / groups, h, w]."""
+        signs = unpack_bits(self.bits, self.shape).float().mul_(2).sub_(1)
+        return signs * self.scale.view(-1, 1, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.signs:
+            threshold = 0 if self.threshold is None else self.threshold.view(-1, 1, 1)
+            x = torch.where(x > threshold, 1.0, -1.0)
+        stride, dilation, groups = self.arguments
+        x = F.pad(x, self.border, value=self.pad_value)
+        return F.conv2d(x, self.ready, None, stride, 0, dilation, groups)

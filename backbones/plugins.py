@@ -1,0 +1,96 @@
+"""Packages of other people that bring binarizers and backbones.
+
+A package is found by an entry point of the group ``onebit.backbones``, whose value is the module to
+import, or because the user named a module (``--import``, which sets ``ONEBIT_IMPORT``: worker
+processes inherit it). Importing the module is enough: it calls ``register_binarizer`` or
+``register_family``. Nothing is searched or imported before a name is first looked up.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from importlib import metadata
+
+from commons.errors import InputError
+
+#: The entry point group of packages that are found once they are installed.
+GROUP = "onebit.backbones"
+#: Modules to import besides, separated by commas.
+VARIABLE = "ONEBIT_IMPORT"
+
+_OWN = __name__.partition(".")[0]
+_loaded: dict[str, str] = {}  # module to how it was found
+_found = False  # whether the entry points were read
+_failure: InputError | None = None
+_registrants: dict[object, str] = {}
+
+
+def load(check: Callable[[], None]) -> None:
+    """Import the packages that were not imported yet.
+
+    Args:
+        check: called after each package; raises InputError where names collide.
+
+    Raises:
+        InputError: a package cannot be imported, or ``check`` refuses it; again at every later
+            call, because half of what the package registers may be there.
+    """
+    global _found, _failure
+    if _failure:
+        raise _failure
+    wanted = {} if _found else {point.value: point for point in metadata.entry_points(group=GROUP)}
+    _found = True
+    modules = [(value, _of_entry_point(point)) for value, point in wanted.items()]
+    modules += [(name, "--import") for name in os.environ.get(VARIABLE, "").split(",") if name]
+    for module, how in modules:
+        if module not in _loaded:
+            _loaded[module] = how  # before its import: that may look names up itself
+            try:
+                _load_one(module, how, check)
+            except InputError as error:
+                _failure = error
+                raise
+
+
+def _load_one(module: str, how: str, check: Callable[[], None]) -> None:
+    try:
+        importlib.import_module(module)
+        check()
+    except (Exception, SystemExit) as error:  # whatever another's code does at import
+        text = " ".join(str(error).split())
+        kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+        hint = ""
+        if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
+            hint = "; is it installed, or its folder on PYTHONPATH?"
+        raise InputError(f"cannot use package {module} ({how}): {kind}{text}{hint}") from error
+
+
+def _of_entry_point(point: metadata.EntryPoint) -> str:
+    return f"entry point {point.name} of {point.dist.name} {point.dist.version}"
+
+
+def loaded() -> dict[str, str]:
+    """The modules that were imported, each with how it was found."""
+    return dict(_loaded)
+
+
+def note_registrant(registered: object) -> None:
+    """Remember which module called the function that calls this one."""
+    _registrants.setdefault(registered, sys._getframe(2).f_globals.get("__name__", ""))
+
+
+def package_of(registered: object) -> tuple[str, str] | None:
+    """Name and version of the package that registered something; None for this suite's own.
+
+    The name is that of the installed distribution, else of the top-level module; the version is the
+    distribution's, else the module's ``__version__``, else ``unknown``.
+    """
+    module = _registrants.get(registered, _OWN).partition(".")[0]
+    if module == _OWN:
+        return None
+    for name in metadata.packages_distributions().get(module, ()):
+        return name, metadata.version(name)
+    return module, str(getattr(sys.modules.get(module), "__version__", "unknown"))

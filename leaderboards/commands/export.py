@@ -1,0 +1,91 @@
+"""`onebit export`: a network as a file for inference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from leaderboards.commands.options import add_verb
+
+FORMATS = ("packed", "onnx", "openvino")
+
+
+def configure(verbs) -> None:
+    parser = add_verb(
+        verbs,
+        "export",
+        run,
+        "write a network for inference, 1-bit weights as bits",
+        """\
+onebit export run/epoch_6.pth --to packed net.safetensors
+onebit export dcp_nas_m --classes 1000 --to packed dcp_nas_m.safetensors
+onebit export run/epoch_6.pth --to onnx net.onnx
+onebit export resnet18_reactnet --to packed small.safetensors --real float16""",
+    )
+    parser.add_argument(
+        "source",
+        metavar="BACKBONE|CHECKPOINT",
+        help="a backbone's name (then the weights are untrained), or a checkpoint that `onebit "
+        "train` or `onebit bench` wrote; of detectors and re-ID models the backbone is exported",
+    )
+    parser.add_argument("file", metavar="FILE", type=Path)
+    parser.add_argument("--to", choices=FORMATS, default="packed", help="default: packed")
+    parser.add_argument(
+        "--classes", type=int, metavar="N", help="add an untrained classifier to a BACKBONE"
+    )
+    parser.add_argument(
+        "--stem", choices=("imagenet", "cifar"), default="imagenet", help="of a BACKBONE"
+    )
+    parser.add_argument(
+        "--real",
+        choices=("float32", "float16", "int8"),
+        default="float32",
+        help="packed only: how real-valued weights are stored; all but float32 change the output",
+    )
+    parser.add_argument(
+        "--input",
+        nargs=2,
+        type=int,
+        metavar=("H", "W"),
+        help="onnx and openvino only: the size of the image (default: 224 224, or 32 32 for the "
+        "cifar stem)",
+    )
+
+
+def run(args) -> int:
+    import backbones
+    from backbones import packed
+    from commons.errors import InputError
+    from leaderboards.sources import load_network
+
+    if args.real != "float32" and args.to != "packed":
+        raise InputError(f"--real {args.real} goes with --to packed only")
+    if args.input and min(args.input) < 1:
+        raise InputError(f"--input takes two sizes from 1 up, got {args.input[0]} {args.input[1]}")
+    network, about, trained = load_network(args.source, classes=args.classes, stem=args.stem)
+    if not trained:
+        print(f"{args.source}: a backbone's name, so its weights are untrained")
+    if args.to == "packed":
+        path = packed.save(packed.deploy(network), about, args.file, args.real)
+        strict = backbones.cost(network, _shape(args, about)).memory_bits
+        size = path.stat().st_size
+        print(
+            f"{path}: {size * 8 / 1e6:.2f} Mbit ({size / 1e6:.2f} MB); strict memory "
+            f"{strict / 1e6:.2f} Mbit, so the file takes {size * 8 / strict:.3f} of it"
+        )
+        return 0
+    from backbones.packed import interchange
+
+    if args.to == "onnx":
+        path = interchange.save_onnx(network, _shape(args, about)[1:], args.file)
+    else:
+        path = interchange.save_openvino(network, _shape(args, about)[1:], args.file)
+        fault = interchange.binary_convolution_fault()
+        reason = fault or "this exporter does not emit it"
+        print(f"OpenVINO's 1-bit convolution is not used: {reason}")
+    print(f"{path}: 32-bit weights and arithmetic, for compatibility; no smaller and no faster")
+    return 0
+
+
+def _shape(args, about) -> tuple[int, int, int]:
+    size = 32 if about["backbone"].get("stem") == "cifar" else 224
+    return (3, *(args.input or (size, size)))

@@ -1,0 +1,54 @@
+"""`onebit features`: a re-identification network over a folder of images."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from leaderboards.commands.options import add_import, add_verb
+
+
+def configure(verbs) -> None:
+    parser = add_verb(
+        verbs,
+        "features",
+        run,
+        "write the features of all images in a folder, by a checkpoint of `onebit train reid`",
+        """\
+onebit features --checkpoint run/epoch_120.pth --images crops --out crops.safetensors""",
+    )
+    parser.add_argument("--checkpoint", required=True, type=Path, metavar="C")
+    parser.add_argument("--images", required=True, type=Path, metavar="DIR", help="looked through with the folders below it")  # fmt: skip
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="ends in .safetensors; docs/reid.md says what is in it")  # fmt: skip
+    parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images at a time (default 64)")  # fmt: skip
+    parser.add_argument("--workers", type=natural, default=0, metavar="N", help="processes that read images (default 0: this one)")  # fmt: skip
+    add_import(parser)
+
+
+def run(args) -> int:
+    from reid.features_folder import features_of_folder
+
+    found = features_of_folder(
+        args.checkpoint, args.images, args.out, args.batch_size, args.workers
+    )
+    count, dimensions = found.features.shape
+    print(f"{args.out}: {count} images, {dimensions} numbers each")
+    return 0
+
+
+def natural(text: str) -> int:
+    return _at_least(text, 0)
+
+
+def positive(text: str) -> int:
+    return _at_least(text, 1)
+
+
+def _at_least(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number from {least}, got {text!r}")
+    return value

@@ -1,0 +1,63 @@
+"""`onebit plot`: accuracy against cost, as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from leaderboards.commands.options import add_verb
+from leaderboards.commands.table import add_reported
+
+
+def configure(verbs) -> None:
+    parser = add_verb(
+        verbs,
+        "plot",
+        run,
+        "draw accuracy against operations or memory, with the Pareto front",
+        """\
+onebit plot mini-cifar10 --out mini-cifar10.svg
+onebit plot imagenet --convention paper --out imagenet.png
+onebit plot voc --x memory --metric map_11pt --out voc.svg""",
+    )
+    parser.add_argument("board", metavar="BOARD", help="a board (its own dataset), or a dataset of one (mini-voc, coco128)")  # fmt: skip
+    parser.add_argument("--x", choices=("ops", "memory"), default="ops")
+    parser.add_argument("--convention", choices=("strict", "paper"), default="strict", help="strict (default), or the rule of the board's paper with reported costs as printed")  # fmt: skip
+    parser.add_argument("--metric", metavar="M", help="default: the board's first")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a file that ends in .svg or .png")  # fmt: skip
+    add_reported(parser, "for the board's own dataset")
+    add_leaderboards(parser)
+
+
+def add_leaderboards(parser) -> None:
+    parser.add_argument(
+        "--leaderboards",
+        type=Path,
+        default=Path("leaderboards"),
+        metavar="DIR",
+        help="records are in DIR/records (default: ./leaderboards)",
+    )
+
+
+def run(args) -> int:
+    from commons.errors import InputError
+    from commons.files import write_atomic
+    from leaderboards import pictures
+    from leaderboards import table as tables
+    from leaderboards.boards import resolve
+    from leaderboards.record import load_all
+
+    form = args.out.suffix.lstrip(".").lower()
+    if form not in pictures.FORMATS:
+        raise InputError(f"--out takes a file that ends in .svg or .png, got {args.out}")
+    board, dataset = resolve(args.board)
+    name = dataset.name if dataset else board.name
+    if args.metric not in (None, *board.metrics):
+        raise InputError(f"board {board.name} has no metric {args.metric!r}; it has {', '.join(board.metrics)}")  # fmt: skip
+    reported = args.reported if args.reported is not None else name == board.name
+    records = load_all(args.leaderboards / "records", board.name, name)
+    lines = tables.lines(board, records, reported)
+    if not lines:
+        raise InputError(f"no records of {name} in {args.leaderboards / 'records' / board.name}; `onebit bench {name}` makes them")  # fmt: skip
+    figure = pictures.draw(board, lines, args.x, args.convention, args.metric)
+    print(write_atomic(args.out, pictures.image(figure, form)))
+    return 0

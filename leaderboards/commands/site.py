@@ -1,0 +1,36 @@
+"""`onebit site`: all boards as one static page."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from leaderboards.commands.options import add_verb
+from leaderboards.commands.plot import add_leaderboards
+
+
+def configure(verbs) -> None:
+    parser = add_verb(
+        verbs,
+        "site",
+        run,
+        "write one static page with all boards, to be opened as a file",
+        """\
+onebit site build/site                           then open build/site/index.html
+onebit site build/site --no-reported             only what was measured""",
+    )
+    parser.add_argument("folder", metavar="DIR", type=Path, help="index.html is written here")
+    parser.add_argument(
+        "--reported",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="show the papers' printed numbers beside ours, marked as such (default: yes)",
+    )
+    add_leaderboards(parser)
+
+
+def run(args) -> int:
+    from leaderboards.site import build
+
+    print(build(args.leaderboards, args.folder, args.reported))
+    return 0

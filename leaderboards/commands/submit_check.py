@@ -1,0 +1,55 @@
+"""`onebit submit-check`: are rows complete enough to be accepted?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from leaderboards.commands.options import add_import, add_verb
+
+
+def configure(verbs) -> None:
+    parser = add_verb(
+        verbs,
+        "submit-check",
+        run,
+        "say whether records are complete enough to be accepted, and what they lack",
+        """\
+onebit submit-check leaderboards/records/voc
+onebit submit-check leaderboards/records/voc --files work_dirs --data /datasets
+onebit submit-check leaderboards/records/cifar10/mini-*.json --development --seeds 1""",
+    )
+    parser.add_argument("paths", nargs="+", type=Path, metavar="RECORD", help="records or folders of records")  # fmt: skip
+    parser.add_argument("--files", type=Path, metavar="DIR", help="hash checkpoints and predictions in DIR/<row>/, as `onebit bench` leaves them in its work folder")  # fmt: skip
+    parser.add_argument("--data", type=Path, metavar="DIR", help="compare the data's checksums with the datasets in DIR")  # fmt: skip
+    parser.add_argument("--development", action="store_true", help="accept mini and development data, which are not comparable with published numbers")  # fmt: skip
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds that a line needs (default: 3; 1 where nothing is claimed)")  # fmt: skip
+    add_import(parser)
+
+
+def run(args) -> int:
+    from commons.errors import InputError
+    from leaderboards.submission import Rules, check
+
+    if args.seeds < 1:
+        raise InputError(f"--seeds takes a number from 1 up, got {args.seeds}")
+    for folder in (args.files, args.data):
+        if folder is not None and not folder.is_dir():
+            raise InputError(f"expected a folder, found none at {folder}")
+    paths: list[Path] = []
+    for given in args.paths:
+        if not given.exists():
+            raise InputError(f"cannot check {given}: there is no such file or folder")
+        paths += sorted(given.rglob("*.json")) if given.is_dir() else [given]
+    if not paths:
+        raise InputError("no records in " + ", ".join(map(str, args.paths)))
+    rules = Rules(args.seeds, args.development, args.files, args.data)
+    verdicts = check(list(dict.fromkeys(paths)), rules)
+    for verdict in verdicts:
+        print(f"{'LACKS' if verdict.missing else 'ok   '}  {verdict.path}")
+        for text in verdict.missing:
+            print(f"       - {text}")
+        for text in verdict.notes:
+            print(f"       note: {text}")
+    complete = sum(not verdict.missing for verdict in verdicts)
+    print(f"{complete} of {len(verdicts)} rows are complete")
+    return 0 if complete == len(verdicts) else 1

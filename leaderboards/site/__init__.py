@@ -1,0 +1,230 @@
+"""One static page with every board: `onebit site`.
+
+``page.html.j2`` is the page, ``page.css`` and ``page.js`` go into it whole: it needs no other file, no
+server and no network. Everything that comes from records is escaped by the template engine, and a
+content security policy lets no script run but ours, known by its hash.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from commons.errors import InputError
+from commons.files import write_atomic
+from leaderboards import pictures, reported
+from leaderboards import table as tables
+from leaderboards.boards import ALL, Board
+from leaderboards.formats import with_sign
+from leaderboards.lines import Line
+from leaderboards.record import Record, load_all
+from leaderboards.sheet import Row, Sheet, sheet
+from leaderboards.site.svg import inline
+
+if TYPE_CHECKING:
+    from backbones.genotype import Genotype
+
+_HERE = Path(__file__).parent
+
+TITLES = {
+    "voc": "PASCAL VOC",
+    "coco": "COCO",
+    "market1501": "Market-1501",
+    "dukemtmcreid": "DukeMTMC-reID",
+    "cuhk03": "CUHK03",
+    "msmt17": "MSMT17",
+    "cifar10": "CIFAR-10",
+    "imagenet": "ImageNet",
+}
+TASKS = {
+    "classification": "image classification",
+    "detection": "object detection",
+    "reid": "person re-identification",
+}
+
+
+@dataclass
+class Picture:
+    """An inline SVG and what it shows, in words."""
+
+    svg: str
+    caption: str
+
+
+@dataclass
+class Pictures:
+    """The pictures of one dataset: under ``strict``, and under the paper's convention."""
+
+    dataset: str
+    strict: list[Picture] = field(default_factory=list)
+    paper: list[Picture] = field(default_factory=list)
+
+
+@dataclass
+class Section:
+    """One board of the page."""
+
+    board: Board
+    title: str
+    task: str
+    sheet: Sheet
+    pictures: list[Pictures]
+    citation: str | None
+
+
+def build(leaderboards: Path, out: Path, show_reported: bool = True) -> Path:
+    """Write ``out/index.html`` and return its path.
+
+    Args:
+        leaderboards: the folder that has ``records/``.
+        show_reported: whether the papers' lines stand beside ours.
+
+    Raises:
+        InputError: a broken record, or nothing to show.
+        WorkError: the page cannot be written.
+    """
+    sections, ids = [], _Ids()
+    for board in ALL.values():
+        records = list(load_all(leaderboards / "records", board.name))
+        lines = tables.lines(board, records, show_reported)
+        if lines:
+            sections.append(_section(board, lines, ids))
+    if not sections:
+        raise InputError(f"no records in {leaderboards / 'records'}; `onebit bench` makes them")
+    return write_atomic(out / "index.html", _page(sections, ids))
+
+
+class _Ids:
+    """Identifiers of the page's rows, unique over all boards."""
+
+    def __init__(self):
+        self.of: dict[int, str] = {}
+        self.lines: list[Line] = []  # keeps the objects alive, so that ids stay unique
+
+    def row(self, line: Line) -> str:
+        if id(line) not in self.of:
+            self.lines.append(line)
+            self.of[id(line)] = f"row-{len(self.lines)}"
+        return self.of[id(line)]
+
+
+def _section(board: Board, lines: list[Line], ids: _Ids) -> Section:
+    laid_out = sheet(board, lines)
+    datasets = dict.fromkeys(line.dataset for line in lines)
+    drawn = [_pictures(board, d, [x for x in lines if x.dataset == d], ids) for d in datasets]
+    return Section(
+        board,
+        TITLES.get(board.name, board.name),
+        TASKS.get(board.task, board.task),
+        laid_out,
+        [p for p in drawn if p.strict or p.paper],
+        board.printed and reported.CITATIONS[board.printed.paper],
+    )
+
+
+def _pictures(board: Board, dataset: str, lines: list[Line], ids: _Ids) -> Pictures:
+    made = Pictures(dataset)
+    metric = next(iter(board.metrics))
+    for convention, found in (("strict", made.strict), ("paper", made.paper)):
+        for x in pictures.AXES:
+            points = pictures.points(board, lines, x, convention, metric)
+            if not points:
+                continue
+            figure = pictures.draw(
+                board, lines, x, convention, links=lambda p: "#" + ids.row(p.line)
+            )
+            prefix = f"{board.name}-{dataset}-{convention}-{x}"
+            found.append(Picture(inline(figure, prefix), _caption(board, dataset, x, convention, points)))  # fmt: skip
+    return made
+
+
+def _caption(board: Board, dataset: str, x: str, convention: str, points: list) -> str:
+    what = "operations" if x == "ops" else "memory"
+    rule = "strict" if convention == "strict" else f"{board.paper_convention}; reported as printed"
+    header = next(iter(board.metrics.values()))
+    return f"{dataset}: {header} against {what} ({rule}), {len(points)} points"
+
+
+def _page(sections: list[Section], ids: _Ids) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["with_sign"] = with_sign
+    environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
+    script = (_HERE / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    rows = [row for section in sections for row in section.sheet.rows]
+    cells = _cells(row.line for row in rows)
+    return environment.get_template("page.html.j2").render(
+        sections=sections,
+        script=script,
+        script_hash=digest,
+        style=(_HERE / "page.css").read_text(encoding="utf-8"),
+        row_id=lambda row: ids.row(row.line),
+        fields=fields,
+        kind=_kind,
+        cells=cells,
+        cell_of=lambda line: next((c for c in cells if c["hash"] in _hashes(line)), None),
+        measured=sum(not row.line.reported for row in rows),
+        printed=sum(row.line.reported for row in rows),
+    )
+
+
+def fields(record: Record) -> dict[str, Any]:
+    """A record as it stands in its file, the outcome first."""
+    content = record.model_dump(mode="json")
+    first = ["status", "error", "metrics", "untrained", "seed", "epochs", "cost"]
+    return {k: content[k] for k in [*first, *(k for k in content if k not in first)]}
+
+
+def _kind(row: Row) -> str:
+    """For the filter by precision."""
+    bits = row.line.weight_bits, row.line.activation_bits
+    return {(32, 32): "real", (1, 1): "onebit"}.get(bits, "other")
+
+
+def _hashes(line: Line) -> set[str]:
+    return {r.genotype_hash for r in line.records if r.genotype_hash}
+
+
+def _cells(lines: Iterable[Line]) -> list[dict[str, str]]:
+    """Pictures of the cells that the lines' networks are made of, of those that ship.
+
+    A record holds a cell's hash, not its edges: a cell of one's own cannot be drawn from it.
+    """
+    hashes = set().union(*(_hashes(line) for line in lines))
+    if not hashes:
+        return []  # importing `backbones` imports torch
+    from backbones.cells import list_cells, load_cell
+
+    known = [(name, load_cell(name)) for name in list_cells()]
+    return [
+        {
+            "name": name,
+            "hash": cell.hash,
+            "picture": _data_uri(cell),
+            "source": str(cell.provenance.get("source", "")),
+        }
+        for name, cell in known
+        if cell.hash in hashes
+    ]
+
+
+def _data_uri(cell: Genotype) -> str:
+    from backbones.cell_drawing import draw_cells
+
+    with tempfile.TemporaryDirectory() as folder:
+        picture = draw_cells(cell, Path(folder) / "cell.svg").read_bytes()
+    return "data:image/svg+xml;base64," + base64.b64encode(picture).decode()

@@ -1,0 +1,102 @@
+"""The files of a row: its config, its checkpoints, and the weights it starts from."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from commons.engine import config_text, latest_checkpoint, load_row, load_weights
+from commons.errors import InputError
+from commons.files import sha256_file, write_atomic
+
+_KEYS = {"state_dict", "backbone", "num_classes", "config", "losses", "untrained"}
+
+
+def prepare(work_dir: Path, cfg: Config, resume: bool) -> Path | None:
+    """Make ``work_dir`` ready; return the checkpoint to go on from.
+
+    Raises:
+        InputError: ``resume`` with another config than the checkpoint's.
+    """
+    text, dumped = config_text(cfg), work_dir / "config.py"
+    checkpoint = latest_checkpoint(work_dir) if resume else None
+    if checkpoint and dumped.exists() and dumped.read_text() != text:
+        raise InputError(
+            f"cannot resume: {dumped} differs from the config asked for; "
+            f"use another --work-dir or train without --resume"
+        )
+    if not resume:
+        for stale in (*work_dir.glob("epoch_*.*"), work_dir / "train.log"):
+            stale.unlink(missing_ok=True)
+    write_atomic(dumped, text)
+    return checkpoint
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write ``state`` whole or not at all; then drop all but the last two checkpoints."""
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    write_atomic(path, stream.getvalue())
+    epoch = int(path.stem.split("_")[1])
+    for old in path.parent.glob("epoch_*.pth"):
+        if int(old.stem.split("_")[1]) < epoch - 1:
+            old.unlink()
+
+
+def load_checkpoint(path: Path, backbone: str = "") -> dict[str, Any]:
+    """Read a checkpoint of :func:`reid.runner.train`; ``backbone`` is the one expected, or empty.
+
+    Raises:
+        InputError: not a file, not such a checkpoint, or one of another backbone.
+    """
+    if not path.is_file():
+        raise InputError(f"checkpoint not found: {path}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load has no common error for a file that is none of its own
+        raise InputError(
+            f"expected a checkpoint, found something else in {path}: {error}"
+        ) from error
+    if not isinstance(state, dict) or not state.keys() >= _KEYS:
+        raise InputError(f"expected a checkpoint that re-ID training wrote, found {path}")
+    if backbone and backbone != state["backbone"]:
+        raise InputError(f"{path} is a checkpoint of {state['backbone']}, not of {backbone}")
+    return state
+
+
+def classification_sha256(path: str | Path, backbone: str) -> str:
+    """Check that ``path`` is a classification checkpoint of ``backbone``; return its SHA-256.
+
+    Raises:
+        InputError: it is not.
+    """
+    row, _ = load_row(path)
+    if row.get("task") != "classification":
+        raise InputError(
+            f"init_from: expected a checkpoint of `onebit train classification`, "
+            f"found one of {row.get('task', 'another task')}: {path}"
+        )
+    if row.get("backbone") != backbone:
+        raise InputError(
+            f"init_from: {path} is a checkpoint of {row.get('backbone')}, not of {backbone}"
+        )
+    return sha256_file(path)
+
+
+def load_backbone(backbone: torch.nn.Module, path: str | Path) -> None:
+    """Take the backbone out of a classification checkpoint; its classifier stays behind.
+
+    Raises:
+        InputError: the weights do not fit, e.g. because the two networks have different stems.
+    """
+    _, weights = load_row(path)
+    prefix = "backbone."
+    load_weights(
+        backbone,
+        {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)},
+        path,
+    )

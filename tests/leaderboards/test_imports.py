@@ -1,0 +1,208 @@
+"""Rows that were not trained here: from a file to a record that says so."""
+
+import json
+
+import pytest
+
+from commons import mini
+from commons.errors import InputError
+from leaderboards import cli, imports
+from leaderboards.boards import ALL
+from leaderboards.record import Record
+from leaderboards.submission import Rules, check
+from leaderboards.table import table
+from leaderboards.verification import problems, rescore
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    list(mini.write(root, ["mini-coco", "mini-voc"]))
+    return root
+
+
+@pytest.fixture
+def truth(data, tmp_path):
+    """The ground truth as if somebody had detected it, in a file."""
+    found = json.loads((data / "mini-coco/annotations/instances_val2017.json").read_text())
+    keys = ("image_id", "category_id", "bbox")
+    detections = [{**{k: a[k] for k in keys}, "score": 0.5} for a in found["annotations"]]
+    path = tmp_path / "results.bbox.json"
+    path.write_text(json.dumps(detections))
+    return path
+
+
+@pytest.fixture
+def onebit(tmp_path, monkeypatch, capsys):
+    """Run the command in an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        try:
+            code = cli.main(list(map(str, arguments)))
+        except SystemExit as stop:
+            code = stop.code
+        return (code, *capsys.readouterr())
+
+    return run
+
+
+def test_predictions_become_a_row(onebit, data, truth, tmp_path):
+    command = ("import", "detection", "--predictions", truth, "--dataset", "mini-coco", "--data", data,
+               "--name", "their_net", "--note", "by e-mail", "--out", "out")  # fmt: skip
+    code, out, err = onebit(*command)
+    assert code == 0, err
+    assert "AP          1.0000" in out
+    assert "cost        unknown: a file does not say what made it" in out
+    path = tmp_path / "out/records/coco/mini-coco--their_net--imported--seed0.json"
+    record = Record.load(path)
+    assert record.origin == "imported-predictions"
+    assert record.metrics["AP"] == pytest.approx(1)
+    assert (record.weight_bits, record.activation_bits, record.binarizer) == (None, None, "unknown")
+    assert (record.cost, record.untrained, record.checkpoint_sha256) == ({}, None, None)
+    assert record.split.startswith("not stated -> val2017")
+    assert record.details["note"] == "by e-mail"
+    kept = tmp_path / "work_dirs/mini-coco--their_net--imported--seed0" / record.predictions.file
+    assert kept.read_bytes() == truth.read_bytes()
+    assert problems(record, tmp_path / "work_dirs") == []
+
+    wrong, _ = rescore(record, tmp_path / "work_dirs", data)
+    assert wrong == []
+
+    # A second one is not written over the first.
+    assert onebit(*command)[0] == 2
+    code, out, err = onebit(*command, "--seed", 1, "--trained-on", "COCO train2017")
+    assert code == 0, err
+    second = Record.load(path.with_name("mini-coco--their_net--imported--seed1.json"))
+    assert second.split.startswith("COCO train2017 -> val2017")
+
+    # The table shows it, and that it is none of ours.
+    frame = table(ALL["coco"], [record, second])
+    assert list(frame["backbone"]) == ["their_net"]
+    assert frame["memory_mbit_strict"].isna().all()
+    assert set(frame["source"]) == {"imported predictions"}
+    code, out, err = onebit("table", "coco", "--out", "out")
+    assert code == 0, err
+    assert "their_net" in out
+
+    rules = Rules(development=True, files=tmp_path / "work_dirs")
+    (verdict,) = check([path], rules)
+    assert not [text for text in verdict.missing if "code:" not in text]
+    assert any("did not train it" in note for note in verdict.notes)
+    kept.write_bytes(b"[]")
+    (verdict,) = check([path], rules)
+    assert any("another file" in text for text in verdict.missing)
+
+
+def test_a_reid_network_and_its_features_become_rows(onebit, tmp_path):
+    import numpy as np
+    import torch
+
+    from reid.features import load
+    from reid.torchreid_adapter import registered_models
+
+    assert onebit("data", "mini", "data", "--only", "mini-market1501")[0] == 0
+    network = registered_models()["osnet_x0_25"](num_classes=7, pretrained=False)
+    torch.save(dict(state_dict=network.state_dict(), epoch=60), "model.pth.tar-60")
+    common = ("--dataset", "mini-market1501", "--data", "data", "--out", "out")
+    code, out, err = onebit("test", "reid", "--checkpoint", "model.pth.tar-60", "--model", "osnet_x0_25", *common,
+                            "--record", "--name", "osnet_x0_25", "--trained-on", "MSMT17",
+                            "--cfg-options", "height=32", "width=16")  # fmt: skip
+    assert code == 0, err
+    assert "Mbit" in out
+    (path,) = (tmp_path / "out/records/market1501").glob("*.json")
+    record = Record.load(path)
+    assert record.origin == "imported-checkpoint"
+    assert (record.weight_bits, record.binarizer) == (32, "none")
+    assert record.split.startswith("MSMT17 -> ")
+    assert record.cfg_options == {"height": 32, "width": 16}
+    assert record.cost["strict"]["params_real"] > 0
+    assert problems(record, tmp_path / "work_dirs") == []
+    assert rescore(record, tmp_path / "work_dirs", tmp_path / "data")[0] == []
+
+    groups, _ = load(tmp_path / "work_dirs" / path.stem / record.predictions.file)
+    np.savez("features.npz", **{f"{name}.features": part.features for name, part in groups.items()})
+    code, out, err = onebit(
+        "import", "reid", "--predictions", "features.npz", "--name", "theirs", *common
+    )
+    assert code == 0, err
+    second = Record.load(path.with_name("mini-market1501--theirs--imported--seed0.json"))
+    assert second.metrics == record.metrics
+    assert (second.weight_bits, second.cost, second.checkpoint_sha256) == (None, {}, None)
+    assert rescore(second, tmp_path / "work_dirs", tmp_path / "data")[0] == []
+    code, out, err = onebit("table", "market1501", "--out", "out")
+    assert code == 0, err
+    assert "osnet_x0_25" in out
+    assert "theirs" in out
+    code, out, err = onebit("verify", "--out", "out", "--data", "data", "--rescore")
+    assert code == 0, out + err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"--name": "../x"}, "--name"),
+        ({"--name": "a/b"}, "--name"),
+        ({"--name": ""}, "--name"),
+        ({"--dataset": "mini-voc"}, "detection 1: there is no image"),
+        ({"--dataset": "mini-market1501"}, "for reid, not for detection"),
+        ({"--predictions": "none.json"}, "predictions not found: none.json"),
+    ],
+)
+def test_nothing_is_recorded_of_bad_input(onebit, data, truth, tmp_path, changes, message):
+    options = {"--predictions": truth, "--dataset": "mini-coco", "--data": data, "--name": "n"}
+    arguments = [str(a) for pair in {**options, **changes}.items() for a in pair]
+    code, _, err = onebit("import", "detection", *arguments, "--out", "out")
+    assert code == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("detection", "--model", "m"), "--model is not for detection"),
+        (("classification", "--config", "c.py"), "--config is not for classification"),
+        (("detection", "--config", "c.py", "--record"), "--record needs --name"),
+        (("detection", "--record"), "name --config or --model"),
+        (("detection", "--config", "c.py"), "config not found: c.py"),
+    ],
+)
+def test_options_of_foreign_checkpoints(onebit, data, tmp_path, arguments, message):
+    (tmp_path / "model.pth").write_bytes(b"")
+    dataset = "mini-cifar10" if arguments[0] == "classification" else "mini-coco"
+    if arguments[0] == "classification":
+        list(mini.write(tmp_path / "data", [dataset]))
+        data = tmp_path / "data"
+    command = (
+        "test",
+        *arguments,
+        "--checkpoint",
+        "model.pth",
+        "--dataset",
+        dataset,
+        "--data",
+        data,
+    )
+    code, _, err = onebit(*command)
+    assert (code, message in err) == (2, True), err
+
+
+def test_an_import_that_is_interrupted_leaves_no_record(data, truth, tmp_path, monkeypatch):
+    from detection import runner
+
+    what = imports.Import("imported-predictions", "n")
+    with imports.scratch("mini-coco", data) as job:
+        outcome = runner.score_predictions(truth, job)
+        monkeypatch.setattr(Record, "save", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            imports.record(what, "coco", job, outcome, tmp_path / "records", tmp_path / "work")
+        monkeypatch.undo()
+        # The same call goes through afterwards.
+        _, path = imports.record(
+            what, "coco", job, outcome, tmp_path / "records", tmp_path / "work"
+        )
+        assert Record.load(path).metrics == outcome.metrics
+        with pytest.raises(InputError, match="choose another --name or --seed"):
+            imports.record(what, "coco", job, outcome, tmp_path / "records", tmp_path / "work")

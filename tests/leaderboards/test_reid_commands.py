@@ -1,0 +1,92 @@
+"""`onebit features`, and the pictures of `onebit test reid`."""
+
+import shutil
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from commons.mini.reid import WRITERS
+from leaderboards import cli
+from reid import runner
+
+
+def onebit(*arguments) -> int:
+    try:
+        return cli.main(list(map(str, arguments)))
+    except SystemExit as stop:
+        return stop.code
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A data root with mini-market1501 and a checkpoint trained on it."""
+    root = tmp_path_factory.mktemp("reid")
+    WRITERS["mini-market1501"](root / "data" / "mini-market1501")
+    options = ["epochs=1", "height=64", "width=32", "score_untrained=False"]
+    code = onebit("train", "reid", "--dataset", "mini-market1501", "--backbone", "resnet18_w8",
+                  "--data", root / "data", "--work-dir", root / "run", "--cfg-options", *options)  # fmt: skip
+    assert code == 0
+    return root / "data", root / "run" / "epoch_1.pth"
+
+
+@pytest.fixture
+def crops(trained, tmp_path):
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    for path in sorted(trained[0].rglob("query/*.jpg"))[:5]:
+        shutil.copy(path, folder)
+    return folder
+
+
+def test_features_of_a_folder(trained, crops, tmp_path, capsys):
+    out = tmp_path / "crops.safetensors"
+    code = onebit("features", "--checkpoint", trained[1], "--images", crops, "--out", out, "--batch-size", "2")  # fmt: skip
+    assert code == 0
+    assert capsys.readouterr().out == f"{out}: 5 images, 64 numbers each\n"
+    features = safetensors.numpy.load_file(out)["images.features"]
+    assert features.shape == (5, 64)
+    assert np.ptp(features, axis=0).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--images": "nowhere"}, "found no folder nowhere"),
+        ({"--out": "crops.csv"}, "expected FILE.safetensors, found crops.csv"),
+        ({"--checkpoint": "none.pth"}, "checkpoint not found: none.pth"),
+        ({"--batch-size": "0"}, "expected a whole number from 1, got '0'"),
+        ({"--workers": "two"}, "expected a whole number from 0, got 'two'"),
+    ],
+)
+def test_features_of_bad_input(trained, crops, tmp_path, capsys, change, message):
+    options = {"--checkpoint": trained[1], "--images": crops, "--out": tmp_path / "f.safetensors"}
+    code = onebit("features", *(part for option in {**options, **change}.items() for part in option))  # fmt: skip
+    out, err = capsys.readouterr()
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+    assert not (tmp_path / "f.safetensors").exists()
+
+
+def score(trained, *more) -> int:
+    return onebit("test", "reid", "--checkpoint", trained[1], "--dataset", "mini-market1501",
+                  "--data", trained[0], *more)  # fmt: skip
+
+
+def test_pictures_of_rankings_and_reranked_metrics(trained, tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    assert score(trained, "--show-dir", folder, "--show", "3", "--cfg-options", "evaluation.rerank=True") == 0  # fmt: skip
+    out = capsys.readouterr().out
+    assert sorted(p.name.split("_")[0] for p in folder.iterdir()) == ["best", "worst", "worst"]
+    assert f"pictures    3 in {folder}" in out
+    assert "mAP_reranked" in out
+    assert "k-reciprocal re-ranking" in out
+
+
+def test_bad_requests_for_pictures(trained, tmp_path, capsys, monkeypatch):
+    assert score(trained, "--show-dir", tmp_path / "p", "--show", "0") == 2
+    assert "--show takes a number of pictures from 1, got 0" in capsys.readouterr().err
+    monkeypatch.delattr(runner, "show")
+    assert score(trained, "--show-dir", tmp_path / "p") == 2
+    assert "test reid draws no pictures" in capsys.readouterr().err
+    assert not (tmp_path / "p").exists()

@@ -1,0 +1,240 @@
+"""Tampering is found: by the digest, by hashes, by what names mean, or by scoring again."""
+
+import json
+
+import pytest
+
+from commons.errors import InputError
+from leaderboards import cli
+from leaderboards.bench import bench
+from leaderboards.record import Record, digest
+from leaderboards.verification import (
+    canonical,
+    data_problems,
+    form_problems,
+    kept_files,
+    problems,
+    rescore,
+)
+from tests.leaderboards.conftest import StubRunner
+
+
+@pytest.fixture
+def path(sweep, stub_runner):
+    list(bench(sweep))
+    return sweep.record_path("resnet18_w8_reactnet", 1)
+
+
+@pytest.fixture
+def verify(sweep):
+    """What `onebit verify --rescore` finds of a record's file."""
+
+    def found(path) -> list[str]:
+        try:
+            record = Record.load(path)
+            found = form_problems(path) + problems(record, sweep.work_root)
+            found += data_problems(record, sweep.data_root)
+            return found + rescore(record, sweep.work_root, sweep.data_root)[0]
+        except InputError as error:
+            return [str(error)]
+
+    return found
+
+
+def forge(path, **changes) -> None:
+    """Change fields (dotted names reach into them) and make the digest fit again."""
+    content = json.loads(path.read_text())
+    del content["digest"]
+    for name, value in changes.items():
+        *outer, last = name.split(".")
+        place = content
+        for key in outer:
+            place = place[key]
+        place[last] = value
+    path.write_bytes(canonical({**content, "digest": digest(content)}))
+
+
+def test_an_untouched_row_is_sound_and_says_what_it_gives(sweep, path, verify):
+    assert verify(path) == []
+    record = Record.load(path)
+    wrong, done = rescore(record, sweep.work_root, sweep.data_root)
+    assert wrong == []
+    assert done == [
+        "checkpoint: top1 0.5100, top5 0.9000 (tolerance 0.002)",
+        "predictions: top1 0.5100, top5 0.9000 (tolerance 1e-09)",
+    ]
+
+
+#: A forged value of every field, with a digest that fits, and what gives it away.
+FORGED = {
+    "schema_version": (1, "version 1 has no"),
+    "status": ("failed", "needs its reason"),
+    "error": ("x", "finished row has no"),
+    "origin": ("elsewhere", "origin"),
+    "board": ("imagenet", "belongs at"),
+    "dataset": ("cifar10-jpeg", "belongs at"),
+    "data_checksum": ("content:" + "0" * 64, "data_checksum is"),
+    "split": ("test -> test", "split is"),
+    "protocol": ("ten views", "protocol is"),
+    "backbone": ("resnet18_w8", "belongs at"),
+    "binarizer": ("xnor", "binarizer is"),
+    "cell": ("mine", "cell"),
+    "genotype_hash": ("0" * 64, "genotype_hash is"),
+    "weight_bits": (32, "weight_bits is"),
+    "activation_bits": (2, "activation_bits is"),
+    "recipe": ("paper", "belongs at"),
+    "cfg_options": ({"a": 1}, "belongs at"),
+    "config_sha256": ("0" * 64, "config_sha256 is"),
+    "seed": (0, "belongs at"),
+    "epochs": (600, "epochs is"),
+    "main_metric": ("top5", "main_metric is"),
+    "metrics": ({"top1": 0.93, "top5": 0.99}, "top1 is 0.93 in the record"),
+    "metrics.top5": (0.9000001, "top5 is 0.9000001 in the record"),
+    "cost": ({"strict": {}}, "cost is"),
+    "checkpoint_sha256": ("0" * 64, "not the checkpoint that was scored"),
+    "predictions.sha256": ("0" * 64, "not the predictions that were scored"),
+    "predictions.file": ("epoch_1.pth", "not the predictions that were scored"),
+    "details.checkpoint": ("predictions.json", "not the checkpoint that was scored"),
+    "details.num_classes": (100, "details.num_classes is"),
+}
+#: What nothing but trust in the writer vouches for; docs/records.md says so.
+CLAIMS = {
+    "untrained": {"top1": 0.0, "top5": 0.0},
+    "code": {"commit": "0" * 40, "dirty": False},
+    "environment": {"versions": {}, "device": "abacus", "threads": 1, "operators": {}},
+    "wall_seconds": 0.1,
+    "created": "1999-01-01",
+    "details.loss_curve": [0.0],
+}
+
+
+def test_every_field_is_forged_here():
+    fields = {name.split(".")[0] for name in (*FORGED, *CLAIMS)}
+    assert fields == set(Record.model_fields)
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_forged_field_is_found_although_the_digest_fits(path, verify, name):
+    value, sign = FORGED[name]
+    forge(path, **{name: value})
+    found = verify(path)
+    assert any(sign in f for f in found), found
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_a_forged_claim_is_found_only_without_the_digest(path, verify, name):
+    content = json.loads(path.read_text())
+    forge(path, **{name: CLAIMS[name]})
+    assert verify(path) == []
+    path.write_bytes(canonical({**json.loads(path.read_text()), "digest": content["digest"]}))
+    assert any("digest differs" in f for f in verify(path))
+
+
+def refused(path) -> bool:
+    try:
+        Record.load(path)
+    except InputError:
+        return True
+    return False
+
+
+def test_any_byte_of_a_record_is_covered(path):
+    whole = path.read_bytes()
+    for i, byte in enumerate(whole):
+        path.write_bytes(whole[:i] + bytes([byte ^ 1]) + whole[i + 1 :])
+        assert refused(path) or form_problems(path), i
+    for changed in (whole + b"\n", whole.replace(b"\n", b"\r\n"), whole.replace(b'"seed"', b'"seed": 9, "seed"')):  # fmt: skip
+        path.write_bytes(changed)
+        Record.load(path)  # the same values
+        assert form_problems(path)
+
+
+@pytest.mark.parametrize("name", ["epoch_1.pth", "predictions.json"])
+def test_any_byte_of_checkpoint_and_predictions_is_covered(sweep, path, name):
+    kept = sweep.work_root / path.stem / name
+    whole, record = kept.read_bytes(), Record.load(path)
+    for i, byte in enumerate(whole):
+        kept.write_bytes(whole[:i] + bytes([byte ^ 1]) + whole[i + 1 :])
+        (found,) = problems(record, sweep.work_root)
+        assert "SHA-256 differs" in found
+    for changed in (whole[:-1], whole + b"\0", b""):
+        kept.write_bytes(changed)
+        assert problems(record, sweep.work_root)
+
+
+def test_a_checkpoint_that_gives_other_metrics_is_found(sweep, path, verify, stub_runner):
+    """Even where the forger made all hashes fit."""
+    stub_runner.test = lambda checkpoint, job: StubRunner.test(stub_runner, checkpoint.with_name("other"), job)  # fmt: skip
+    (sweep.work_root / path.stem / "other").write_text("resnet18_w8_reactnet 3")
+    assert any("checkpoint: top1 is 0.51 in the record and 0.53 now" in f for f in verify(path))
+
+
+def test_the_tolerance_is_the_users(sweep, path):
+    forge(path, **{"metrics.top1": 0.52})
+    record = Record.load(path)
+    for tolerance, count in ((0.009, 2), (0.011, 0)):
+        wrong, _ = rescore(record, sweep.work_root, sweep.data_root, tolerance)
+        assert len([w for w in wrong if "top1" in w]) == count
+
+
+def test_nothing_to_score_is_a_problem_when_it_was_asked_for(sweep, path, tmp_path):
+    wrong, done = rescore(Record.load(path), tmp_path / "elsewhere", sweep.data_root)
+    assert "cannot be scored again" in wrong[0]
+    assert done == []
+
+
+def test_a_link_out_of_the_work_folder_is_refused(sweep, path, tmp_path):
+    kept = sweep.work_root / path.stem / "predictions.json"
+    secret = tmp_path / "secret"
+    kept.rename(secret)
+    kept.symlink_to(secret)
+    with pytest.raises(InputError, match="leads out of its folder"):
+        kept_files(Record.load(path), sweep.work_root)
+
+
+def run(capsys, sweep, *arguments):
+    common = ["--out", sweep.out, "--work-dir", sweep.work_root, "--data", sweep.data_root]
+    code = cli.main([str(a) for a in ("verify", *arguments, *common)])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_the_command_scores_again(capsys, sweep, path):
+    code, out, _ = run(capsys, sweep, "--rescore")
+    assert code == 0
+    assert out.count("predictions: top1") == out.count("checkpoint: top1") == 4
+    forge(path, **{"metrics.top1": 0.95})
+    assert run(capsys, sweep)[0] == 0, "a digest proves nothing against its owner"
+    code, out, _ = run(capsys, sweep, "--rescore")
+    assert code == 1
+    assert "predictions: top1 is 0.95 in the record and 0.51 now" in out
+    assert "3 of 4 records" in out
+
+
+def test_the_command_looks_at_the_data(capsys, sweep, path):
+    assert run(capsys, sweep, "--full")[0] == 0
+    next(p for p in sweep.data_root.rglob("*") if p.is_file()).write_bytes(b"y")
+    code, out, _ = run(capsys, sweep)
+    assert code == 1
+    assert out.count("data_checksum is content:") == 4
+
+
+def test_the_command_looks_at_the_tables(capsys, sweep, path):
+    names = ",".join(sweep.backbones)
+    bench_all = ["bench", "mini-cifar10", "--backbones", names, "--seeds", "0,1"]
+    where = ["--out", sweep.out, "--work-dir", sweep.work_root, "--data", sweep.data_root]
+    assert cli.main([str(a) for a in bench_all + where]) == 0
+    capsys.readouterr()
+    code, out, _ = run(capsys, sweep)
+    assert (code, "1 of 1 tables" in out) == (0, True)
+    table = sweep.out / "tables" / "mini-cifar10.csv"
+    table.write_text(table.read_text().replace("0.9", "0.8", 1))
+    code, out, _ = run(capsys, sweep)
+    assert code == 1
+    assert "does not follow from the records" in out
+    code, out, _ = run(capsys, sweep, table)
+    assert (code, "0 of 1 tables" in out) == (1, True)
+
+
+def test_bad_tolerances_are_refused(capsys, sweep, path):
+    assert run(capsys, sweep, "--tolerance", "2")[0] == 2
