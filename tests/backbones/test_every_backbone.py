@@ -9,6 +9,7 @@ import re
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.analysis import FlopAnalyzer
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -312,3 +313,26 @@ def test_layers_have_the_values_they_declare(name):
 def grid(bits):
     steps = 2**bits - 1
     return torch.arange(steps + 1) / steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["wrn22_w8", "wrn22_w8_reactnet", "reactnet_a_w8", "bnas_imagenet_c8_l3", "darts_v2_c8_l3"],
+)
+def test_a_narrow_network_learns(name):
+    """Eight random images, two classes: a few steps fit them, which the untrained net does not."""
+    torch.manual_seed(0)
+    network = backbones.create_backbone(name, stem="cifar")
+    head = nn.Linear(network.feature_channels[-1], 2)
+    images, labels = torch.randn(8, 3, 16, 16), torch.arange(8) % 2
+    optimizer = torch.optim.Adam([*network.parameters(), *head.parameters()], lr=0.003)
+    losses = []
+    for _ in range(60):
+        loss = F.cross_entropy(head(network(images)[-1].mean((2, 3))), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] > 0.4
+    assert losses[-1] < 0.2
