@@ -173,7 +173,7 @@ def torchs_macs(name, size):
     return counter.get_total_flops() / 2
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in NARROW])
+@pytest.mark.parametrize("name", [marked(name) for name in NAMES if name not in NARROW])
 def test_shapes_and_cost_at_full_width(name):
     with torch.device("meta"):
         network = backbones.create_backbone(name).eval()
