@@ -13,24 +13,24 @@ from backbones.binarization.binarizer import Binarizer, register_binarizer
 
 
 class _SquashedRoundFunction(torch.autograd.Function):
-    """As in :class:`DoReFaWeight`; keeps tanh(w), which is dear, and where it is largest."""
+    """As in :class:`DoReFaWeight`; keeps tanh(w), which is dear, and its largest magnitude."""
 
     @staticmethod
     def forward(ctx, weight: Tensor, steps: int) -> Tensor:
         squashed = weight.tanh()
         smallest, largest = squashed.aminmax()
         largest = torch.maximum(largest, -smallest).clamp(min=torch.finfo(weight.dtype).tiny)
-        at_largest = (squashed.abs() == largest).nonzero()
-        ctx.save_for_backward(squashed, largest, at_largest)
+        ctx.save_for_backward(squashed, largest)
         unit = (squashed / (2 * largest)).add_(0.5)
         return unit.mul_(steps).round_().div_(steps).mul_(2).sub_(1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        squashed, largest, at_largest = ctx.saved_tensors
+        squashed, largest = ctx.saved_tensors
         grad_weight = torch.ops.aten.tanh_backward(grad / largest, squashed)
-        at_largest = at_largest.unbind(1)
+        # Found here, not in forward, which has to run on the meta device too.
+        at_largest = (squashed.abs() == largest).nonzero().unbind(1)
         top = squashed[at_largest]
         through_largest = -(grad * squashed).sum() / largest.square()
         grad_weight[at_largest] += (

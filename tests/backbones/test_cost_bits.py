@@ -87,3 +87,18 @@ def test_cp_nas_keeps_real_valued_weights_at_32_bits():
 def test_declared_bits_that_make_no_sense(bits):
     with pytest.raises(InputError, match="Quantized at '0' declares input_bits"):
         cost(Quantized(1, bits))
+
+
+@pytest.mark.parametrize(("name", "bits"), [("dorefa2", 2), ("dorefa4", 4), ("bnasxnorw1a32", 1)])
+def test_backbones_of_k_bits_and_of_weights_only(name, bits):
+    counted = backbones.cost(f"resnet18_w16_{name}", (3, 32, 32))
+    quantized = [row for row in counted.rows if row.weight_bits == bits]
+    assert len(quantized) == 16
+    macs = sum(row.macs for row in quantized)
+    if name == "bnasxnorw1a32":
+        assert (counted.bops, counted.flops) == (0, counted.macs)
+    else:
+        assert counted.bops == bits * bits * macs
+        assert counted.flops == counted.macs - macs
+    weights = sum(row.params_real + row.params_1bit for row in counted.rows) * 32
+    assert counted.memory_bits < weights / (32 / bits) * 2
