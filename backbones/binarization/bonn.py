@@ -73,8 +73,8 @@ class BayesianSign(nn.Module):
 
     Forward: k^ = mean(w) sign(k). Gradient to k: mean(w) g where |k| <= 1, else 0; to w [h, w]: the
     sum over filters and input channels of g o sign(k).
-    Loss ``loss_bayes_kernel``: (lambda / 2) (||k^ - w o k||^2 + nu * prior), k^ held constant, the
-    prior that of :func:`two_mode_prior`. Beside it, ``loss_bayes_feature`` where a classifier is
+    Loss ``loss_bayes_kernel``: (lambda / 2) (||k^ - w o k||^2 + nu * prior), its first part as
+    :func:`backbones.binarization.pcnn.projection_loss`, its prior that of :func:`two_mode_prior`. Beside it, ``loss_bayes_feature`` where a classifier is
     trained (:class:`backbones.class_centres.BayesFeatureLoss`).
     Gu et al., Bayesian Optimized 1-Bit CNNs, ICCV 2019, Bayesian kernel loss. mu and Psi of every
     filter are estimated anew in every step, where the paper starts from such estimates and trains

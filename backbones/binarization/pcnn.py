@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from backbones.binarization.binarizer import Binarizer, register_binarizer
-from backbones.binarization.signs import ClippedSign, clip_gradient, scaled_sign
+from backbones.binarization.signs import ClippedSign, clip_gradient, scaled_sign, sign
 from backbones.prelu import PReLU
 
 #: Weight of the projection loss (ours).
@@ -45,7 +45,8 @@ class _ProjectionLossFunction(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         weight, projection, moved = ctx.saved_tensors
         error = _projection_error(weight, projection, moved).mul_(ctx.factor * grad)
-        grad_projection = (error * moved).sum((0, 1), keepdim=True)
+        through_mean = (error * sign(weight)).sum() / projection.numel()
+        grad_projection = (error * moved).sum((0, 1), keepdim=True) - through_mean
         return error.mul_(projection), grad_projection, None, None
 
 
@@ -57,10 +58,12 @@ def _projection_error(weight: Tensor, projection: Tensor, moved: Tensor) -> Tens
 def projection_loss(
     weight: Tensor, projection: Tensor, factor: float, step: Tensor | None = None
 ) -> Tensor:
-    """(factor / 2) ||C^ - W o (C + step)||^2, with C^ = mean(W) sign(C) held constant.
+    """(factor / 2) ||C^ - W o (C + step)||^2, with C^ = mean(W) sign(C).
 
-    With E = W o (C + step) - C^, the gradients are factor * E o W to C, and factor * the sum over
-    filters and input channels of E o (C + step) to W.
+    With E = W o (C + step) - C^, the gradients are factor * E o W to C, and to W factor * (the sum
+    over filters and input channels of E o (C + step), minus the mean over kernel positions of that
+    of E o sign(C)). The second part comes through mean(W) (ours: with C^ held constant, W would run
+    after mean(W) / |C|, whose mean is larger than mean(W), and the loss would grow).
 
     Args:
         weight: C, [K, C, h, w].

@@ -236,6 +236,11 @@ def weights(draw):
     return rng, corner_or_random(rng, shape)
 
 
+def projection_slope(error, w, p):
+    """Of ||error||^2 / 2 to p, error = p w - mean(p) sign(w)."""
+    return over_kernel(error * w) - (error * np_sign(w)).sum() / p.size
+
+
 def np_loss(binarizer, w, p):
     """The value and its gradients to w and p, by the formulas."""
     s = np_sign(w)
@@ -245,7 +250,7 @@ def np_loss(binarizer, w, p):
         return 0.5e-4 * (error**2).sum(), 1e-4 * error, to_p
     if binarizer == "pcnn":
         error = p * w - p.mean() * s
-        return 0.5e-4 * (error**2).sum(), 1e-4 * error * p, 1e-4 * over_kernel(error * w)
+        return 0.5e-4 * (error**2).sum(), 1e-4 * error * p, 1e-4 * projection_slope(error, w, p)
     if binarizer == "bnaspcnn":
         error = w - np.abs(p).mean() * s
         return 0.5e-4 * (error**2).sum(), 1e-4 * error, -1e-4 * over_kernel(error * s) * np.sign(p)
@@ -349,7 +354,8 @@ def test_loss_of_bonn_is_reconstruction_and_prior(drawn):
     expected = 1e-4 * error * p + 0.5e-8 * prior_at.grad.numpy()
     np.testing.assert_allclose(conv.weight.grad, expected, rtol=1e-10, atol=1e-14)
     found = conv.quantize_weight.reconstruction.grad
-    np.testing.assert_allclose(found, 1e-4 * over_kernel(error * w), rtol=1e-10, atol=1e-14)
+    expected = 1e-4 * projection_slope(error, w, p)
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-14)
 
 
 def test_pcnn_steps_along_the_gradient_of_the_step_before():

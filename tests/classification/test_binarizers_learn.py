@@ -10,7 +10,10 @@ from backbones.binarization import (
     BINARIZERS,
     BONN,
     MCN,
+    PCNN,
+    BayesianSign,
     ModulatedSign,
+    ProjectedSign,
     register_binarizer,
 )
 from backbones.class_centres import BayesFeatureLoss
@@ -30,6 +33,8 @@ SMALL = {
 #: epochs of Adam, with a weight at which it is not (MCN's is that of DCP-NAS's search), and its name.
 WEIGHTED_UP = [
     (replace(MCN, name="mcnup", weight=partial(ModulatedSign, reconstruction=0.4)), "loss_reconstruction"),
+    (replace(PCNN, name="pcnnup", weight=partial(ProjectedSign, factor=1.0)), "loss_projection"),
+    (replace(BONN, name="bonnkernelup", weight=partial(BayesianSign, factor=1.0)), "loss_bayes_kernel"),
     (replace(BONN, name="bonnup", feature_loss=partial(BayesFeatureLoss, theta=3e-2)), "loss_bayes_feature"),
 ]  # fmt: skip
 
@@ -64,7 +69,8 @@ def test_every_binarizer_beats_chance(full_data, tmp_path, binarizer):
     assert outcome.metrics["top1"] > 0.3  # chance is 0.1
     curve = outcome.details["loss_curve"]
     assert curve[-1] < 0.8 * curve[0]
-    if binarizer.startswith("bnas"):
+    # With real-valued activations the weights hardly move in so few epochs.
+    if binarizer.startswith("bnas") and not binarizer.endswith("w1a32"):
         assert logged["loss_amplitude"][-1] < 0.98 * logged["loss_amplitude"][0]
 
 
