@@ -48,8 +48,9 @@ def test_compiled_it_trains_alike(name):
         (out,) = forward(images)
         out.square().sum().backward()
         grads.append({key: p.grad.clone() for key, p in network.named_parameters()})
-    # Sums in another order: not bit for bit.
-    torch.testing.assert_close(grads[1], grads[0], rtol=1e-4, atol=1e-3)
+    # Sums in another order: not bit for bit, and some of them are 0 but for rounding.
+    largest = max(grad.abs().max().item() for grad in grads[0].values())
+    torch.testing.assert_close(grads[1], grads[0], rtol=1e-4, atol=1e-5 * largest)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
