@@ -25,7 +25,7 @@ _OWN = __name__.partition(".")[0]
 _loaded: dict[str, str] = {}  # module to how it was found
 _found = False  # whether the entry points were read
 _failure: InputError | None = None
-_registrants: dict[object, str] = {}
+_registrants: dict[int, str] = {}  # by id: what is registered stays
 
 
 def load(check: Callable[[], None]) -> None:
@@ -79,7 +79,7 @@ def loaded() -> dict[str, str]:
 
 def note_registrant(registered: object) -> None:
     """Remember which module called the function that calls this one."""
-    _registrants.setdefault(registered, sys._getframe(2).f_globals.get("__name__", ""))
+    _registrants.setdefault(id(registered), sys._getframe(2).f_globals.get("__name__", ""))
 
 
 def package_of(registered: object) -> tuple[str, str] | None:
@@ -88,7 +88,7 @@ def package_of(registered: object) -> tuple[str, str] | None:
     The name is that of the installed distribution, else of the top-level module; the version is the
     distribution's, else the module's ``__version__``, else ``unknown``.
     """
-    module = _registrants.get(registered, _OWN).partition(".")[0]
+    module = _registrants.get(id(registered), _OWN).partition(".")[0]
     if module == _OWN:
         return None
     for name in metadata.packages_distributions().get(module, ()):

@@ -126,9 +126,8 @@ def backbone_config(name: str, **overrides) -> dict:
     if found is not None:
         family, arguments = found
         return {"type": f"onebit.{family.type}", **arguments, **overrides}
-    names = list_backbones()
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(near)}?" if near else f"known are {', '.join(names)}"
+    near = difflib.get_close_matches(name, list_backbones(), n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(near)}?" if near else "`onebit backbones` lists the known ones"
     raise InputError(f"unknown backbone {name!r}; {hint}")
 
 

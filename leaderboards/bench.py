@@ -8,6 +8,7 @@ import difflib
 import errno
 import hashlib
 import shutil
+import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -153,6 +154,8 @@ def bench(sweep: Sweep) -> Iterator[tuple[Record, bool]]:
             busy.append(row)
         else:
             yield result
+    if busy:
+        print(f"waiting for {len(busy)} row(s) that another bench is running", file=sys.stderr)
     for _, result in _run(sweep, busy, finished, missing, wait=True):
         yield result
 

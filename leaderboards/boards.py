@@ -27,7 +27,8 @@ class Printed:
         metrics: column of :func:`leaderboards.reported.load` to the board's metric key;
             ``test_error`` becomes ``1 - top1``.
         epochs: what the paper trains for; None where no recipe of ours says it.
-        input_shape: (channels, height, width) that the paper's costs and scores are for.
+        input_shape: (channels, height, width) that the paper's costs and scores are for; None where
+            it does not say.
         quantization: whether its rows are told apart by backbone and quantization.
     """
 
@@ -36,7 +37,7 @@ class Printed:
     group: str | None
     metrics: dict[str, str]
     epochs: int | None
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, int, int] | None
     quantization: bool = False
 
 
@@ -102,6 +103,8 @@ _PRINTED = {
     "cuhk03": _reid("CUHK03"),
     "cifar10": Printed("dcp-nas", "10", None, {"test_error": "top1"}, 600, (3, 32, 32)),
     "imagenet": Printed("dcp-nas", "11", None, {"top1": "top1", "top5": "top5"}, 512, (3, 224, 224)),
+    # Neither epochs nor input size are printed.
+    "face": Printed("bnas", "5", None, {m: m for m in _FACE if m.startswith("accuracy")}, None, None),
 }  # fmt: skip
 
 _MBIT = ("memory_strict", "memory_paper")
@@ -118,6 +121,8 @@ _LAYOUTS = {
     "dukemtmcreid": _REID_LAYOUT,
     "cuhk03": _REID_LAYOUT,
     "msmt17": _REID_LAYOUT,
+    "face": ("backbone", *(m for m in _FACE if m.startswith("accuracy")), "params", "wa", *_SEARCH,
+             *(m for m in _FACE if not m.startswith("accuracy")), *_MBIT, *_OPS, *_OURS),
 }  # fmt: skip
 
 ALL: dict[str, Board] = {

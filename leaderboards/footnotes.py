@@ -58,9 +58,10 @@ def _epochs(board: Board, line: Line) -> str | None:
 
 def _input(board: Board, line: Line) -> str | None:
     shape = line.records[0].cost.get("strict", {}).get("input_shape")
-    if shape is None or board.printed is None or tuple(shape) == board.printed.input_shape:
+    expected = board.printed and board.printed.input_shape
+    if shape is None or expected is None or tuple(shape) == expected:
         return None
-    ours, paper = ("×".join(map(str, s)) for s in (shape, board.printed.input_shape))
+    ours, paper = ("×".join(map(str, s)) for s in (shape, expected))
     return f"cost for an input of {ours}, the paper's is {paper}"
 
 

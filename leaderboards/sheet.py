@@ -107,7 +107,8 @@ def _remarks(board: Board, lines: list[Line]) -> list[str]:
         found.append(f"no best is marked among lines of which some have fewer than {statistics.MIN_SEEDS} seeds")  # fmt: skip
     if any(line.reported for line in lines):
         table = board.printed
-        found.append(f"reported lines: as printed in {table.paper} table {table.table}; their memory and OPs stand in the column ({board.paper_convention})")  # fmt: skip
+        costs = "" if not any(line.reported and line.memory_bits for line in lines) else f"; their memory and OPs stand in the column ({board.paper_convention})"  # fmt: skip
+        found.append(f"reported lines: as printed in {table.paper} table {table.table}{costs}")
     return found
 
 
@@ -164,7 +165,7 @@ def _metric(line: Line, key: str, error: bool = False) -> Cell:
     summary = line.summary(key)
     if summary.mean is None:
         return Cell(NOTHING)
-    digits = 2 if error else 1  # as many as the papers print
+    digits = 2 if error or key.startswith("accuracy_") else 1  # as many as the papers print
     shown = 1 - summary.mean if error else summary.mean
     text = f"{100 * shown:.{digits}f}"
     if summary.std is not None:

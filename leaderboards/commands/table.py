@@ -19,7 +19,7 @@ onebit table cifar10 --format latex > table.tex
 onebit table imagenet --reported                 the paper's lines, and ours where there are any
 onebit table cifar10 --format csv --no-reported > cifar10.csv""",
     )
-    parser.add_argument("board", metavar="BOARD", help="a board, or a dataset of one (mini-voc, coco128)")  # fmt: skip
+    parser.add_argument("board", metavar="BOARD", help="a board, a dataset of one (mini-voc, coco128), or latency")  # fmt: skip
     parser.add_argument(
         "--format", choices=("text", "csv", "markdown", "latex", "html"), default="text"
     )
@@ -44,6 +44,10 @@ def run(args) -> int:
     from leaderboards.boards import resolve
     from leaderboards.record import load_all
 
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    if args.board == "latency":
+        sys.stdout.write(_latency(args, width))
+        return 0
     board, dataset = resolve(args.board)
     own = dataset is None or dataset.name == board.name
     folder = args.out / "records"
@@ -52,6 +56,20 @@ def run(args) -> int:
         raise InputError(f"no records of {args.board} in {folder / board.name}; `onebit bench {args.board}` makes them")  # fmt: skip
     reported = args.reported if args.reported is not None else own and args.format != "csv"
     lines = tables.lines(board, records, reported)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     sys.stdout.write(tables.render(board, lines, args.format, width))
     return 0
+
+
+def _latency(args, width: int | None) -> str:
+    from commons.errors import InputError
+    from leaderboards import latency_table
+    from leaderboards.latency_record import load_runs
+
+    runs = list(load_runs(args.out / "records"))
+    reported = args.reported if args.reported is not None else args.format != "csv"
+    if not runs and not args.reported:
+        raise InputError(
+            f"no records of latency in {args.out / 'records' / 'latency'}; `onebit latency "
+            "BACKBONE...` makes them"
+        )
+    return latency_table.render(latency_table.frame(runs, reported), args.format, width)

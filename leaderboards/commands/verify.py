@@ -69,11 +69,15 @@ def _paths(args) -> list[Path]:
 def _record(path: Path, args) -> tuple[list[str], list[str]]:
     """What is wrong with a record, and what else was found out."""
     from commons.errors import InputError
+    from leaderboards.latency_record import BOARD, LatencyRun
     from leaderboards.record import Record
     from leaderboards.verification import data_problems, form_problems, problems, rescore
 
     done: list[str] = []
     try:
+        if path.parent.name == BOARD:
+            LatencyRun.load(path)
+            return form_problems(path), ["a latency: what it measured cannot be computed again"]
         record = Record.load(path)
         wrong = form_problems(path) + problems(record, args.work_dir)
         if not wrong and (args.data or args.full or args.rescore):

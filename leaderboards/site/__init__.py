@@ -39,13 +39,14 @@ TITLES = {
     "dukemtmcreid": "DukeMTMC-reID",
     "cuhk03": "CUHK03",
     "msmt17": "MSMT17",
+    "face": "Face verification",
     "cifar10": "CIFAR-10",
     "imagenet": "ImageNet",
 }
 TASKS = {
     "classification": "image classification",
     "detection": "object detection",
-    "reid": "person re-identification",
+    "reid": "re-identification",
 }
 
 

@@ -18,6 +18,7 @@ def lines():
     return reported_costs.table()
 
 
+@pytest.mark.slow
 def test_every_analytic_number_has_a_line(lines):
     numbers = reported.load()
     numbers = numbers[numbers["column"].isin(ANALYTIC)]
@@ -30,6 +31,7 @@ def test_every_analytic_number_has_a_line(lines):
     assert not units & set(others["unit"])
 
 
+@pytest.mark.slow
 def test_every_line_has_a_number_or_says_in_words_why_not(lines):
     without = lines[lines["ours"].isna()]
     assert without["remark"].str.len().gt(20).all()
@@ -52,6 +54,7 @@ def test_every_entry_is_needed():
         find("dcp-nas", "99", "ResNet-18", "", "ops")
 
 
+@pytest.mark.slow
 def test_where_a_convention_fits_it_fits(lines):
     """All but the rows whose remark says what is wrong with them."""
     computed = lines[lines["ours"].notna()]
@@ -62,6 +65,7 @@ def test_where_a_convention_fits_it_fits(lines):
     assert built["difference"].abs().max() < 1.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("paper", "table", "row", "column", "ours", "strict"),
     [
@@ -88,6 +92,7 @@ def test_values(lines, paper, table, row, column, ours, strict):
     assert line["difference"] == pytest.approx(100 * (line["ours"] / line["printed"] - 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "printed"), [("Small", 3.32), ("Medium", 4.85), ("Large", 11.51)])
 def test_cp_nas_within_two_percent_given_its_parameter_counts(lines, size, printed):
     line = lines[(lines["row"] == f"CP-NAS ({size})") & (lines["column"] == "memory")].iloc[0]
@@ -95,11 +100,13 @@ def test_cp_nas_within_two_percent_given_its_parameter_counts(lines, size, print
     assert abs(line["difference"]) < 2
 
 
+@pytest.mark.slow
 def test_the_document_is_what_the_command_writes(lines):
     document = DOCUMENT.read_text(encoding="utf-8")
     assert updated(document, reported_costs.markdown(lines)) == document
 
 
+@pytest.mark.slow
 def test_every_number_is_in_the_document(lines):
     """Each computed number stands in the first table; the second counts all others."""
     content = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
@@ -121,6 +128,7 @@ def test_markers(tmp_path):
             updated(broken, "new")
 
 
+@pytest.mark.slow
 def test_command(lines, capsys, tmp_path):
     assert reported_costs.main(["--format", "csv"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + len(lines)
