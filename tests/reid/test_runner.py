@@ -74,31 +74,28 @@ def test_a_row(job):
 
 def test_losses_of_the_method_are_added_and_logged(job, monkeypatch):
     """BONN has one in its layers and one on the features that the classifier sees."""
-    seen = []
-    forward_backward = runner._Engine.forward_backward
+    entropies, summaries = [], []
+    compute_loss, forward_backward = ImageSoftmaxEngine.compute_loss, SoftmaxEngine.forward_backward
+
+    def recorded(self, *arguments):
+        entropies.append(compute_loss(self, *arguments))
+        return entropies[-1]
 
     def watched(self, data):
-        cross_entropy = super(runner._Engine, self).compute_loss
-        monkeypatch.setattr(
-            runner.ImageSoftmaxEngine,
-            "compute_loss",
-            lambda self, *arguments: seen.append(cross_entropy(*arguments)) or seen[-1],
-        )
-        summary = forward_backward(self, data)
-        monkeypatch.undo()
-        monkeypatch.setattr(runner._Engine, "forward_backward", watched)
-        seen[-1] = (seen[-1].item(), summary)
-        return summary
+        summaries.append(forward_backward(self, data))
+        return summaries[-1]
 
-    monkeypatch.setattr(runner._Engine, "forward_backward", watched)
+    monkeypatch.setattr(ImageSoftmaxEngine, "compute_loss", recorded)
+    monkeypatch.setattr(SoftmaxEngine, "forward_backward", watched)
     options = {**OPTIONS, "epochs": 1}
     runner.train(replace(job, backbone="resnet18_w8_bonn", cfg_options=options))
     names = {"loss_bayes_kernel", "loss_bayes_feature"}
     log = (job.work_dir / "train.log").read_text()
-    for cross_entropy, summary in seen:
+    assert summaries
+    for cross_entropy, summary in zip(entropies, summaries, strict=True):
         assert names < summary.keys()
         assert all(summary[name] != 0 for name in names)
-        expected = cross_entropy + sum(summary[name] for name in names)
+        expected = cross_entropy.item() + sum(summary[name] for name in names)
         assert summary["loss"] == pytest.approx(expected, rel=1e-5)
     assert all(name in log for name in names)
 
