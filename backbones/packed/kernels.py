@@ -353,15 +353,6 @@ def pool(first, last, values, largest, stride, scale, shift, add, out):
                 result[c] = result[c] + value if add else value
 
 
-@_kernel
-def activate(first, last, slope, values):
-    """PReLU in place, on the positions from ``first`` to ``last`` of values [positions, C]."""
-    for p in range(first, last):
-        row = values[p]
-        for c in range(len(row)):
-            row[c] = _prelu(row[c], slope[c])
-
-
 _lookups_4_2 = make_lookups(4, 2)
 _lookups_4_1 = make_lookups(4, 1)
 _lookups_1_1 = make_lookups(1, 1)
