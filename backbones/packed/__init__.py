@@ -5,6 +5,7 @@ _vector      the inner loops, as vectors of a fixed width (LLVM)
 kernels      compiled loops over maps (numba)
 engine       the kernels, or torch where numba is missing; threads
 layers       ``PackedConv``, a 1-bit convolution with what surrounds it
+geometry     sizes and borders of convolutions
 cells        packed forms of cells
 deploy       from a trained network to its packed form
 file         packed networks as files

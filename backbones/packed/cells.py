@@ -17,16 +17,15 @@ from torch import Tensor, nn
 
 from backbones.packed import engine
 from backbones.packed.bits import pack_bits, unpack_bits
+from backbones.packed.geometry import classes_of, valid_taps
 from backbones.packed.layers import (
     PackedConv,
     PackedLayer,
     activation_of,
     affine,
-    classes_of,
     image_of,
     map_of,
     signs_and_scale,
-    valid_taps,
 )
 
 #: A feature map, float32 [N, H, W, C], contiguous.
