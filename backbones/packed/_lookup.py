@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from backbones.packed._vector import FLOAT_POINTER, FLOATS, I32, constant, vector_function
+from backbones.packed._vector import FLOAT_POINTER, FLOATS, I32, I64, constant, vector_function
 
 
 @intrinsic
