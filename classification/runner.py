@@ -10,9 +10,10 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
+import backbones
 from backbones.registry import MODELS
 from classification.config import build_config
-from classification.cost import model_cost
+from classification.cost import summaries
 from classification.metrics import TopK
 from classification.predictions import Predictions, ranks_of, top_k
 from commons.datasets import get_dataset
@@ -199,13 +200,8 @@ def _outcome(
 ) -> Outcome:
     dataset = get_dataset(job.dataset)
     size = (cfg.input_size, cfg.input_size)
-    stem = cfg.model.backbone.stem
-    cost = {
-        convention: model_cost(
-            job.backbone, convention, size, cfg.model.num_classes, stem
-        ).summary()
-        for convention in CONVENTIONS
-    }
+    with torch.device("meta"):  # the network of the config: options may have changed the name's
+        network = MODELS.build(cfg.model.backbone)
     return Outcome(
         metrics=metrics,
         main_metric="top1",
@@ -213,8 +209,8 @@ def _outcome(
         protocol=f"top-1 and top-5 accuracy, one view of {size[0]}x{size[1]} pixels",
         data_checksum=dataset.checksum(job.data_root),
         config=config_text(cfg),
-        cost=cost,
+        cost=summaries(network, CONVENTIONS, size, cfg.model.num_classes),
         num_classes=cfg.model.num_classes,
-        details=details or {},
+        details={**(details or {}), "network": backbones.describe(network)},
         **fields,
     )

@@ -21,6 +21,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import nn
 
+import backbones
 from backbones import OneBitConv2d
 from commons.datasets import get_dataset
 from commons.engine import (
@@ -227,7 +228,12 @@ def _outcome(
         checkpoint=checkpoint,
         cost=summaries(detector, cfg),
         num_classes=cfg.num_classes,
-        details={**details, "per_class": per_class, "onebit_parts": _onebit_parts(detector)},
+        details={
+            **details,
+            "per_class": per_class,
+            "onebit_parts": _onebit_parts(detector),
+            "network": backbones.describe(detector.backbone),
+        },
         predictions=predictions,
     )
 

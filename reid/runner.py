@@ -250,6 +250,7 @@ def _outcome(
             train_images=len(data.train_loader.dataset),
             train_identities=data.num_train_pids,
             feature_dim=model.embedding.feature_dim,
+            network=backbones.describe(model.embedding.backbone),
             **loaders["gallery"].dataset.counts,
             loss_curve=losses,
         ),
