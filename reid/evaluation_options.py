@@ -35,10 +35,8 @@ class Evaluation:
         """From ``cfg.evaluation`` and, for the protocol ``auto``, dataset and split.
 
         Raises:
-            InputError: an unknown name or a parameter out of range, or a config without options.
+            InputError: an unknown name or a parameter out of range.
         """
-        if "evaluation" not in cfg:
-            raise InputError("the config has no `evaluation`: it is that of an older version")
         options = cfg.evaluation
         check_distance(options.distance)
         protocol = options.protocol
