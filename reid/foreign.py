@@ -254,6 +254,11 @@ def _build(build, name: str, weights: Mapping[str, torch.Tensor]) -> nn.Module:
 
 def _scored_config(job: Job, name: str, theirs: Mapping[str, Any]) -> Config:
     """The suite's reading and scoring, with the input size and distance of their config."""
+    if get_dataset(job.dataset, task="reid").board == "face":
+        raise InputError(
+            f"{job.dataset} is scored on pairs of faces, for rows of this suite only: what was trained "
+            f"elsewhere is scored by retrieval"
+        )
     cfg = load_recipe(BASE)
     cfg.merge_from_dict(dict(recipe="", dataset=job.dataset, backbone=name, seed=0))
     cfg.data.train_sampler = "RandomSampler"

@@ -97,7 +97,7 @@ def test(checkpoint: Path, job: Job) -> Outcome:
     cfg, filled = saved_config(state["config"], Path(checkpoint))
     # The weights are the checkpoint's, whatever the row once started from.
     cfg = with_options(cfg, {k: v for k, v in job.cfg_options.items() if k != "init_from"})
-    cfg.dataset = job.dataset or cfg.dataset
+    trained_on, cfg.dataset = cfg.dataset, job.dataset or cfg.dataset
     check(cfg)
     torchreid_root(cfg.dataset, job.data_root)
     work_dir = Path(job.work_dir)
@@ -106,7 +106,9 @@ def test(checkpoint: Path, job: Job) -> Outcome:
         model = build_model(cfg, state["num_classes"])
         load_weights(model, state["state_dict"], checkpoint)
         # Not the name of what the row itself left: its record has the hash of that.
-        scored = _outcome(model, data, cfg, job, Path(checkpoint), None, state["losses"], "test_")
+        scored = _outcome(
+            model, data, cfg, job, Path(checkpoint), None, state["losses"], "test_", trained_on
+        )
     if filled:
         scored.details["filled_from_recipe"] = filled
     return scored
@@ -166,6 +168,7 @@ def _config_of(facts: dict[str, Any], predictions: Path, job: Job) -> Config:
     if job.cfg_options:
         cfg = with_evaluation_options(cfg, job.cfg_options)
         facts["config"] = config_text(cfg)
+    Evaluation.of(cfg)
     return cfg
 
 
@@ -242,8 +245,12 @@ def _outcome(
     untrained: dict[str, float] | None,
     losses: list[float],
     prefix: str = "",
+    trained_on: str = "",
 ) -> Outcome:
-    """Save the features of the scored images, in a file with this prefix; then score them."""
+    """Save the features of the scored images, in a file with this prefix; then score them.
+
+    ``trained_on`` is the dataset of the weights, where that may be another one.
+    """
     (loaders,) = data.test_loader.values()
     dataset = get_dataset(cfg.dataset, task="reid")
     facts = dict(
@@ -265,6 +272,10 @@ def _outcome(
             loss_curve=losses,
         ),
     )
+    if trained_on not in ("", cfg.dataset):
+        facts["split"] = f"{trained_on} -> {facts['split'].split('->')[-1].strip()}"
+        for name in ("train_images", "train_identities"):
+            del facts["details"][name]
     path = Path(job.work_dir) / f"{prefix}{checkpoint.stem}.{cfg.dataset}.safetensors"
     if is_face(cfg):
         images, lists, _, root = _face_features(model, data, cfg, job)

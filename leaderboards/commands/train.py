@@ -141,6 +141,8 @@ def run_test(args) -> int:
         raise InputError(f"{what} {file} is not a file")
     if args.show < 1:
         raise InputError(f"--show takes a number of pictures from 1, got {args.show}")
+    if args.show_dir and dataset.board == "face":
+        raise InputError(f"{dataset.name} has pairs, no rankings to draw: leave out --show-dir")
     if args.predictions:
         return _run_predictions(args, dataset)
     if args.config or args.model:

@@ -106,6 +106,15 @@ def test_scoring_leaves_what_the_row_left(row):
     assert "filled_from_recipe" not in scored.details
 
 
+def test_another_dataset_is_not_said_to_have_been_trained_on(row, duke, tmp_path):
+    trained, job = row
+    job = replace(job, work_dir=tmp_path, cfg_options={})
+    scored = runner.test(trained.checkpoint, replace(job, dataset="mini-dukemtmcreid", data_root=duke))  # fmt: skip
+    assert scored.split == "mini-market1501 -> query, bounding_box_test"
+    assert "train_images" not in scored.details
+    assert runner.test(trained.checkpoint, job).split == trained.split
+
+
 def test_options_of_the_row_may_be_repeated_and_are_checked(row, tmp_path):
     trained, job = row
     job = replace(job, work_dir=tmp_path)
