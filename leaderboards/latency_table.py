@@ -22,17 +22,17 @@ COLUMNS = (
     "latency_ms_q3", "acceleration", "threads", "input", "processor", "source",
 )  # fmt: skip
 _HEADERS = {
-    "backbone": "backbone",
-    "engine": "engine",
+    "backbone": "Backbone",
+    "engine": "Engine",
     "bits": "W/A",
     "memory_mbit_file": "Mbit on disk",
     "memory_mbit_strict": "Mbit (strict)",
-    "memory_saving": "saving",
+    "memory_saving": "Saving",
     "resident_mbyte": "MB resident",
     "latency_ms": "ms",
-    "quartiles": "quartiles",
-    "acceleration": "acceleration",
-    "source": "source",
+    "quartiles": "Quartiles",
+    "acceleration": "Acceleration",
+    "source": "Source",
 }
 
 
@@ -106,7 +106,7 @@ def _printed() -> list[dict]:
                 acceleration=value.get("acceleration", 1.0),
                 input="224x224",
                 processor="ODROID C4",
-                source="DCP-NAS Table 15",
+                source=f"{paper} table {table}",
             )
         )
     return rows

@@ -86,8 +86,7 @@ def check(paths: Iterable[Path], rules: Rules) -> list[Verdict]:
         rows.append((record, verdict))
         if version != SCHEMA_VERSION:
             verdict.missing.append(
-                f"schema version {version}, current is {SCHEMA_VERSION}: run the row again, or "
-                f"migrate its record"
+                f"schema version {version}, current is {SCHEMA_VERSION}: run the row again"
             )
         if record.status != "done":
             verdict.missing.append(f"the row failed: {record.error}")
