@@ -10,7 +10,7 @@ def configure(verbs) -> None:
         verbs,
         "latency",
         run,
-        "measure packed networks against the real-valued ResNet-18, all in one run",
+        "measure packed networks against the real-valued ResNet-18",
         """\
 onebit latency resnet18_reactnet dcp_nas_m
 onebit latency resnet18_reactnet dcp_nas_m --threads 2

@@ -49,7 +49,7 @@ onebit train reid --dataset market1501 --backbone resnet18 --recipe paper --cfg-
         verbs,
         "test",
         run_test,
-        "score a checkpoint of `onebit train` or `onebit bench`, or one that was trained elsewhere",
+        "score a checkpoint, of this suite or trained elsewhere",
         """\
 onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc
 onebit test reid --checkpoint run/epoch_12.pth --dataset mini-market1501 --cfg-options evaluation.rerank=True
