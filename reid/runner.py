@@ -79,16 +79,18 @@ def train(job: Job) -> Outcome:
         return _outcome(model, data, cfg, job, latest_checkpoint(work_dir), untrained, losses)
 
 
-def test(checkpoint: Path, job: Job) -> Outcome:
+def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: PT028
     """Score a checkpoint that :func:`train` wrote.
 
     Args:
         checkpoint: the file.
         job: ``dataset`` and ``backbone`` may be empty and are then the checkpoint's own; so is the
             config, over which ``cfg_options`` are laid.
+        packed: score what :func:`backbones.deploy` makes of the network, on the CPU.
 
     Raises:
-        InputError: not such a checkpoint, or one of another backbone; missing or broken dataset.
+        InputError: not such a checkpoint, or one of another backbone; missing or broken dataset;
+            ``packed`` and no 1-bit network.
     """
     state = load_checkpoint(Path(checkpoint), job.backbone)
     cfg = with_options(Config(state["config"]), job.cfg_options)
@@ -99,7 +101,8 @@ def test(checkpoint: Path, job: Job) -> Outcome:
         data = read_data(cfg, job.data_root, work_dir / "test.log")
         model = build_model(cfg, state["num_classes"])
         load_weights(model, state["state_dict"], checkpoint)
-        return _outcome(model, data, cfg, job, Path(checkpoint), None, state["losses"])
+        scored = backbones.deploy(model.cpu()) if packed else None
+        return _outcome(model, data, cfg, job, Path(checkpoint), None, state["losses"], scored)
 
 
 def score_predictions(predictions: Path, job: Job) -> Outcome:
@@ -231,8 +234,12 @@ def _outcome(
     checkpoint: Path,
     untrained: dict[str, float] | None,
     losses: list[float],
+    packed: torch.nn.Module | None = None,
 ) -> Outcome:
-    """Save the features of the scored images, then score what was saved."""
+    """Save the features of the scored images, then score what was saved.
+
+    They are those of ``packed``, the packed form of ``model``, if there is one.
+    """
     (loaders,) = data.test_loader.values()
     dataset = get_dataset(cfg.dataset, task="reid")
     facts = dict(
@@ -254,7 +261,10 @@ def _outcome(
             loss_curve=losses,
         ),
     )
-    path = Path(job.work_dir) / f"{checkpoint.stem}.{cfg.dataset}.safetensors"
+    # Not the file that training kept, which a record names by its hash.
+    name = f"{checkpoint.stem}.{cfg.dataset}{'.packed' if packed else ''}.safetensors"
+    path = Path(job.work_dir) / name
+    model = packed or model
     if is_face(cfg):
         images, lists, _, root = _face_features(model, data, cfg, job)
         save(path, dict(images=images), facts)

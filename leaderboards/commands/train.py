@@ -52,13 +52,21 @@ onebit train reid --dataset market1501 --backbone resnet18 --recipe paper --cfg-
         "score a checkpoint of `onebit train` or `onebit bench`, or one that was trained elsewhere",
         """\
 onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc
+onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc --packed
+onebit test classification --checkpoint net.safetensors --dataset mini-cifar10
 onebit test reid --checkpoint run/epoch_12.pth --dataset mini-market1501 --cfg-options evaluation.rerank=True
 onebit test reid --checkpoint run/epoch_12.pth --dataset mini-market1501 --show-dir pictures --show 40
 onebit test detection --checkpoint faster_rcnn.pth --config faster-rcnn_r50_fpn_1x_coco.py --dataset coco
 onebit test reid --checkpoint model.pth.tar-60 --model osnet_x1_0 --dataset market1501 --record --name osnet""",
     )
     test.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
-    test.add_argument("--checkpoint", required=True, type=Path, metavar="C")
+    test.add_argument(
+        "--checkpoint",
+        required=True,
+        type=Path,
+        metavar="C",
+        help="for classification also a packed file (.safetensors) of `onebit export`",
+    )
     test.add_argument("--dataset", required=True, metavar="D")
     test.add_argument(
         "--backbone", default="", metavar="B", help="default: as the checkpoint's config says"
@@ -68,6 +76,11 @@ onebit test reid --checkpoint model.pth.tar-60 --model osnet_x1_0 --dataset mark
     )
     test.add_argument(
         "--show", type=int, default=20, metavar="N", help="pictures at most (default 20)"
+    )
+    test.add_argument(
+        "--packed",
+        action="store_true",
+        help="score the network as `backbones.deploy` packs it (docs/packed.md); on the CPU",
     )
     elsewhere = test.add_argument_group(
         "a checkpoint that was trained elsewhere (docs/importing.md)"
@@ -126,7 +139,7 @@ def run_test(args) -> int:
     from commons.datasets import get_dataset
     from commons.errors import InputError
     from commons.task import Job
-    from leaderboards.boards import runner
+    from leaderboards.boards import default_recipe, runner
 
     dataset = get_dataset(args.dataset, args.task)
     dataset.find(data_root(args))
@@ -135,23 +148,37 @@ def run_test(args) -> int:
     if args.show < 1:
         raise InputError(f"--show takes a number of pictures from 1, got {args.show}")
     if args.config or args.model:
+        if args.packed:
+            raise InputError(
+                "--packed is for checkpoints of this suite; leave out --config and --model"
+            )
         return _run_foreign(args)
     if args.record:
         raise InputError("--record is for checkpoints trained elsewhere: name --config or --model")
+    packed_file = args.checkpoint.suffix == ".safetensors"
+    if packed_file and (args.task != "classification" or args.backbone):
+        raise InputError(
+            f"{args.checkpoint}: packed files are scored by `onebit test classification`, without "
+            "--backbone"
+        )
     task = runner(args.task)
     if args.show_dir and not hasattr(task, "show"):
         raise InputError(f"test {args.task} draws no pictures: leave out --show-dir")
     job = Job(
         dataset=dataset.name,
         backbone=args.backbone,
-        recipe="",
+        recipe=default_recipe(dataset) if packed_file else "",
         seed=0,
         data_root=data_root(args),
         work_dir=args.checkpoint.parent,
         cfg_options=cfg_options(args.cfg_options),
     )
-    outcome = task.test(args.checkpoint, job)
-    _report(outcome, f"{args.checkpoint} on {dataset.name}")
+    if packed_file:
+        outcome = task.test_packed_file(args.checkpoint, job)
+    else:
+        outcome = task.test(args.checkpoint, job, **(dict(packed=True) if args.packed else {}))
+    packed = ", packed, on the CPU" if args.packed or packed_file else ""
+    _report(outcome, f"{args.checkpoint} on {dataset.name}{packed}")
     if args.show_dir:
         paths = task.show(outcome, job, args.show_dir, args.show)
         print(f"pictures    {len(paths)} in {args.show_dir}")
