@@ -1,8 +1,8 @@
 """Export to ONNX and OpenVINO: compatible with other programs, with 32-bit arithmetic.
 
 The 1-bit convolutions become comparisons and float convolutions of +1 and -1 weights. That is what
-these formats carry: ONNX has no 1-bit convolution, and OpenVINO's is put in only where a probe on
-this machine shows that it computes the right sums.
+these formats carry: ONNX has no 1-bit convolution, and OpenVINO's gave wrong sums where it was tried,
+which a probe repeats on the machine at hand.
 """
 
 from __future__ import annotations

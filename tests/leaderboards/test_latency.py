@@ -196,14 +196,18 @@ def test_a_tiny_run(tmp_path, capsys):
     assert f"{run.entries[1].median:.4g}" in said
 
 
-def test_features_and_engines(tmp_path):
+@pytest.mark.parametrize("resident", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_features_and_engines(resident, monkeypatch):
     """What a detector uses, and every engine there is, on a tiny image."""
-    for engine in ("onnxruntime", "openvino"):
+    for engine in ("onnx", "onnxruntime", "openvino"):
         pytest.importorskip(engine)
+    if not resident:  # else a process for each
+        monkeypatch.setattr(latency, "_STATM", Path("/nonexistent"))
     measured = latency.compete([NAME], size=(32, 32), classes=None, repeat=2)
     engines = {c.engine for c in measured}
     assert engines == {"torch", "onnxruntime", "openvino", "packed"}
     assert all(c.median > 0 for c in measured)
+    assert all((c.resident_bytes is not None) == resident for c in measured)
     maps = measured[-1].infer()
     assert [m.shape[-1] for m in maps] == [8, 4, 2, 1]
 
