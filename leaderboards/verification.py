@@ -16,6 +16,7 @@ from commons.errors import InputError, OnebitError
 from commons.files import sha256_file
 from commons.task import Job, Outcome
 from leaderboards.boards import ALL, resolve, runner
+from leaderboards.file_options import without_files
 from leaderboards.record import Record, load_all
 
 #: How far a metric may be from the recorded one. From kept predictions it is computed anew from
@@ -189,7 +190,7 @@ def rescore(
                 seed=record.seed,
                 data_root=data_root,
                 work_dir=Path(folder),
-                cfg_options=record.cfg_options,
+                cfg_options=without_files(record.cfg_options),
             )
             again = task.score_predictions if what == "predictions" else task.test
             try:

@@ -31,7 +31,7 @@ from commons.task import Job, Outcome
 from reid.datasets import torchreid_root
 from reid.features import FORMAT, Features, relative_names, save
 from reid.model import ReIDModel, builder
-from reid.recipe import load_recipe, with_options
+from reid.recipe import BASE, load_recipe, with_options
 from reid.runner import CONVENTIONS, features_of, read_data, score_predictions, split_of
 from reid.scoring import check_against_dataset, outcome
 from reid.torchreid_adapter import register_model, registered_models
@@ -254,7 +254,12 @@ def _build(build, name: str, weights: Mapping[str, torch.Tensor]) -> nn.Module:
 
 def _scored_config(job: Job, name: str, theirs: Mapping[str, Any]) -> Config:
     """The suite's reading and scoring, with the input size and distance of their config."""
-    cfg = load_recipe("paper")
+    if get_dataset(job.dataset, task="reid").board == "face":
+        raise InputError(
+            f"{job.dataset} is scored on pairs of faces, for rows of this suite only: what was trained "
+            f"elsewhere is scored by retrieval"
+        )
+    cfg = load_recipe(BASE)
     cfg.merge_from_dict(dict(recipe="", dataset=job.dataset, backbone=name, seed=0))
     cfg.data.train_sampler = "RandomSampler"
     cfg.data.workers = 0
