@@ -24,6 +24,7 @@ macros        how many cells, how wide: DCP-NAS, CP-NAS, BNAS, DARTS, PC-DARTS
 cell_net      ``CellNet``, networks of cells
 cost          memory and operations of any network, layer by layer, in four conventions
 cost_drawing  pictures of costs
+shapes        what makes counting by a name quick
 classifier    a backbone with a linear classifier
 packed        inference on packed bits, and files of them
 

@@ -24,6 +24,7 @@ from backbones.classifier import Classifier
 from backbones.cost_conventions import BOPS_PER_FLOP, CONVENTIONS, GROUPS, REAL_BITS, Layer
 from backbones.cost_observation import observe
 from backbones.registry import create_backbone
+from backbones.shapes import ShapesOnly
 from commons.errors import InputError
 
 
@@ -181,7 +182,8 @@ def costs(
                 f"unknown cost convention {convention!r}; expected one of {', '.join(CONVENTIONS)}"
             )
     if isinstance(module_or_name, str):
-        with torch.device("meta"):  # only shapes matter: no memory, no arithmetic
+        # Only shapes matter: no memory, no arithmetic.
+        with torch.device("meta"), ShapesOnly():
             module = create_backbone(module_or_name, **overrides)
     elif overrides:
         raise InputError(f"cost: {sorted(overrides)[0]!r} can only go with a backbone's name")

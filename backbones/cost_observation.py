@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from backbones.cost_conventions import Layer
 from backbones.cost_rules import find_rule
+from backbones.shapes import ShapesOnly
 from commons.errors import InputError
 
 #: torch's operators that multiply and accumulate, attention aside; every function that does ends
@@ -72,7 +72,7 @@ def observe(module: nn.Module, run: Callable[[nn.Module], Any]) -> list[Layer]:
     return [layer for layer in layers.values() if layer.calls or layer.has_params]
 
 
-class _Running(TorchDispatchMode):
+class _Running(ShapesOnly):
     """Which module runs, and whether torch multiplied anything that no rule counts."""
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class _Running(TorchDispatchMode):
                     "by itself, which no rule counts; use a module for it, or add a rule for "
                     f"{type(module).__name__} with backbones.register_cost_rule"
                 )
-        return function(*args, **(kwargs or {}))
+        return super().__torch_dispatch__(function, types, args, kwargs)
 
     def enter(self, name: str, module: nn.Module) -> Callable:
         def hook(module: nn.Module, args: tuple) -> None:
@@ -139,7 +139,7 @@ def _no_rule(name: str, module: nn.Module, why: str) -> str:
 def _undisturbed(module: nn.Module) -> Iterator[None]:
     """Eval mode, no gradients; training modes, buffers and the random state restored after."""
     modes = [(child, child.training) for child in module.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    buffers = [(buffer, buffer.clone()) for buffer in module.buffers() if not buffer.is_meta]
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             module.eval()

@@ -34,8 +34,8 @@ def downsample(in_channels: int, out_channels: int, stride: int, pool: bool) -> 
     """The shortcut of a block that changes shape; None where the identity will do.
 
     Args:
-        pool: 2x2 average pooling before a 1x1 convolution of stride 1 (Bi-Real Net, Section 3.2)
-            instead of a strided 1x1 convolution (ResNet, option B).
+        pool: 2x2 average pooling before a 1x1 convolution of stride 1 (Bi-Real Net) instead of a
+            strided 1x1 convolution (ResNet, option B).
     """
     if stride == 1 and in_channels == out_channels:
         return None
@@ -112,8 +112,8 @@ class Bottleneck(nn.Module):
 class OneBitUnit(nn.Module):
     """A 1-bit convolution with its norm, and a real-valued shortcut around it where asked for.
 
-    Norm after the convolution: act(bn(conv(x)) + shortcut(x)) (Bi-Real Net, Fig. 3; ReActNet,
-    Fig. 4). Norm first: conv(bn(x)) (XNOR-Net, Fig. 3).
+    Norm after the convolution: act(bn(conv(x)) + shortcut(x)) (Bi-Real Net, ReActNet). Norm first:
+    conv(bn(x)) (XNOR-Net).
 
     Args:
         shortcut: None for no shortcut.

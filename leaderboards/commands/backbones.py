@@ -22,10 +22,13 @@ onebit backbones 'resnet18*'""",
 
 
 def run(args) -> int:
+    import gc
+
     import backbones
     from commons.errors import InputError
 
     names = backbones.list_backbones(args.pattern)
+    gc.freeze()  # else Python looks through all of torch again and again, a third of the time
     if not names:
         raise InputError(f"no backbone matches {args.pattern!r}; `onebit backbones` lists all")
     width = max(map(len, names))

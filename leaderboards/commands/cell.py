@@ -47,12 +47,12 @@ def run(args) -> int:
 
 
 def _write(genotype, path: Path) -> Path:
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         return genotype.save(path)
     from backbones.cell_drawing import FORMATS, draw_cells
     from commons.errors import InputError
 
-    if path.suffix.removeprefix(".") not in FORMATS:
+    if path.suffix.lower().removeprefix(".") not in FORMATS:
         raise InputError(f"--out {path}: expected a name ending in .svg, .png or .json")
     return draw_cells(genotype, path)
 

@@ -349,3 +349,41 @@ def test_a_real_valued_network_is_stored_in_32_bits_under_every_convention(conve
     assert counted.memory_bits == 32 * 11_176_512
     onebit = backbones.cost("resnet18_bireal", (3, 64, 64), convention="dcp-nas")
     assert onebit.memory_bits == onebit.params_1bit + onebit.params_real
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18_w8_bireal",
+        "resnet50_w8_xnor",
+        "reactnet_a_w8",
+        "wrn22_w8_dorefa4",
+        "darts_v2_c4_l3",
+    ]
+    + [f"dcp_nas_c4_l3_{binarizer}" for binarizer in ("real", "xnor", "pcnn", "bonn", "bnaspcnn")],
+)
+def test_quick_shapes_are_the_real_ones(name):
+    """By its name a network is counted without arithmetic; the numbers are those of running it."""
+    quick = backbones.cost(name, (3, 65, 97))
+    assert quick.table() == backbones.cost(backbones.create_backbone(name), (3, 65, 97)).table()
+
+
+def test_shapes_that_are_not_plain_are_left_to_torch():
+    from backbones.shapes import ShapesOnly
+
+    with torch.device("meta"), ShapesOnly():
+        x = torch.ones(2, 1, 4)
+        assert (x + torch.ones(3, 1)).shape == (2, 3, 4)
+        assert (x + torch.ones(5, 2, 1, 4)).shape == (5, 2, 1, 4)
+        assert (x * torch.ones(1, dtype=torch.float64)).shape == (2, 1, 4)
+        assert (x + torch.ones(1, 1, 4, dtype=torch.float64)).dtype == torch.float64
+        assert (torch.ones(3, dtype=torch.int64) / 2).dtype == torch.float32
+        assert x.mean().shape == ()
+        assert x.mean((0, -1)).shape == (1,)
+        assert x.mean((0, -1), keepdim=True).shape == (1, 1, 1)
+        assert x.mean(1, dtype=torch.float64).dtype == torch.float64
+        assert torch.gt(x, torch.ones(3, 1)).shape == (2, 3, 4)
+        with pytest.raises(RuntimeError):
+            x + torch.ones(3)
+        with pytest.raises(RuntimeError):
+            x.add_(torch.ones(3, 1))

@@ -34,9 +34,9 @@ def test_text_picture_and_json_and_back(capsys, tmp_path):
     assert code == 0
     assert f"written     {tmp_path / 'cell.json'}" in out
     assert Genotype.load(tmp_path / "cell.json") == PUBLISHED
-    code, out, _ = run(capsys, tmp_path / "cell.json", "--out", tmp_path / "cell.svg")
+    code, out, _ = run(capsys, tmp_path / "cell.json", "--out", tmp_path / "cell.SVG")
     assert code == 0
-    assert "<svg" in (tmp_path / "cell.svg").read_text()
+    assert "<svg" in (tmp_path / "cell.SVG").read_text()
 
 
 @pytest.mark.parametrize(
