@@ -158,8 +158,9 @@ def get_dataset(name: str, task: str | None = None) -> Dataset:
     if name not in choices:
         if name in DATASETS:
             raise InputError(f"dataset {name} is for {DATASETS[name].task}, not for {task}")
-        near = difflib.get_close_matches(name, choices, n=3) or choices
-        raise InputError(f"unknown dataset {name!r}; did you mean {', '.join(near)}?")
+        near = difflib.get_close_matches(name, choices, n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(choices)}"
+        raise InputError(f"unknown dataset {name!r}; {hint}")
     return DATASETS[name]
 
 

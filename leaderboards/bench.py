@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from leaderboards import pools
 from leaderboards.boards import Board, runner
 from leaderboards.clock import Clock
 from leaderboards.environment import code_version, environment
+from leaderboards.file_options import for_record
 from leaderboards.locks import holding
 from leaderboards.record import KeptFile, Record, load_all, options_tag, row_name
 
@@ -69,13 +71,18 @@ class Sweep:
     def records(self) -> Path:
         return self.out / "records"
 
+    @cached_property
+    def recorded_options(self) -> dict[str, Any]:
+        """``cfg_options`` as records have them."""
+        return for_record(self.cfg_options)
+
     def rows(self) -> list[Row]:
         """(backbone, seed) of every row, each once however often it was named."""
         return list(dict.fromkeys((b, seed) for b in self.backbones for seed in self.seeds))
 
     def row_name(self, backbone: str, seed: int) -> str:
         return row_name(
-            self.dataset.name, backbone, self.recipe, options_tag(dict(self.cfg_options)), seed
+            self.dataset.name, backbone, self.recipe, options_tag(self.recorded_options), seed
         )
 
     def record_path(self, backbone: str, seed: int) -> Path:
@@ -282,11 +289,20 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
 
 
+def _without_folders(text: str, job: Job) -> str:
+    """``text`` without where its folders lie on this machine."""
+    for folder, name in ((job.work_dir, "work-dir"), (job.data_root, "data"), (Path.home(), "~")):
+        for path in {str(folder.resolve()), str(folder.absolute())} - {"/"}:
+            text = text.replace(path, name)
+    return text
+
+
 def record_of(board: Board, job: Job, outcome: Outcome, wall_seconds: float) -> Record:
-    """The record of a finished row."""
+    """The record of a finished row. What it says of the network is what was built."""
+    details = dict(outcome.details)
     return Record(
         status="done",
-        **_identity(board, job),
+        **{**_identity(board, job), **details.pop("network", {})},
         data_checksum=outcome.data_checksum,
         split=outcome.split,
         protocol=outcome.protocol,
@@ -302,7 +318,7 @@ def record_of(board: Board, job: Job, outcome: Outcome, wall_seconds: float) -> 
         details={
             "num_classes": outcome.num_classes,
             "checkpoint": outcome.checkpoint.name,
-            **outcome.details,
+            **details,
         },
     )
 
@@ -315,7 +331,7 @@ def _failed(sweep: Sweep, job: Job, error: Exception, wall_seconds: float) -> Re
     write_atomic(job.work_dir / FAILURE_LOG, "".join(traceback.format_exception(error)))
     return Record(
         status="failed",
-        error=_reason(error),
+        error=_without_folders(_reason(error), job),
         **_identity(sweep.board, job),
         data_checksum=sweep.dataset.checksum(job.data_root),
         split="",
@@ -341,7 +357,7 @@ def _identity(board: Board, job: Job) -> dict[str, Any]:
         backbone=job.backbone,
         **backbones.describe(job.backbone),
         recipe=job.recipe,
-        cfg_options=dict(job.cfg_options),
+        cfg_options=for_record(job.cfg_options),
         seed=job.seed,
         code=code_version(),
         environment=environment(board.task, job.backbone),

@@ -36,26 +36,27 @@ from leaderboards.commands import (
 )
 from leaderboards.commands.options import request_imports
 
+#: In the order of their use: look around, count, train, fill and read boards, deploy, contribute.
 VERBS = (
     doctor,
+    demo,
+    data,
     backbones,
     cell,
     cost,
-    data,
     train,
     features,
-    export,
-    latency,
+    import_,
     bench,
     table,
     compare,
     plot,
     site,
     verify,
-    demo,
+    export,
+    latency,
     mock_run,
     submit_check,
-    import_,
 )
 
 _DESCRIPTION = """\
@@ -65,7 +66,7 @@ re-identification, beside their real-valued twins."""
 _EPILOG = """\
 examples:
   onebit doctor
-  onebit data mini data                            the seven mini datasets, drawn in seconds
+  onebit data mini data                            the mini datasets, drawn in seconds
   onebit bench mini-cifar10 --data data            train the rows of a board that are missing
   onebit table mini-cifar10 --format markdown
   onebit cost dcp_nas_s --convention dcp-nas --classes 1000

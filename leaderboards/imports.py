@@ -20,6 +20,7 @@ from commons.files import disk_error_message, sha256_file, write_atomic
 from commons.task import Job, Outcome
 from leaderboards.boards import ALL
 from leaderboards.environment import code_version, environment
+from leaderboards.file_options import for_record
 from leaderboards.record import KeptFile, Record, options_tag, row_name
 
 #: What stands where a trained row names its recipe.
@@ -73,7 +74,7 @@ def record(
     Raises:
         InputError: a name that a record cannot have, or a row of that name is there already.
     """
-    options = dict(job.cfg_options)
+    options = for_record(job.cfg_options)
     stem = row_name(job.dataset, what.name, RECIPE, options_tag(options), what.seed)
     target = records / board / f"{stem}.json"
     if target.exists():

@@ -7,12 +7,13 @@ the fastest of the engines in the same run.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import pandas as pd
 
 from leaderboards import formats, reported
 from leaderboards.latency_record import Entry, LatencyRun
-from leaderboards.sheet import Cell, Column, Row, Sheet
+from leaderboards.sheet import NOTHING, Cell, Column, Row, Sheet
 
 #: Of CSV files; see docs/tables.md.
 COLUMNS = (
@@ -21,18 +22,37 @@ COLUMNS = (
     "latency_ms_q3", "acceleration", "threads", "input", "processor", "source",
 )  # fmt: skip
 _HEADERS = {
-    "backbone": "backbone",
-    "engine": "engine",
+    "backbone": "Backbone",
+    "engine": "Engine",
     "bits": "W/A",
     "memory_mbit_file": "Mbit on disk",
     "memory_mbit_strict": "Mbit (strict)",
-    "memory_saving": "saving",
+    "memory_saving": "Saving",
     "resident_mbyte": "MB resident",
     "latency_ms": "ms",
-    "quartiles": "quartiles",
-    "acceleration": "acceleration",
-    "source": "source",
+    "quartiles": "Quartiles",
+    "acceleration": "Acceleration",
+    "source": "Source",
 }
+
+
+@dataclass(frozen=True)
+class LatencyLine:
+    """What a row of the sheet stands for.
+
+    Attributes:
+        number: its place in the frame.
+        reported: whether a paper printed it.
+    """
+
+    number: int
+    reported: bool
+    weight_bits: int
+    activation_bits: int
+
+
+#: Paper and number of the table whose columns these are.
+PRINTED = ("dcp-nas", "15")
 
 
 def frame(runs: Iterable[LatencyRun], printed: bool = False) -> pd.DataFrame:
@@ -70,9 +90,10 @@ def _row(run: LatencyRun, entry: Entry) -> dict:
 
 def _printed() -> list[dict]:
     numbers = reported.load()
-    table = numbers[(numbers["paper"] == "dcp-nas") & (numbers["table"].astype(str) == "15")]
+    paper, table = PRINTED
+    found = numbers[(numbers["paper"] == paper) & (numbers["table"].astype(str) == table)]
     rows = []
-    for name, cells in table.groupby("row", sort=False):
+    for name, cells in found.groupby("row", sort=False):
         value = dict(zip(cells["column"], cells["value"].astype(float), strict=True))
         rows.append(
             dict(
@@ -85,7 +106,7 @@ def _printed() -> list[dict]:
                 acceleration=value.get("acceleration", 1.0),
                 input="224x224",
                 processor="ODROID C4",
-                source="DCP-NAS Table 15",
+                source=f"{paper} table {table}",
             )
         )
     return rows
@@ -95,25 +116,29 @@ def render(lines: pd.DataFrame, form: str, width: int | None = None) -> str:
     """The table in one of the formats of `onebit table`."""
     if form == "csv":
         return lines.to_csv(index=False)
-    sheet = _sheet(lines)
+    laid_out = sheet(lines)
     if form == "text":
-        return formats.text(sheet, width)
-    return getattr(formats, form)(sheet)
+        return formats.text(laid_out, width)
+    return getattr(formats, form)(laid_out)
 
 
-def _sheet(lines: pd.DataFrame) -> Sheet:
+def sheet(lines: pd.DataFrame) -> Sheet:
+    """Lay the lines of :func:`frame` out; every row's ``line`` is a :class:`LatencyLine`."""
     text = {"backbone", "engine", "source"}
     columns = [Column(key, header, key not in text) for key, header in _HEADERS.items()]
     sections: dict[str, list[Row]] = {}
     notes: dict[str, int] = {}
-    for line in lines.to_dict("records"):
+    for place, line in enumerate(lines.to_dict("records")):
         count = line["threads"]
         threads = "" if pd.isna(count) else f", {int(count)} thread{'s' if count > 1 else ''}"
         note = f"{line['processor']}, {line['input']}{threads}"
         number = notes.setdefault(note, len(notes) + 1)
-        cells = [Cell(*_shown(line, key)) for key in _HEADERS]
+        cells = [_cell(line, key) for key in _HEADERS]
         cells[0] = Cell(line["backbone"], notes=(number,))
-        sections.setdefault(note, []).append(Row(cells, None))
+        about = LatencyLine(
+            place, line["source"] != "measured", line["weight_bits"], line["activation_bits"]
+        )
+        sections.setdefault(note, []).append(Row(cells, about))
     remarks = [
         "saving and acceleration: over the real-valued ResNet-18 in its fastest engine of the same "
         "run; printed rows: as printed, their memory by the rule of docs/cost.md",
@@ -121,21 +146,18 @@ def _sheet(lines: pd.DataFrame) -> Sheet:
     return Sheet("latency", columns, list(sections.values()), list(notes), remarks)
 
 
-def _shown(line: dict, key: str) -> tuple[str]:
+def _cell(line: dict, key: str) -> Cell:
     if key == "bits":
-        return (f"{line['weight_bits']:.0f}/{line['activation_bits']:.0f}",)
-    if key == "engine":
-        engine = line["engine"]
-        if pd.isna(engine):
-            return ("-",)
-        precision = " bf16" if line["precision"] == "bfloat16" else ""
-        return (f"{engine}{precision}",)
+        return Cell(f"{line['weight_bits']:.0f}/{line['activation_bits']:.0f}")
     if key == "quartiles":
         low, high = line["latency_ms_q1"], line["latency_ms_q3"]
-        return ("-" if pd.isna(low) else f"{low:.2f}-{high:.2f}",)
+        return Cell(NOTHING if pd.isna(low) else f"{low:.2f}-{high:.2f}")
     value = line[key]
     if pd.isna(value):
-        return ("-",)
-    if key in ("saving", "memory_saving", "acceleration"):
-        return (f"{value:.2f}x",)
-    return (f"{value:.4g}" if isinstance(value, float) else str(value),)
+        return Cell(NOTHING)
+    if key == "engine":
+        return Cell(f"{value} bf16" if line["precision"] == "bfloat16" else value)
+    if isinstance(value, str):
+        return Cell(value)
+    times = key in ("memory_saving", "acceleration")
+    return Cell(f"{value:.2f}x" if times else f"{value:.4g}", value=value)

@@ -15,6 +15,7 @@ from typing import Any
 
 from leaderboards import statistics
 from leaderboards.boards import Board
+from leaderboards.file_options import short
 from leaderboards.record import Record
 from leaderboards.statistics import Summary, summarize
 
@@ -106,7 +107,7 @@ def measured(board: Board, records: Iterable[Record]) -> list[Line]:
 
 def options_text(record: Record) -> str:
     """``--cfg-options`` of a record in one line."""
-    return " ".join(f"{k}={v}" for k, v in sorted(record.cfg_options.items()))
+    return short(" ".join(f"{k}={v}" for k, v in sorted(record.cfg_options.items())))
 
 
 def _line(board: Board, group: Sequence[Record]) -> Line:

@@ -131,8 +131,7 @@ def draw(
         measured = [p for p in found if not p.line.reported]
         reported = [p for p in found if p.line.reported]
         fronts = _front(axes, reported, (0, (4, 3))) + _front(axes, measured, "solid")
-        for point in found:
-            _mark(axes, point, links and links(point))
+        _mark(axes, found, links)
         _frame(axes, board, found, x, convention, metric)
         _legend(axes, measured, reported)
         front = {id(p) for group in (measured, reported) for p in pareto_front(group)}
@@ -160,14 +159,19 @@ def _style(line: Line) -> tuple[str, str]:
     return STYLES.get((line.weight_bits, line.activation_bits), OTHER)
 
 
-def _mark(axes: Axes, point: Point, link: str | None) -> None:
-    shape, colour = _style(point.line)
-    face = "none" if point.line.reported else colour
-    if point.error is not None:
-        axes.errorbar(point.x, point.y, yerr=point.error, ecolor=colour, elinewidth=1.2, capsize=3, fmt="none", zorder=2)  # fmt: skip
-    marker = axes.scatter(point.x, point.y, s=42, marker=shape, facecolors=face, edgecolors=colour, linewidths=1.5, zorder=3)  # fmt: skip
-    if link:
-        marker.set_urls([link])
+def _mark(axes: Axes, found: Sequence[Point], links: Callable[[Point], str] | None) -> None:
+    """Draw the points, those of one look together: an artist each would take seconds for hundreds."""
+    looks: dict[tuple, list[Point]] = {}
+    for point in found:
+        looks.setdefault((*_style(point.line), point.line.reported), []).append(point)
+    for (shape, colour, reported), alike in looks.items():
+        bars = [p for p in alike if p.error is not None]
+        if bars:
+            axes.errorbar([p.x for p in bars], [p.y for p in bars], yerr=[p.error for p in bars], ecolor=colour, elinewidth=1.2, capsize=3, fmt="none", zorder=2)  # fmt: skip
+        face = "none" if reported else colour
+        markers = axes.scatter([p.x for p in alike], [p.y for p in alike], s=42, marker=shape, facecolors=face, edgecolors=colour, linewidths=1.5, zorder=3)  # fmt: skip
+        if links:
+            markers.set_urls([links(p) for p in alike])
 
 
 def _front(axes: Axes, group: Sequence[Point], style: object) -> list[Line2D]:

@@ -90,7 +90,7 @@ class Record(BaseModel):
     activation_bits: int | None = Field(ge=1, description="likewise")
 
     recipe: Name = Field(description="the config file the training followed")
-    cfg_options: dict[str, Any] = Field(default_factory=dict, description="what `--cfg-options` changed in it")  # fmt: skip
+    cfg_options: dict[str, Any] = Field(default_factory=dict, description="what `--cfg-options` changed in it; a file is named by `NAME@sha256:HASH`, without its folder")  # fmt: skip
     config_sha256: Sha256 | None = Field(description="of the whole config that ran, as text without paths of the machine")  # fmt: skip
     seed: int = Field(ge=0, lt=2**32, description="the only source of randomness")
     epochs: int = Field(ge=0, description="epochs actually trained")

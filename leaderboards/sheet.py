@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from leaderboards import statistics
 from leaderboards.boards import Board
 from leaderboards.lines import AS_PRINTED, Line
+
+if TYPE_CHECKING:
+    from leaderboards.latency_table import LatencyLine
 
 NOTHING = "-"
 
@@ -40,8 +44,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
+    """The cells of a row, and what they show: a :class:`leaderboards.lines.Line`, or a line of the
+    latency table."""
+
     cells: list[Cell]
-    line: Line
+    line: Line | LatencyLine
 
 
 @dataclass

@@ -79,7 +79,7 @@ def train(job: Job) -> Outcome:
         return _outcome(model, data, cfg, job, latest_checkpoint(work_dir), untrained, losses)
 
 
-def test(checkpoint: Path, job: Job) -> Outcome:
+def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: PT028
     """Score a checkpoint that :func:`train` wrote.
 
     Args:
@@ -88,10 +88,11 @@ def test(checkpoint: Path, job: Job) -> Outcome:
             config, over which ``cfg_options`` are laid. ``details["filled_from_recipe"]`` names the
             options that recipes had not yet when it was written; see
             :func:`reid.recipe.saved_config`.
+        packed: score what :func:`backbones.deploy` makes of the network, on the CPU.
 
     Raises:
         InputError: not such a checkpoint, or one of another backbone; a value out of range; missing
-            or broken dataset.
+            or broken dataset; ``packed`` and no 1-bit network.
     """
     state = load_checkpoint(Path(checkpoint), job.backbone)
     cfg, filled = saved_config(state["config"], Path(checkpoint))
@@ -105,10 +106,12 @@ def test(checkpoint: Path, job: Job) -> Outcome:
         data = read_data(cfg, job.data_root, work_dir / "test.log")
         model = build_model(cfg, state["num_classes"])
         load_weights(model, state["state_dict"], checkpoint)
+        packed_model = backbones.deploy(model.cpu()) if packed else None
         # Not the name of what the row itself left: its record has the hash of that.
         scored = _outcome(
-            model, data, cfg, job, Path(checkpoint), None, state["losses"], "test_", trained_on
-        )
+            model, data, cfg, job, Path(checkpoint), None, state["losses"], "test_", trained_on,
+            packed_model,
+        )  # fmt: skip
     if filled:
         scored.details["filled_from_recipe"] = filled
     return scored
@@ -246,10 +249,12 @@ def _outcome(
     losses: list[float],
     prefix: str = "",
     trained_on: str = "",
+    packed: torch.nn.Module | None = None,
 ) -> Outcome:
     """Save the features of the scored images, in a file with this prefix; then score them.
 
-    ``trained_on`` is the dataset of the weights, where that may be another one.
+    ``trained_on`` is the dataset of the weights, where that may be another one. The features are
+    those of ``packed``, the packed form of ``model``, if there is one.
     """
     (loaders,) = data.test_loader.values()
     dataset = get_dataset(cfg.dataset, task="reid")
@@ -268,6 +273,7 @@ def _outcome(
             train_images=len(data.train_loader.dataset),
             train_identities=data.num_train_pids,
             feature_dim=model.embedding.feature_dim,
+            network=backbones.describe(model.embedding.backbone),
             **loaders["gallery"].dataset.counts,
             loss_curve=losses,
         ),
@@ -276,7 +282,9 @@ def _outcome(
         facts["split"] = f"{trained_on} -> {facts['split'].split('->')[-1].strip()}"
         for name in ("train_images", "train_identities"):
             del facts["details"][name]
-    path = Path(job.work_dir) / f"{prefix}{checkpoint.stem}.{cfg.dataset}.safetensors"
+    name = f"{prefix}{checkpoint.stem}.{cfg.dataset}{'.packed' if packed else ''}.safetensors"
+    path = Path(job.work_dir) / name
+    model = packed or model
     if is_face(cfg):
         images, lists, _, root = _face_features(model, data, cfg, job)
         save(path, dict(images=images), facts)

@@ -23,7 +23,7 @@ def configure(verbs) -> None:
         verbs,
         "bench",
         run,
-        "train and score the rows of a board that are missing, and write its table",
+        "train and score a board's missing rows, and write its table",
         """\
 onebit bench mini-cifar10
 onebit bench mini-voc --backbones resnet18_w16,dcp_nas_c8 --seeds 0,1,2

@@ -17,7 +17,7 @@ def configure(verbs) -> None:
         verbs,
         "cost",
         run,
-        "count parameters, memory and operations under named conventions",
+        "count parameters, memory and operations by named conventions",
         """\
 onebit cost resnet18_reactnet --classes 1000
 onebit cost dcp_nas_s --convention dcp-nas --input 224 224 --classes 1000

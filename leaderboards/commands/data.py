@@ -12,7 +12,7 @@ def configure(verbs) -> None:
         verbs,
         "data",
         run,
-        "write the mini datasets, each in its real dataset's on-disk format",
+        "write the mini datasets, each in its real dataset's format",
         """\
 onebit data mini data
 onebit data mini data --only mini-voc,mini-cifar10""",

@@ -12,7 +12,7 @@ def configure(verbs) -> None:
         verbs,
         "demo",
         run,
-        "train three narrow backbones on three mini datasets and print the three tables",
+        "train three backbones on three mini datasets, print tables",
         """\
 onebit demo --out demo""",
     )

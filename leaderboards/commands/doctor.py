@@ -10,7 +10,7 @@ def configure(verbs) -> None:
         verbs,
         "doctor",
         run,
-        "say what works on this machine: versions, operators, GPU, datasets and how to get them",
+        "say what works on this machine, and how to get datasets",
         """\
 onebit doctor
 onebit doctor --data /datasets""",

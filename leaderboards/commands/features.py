@@ -13,7 +13,7 @@ def configure(verbs) -> None:
         verbs,
         "features",
         run,
-        "write the features of all images in a folder, by a checkpoint of `onebit train reid`",
+        "write the features of images, by a re-ID checkpoint",
         """\
 onebit features --checkpoint run/epoch_120.pth --images crops --out crops.safetensors""",
     )

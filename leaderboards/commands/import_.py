@@ -1,4 +1,4 @@
-"""`onebit import`: score predictions that were made elsewhere, and record them as such."""
+"""`onebit import`: score and record predictions that were made elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def configure(verbs) -> None:
         verbs,
         "import",
         run,
-        "score predictions that were made elsewhere, and record them as such",
+        "score and record predictions that were made elsewhere",
         """\
 onebit import detection --predictions results.bbox.json --dataset coco --name their_net
 onebit import reid --predictions features.npz --dataset market1501 --name osnet --trained-on MSMT17""",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leaderboards.commands.options import add_out, add_verb
+from leaderboards.commands.options import add_import, add_out, add_verb
 
 
 def configure(verbs) -> None:
@@ -10,7 +10,7 @@ def configure(verbs) -> None:
         verbs,
         "latency",
         run,
-        "measure packed networks against the real-valued ResNet-18, all in one run",
+        "measure packed networks against the real-valued ResNet-18",
         """\
 onebit latency resnet18_reactnet dcp_nas_m
 onebit latency resnet18_reactnet dcp_nas_m --threads 2
@@ -47,6 +47,7 @@ onebit table latency""",
         "--no-record", action="store_true", help="print only; by default the run is recorded"
     )
     add_out(parser)
+    add_import(parser)
 
 
 def run(args) -> int:

@@ -12,7 +12,7 @@ def configure(verbs) -> None:
         verbs,
         "mock-run",
         run,
-        "check a backbone by itself and in every task, on drawn data, in a minute or two",
+        "check a backbone by itself and in every task, on drawn data",
         """\
 onebit mock-run resnet18_w16_reactnet
 onebit mock-run tinynet_w8_tanhsign --import onebit_method_template

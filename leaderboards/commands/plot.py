@@ -13,7 +13,7 @@ def configure(verbs) -> None:
         verbs,
         "plot",
         run,
-        "draw accuracy against operations or memory, with the Pareto front",
+        "draw accuracy against cost, with the Pareto front",
         """\
 onebit plot mini-cifar10 --out mini-cifar10.svg
 onebit plot imagenet --convention paper --out imagenet.png

@@ -12,7 +12,7 @@ def configure(verbs) -> None:
         verbs,
         "submit-check",
         run,
-        "say whether records are complete enough to be accepted, and what they lack",
+        "say what records lack to be accepted",
         """\
 onebit submit-check leaderboards/records/voc
 onebit submit-check leaderboards/records/voc --files work_dirs --data /datasets

@@ -49,9 +49,11 @@ onebit train reid --dataset market1501 --backbone resnet18 --recipe paper --cfg-
         verbs,
         "test",
         run_test,
-        "score a checkpoint of `onebit train` or `onebit bench`, or one that was trained elsewhere",
+        "score a checkpoint, of this suite or trained elsewhere",
         """\
 onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc
+onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc --packed
+onebit test classification --checkpoint net.safetensors --dataset mini-cifar10
 onebit test reid --checkpoint run/epoch_12.pth --dataset mini-market1501 --cfg-options evaluation.rerank=True
 onebit test reid --checkpoint run/epoch_12.pth --dataset mini-market1501 --show-dir pictures --show 40
 onebit test reid --predictions run/epoch_12.mini-market1501.safetensors --dataset mini-market1501 --cfg-options evaluation.rerank=True
@@ -60,7 +62,7 @@ onebit test reid --checkpoint model.pth.tar-60 --model osnet_x1_0 --dataset mark
     )
     test.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
     scored = test.add_mutually_exclusive_group(required=True)
-    scored.add_argument("--checkpoint", type=Path, metavar="C")
+    scored.add_argument("--checkpoint", type=Path, metavar="C", help="for classification also a packed file (.safetensors) of `onebit export`")  # fmt: skip
     scored.add_argument("--predictions", type=Path, metavar="FILE", help="score what a network put out once, without the network: the file that a row left in its work folder")  # fmt: skip
     test.add_argument("--dataset", required=True, metavar="D")
     test.add_argument(
@@ -74,6 +76,11 @@ onebit test reid --checkpoint model.pth.tar-60 --model osnet_x1_0 --dataset mark
     )
     test.add_argument(
         "--show", type=int, default=20, metavar="N", help="pictures at most (default 20)"
+    )
+    test.add_argument(
+        "--packed",
+        action="store_true",
+        help="score the network as `backbones.deploy` packs it (docs/packed.md); on the CPU",
     )
     elsewhere = test.add_argument_group(
         "a checkpoint that was trained elsewhere (docs/importing.md)"
@@ -146,19 +153,30 @@ def run_test(args) -> int:
     if args.predictions:
         return _run_predictions(args, dataset)
     if args.config or args.model:
+        if args.packed:
+            raise InputError(
+                "--packed is for checkpoints of this suite; leave out --config and --model"
+            )
         return _run_foreign(args)
     if args.record:
         raise InputError("--record is for checkpoints trained elsewhere: name --config or --model")
+    packed_file = args.checkpoint.suffix == ".safetensors"
+    if packed_file and (args.task != "classification" or args.backbone):
+        raise InputError(
+            f"{args.checkpoint}: packed files are scored by `onebit test classification`, without "
+            "--backbone"
+        )
     job = Job(
         dataset=dataset.name,
         backbone=args.backbone,
-        recipe="",
+        recipe=default_recipe(dataset) if packed_file else "",
         seed=0,
         data_root=data_root(args),
         work_dir=args.checkpoint.parent,
         cfg_options=cfg_options(args.cfg_options),
     )
-    return _score_and_show(args, args.checkpoint, "test", job)
+    how = "test_packed_file" if packed_file else "test"
+    return _score_and_show(args, args.checkpoint, how, job, packed=args.packed)
 
 
 def _run_predictions(args, dataset) -> int:
@@ -168,7 +186,7 @@ def _run_predictions(args, dataset) -> int:
     from commons.task import Job
     from leaderboards.boards import default_recipe
 
-    for option in ("config", "model", "record"):
+    for option in ("config", "model", "record", "packed"):
         if getattr(args, option):
             raise InputError(f"--{option} is for --checkpoint; `onebit import` records predictions")
     options = cfg_options(args.cfg_options)
@@ -190,15 +208,16 @@ def _run_predictions(args, dataset) -> int:
         return _score_and_show(args, args.predictions, "score_predictions", job)
 
 
-def _score_and_show(args, file: Path, how: str, job) -> int:
+def _score_and_show(args, file: Path, how: str, job, packed: bool = False) -> int:
     from commons.errors import InputError
     from leaderboards.boards import runner
 
     task = runner(args.task)
     if args.show_dir and not hasattr(task, "show"):
         raise InputError(f"test {args.task} draws no pictures: leave out --show-dir")
-    outcome = getattr(task, how)(file, job)
-    _report(outcome, f"{file} on {job.dataset}")
+    outcome = getattr(task, how)(file, job, **(dict(packed=True) if packed else {}))
+    remark = ", packed, on the CPU" if packed or how == "test_packed_file" else ""
+    _report(outcome, f"{file} on {job.dataset}{remark}")
     if args.show_dir:
         paths = task.show(outcome, job, args.show_dir, args.show)
         print(f"pictures    {len(paths)} in {args.show_dir}")

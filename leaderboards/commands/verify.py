@@ -12,7 +12,7 @@ def configure(verbs) -> None:
         verbs,
         "verify",
         run,
-        "re-check records: schema, digest, path, kept files; and that tables follow from them",
+        "check records, kept files, and that tables follow from them",
         """\
 onebit verify
 onebit verify leaderboards/records/coco --work-dir work_dirs

@@ -11,17 +11,18 @@ import base64
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commons.errors import InputError
 from commons.files import write_atomic
-from leaderboards import pictures, reported
+from leaderboards import latency_table, pictures, reported
 from leaderboards import table as tables
 from leaderboards.boards import ALL, Board
 from leaderboards.formats import with_sign
+from leaderboards.latency_record import load_runs
 from leaderboards.lines import Line
 from leaderboards.record import Record, load_all
 from leaderboards.sheet import Row, Sheet, sheet
@@ -69,14 +70,35 @@ class Pictures:
 
 @dataclass
 class Section:
-    """One board of the page."""
+    """One board of the page.
 
-    board: Board
+    Attributes:
+        printed: paper and number of the table whose columns it has, or None.
+        convention: name of the paper's counting rule; empty where there are no pictures.
+        unfolded: what a line unfolds to.
+    """
+
+    name: str
     title: str
     task: str
     sheet: Sheet
-    pictures: list[Pictures]
-    citation: str | None
+    printed: tuple[str, str] | None
+    unfolded: Callable[[Any], list[Kept]]
+    convention: str = ""
+    pictures: list[Pictures] = field(default_factory=list)
+
+    @property
+    def citation(self) -> str | None:
+        return self.printed and reported.CITATIONS[self.printed[0]]
+
+
+@dataclass
+class Kept:
+    """A record that a line unfolds to: its file below ``records/`` and what it holds."""
+
+    summary: str
+    file: str
+    fields: dict[str, Any]
 
 
 def build(leaderboards: Path, out: Path, show_reported: bool = True) -> Path:
@@ -96,6 +118,9 @@ def build(leaderboards: Path, out: Path, show_reported: bool = True) -> Path:
         lines = tables.lines(board, records, show_reported)
         if lines:
             sections.append(_section(board, lines, ids))
+    latency = _latency(leaderboards / "records", show_reported)
+    if latency.sheet.sections:
+        sections.append(latency)
     if not sections:
         raise InputError(f"no records in {leaderboards / 'records'}; `onebit bench` makes them")
     return write_atomic(out / "index.html", _page(sections, ids))
@@ -106,9 +131,9 @@ class _Ids:
 
     def __init__(self):
         self.of: dict[int, str] = {}
-        self.lines: list[Line] = []  # keeps the objects alive, so that ids stay unique
+        self.lines: list[Any] = []  # keeps the objects alive, so that ids stay unique
 
-    def row(self, line: Line) -> str:
+    def row(self, line: Line | latency_table.LatencyLine) -> str:
         if id(line) not in self.of:
             self.lines.append(line)
             self.of[id(line)] = f"row-{len(self.lines)}"
@@ -120,13 +145,41 @@ def _section(board: Board, lines: list[Line], ids: _Ids) -> Section:
     datasets = dict.fromkeys(line.dataset for line in lines)
     drawn = [_pictures(board, d, [x for x in lines if x.dataset == d], ids) for d in datasets]
     return Section(
-        board,
+        board.name,
         TITLES.get(board.name, board.name),
         TASKS.get(board.task, board.task),
         laid_out,
+        board.printed and (board.printed.paper, str(board.printed.table)),
+        lambda line: [_kept(record) for record in line.records],
+        board.paper_convention,
         [p for p in drawn if p.strict or p.paper],
-        board.printed and reported.CITATIONS[board.printed.paper],
     )
+
+
+def _kept(record: Record) -> Kept:
+    summary = f"Seed {record.seed}: {record.status}"
+    if record.status == "done":
+        summary += f", {record.main_metric} {100 * record.metrics[record.main_metric]:.2f} %"
+    return Kept(summary, f"{record.board}/{record.file_name()}", fields(record))
+
+
+def _latency(records: Path, show_reported: bool) -> Section:
+    """What `onebit latency` measured; a line unfolds to its part of the run, without its rivals."""
+    runs = list(load_runs(records))
+    measured = [(run, entry) for run in runs for entry in run.entries]
+
+    def unfolded(line: latency_table.LatencyLine) -> list[Kept]:
+        if line.reported:
+            return []
+        run, entry = measured[line.number]
+        about = run.model_dump(mode="json", exclude={"entries"})
+        file = f"{run.board}/{run.file_name()}"
+        return [
+            Kept(f"Run of {run.created}", file, {**entry.model_dump(mode="json"), "run": about})
+        ]
+
+    laid_out = latency_table.sheet(latency_table.frame(runs, show_reported))
+    return Section("latency", "Latency", "packed networks on CPUs", laid_out, latency_table.PRINTED, unfolded)  # fmt: skip
 
 
 def _pictures(board: Board, dataset: str, lines: list[Line], ids: _Ids) -> Pictures:
@@ -167,17 +220,16 @@ def _page(sections: list[Section], ids: _Ids) -> str:
     script = (_HERE / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     rows = [row for section in sections for row in section.sheet.rows]
-    cells = _cells(row.line for row in rows)
+    cells = _cells(row.line for row in rows if isinstance(row.line, Line))
     return environment.get_template("page.html.j2").render(
         sections=sections,
         script=script,
         script_hash=digest,
         style=(_HERE / "page.css").read_text(encoding="utf-8"),
         row_id=lambda row: ids.row(row.line),
-        fields=fields,
         kind=_kind,
         cells=cells,
-        cell_of=lambda line: next((c for c in cells if c["hash"] in _hashes(line)), None),
+        cell_of=lambda line: _cell_of(line, cells),
         measured=sum(not row.line.reported for row in rows),
         printed=sum(row.line.reported for row in rows),
     )
@@ -194,6 +246,12 @@ def _kind(row: Row) -> str:
     """For the filter by precision."""
     bits = row.line.weight_bits, row.line.activation_bits
     return {(32, 32): "real", (1, 1): "onebit"}.get(bits, "other")
+
+
+def _cell_of(line: Line | latency_table.LatencyLine, cells: list[dict[str, str]]) -> dict | None:
+    if not isinstance(line, Line):
+        return None
+    return next((cell for cell in cells if cell["hash"] in _hashes(line)), None)
 
 
 def _hashes(line: Line) -> set[str]:

@@ -2,12 +2,15 @@
 
 import dataclasses
 import errno
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from commons.errors import InputError, WorkError
 from leaderboards.bench import bench
+from leaderboards.file_options import without_files
+from leaderboards.lines import options_text
 from leaderboards.record import Record
 from tests.leaderboards.conftest import records_below
 
@@ -171,3 +174,43 @@ def test_options_make_another_row(sweep, stub_runner):
     changed = dataclasses.replace(sweep, cfg_options={"train_cfg.max_epochs": 2})
     assert all(now for _, now in bench(changed))
     assert len(records_below(sweep.records)) == 8
+
+
+def test_a_record_names_a_file_by_its_hash_and_not_by_its_folder(sweep, stub_runner, tmp_path):
+    """Two folders that hold the same file are one row; another file is another."""
+    rows = {}
+    for folder, content in (("home", b"w"), ("elsewhere", b"w"), ("other", b"v")):
+        file = tmp_path / folder / "start.pth"
+        file.parent.mkdir()
+        file.write_bytes(content)
+        changed = dataclasses.replace(
+            sweep, seeds=(0,), cfg_options={"init_from": str(file), "a.b": ["x", {"c": str(file)}]}
+        )
+        rows[folder] = [record.file_name() for record, _ in bench(changed)]
+        (record, _), *_ = bench(changed)
+        sha256 = hashlib.sha256(content).hexdigest()
+        named = f"start.pth@sha256:{sha256}"
+        assert record.cfg_options == {"init_from": named, "a.b": ["x", {"c": named}]}
+        assert str(tmp_path) not in changed.record_path("resnet18_w8", 0).read_text()
+        assert without_files({**record.cfg_options, "d": "x@sha256"}) == {"d": "x@sha256"}
+        assert f"init_from=start.pth@sha256:{sha256[:12]}" in options_text(record).split()
+    assert rows["home"] == rows["elsewhere"] != rows["other"]
+    # The runner gets the path, which says where to read.
+    assert stub_runner.jobs[0].cfg_options["init_from"] == str(tmp_path / "home" / "start.pth")
+    assert len(stub_runner.jobs) == 4, "the same file elsewhere is no new row"
+
+
+def test_an_absolute_path_without_a_file_is_refused_before_training(sweep, stub_runner, tmp_path):
+    changed = dataclasses.replace(sweep, cfg_options={"init_from": str(tmp_path / "none.pth")})
+    with pytest.raises(InputError, match=r"init_from: expected a file, found none at .*none\.pth"):
+        list(bench(changed))
+    assert not stub_runner.jobs
+
+
+def test_the_reason_of_a_failed_row_does_not_tell_where_its_folders_lie(sweep, stub_runner):
+    text = f"cannot read {sweep.data_root}/a.jpg, see {sweep.work_root}"
+    work_dir = sweep.work_root / sweep.row_name("resnet18_w8", 0)
+    stub_runner.failure["resnet18_w8"] = WorkError(f"{text}; {work_dir}/train.log")
+    (record, _), *_ = bench(dataclasses.replace(sweep, seeds=(0,)))
+    assert record.error.startswith("cannot read data/a.jpg")
+    assert record.error.endswith("; work-dir/train.log")

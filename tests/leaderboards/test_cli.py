@@ -1,5 +1,6 @@
 """The command answers fast, in one line when something is wrong, with the right exit code."""
 
+import argparse
 import os
 import signal
 import subprocess
@@ -157,3 +158,18 @@ def test_sigterm_ends_a_run_like_ctrl_c_and_only_while_it_runs(capsys, sweep, st
     assert code == 1
     assert "interrupted" in err
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_every_verb_has_a_summary_of_one_line():
+    """62 characters are what a terminal of 80 columns leaves beside the verbs."""
+    (verbs,) = (a for a in cli.parser()._actions if isinstance(a, argparse._SubParsersAction))
+    summaries = {action.dest: action.help for action in verbs._choices_actions}
+    assert summaries.keys() == verbs.choices.keys()
+    assert {verb: text for verb, text in summaries.items() if len(text) > 62} == {}
+
+
+def test_a_name_like_none_is_told_what_there_is(capsys):
+    assert cli.main(["table", "zzz"]) == 2
+    assert "unknown dataset 'zzz'; there are voc, coco," in capsys.readouterr().err
+    assert cli.main(["table", "mini-vox"]) == 2
+    assert "did you mean mini-voc" in capsys.readouterr().err

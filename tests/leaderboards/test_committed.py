@@ -10,11 +10,13 @@ import pytest
 
 from leaderboards import table as tables
 from leaderboards.boards import resolve
+from leaderboards.latency_record import BOARD as LATENCY
+from leaderboards.latency_record import load_runs
 from leaderboards.record import Record, load_all
 from leaderboards.verification import problems
 
 LEADERBOARDS = Path(__file__).resolve().parents[2] / "leaderboards"
-RECORDS = sorted((LEADERBOARDS / "records").rglob("*.json"))
+RECORDS = sorted(p for p in (LEADERBOARDS / "records").rglob("*.json") if p.parent.name != LATENCY)
 TABLES = sorted((LEADERBOARDS / "tables").glob("*.csv"))
 
 
@@ -29,6 +31,12 @@ def test_record_is_sound_and_of_a_clean_checkout(path, tmp_path):
     assert problems(record, tmp_path) == []
     assert record.code.commit
     assert record.code.dirty is False
+
+
+def test_latency_runs_are_sound_and_of_a_clean_checkout():
+    for run in load_runs(LEADERBOARDS / "records"):
+        assert run.code.commit
+        assert run.code.dirty is False
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)

@@ -4,6 +4,7 @@ import itertools
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+from matplotlib.collections import PathCollection
 from PIL import Image
 
 from commons.errors import InputError
@@ -109,6 +110,16 @@ def test_a_crowd_leaves_names_out_rather_than_upon_each_other():
     assert 0 < len(axes.texts) < 60
     boxes = [_text_box(axes, t.get_text()) for t in axes.texts]
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_points_of_one_look_are_drawn_together():
+    """An artist for each of 400 points takes seconds."""
+    lines = [line(f"n{i}", 0, 1e6 + i, seeds={0: 0.1, 1: 0.2}, bits=b) for i in range(20) for b in ((1, 1), (32, 32))]  # fmt: skip
+    (axes,) = pictures.draw(BOARD, lines, links=lambda p: f"#{p.label}").axes
+    marked = [c for c in axes.collections if isinstance(c, PathCollection)]
+    assert [len(c.get_offsets()) for c in marked] == [20, 20]
+    assert len({url for c in marked for url in c.get_urls()}) == 40
+    assert len(axes.containers) == 2, "error bars"
 
 
 def test_a_label_without_leader_is_nearest_to_its_own_point():

@@ -2,7 +2,9 @@
 
 import math
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from leaderboards import statistics
 from leaderboards.statistics import compare, summarize, verdicts
@@ -49,6 +51,22 @@ def test_welch_by_hand():
     found = compare({0: 2, 1: 3, 2: 4}, {3: 1, 4: 2, 5: 3})
     assert found.p == pytest.approx(1 - u * (3 - u * u) / 2, abs=1e-6)
     assert found.n == (3, 3)
+
+
+@pytest.mark.parametrize("n", [3, 5, 30])
+def test_tests_are_those_of_scipy(n):
+    generator = np.random.default_rng(n)
+    a, b = generator.normal(0.7, 0.01, n), generator.normal(0.705, 0.03, n + 2)
+    for found, expected in (
+        (compare(dict(enumerate(a)), dict(enumerate(b[:n]))), stats.ttest_rel(a, b[:n])),
+        (
+            compare(dict(enumerate(a)), {100 + i: v for i, v in enumerate(b)}),
+            stats.ttest_ind(a, b, equal_var=False),
+        ),
+    ):
+        interval = expected.confidence_interval(0.95)
+        assert found.p == pytest.approx(expected.pvalue, rel=1e-9)
+        assert (found.low, found.high) == pytest.approx(interval, rel=1e-9)
 
 
 def test_only_common_seeds_are_paired():
