@@ -90,6 +90,8 @@ def image_data(cfg: Config, name: str, root: Path, log: Path) -> ImageDataManage
                 use_gpu=torch.cuda.is_available(),
                 **cfg.data.to_dict(),
             )
+        except InputError:  # a ValueError too, which says what is wrong by itself
+            raise
         except (TypeError, ValueError, AssertionError) as error:
             reason = str(error)
             if not reason and cfg.data.train_sampler == "RandomIdentitySampler":

@@ -94,6 +94,38 @@ def test_predictions_become_a_row(onebit, data, truth, tmp_path):
     assert any("another file" in text for text in verdict.missing)
 
 
+def test_predictions_are_scored_without_a_record(onebit, data, truth, tmp_path):
+    command = ("test", "detection", "--predictions", truth, "--dataset", "mini-coco", "--data", data)  # fmt: skip
+    before = sorted(tmp_path.iterdir())
+    code, out, err = onebit(*command)
+    assert code == 0, err
+    assert "AP          1.0000" in out
+    assert sorted(tmp_path.iterdir()) == before
+    for more, message in (
+        (("--cfg-options", "a=b"), "--cfg-options with --predictions are for reid, not for detection"),
+        (("--backbone", "resnet"), "unknown backbone 'resnet'"),
+        (("--show-dir", "p"), "test detection draws no pictures"),
+    ):  # fmt: skip
+        code, out, err = onebit(*command, *more)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert message in err
+
+
+def test_predictions_of_classes_are_scored_without_a_record(onebit, tmp_path):
+    list(mini.write(tmp_path, ["mini-cifar10"]))
+    command = ("classification", "--dataset", "mini-cifar10", "--backbone", "resnet18_w8", "--data", tmp_path)  # fmt: skip
+    code, trained, err = onebit("train", *command, "--work-dir", "run", "--cfg-options", "train_cfg.max_epochs=1")  # fmt: skip
+    assert code == 0, err
+    code, out, err = onebit("test", *command, "--predictions", "run/predictions.npz")
+    assert code == 0, err
+    of_row = [line.split()[1] for line in trained.splitlines() if line.startswith("top")]
+    assert len(of_row) == 2
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("top")] == of_row
+    code, out, err = onebit("test", *command[:3], "--data", tmp_path, "--predictions", "run/predictions.npz")  # fmt: skip
+    assert (code, out) == (2, "")
+    assert "--predictions of classification needs --backbone" in err
+
+
 def test_a_reid_network_and_its_features_become_rows(onebit, tmp_path):
     import numpy as np
     import torch

@@ -313,6 +313,15 @@ def test_a_gallery_smaller_than_the_ranks(job):
     assert latest_checkpoint(job.work_dir) is None  # said before training
 
 
+def test_what_is_wrong_with_the_data_comes_first(job, tiny):
+    """Not behind all options of the loader."""
+    (tiny / "market1501/Market-1501-v15.09.15/query/hello.jpg").touch()
+    with pytest.raises(
+        InputError, match=r"^expected a file name like 0001_c1s1_000151_01\.jpg, found .*hello"
+    ):
+        runner.train(replace(job, data_root=tiny))
+
+
 def test_queries_without_a_match(job):
     folder = job.data_root / "market1501/Market-1501-v15.09.15"
     for path in (folder / "query").iterdir():
