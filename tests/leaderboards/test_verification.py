@@ -1,5 +1,6 @@
 """Tampering is found: by the digest, by hashes, by what names mean, or by scoring again."""
 
+import dataclasses
 import json
 
 import pytest
@@ -238,3 +239,19 @@ def test_the_command_looks_at_the_tables(capsys, sweep, path):
 
 def test_bad_tolerances_are_refused(capsys, sweep, path):
     assert run(capsys, sweep, "--tolerance", "2")[0] == 2
+
+
+def test_options_that_name_a_file_are_left_to_the_checkpoint(sweep, stub_runner, tmp_path):
+    """The record has the file's name and hash; a runner would look for a file of that name."""
+    (tmp_path / "start.pth").write_bytes(b"w")
+    options = {"init_from": str(tmp_path / "start.pth"), "train_cfg.max_epochs": 2}
+    changed = dataclasses.replace(sweep, cfg_options=options, seeds=(0,))
+    (record, _), *_ = bench(changed)
+    asked = []
+    for name in ("test", "score_predictions"):
+        original = getattr(stub_runner, name)
+        setattr(
+            stub_runner, name, lambda p, job, f=original: asked.append(job.cfg_options) or f(p, job)
+        )
+    rescore(record, sweep.work_root, sweep.data_root)
+    assert asked == [{"train_cfg.max_epochs": 2}] * 2
