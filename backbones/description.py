@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from backbones import plugins
 from backbones.conv import REAL_BITS
 from backbones.registry import create_backbone, find_family
+from commons.errors import InputError
 
 
-def describe(name: str) -> dict[str, str | int | None]:
+def describe(backbone: str | nn.Module, **overrides) -> dict[str, str | int | None]:
     """What a record says about a backbone.
 
-    Nothing is computed: the network is built without memory for its weights.
+    Nothing is computed: by its name a network is built without memory for its weights.
 
     Args:
-        name: a backbone's name.
+        backbone: a backbone's name, or a network that is built already.
+        overrides: further arguments of :func:`create_backbone`, with a name only.
 
     Returns:
         ``binarizer``: its name, or ``none`` for a real-valued network; ``cell`` and
@@ -24,10 +27,15 @@ def describe(name: str) -> dict[str, str | int | None]:
         ``activation_bits``: the lowest precisions that its layers declare.
 
     Raises:
-        InputError: unknown name.
+        InputError: unknown name, or overrides that do not fit.
     """
-    with torch.device("meta"):
-        network = create_backbone(name)
+    if isinstance(backbone, str):
+        with torch.device("meta"):
+            network = create_backbone(backbone, **overrides)
+    elif overrides:
+        raise InputError(f"describe: {sorted(overrides)[0]!r} can only go with a backbone's name")
+    else:
+        network = backbone
     quantized = [m for m in network.modules() if hasattr(m, "weight_bits")]
     binarizers = sorted({m.binarizer.name for m in quantized})
     genotype = getattr(network, "genotype", None)

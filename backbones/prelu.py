@@ -18,8 +18,10 @@ class _PReLUFunction(torch.autograd.Function):
         x, slope = ctx.saved_tensors
         positive = torch.ops.aten.threshold_backward(grad, x, 0)  # grad where x > 0, else 0
         negative = grad - positive
-        grad_x = positive.addcmul_(negative, slope[:, None, None])
-        return grad_x, negative.mul_(x).sum((0, 2, 3))
+        slope = slope[:, None, None]
+        if torch.is_grad_enabled():  # a second derivative is wanted, which needs both as they are
+            return torch.addcmul(positive, negative, slope), (negative * x).sum((0, 2, 3))
+        return positive.addcmul_(negative, slope), negative.mul_(x).sum((0, 2, 3))
 
 
 class PReLU(nn.PReLU):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -39,11 +41,16 @@ def layout_of(dataset: Dataset) -> str:
     return "folder" if dataset.name == "cifar10-jpeg" else "cifar10"
 
 
-def build_config(job: Job, dataset: Dataset, folder: Path) -> Config:
+def build_config(
+    job: Job, dataset: Dataset, folder: Path, backbone: Mapping[str, Any] | None = None
+) -> Config:
     """Recipe, dataset, backbone and the job's overrides, in this order.
 
     A recipe sets the schedule, the optimizer, ``train_dataloader.batch_size``,
     ``model.label_smoothing``, and by board ``augmentation`` and ``image_size``, and for streamed images ``min_crop_area``.
+
+    Args:
+        backbone: config of the backbone, instead of the name in ``job``.
 
     Raises:
         InputError: unknown recipe or backbone, a dataset whose classes cannot be read, or an override of
@@ -54,11 +61,19 @@ def build_config(job: Job, dataset: Dataset, folder: Path) -> Config:
         raise InputError(
             f"unknown recipe {job.recipe!r} of classification; there are {', '.join(known)}"
         )
-    backbone_config(job.backbone)  # an unknown name is refused before anything is written
+    if backbone is None:
+        backbone_config(job.backbone)  # an unknown name is refused before anything is written
     cfg = Config.fromfile(RECIPES / f"{job.recipe}.py")
     layout = layout_of(dataset)
     classes = datasets.class_names(folder, layout)
     small = layout != "imagenet"
+    if backbone is None:
+        backbone = dict(
+            type="onebit.create_backbone",
+            name=job.backbone,
+            out_indices=(3,),
+            stem="cifar" if small else "imagenet",
+        )
     augmentation = cfg.pop("augmentation")[dataset.board]
     size = cfg.pop("image_size")[dataset.board]
     streamed = dict(size=size, min_area=cfg.pop("min_crop_area"))
@@ -69,12 +84,7 @@ def build_config(job: Job, dataset: Dataset, folder: Path) -> Config:
         model=dict(
             type="onebit.ImageClassifier",
             num_classes=len(classes),
-            backbone=dict(
-                type="onebit.create_backbone",
-                name=job.backbone,
-                out_indices=(3,),
-                stem="cifar" if small else "imagenet",
-            ),
+            backbone=dict(backbone),
             data_preprocessor=dict(
                 type="onebit.BatchAugmentation", mean=mean, std=std, **augmentation
             ),

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
 import backbones
 
 #: Height and width in pixels unless another size is asked for.
@@ -30,3 +35,16 @@ def model_cost(
     return backbones.cost(
         backbone, shape, convention=convention, classes=num_classes, out_indices=(3,), stem=stem
     )
+
+
+def summaries(
+    backbone: nn.Module, conventions: Sequence[str], size: tuple[int, int], num_classes: int
+) -> dict[str, dict[str, Any]]:
+    """For a record: what ``backbone`` with a classifier costs, by convention.
+
+    Args:
+        backbone: the network itself, on any device.
+        size: height and width in pixels.
+    """
+    counted = backbones.costs(backbone, (3, *size), conventions, classes=num_classes)
+    return {convention: cost.summary() for convention, cost in counted.items()}

@@ -10,9 +10,10 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
+import backbones
 from backbones.registry import MODELS
 from classification.config import build_config
-from classification.cost import model_cost
+from classification.cost import summaries
 from classification.metrics import TopK
 from classification.predictions import Predictions, ranks_of, top_k
 from commons.datasets import get_dataset
@@ -80,15 +81,17 @@ def train(job: Job) -> Outcome:
         )
 
 
-def test(checkpoint: Path, job: Job) -> Outcome:
+def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: PT028
     """Score a checkpoint that :func:`train` wrote.
 
     Args:
         job: ``backbone`` may be empty: the checkpoint's own. ``recipe``, ``seed`` and
             ``cfg_options`` are the checkpoint's own, the last overlaid with the job's.
+        packed: score what :func:`backbones.deploy` makes of the network, on the CPU.
 
     Raises:
-        InputError: not such a checkpoint, one of another backbone, or of other classes.
+        InputError: not such a checkpoint, one of another backbone, or of other classes; ``packed``
+            and no 1-bit network.
     """
     row, weights = load_row(checkpoint)
     if row.get("task") != "classification":
@@ -122,7 +125,9 @@ def test(checkpoint: Path, job: Job) -> Outcome:
             loader = Runner.build_dataloader(cfg.test_dataloader, seed=row["seed"])
             evaluator = Evaluator(cfg.test_evaluator)
         load_weights(model, weights, checkpoint)
-        if torch.cuda.is_available():
+        if packed:
+            model = backbones.deploy(model)
+        elif torch.cuda.is_available():
             model = model.cuda()
         metrics = score(model, loader, evaluator, f"{row['backbone']} test")
         return _outcome(
@@ -130,10 +135,56 @@ def test(checkpoint: Path, job: Job) -> Outcome:
             cfg,
             metrics,
             # Not the file that training kept, which a record names by its hash.
-            predictions=_keep(evaluator, job.work_dir / f"test_{PREDICTIONS}"),
+            predictions=_keep(
+                evaluator, job.work_dir / f"test_{'packed_' if packed else ''}{PREDICTIONS}"
+            ),
             untrained=None,
             epochs=cfg.train_cfg.max_epochs,
             checkpoint=checkpoint,
+        )
+
+
+def test_packed_file(path: Path, job: Job) -> Outcome:
+    """Score a packed file with a classifier, on the CPU.
+
+    Args:
+        path: see :func:`backbones.packed.save`.
+        job: of its recipe the size and the normalization of scored images count; ``backbone`` is
+            the file's own.
+
+    Returns:
+        an outcome without epochs, which the file does not tell.
+
+    Raises:
+        InputError: not such a file, or one without classifier or of other classes.
+    """
+    from backbones import packed
+
+    network, about = packed.load(path)
+    dataset = get_dataset(job.dataset, "classification")
+    cfg = build_config(job, dataset, dataset.find(job.data_root), about["backbone"])
+    if about["classes"] is None:
+        raise InputError(f"{path} holds a backbone without classifier: nothing to score")
+    if about["classes"] != cfg.model.num_classes:
+        raise InputError(
+            f"{path} knows {about['classes']} classes, {dataset.name} has {cfg.model.num_classes}"
+        )
+    with plain_errors(job.work_dir):
+        with config_errors():
+            model = MODELS.build(cfg.model)
+            loader = Runner.build_dataloader(cfg.test_dataloader, seed=job.seed)
+            evaluator = Evaluator(cfg.test_evaluator)
+        # The rest of the classifier is the preparation of images.
+        model.backbone, model.classifier = network.backbone, network.classifier
+        metrics = score(model, loader, evaluator, f"{path.name} test")
+        return _outcome(
+            job,
+            cfg,
+            metrics,
+            predictions=_keep(evaluator, job.work_dir / f"{path.stem}_{PREDICTIONS}"),
+            untrained=None,
+            epochs=0,
+            checkpoint=path,
         )
 
 
@@ -199,13 +250,8 @@ def _outcome(
 ) -> Outcome:
     dataset = get_dataset(job.dataset)
     size = (cfg.input_size, cfg.input_size)
-    stem = cfg.model.backbone.stem
-    cost = {
-        convention: model_cost(
-            job.backbone, convention, size, cfg.model.num_classes, stem
-        ).summary()
-        for convention in CONVENTIONS
-    }
+    with torch.device("meta"):  # the network of the config: options may have changed the name's
+        network = MODELS.build(cfg.model.backbone)
     return Outcome(
         metrics=metrics,
         main_metric="top1",
@@ -213,8 +259,8 @@ def _outcome(
         protocol=f"top-1 and top-5 accuracy, one view of {size[0]}x{size[1]} pixels",
         data_checksum=dataset.checksum(job.data_root),
         config=config_text(cfg),
-        cost=cost,
+        cost=summaries(network, CONVENTIONS, size, cfg.model.num_classes),
         num_classes=cfg.model.num_classes,
-        details=details or {},
+        details={**(details or {}), "network": backbones.describe(network)},
         **fields,
     )

@@ -27,8 +27,8 @@ def with_options(cfg: Config, options: Mapping[str, Any], free: Sequence[str] = 
     Raises:
         InputError: an override of something ``cfg`` does not have.
     """
-    known = set(_dotted(cfg.to_dict(), lists=True))
-    for name in _dotted(options):
+    known = set(dotted(cfg.to_dict(), lists=True))
+    for name in dotted(options):
         if name not in known and not name.startswith(tuple(free)):
             last = name.split(".")[-1]
             near = sorted(k for k in known if k.split(".")[-1] == last)  # right key, wrong place
@@ -43,10 +43,11 @@ def with_options(cfg: Config, options: Mapping[str, Any], free: Sequence[str] = 
     return cfg
 
 
-def _dotted(values: Mapping | Sequence, prefix: str = "", lists: bool = False) -> Iterator[str]:
+def dotted(values: Mapping | Sequence, prefix: str = "", lists: bool = False) -> Iterator[str]:
+    """Every key of nested mappings, and of lists where asked, by its dotted name."""
     items = values.items() if isinstance(values, Mapping) else enumerate(values)
     for key, value in items:
         if key != "_delete_":
             yield f"{prefix}{key}"
         if isinstance(value, Mapping) or (lists and isinstance(value, list)):
-            yield from _dotted(value, f"{prefix}{key}.", lists)
+            yield from dotted(value, f"{prefix}{key}.", lists)

@@ -53,7 +53,9 @@ class Outcome:
         checkpoint: the trained weights; None where a file of predictions was scored.
         cost: convention to the summary of :class:`backbones.Cost` of the WHOLE model of the task.
         num_classes: classes or training identities.
-        details: further plain values for the record (per-class AP, loss curve, ...).
+        details: further plain values for the record (per-class AP, loss curve, ...). ``network``
+            among them is what :func:`backbones.describe` says of the network that was built, which
+            ``cfg_options`` may have made another than the name's.
         predictions: the file of what the network put out on the scored images, from which
             ``<task>.runner.score_predictions`` computes the same metrics again without the network;
             None where the task keeps none.

@@ -233,12 +233,7 @@ def _cost(detector: nn.Module, cfg: Config) -> tuple[dict[str, dict[str, Any]], 
 
 def _network(detector: nn.Module, counted: bool) -> dict[str, Any]:
     """Bits and binarizer; None where a layer is not known, because then neither are its bits."""
-    layers = [m for m in detector.modules() if hasattr(m, "weight_bits")]
     if not counted:
         return dict(binarizer="unknown", weight_bits=None, activation_bits=None)
-    names = sorted({m.binarizer.name for m in layers})
-    return dict(
-        binarizer="+".join(names) or "none",
-        weight_bits=min((m.weight_bits for m in layers), default=32),
-        activation_bits=min((m.input_bits for m in layers), default=32),
-    )
+    described = backbones.describe(detector)
+    return {key: described[key] for key in ("binarizer", "weight_bits", "activation_bits")}

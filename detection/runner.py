@@ -21,7 +21,8 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import nn
 
-from backbones import OneBitConv2d
+import backbones
+from backbones import OneBitConv2d, deploy
 from commons.datasets import get_dataset
 from commons.engine import (
     build_runner,
@@ -76,17 +77,18 @@ def train(job: Job) -> Outcome:
         )  # fmt: skip
 
 
-def test(checkpoint: Path, job: Job) -> Outcome:
+def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: PT028
     """Score a checkpoint that :func:`train` wrote.
 
     Args:
         checkpoint: the file.
         job: an empty ``dataset``, ``backbone`` or ``recipe`` is the checkpoint's own;
             ``cfg_options`` are laid over those it was trained with.
+        packed: score what :func:`backbones.deploy` makes of the detector, on the CPU.
 
     Raises:
         InputError: not such a checkpoint, or one of another backbone or recipe; missing or broken
-            dataset.
+            dataset; ``packed`` and no 1-bit network.
     """
     row, weights = load_row(checkpoint)
     for key in ("task", "backbone", "recipe"):
@@ -112,9 +114,11 @@ def test(checkpoint: Path, job: Job) -> Outcome:
         loader = Runner.build_dataloader(cfg.test_dataloader, seed=row["seed"])
         evaluator = Evaluator([METRICS.build(cfg.test_evaluator)])
         evaluator.dataset_meta = loader.dataset.metainfo
-        metrics = score(detector.to(get_device()), loader, evaluator, f"{job.backbone} test")
+        scored = deploy(detector) if packed else detector.to(get_device())
+        metrics = score(scored, loader, evaluator, f"{job.backbone} test")
         # Not the file that training kept, which a record names by its hash.
-        kept = keep_predictions(evaluator, Path(job.work_dir) / "test_predictions.json")
+        name = f"test_{'packed_' if packed else ''}predictions.json"
+        kept = keep_predictions(evaluator, Path(job.work_dir) / name)
         return _outcome(
             detector, cfg, job, metrics, Path(checkpoint), text, predictions=kept,
             untrained=None, epochs=cfg.train_cfg.max_epochs, details=dict(checked=checked),
@@ -227,7 +231,12 @@ def _outcome(
         checkpoint=checkpoint,
         cost=summaries(detector, cfg),
         num_classes=cfg.num_classes,
-        details={**details, "per_class": per_class, "onebit_parts": _onebit_parts(detector)},
+        details={
+            **details,
+            "per_class": per_class,
+            "onebit_parts": _onebit_parts(detector),
+            "network": backbones.describe(detector.backbone),
+        },
         predictions=predictions,
     )
 

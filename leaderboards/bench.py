@@ -298,10 +298,11 @@ def _without_folders(text: str, job: Job) -> str:
 
 
 def record_of(board: Board, job: Job, outcome: Outcome, wall_seconds: float) -> Record:
-    """The record of a finished row."""
+    """The record of a finished row. What it says of the network is what was built."""
+    details = dict(outcome.details)
     return Record(
         status="done",
-        **_identity(board, job),
+        **{**_identity(board, job), **details.pop("network", {})},
         data_checksum=outcome.data_checksum,
         split=outcome.split,
         protocol=outcome.protocol,
@@ -317,7 +318,7 @@ def record_of(board: Board, job: Job, outcome: Outcome, wall_seconds: float) -> 
         details={
             "num_classes": outcome.num_classes,
             "checkpoint": outcome.checkpoint.name,
-            **outcome.details,
+            **details,
         },
     )
 

@@ -50,6 +50,11 @@ def device_name() -> str:
 
     if torch.cuda.is_available():
         return torch.cuda.get_device_name(0)
+    return processor_name()
+
+
+def processor_name() -> str:
+    """The processor, as the system calls it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(

@@ -29,6 +29,7 @@ REFERENCE = "resnet18"
 ENGINES = ("torch", "onnxruntime", "openvino")
 PACKED = "packed"
 WARM_UP = 5
+_STATM = Path("/proc/self/statm")
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Contender:
         infer: one inference of one image.
         milliseconds: of every repetition.
         resident_bytes: by how much a process grows that loads the file and runs it once, where it
-            has done so before: the engine's own start does not count.
+            has done so before: the engine's own start does not count. None where it is not known.
     """
 
     backbone: str
@@ -260,8 +261,15 @@ def openvino_request(
     return lambda: request.infer({0: image}), names.get(used, used)
 
 
-def _resident(contender: Contender, size: tuple[int, int], threads: int, folder: Path) -> int:
-    """Growth of a process, in bytes, by a second instance of the network, loaded and run once."""
+def _resident(
+    contender: Contender, size: tuple[int, int], threads: int, folder: Path
+) -> int | None:
+    """Growth of a process, in bytes, by a second instance of the network, loaded and run once.
+
+    None where the system does not tell it as Linux does.
+    """
+    if not _STATM.exists():
+        return None
     file = {
         PACKED: f"{contender.backbone.replace('/', '_')}.safetensors",
         "torch": "reference.ts",
@@ -317,7 +325,7 @@ def _resident_now() -> int:
     import gc
 
     gc.collect()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import platform
 import re
 import statistics
 from collections.abc import Iterator, Sequence
@@ -140,7 +139,7 @@ def record_run(contenders: Sequence, *, size, classes, threads: int, load_before
     import os
 
     import backbones
-    from leaderboards.environment import code_version, device_name, versions
+    from leaderboards.environment import code_version, processor_name, versions
 
     entries = []
     for contender in contenders:
@@ -161,7 +160,7 @@ def record_run(contenders: Sequence, *, size, classes, threads: int, load_before
             )
         )
     return LatencyRun(
-        processor=device_name() if not _has_gpu() else platform.processor() or "unknown",
+        processor=processor_name() or "unknown",
         flags=processor_flags(),
         cores=os.cpu_count() or 1,
         load_before=load_before,
@@ -173,12 +172,6 @@ def record_run(contenders: Sequence, *, size, classes, threads: int, load_before
         versions=versions(),
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def load_runs(folder: str | Path) -> Iterator[LatencyRun]:

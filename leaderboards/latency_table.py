@@ -106,7 +106,7 @@ def _printed() -> list[dict]:
                 acceleration=value.get("acceleration", 1.0),
                 input="224x224",
                 processor="ODROID C4",
-                source=f"{paper} table {table}",
+                source="DCP-NAS Table 15",
             )
         )
     return rows

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,49 @@ def canonical(content: dict[str, Any]) -> bytes:
     return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
+def _described(record: Record) -> dict[str, Any]:
+    """What the network of a record is: its name's, or what its options made of it.
+
+    A row that failed is described by its name: it may have had no network.
+
+    Raises:
+        InputError: there is no such network.
+    """
+    if record.status != "done":
+        return _description(record.backbone, "{}")
+    try:
+        options = _network_options(record.cfg_options)
+        name = options.pop("name", record.backbone)
+        return _description(name, json.dumps(options, sort_keys=True))
+    except InputError:
+        raise
+    except (TypeError, AttributeError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{record.backbone} takes no options {record.cfg_options}: {error}"
+        ) from error
+
+
 @functools.cache
-def _described(backbone: str) -> dict[str, Any]:
+def _description(backbone: str, options: str) -> dict[str, Any]:
     import backbones
 
-    return backbones.describe(backbone)
+    return backbones.describe(backbone, **json.loads(options))
+
+
+def _network_options(cfg_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a row's options that are arguments of its backbone, in every task's spelling."""
+    options = {key: value for key, value in cfg_options.items() if key.split(".")[0] == "model"}
+    if not options:
+        return {}
+    from mmengine.config import Config
+
+    cfg = Config()
+    cfg.merge_from_dict(options)
+    model = cfg.to_dict().get("model", {})
+    found = {**model.get("backbone", {}), **model.get("backbone_options", {})}
+    if "last_stride" in model:
+        found["last_stride"] = model["last_stride"]
+    return found
 
 
 def problems(record: Record, work_root: Path) -> list[str]:
@@ -61,7 +100,7 @@ def problems(record: Record, work_root: Path) -> list[str]:
         elif get_dataset(record.dataset).board != record.board:
             found.append(f"dataset {record.dataset} does not belong to board {record.board}")
         # An imported row has the name that a user gave it.
-        described = _described(record.backbone) if record.origin == "trained" else {}
+        described = _described(record) if record.origin == "trained" else {}
     except InputError as error:
         return [*found, str(error)]
     if board and record.status == "done":

@@ -35,13 +35,17 @@ class Evaluation:
         """From ``cfg.evaluation`` and, for the protocol ``auto``, dataset and split.
 
         Raises:
-            InputError: an unknown name or a parameter out of range, or a config without options.
+            InputError: an unknown name or a parameter out of range; re-ranking or a protocol for
+                pairs of faces.
         """
-        if "evaluation" not in cfg:
-            raise InputError("the config has no `evaluation`: it is that of an older version")
         options = cfg.evaluation
         check_distance(options.distance)
         protocol = options.protocol
+        if get_dataset(cfg.dataset, task="reid").board == "face" and (options.rerank or protocol != "auto"):  # fmt: skip
+            raise InputError(
+                f"{cfg.dataset} is scored on pairs: of `evaluation` it takes the distance, neither rerank "
+                f"nor a protocol"
+            )
         if protocol == "auto":
             protocol = _protocol_of_dataset(cfg)
         if protocol not in PROTOCOLS:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
 
 from commons.engine import load_weights, plain_errors
 from commons.errors import InputError
@@ -13,6 +12,7 @@ from commons.files import sha256_file
 from reid.checkpoint import load_checkpoint
 from reid.datasets import read_image
 from reid.features import Features, extract, relative_names, save
+from reid.recipe import saved_config
 from reid.runner import build_model
 from reid.torchreid_adapter import test_transform
 
@@ -65,7 +65,7 @@ def features_of_folder(
         raise InputError(f"expected a file to write features to, found the folder {out}")
     paths = image_paths(images)
     state = load_checkpoint(checkpoint)
-    cfg = Config(state["config"])
+    cfg, _ = saved_config(state["config"], checkpoint)
     model = build_model(cfg, state["num_classes"])
     load_weights(model, state["state_dict"], checkpoint)
     loader = torch.utils.data.DataLoader(

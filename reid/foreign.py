@@ -31,7 +31,7 @@ from commons.task import Job, Outcome
 from reid.datasets import torchreid_root
 from reid.features import FORMAT, Features, relative_names, save
 from reid.model import ReIDModel, builder
-from reid.recipe import load_recipe, with_options
+from reid.recipe import BASE, load_recipe, with_options
 from reid.runner import CONVENTIONS, features_of, read_data, score_predictions, split_of
 from reid.scoring import check_against_dataset, outcome
 from reid.torchreid_adapter import register_model, registered_models
@@ -254,7 +254,12 @@ def _build(build, name: str, weights: Mapping[str, torch.Tensor]) -> nn.Module:
 
 def _scored_config(job: Job, name: str, theirs: Mapping[str, Any]) -> Config:
     """The suite's reading and scoring, with the input size and distance of their config."""
-    cfg = load_recipe("paper")
+    if get_dataset(job.dataset, task="reid").board == "face":
+        raise InputError(
+            f"{job.dataset} is scored on pairs of faces, for rows of this suite only: what was trained "
+            f"elsewhere is scored by retrieval"
+        )
+    cfg = load_recipe(BASE)
     cfg.merge_from_dict(dict(recipe="", dataset=job.dataset, backbone=name, seed=0))
     cfg.data.train_sampler = "RandomSampler"
     cfg.data.workers = 0
@@ -323,12 +328,7 @@ def _cost(network: nn.Module, cfg: Config) -> tuple[dict[str, dict[str, Any]], s
 
 def _network(network: nn.Module, counted: bool) -> dict[str, Any]:
     """Bits and binarizer; None where a layer is not known, because then neither are its bits."""
-    layers = [m for m in network.modules() if hasattr(m, "weight_bits")]
     if not counted:
         return dict(binarizer="unknown", weight_bits=None, activation_bits=None)
-    names = sorted({m.binarizer.name for m in layers})
-    return dict(
-        binarizer="+".join(names) or "none",
-        weight_bits=min((m.weight_bits for m in layers), default=32),
-        activation_bits=min((m.input_bits for m in layers), default=32),
-    )
+    described = backbones.describe(network)
+    return {key: described[key] for key in ("binarizer", "weight_bits", "activation_bits")}

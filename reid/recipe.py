@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from mmengine.config import Config
 
 from commons import config_options
+from commons.config_options import dotted
 from commons.errors import InputError
 from commons.task import Job
 from reid.checkpoint import classification_sha256
@@ -17,6 +19,12 @@ from reid.model import LOSSES
 from reid.training import SCHEDULES
 
 RECIPES = Path(__file__).parent / "configs" / "recipes"
+#: The recipe that all others are made from: they have its options and no others.
+BASE = "paper"
+#: Below these stand arguments of something that checks them itself.
+_FREE = ("optimizer.", "model.backbone_options.")
+#: What a row's config has beside its recipe.
+_OF_ROW = {"recipe", "dataset", "backbone", "seed", "init_from_sha256", "data.norm_mean", "data.norm_std"}  # fmt: skip
 
 #: The sampler that a loss needs when the recipe names none.
 SAMPLERS = {"softmax": "RandomSampler", "triplet": "RandomIdentitySampler"}
@@ -50,11 +58,59 @@ def build_config(job: Job) -> Config:
     )
     cfg = with_options(cfg, job.cfg_options)
     check(cfg)
-    if cfg.data.train_sampler is None:
-        cfg.data.train_sampler = SAMPLERS[cfg.model.loss]
+    _choose_sampler(cfg)
     path = cfg.pop("init_from")
     cfg.init_from_sha256 = classification_sha256(path, job.backbone) if path else ""
     return cfg
+
+
+def _choose_sampler(cfg: Config) -> None:
+    if cfg.data.train_sampler is None:
+        cfg.data.train_sampler = SAMPLERS[cfg.model.loss]
+
+
+def saved_config(saved: Mapping[str, Any], where: Path) -> tuple[Config, list[str]]:
+    """The config that a checkpoint or a file of features carries.
+
+    What recipes had not yet when it was written is filled in from the recipe it names.
+
+    Args:
+        saved: the config as a dict.
+        where: the file, for the message.
+
+    Returns:
+        the complete config, and the dotted names of what was filled in.
+
+    Raises:
+        InputError: it has an option that recipes no longer have, so that what took its place cannot
+            be known; or something has to be filled in and there is no such recipe.
+    """
+    cfg = Config(dict(saved))
+    # In the order of the recipe: a section before what is in it.
+    known = [n for n in dotted(load_recipe(BASE).to_dict()) if not n.startswith(_FREE)]
+    unknown = [
+        n for n in sorted(_names(cfg)) if n not in _OF_ROW.union(known) and not n.startswith(_FREE)
+    ]
+    if unknown:
+        raise InputError(
+            f"{where} was written by another version: its config has {', '.join(unknown)}, which "
+            f"recipes do not have now"
+        )
+    filled = []
+    for name in known:
+        # A row's config says by its hash what it started from.
+        if name != "init_from" and name not in _names(cfg):
+            recipe = load_recipe(cfg.get("recipe") or BASE)
+            section, _, key = name.rpartition(".")
+            source, target = (recipe[section], cfg[section]) if section else (recipe, cfg)
+            target[key] = copy.deepcopy(source[key])
+            filled.append(name)
+    _choose_sampler(cfg)
+    return cfg, filled
+
+
+def _names(cfg: Config) -> set[str]:
+    return set(dotted(cfg.to_dict()))
 
 
 def init_from(job: Job) -> Path | None:
@@ -88,7 +144,6 @@ def check(cfg: Config) -> None:
     ):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise InputError(f"{name} {value!r}: expected a whole number of at least {least}")
-    Evaluation.of(cfg)
     if cfg.model.loss == "triplet":
         _check_triplet(cfg)
     Evaluation.of(cfg)
@@ -110,4 +165,4 @@ def _check_triplet(cfg: Config) -> None:
 
 def with_options(cfg: Config, options: Mapping[str, Any]) -> Config:
     """``cfg`` with dotted overrides; see :func:`commons.config_options.with_options`."""
-    return config_options.with_options(cfg, options, free=("optimizer.", "model.backbone_options."))
+    return config_options.with_options(cfg, options, free=_FREE)

@@ -24,7 +24,7 @@ from reid.face_datasets import Pairs, read_pairs
 from reid.features import Features, load, of_dataset, save
 from reid.model import ReIDModel
 from reid.pictures import write_rankings
-from reid.recipe import build_config, init_from, with_options
+from reid.recipe import build_config, check, init_from, saved_config, with_options
 from reid.scoring import (
     check_against_dataset,
     load_predictions,
@@ -79,27 +79,42 @@ def train(job: Job) -> Outcome:
         return _outcome(model, data, cfg, job, latest_checkpoint(work_dir), untrained, losses)
 
 
-def test(checkpoint: Path, job: Job) -> Outcome:
+def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: PT028
     """Score a checkpoint that :func:`train` wrote.
 
     Args:
         checkpoint: the file.
         job: ``dataset`` and ``backbone`` may be empty and are then the checkpoint's own; so is the
-            config, over which ``cfg_options`` are laid.
+            config, over which ``cfg_options`` are laid. ``details["filled_from_recipe"]`` names the
+            options that recipes had not yet when it was written; see
+            :func:`reid.recipe.saved_config`.
+        packed: score what :func:`backbones.deploy` makes of the network, on the CPU.
 
     Raises:
-        InputError: not such a checkpoint, or one of another backbone; missing or broken dataset.
+        InputError: not such a checkpoint, or one of another backbone; a value out of range; missing
+            or broken dataset; ``packed`` and no 1-bit network.
     """
     state = load_checkpoint(Path(checkpoint), job.backbone)
-    cfg = with_options(Config(state["config"]), job.cfg_options)
-    cfg.dataset = job.dataset or cfg.dataset
+    cfg, filled = saved_config(state["config"], Path(checkpoint))
+    # The weights are the checkpoint's, whatever the row once started from.
+    cfg = with_options(cfg, {k: v for k, v in job.cfg_options.items() if k != "init_from"})
+    trained_on, cfg.dataset = cfg.dataset, job.dataset or cfg.dataset
+    check(cfg)
     torchreid_root(cfg.dataset, job.data_root)
     work_dir = Path(job.work_dir)
     with plain_errors(work_dir):
         data = read_data(cfg, job.data_root, work_dir / "test.log")
         model = build_model(cfg, state["num_classes"])
         load_weights(model, state["state_dict"], checkpoint)
-        return _outcome(model, data, cfg, job, Path(checkpoint), None, state["losses"])
+        packed_model = backbones.deploy(model.cpu()) if packed else None
+        # Not the name of what the row itself left: its record has the hash of that.
+        scored = _outcome(
+            model, data, cfg, job, Path(checkpoint), None, state["losses"], "test_", trained_on,
+            packed_model,
+        )  # fmt: skip
+    if filled:
+        scored.details["filled_from_recipe"] = filled
+    return scored
 
 
 def score_predictions(predictions: Path, job: Job) -> Outcome:
@@ -152,10 +167,11 @@ def _config_of(facts: dict[str, Any], predictions: Path, job: Job) -> Config:
         asked = getattr(job, name)
         if asked and asked != facts[name]:
             raise InputError(f"{predictions} has features of {name} {facts[name]}, not of {asked}")
-    cfg = Config(facts["cfg"])
+    cfg, _ = saved_config(facts["cfg"], predictions)
     if job.cfg_options:
         cfg = with_evaluation_options(cfg, job.cfg_options)
         facts["config"] = config_text(cfg)
+    Evaluation.of(cfg)
     return cfg
 
 
@@ -169,7 +185,7 @@ def show(outcome: Outcome, job: Job, folder: Path, count: int) -> list[Path]:
         count: how many.
     """
     query, gallery, facts = load_predictions(outcome.predictions)
-    evaluation = Evaluation.of(Config(facts["cfg"]))
+    evaluation = Evaluation.of(_config_of(facts, outcome.predictions, job))
     root = get_dataset(facts["dataset"], task="reid").find(job.data_root)
     return write_rankings(query, gallery, evaluation, root, Path(folder), count)
 
@@ -231,8 +247,15 @@ def _outcome(
     checkpoint: Path,
     untrained: dict[str, float] | None,
     losses: list[float],
+    prefix: str = "",
+    trained_on: str = "",
+    packed: torch.nn.Module | None = None,
 ) -> Outcome:
-    """Save the features of the scored images, then score what was saved."""
+    """Save the features of the scored images, in a file with this prefix; then score them.
+
+    ``trained_on`` is the dataset of the weights, where that may be another one. The features are
+    those of ``packed``, the packed form of ``model``, if there is one.
+    """
     (loaders,) = data.test_loader.values()
     dataset = get_dataset(cfg.dataset, task="reid")
     facts = dict(
@@ -250,11 +273,18 @@ def _outcome(
             train_images=len(data.train_loader.dataset),
             train_identities=data.num_train_pids,
             feature_dim=model.embedding.feature_dim,
+            network=backbones.describe(model.embedding.backbone),
             **loaders["gallery"].dataset.counts,
             loss_curve=losses,
         ),
     )
-    path = Path(job.work_dir) / f"{checkpoint.stem}.{cfg.dataset}.safetensors"
+    if trained_on not in ("", cfg.dataset):
+        facts["split"] = f"{trained_on} -> {facts['split'].split('->')[-1].strip()}"
+        for name in ("train_images", "train_identities"):
+            del facts["details"][name]
+    name = f"{prefix}{checkpoint.stem}.{cfg.dataset}{'.packed' if packed else ''}.safetensors"
+    path = Path(job.work_dir) / name
+    model = packed or model
     if is_face(cfg):
         images, lists, _, root = _face_features(model, data, cfg, job)
         save(path, dict(images=images), facts)

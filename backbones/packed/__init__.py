@@ -1,10 +1,11 @@
 """Inference with weights that are stored as bits and convolutions that count them.
 
 bits         bits of weights in 64-bit words
-_vector      the inner loops, as vectors of a fixed width (LLVM)
+_vector      the inner loops, as vectors of a fixed width (LLVM); _lookup those of table lookups
 kernels      compiled loops over maps (numba)
 engine       the kernels, or torch where numba is missing; threads
 layers       ``PackedConv``, a 1-bit convolution with what surrounds it
+geometry     sizes and borders of convolutions
 cells        packed forms of cells
 deploy       from a trained network to its packed form
 file         packed networks as files

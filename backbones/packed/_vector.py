@@ -14,19 +14,19 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-_I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+_I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 _WORD_POINTER = types.CPointer(types.uint64)
-_FLOAT_POINTER = types.CPointer(types.float32)
+FLOAT_POINTER = types.CPointer(types.float32)
 
 
-def _vector_function(builder: ir.IRBuilder, name: str, result: ir.Type, *arguments: ir.Type):
+def vector_function(builder: ir.IRBuilder, name: str, result: ir.Type, *arguments: ir.Type):
     return cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(result, list(arguments)), name
     )
 
 
-def _constant(value: int) -> ir.Constant:
-    return ir.Constant(_I64, value)
+def constant(value: int) -> ir.Constant:
+    return ir.Constant(I64, value)
 
 
 @intrinsic
@@ -66,9 +66,9 @@ def make_differences(pixels: int, vectors: int, lanes: int) -> Callable:
 
         def codegen(context, builder, signature, arguments):
             x, w, counts, offsets, segments, length, x_step, w_step, c_step = arguments
-            words = ir.VectorType(_I64, lanes)
-            popcount = _vector_function(builder, f"llvm.ctpop.v{lanes}i64", words, words)
-            splat = ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes)
+            words = ir.VectorType(I64, lanes)
+            popcount = vector_function(builder, f"llvm.ctpop.v{lanes}i64", words, words)
+            splat = ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)
             undefined = ir.Constant(words, ir.Undefined)
             shape = [(p, v) for p in range(pixels) for v in range(vectors)]
 
@@ -80,44 +80,44 @@ def make_differences(pixels: int, vectors: int, lanes: int) -> Callable:
             builder.branch(outer)
 
             builder.position_at_end(outer)
-            segment = builder.phi(_I64)
-            weight_row_outer = builder.phi(_I64)
+            segment = builder.phi(I64)
+            weight_row_outer = builder.phi(I64)
             outer_sums = {key: builder.phi(words) for key in shape}
             offset = builder.load(builder.gep(offsets, [segment]))
             builder.branch(inner)
 
             builder.position_at_end(inner)
-            word = builder.phi(_I64)
-            weight_row = builder.phi(_I64)
+            word = builder.phi(I64)
+            weight_row = builder.phi(I64)
             sums = {key: builder.phi(words) for key in shape}
             at = builder.add(offset, word)
             filters = []
             for v in range(vectors):
-                place = builder.gep(w, [builder.add(weight_row, _constant(v * lanes))])
+                place = builder.gep(w, [builder.add(weight_row, constant(v * lanes))])
                 load = builder.load(builder.bitcast(place, words.as_pointer()))
                 load.align = 8
                 filters.append(load)
             new_sums = {}
             for p in range(pixels):
-                place = builder.gep(x, [builder.add(builder.mul(x_step, _constant(p)), at)])
-                one = builder.insert_element(undefined, builder.load(place), ir.Constant(_I32, 0))
+                place = builder.gep(x, [builder.add(builder.mul(x_step, constant(p)), at)])
+                one = builder.insert_element(undefined, builder.load(place), ir.Constant(I32, 0))
                 spread = builder.shuffle_vector(one, undefined, splat)
                 for v in range(vectors):
                     differing = builder.call(popcount, [builder.xor(spread, filters[v])])
                     new_sums[p, v] = builder.add(sums[p, v], differing)
-            next_word = builder.add(word, _constant(1))
+            next_word = builder.add(word, constant(1))
             next_row = builder.add(weight_row, w_step)
             builder.cbranch(builder.icmp_signed("<", next_word, length), inner, next_segment)
 
             builder.position_at_end(next_segment)
-            following = builder.add(segment, _constant(1))
+            following = builder.add(segment, constant(1))
             builder.cbranch(builder.icmp_signed("<", following, segments), outer, done)
 
-            segment.add_incoming(_constant(0), entry)
+            segment.add_incoming(constant(0), entry)
             segment.add_incoming(following, next_segment)
-            weight_row_outer.add_incoming(_constant(0), entry)
+            weight_row_outer.add_incoming(constant(0), entry)
             weight_row_outer.add_incoming(next_row, next_segment)
-            word.add_incoming(_constant(0), outer)
+            word.add_incoming(constant(0), outer)
             word.add_incoming(next_word, inner)
             weight_row.add_incoming(weight_row_outer, outer)
             weight_row.add_incoming(next_row, inner)
@@ -129,11 +129,11 @@ def make_differences(pixels: int, vectors: int, lanes: int) -> Callable:
                 sums[key].add_incoming(new_sums[key], inner)
 
             builder.position_at_end(done)
-            narrow = ir.VectorType(_I32, lanes)
+            narrow = ir.VectorType(I32, lanes)
             for p, v in shape:
                 place = builder.gep(
                     counts,
-                    [builder.add(builder.mul(c_step, _constant(p)), _constant(v * lanes))],
+                    [builder.add(builder.mul(c_step, constant(p)), constant(v * lanes))],
                 )
                 store = builder.store(
                     builder.trunc(new_sums[p, v], narrow),
@@ -153,33 +153,33 @@ def signs_of_64(typingctx, values, scales, thresholds, count):
 
     Only the first ``count`` (1 to 64) elements are read; the other bits are 0.
     """
-    signature = types.uint64(_FLOAT_POINTER, _FLOAT_POINTER, _FLOAT_POINTER, types.int64)
+    signature = types.uint64(FLOAT_POINTER, FLOAT_POINTER, FLOAT_POINTER, types.int64)
 
     def codegen(context, builder, signature, arguments):
         *pointers, count = arguments
         floats = ir.VectorType(ir.FloatType(), 64)
         flags = ir.VectorType(_I1, 64)
-        lane_type = ir.VectorType(_I64, 64)
+        lane_type = ir.VectorType(I64, 64)
         undefined = ir.Constant(lane_type, ir.Undefined)
-        one = builder.insert_element(undefined, count, ir.Constant(_I32, 0))
-        splat = ir.Constant(ir.VectorType(_I32, 64), [0] * 64)
+        one = builder.insert_element(undefined, count, ir.Constant(I32, 0))
+        splat = ir.Constant(ir.VectorType(I32, 64), [0] * 64)
         spread = builder.shuffle_vector(one, undefined, splat)
         mask = builder.icmp_signed("<", ir.Constant(lane_type, list(range(64))), spread)
         zeros = ir.Constant(floats, [0.0] * 64)
-        load = _vector_function(
-            builder, "llvm.masked.load.v64f32.p0", floats, ir.PointerType(), _I32, flags, floats
+        load = vector_function(
+            builder, "llvm.masked.load.v64f32.p0", floats, ir.PointerType(), I32, flags, floats
         )
         values, scales, thresholds = (
-            builder.call(load, [pointer, ir.Constant(_I32, 4), mask, zeros]) for pointer in pointers
+            builder.call(load, [pointer, ir.Constant(I32, 4), mask, zeros]) for pointer in pointers
         )
         above = builder.fcmp_ordered(">", builder.fmul(values, scales), thresholds)
-        return builder.bitcast(builder.and_(above, mask), _I64)
+        return builder.bitcast(builder.and_(above, mask), I64)
 
     return signature, codegen
 
 
-_FLOATS = ir.VectorType(ir.FloatType(), 16)
-_INTEGERS = ir.VectorType(_I32, 16)
+FLOATS = ir.VectorType(ir.FloatType(), 16)
+_INTEGERS = ir.VectorType(I32, 16)
 
 
 class _Sixteen:
@@ -188,26 +188,26 @@ class _Sixteen:
     def __init__(self, builder: ir.IRBuilder, whole: bool, count: ir.Value) -> None:
         self.builder, self.whole = builder, whole
         if not whole:
-            lanes = ir.VectorType(_I64, 16)
+            lanes = ir.VectorType(I64, 16)
             undefined = ir.Constant(lanes, ir.Undefined)
-            one = builder.insert_element(undefined, count, ir.Constant(_I32, 0))
-            splat = ir.Constant(ir.VectorType(_I32, 16), [0] * 16)
+            one = builder.insert_element(undefined, count, ir.Constant(I32, 0))
+            splat = ir.Constant(ir.VectorType(I32, 16), [0] * 16)
             spread = builder.shuffle_vector(one, one, splat)
             self.mask = builder.icmp_signed("<", ir.Constant(lanes, list(range(16))), spread)
 
-    def read(self, pointer: ir.Value, index: ir.Value, kind: ir.Type = _FLOATS) -> ir.Value:
+    def read(self, pointer: ir.Value, index: ir.Value, kind: ir.Type = FLOATS) -> ir.Value:
         builder = self.builder
         place = builder.gep(pointer, [index])
         if self.whole:
             load = builder.load(builder.bitcast(place, kind.as_pointer()))
             load.align = 4
             return load
-        function = _vector_function(
-            builder, f"llvm.masked.load.v16{_suffix(kind)}.p0", kind, ir.PointerType(), _I32,
+        function = vector_function(
+            builder, f"llvm.masked.load.v16{_suffix(kind)}.p0", kind, ir.PointerType(), I32,
             self.mask.type, kind,
         )  # fmt: skip
         zeros = ir.Constant(kind, [0] * 16)
-        return builder.call(function, [place, ir.Constant(_I32, 4), self.mask, zeros])
+        return builder.call(function, [place, ir.Constant(I32, 4), self.mask, zeros])
 
     def write(self, value: ir.Value, pointer: ir.Value, index: ir.Value) -> None:
         builder = self.builder
@@ -216,24 +216,24 @@ class _Sixteen:
             store = builder.store(value, builder.bitcast(place, value.type.as_pointer()))
             store.align = 4
             return
-        function = _vector_function(
+        function = vector_function(
             builder, f"llvm.masked.store.v16{_suffix(value.type)}.p0", ir.VoidType(), value.type,
-            ir.PointerType(), _I32, self.mask.type,
+            ir.PointerType(), I32, self.mask.type,
         )  # fmt: skip
-        builder.call(function, [value, place, ir.Constant(_I32, 4), self.mask])
+        builder.call(function, [value, place, ir.Constant(I32, 4), self.mask])
 
     def prelu(self, value: ir.Value, slope: ir.Value) -> ir.Value:
         builder = self.builder
-        positive = builder.fcmp_ordered(">", value, ir.Constant(_FLOATS, [0.0] * 16))
+        positive = builder.fcmp_ordered(">", value, ir.Constant(FLOATS, [0.0] * 16))
         return builder.select(positive, value, builder.fmul(value, slope))
 
     def multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
-        function = _vector_function(self.builder, "llvm.fmuladd.v16f32", *[_FLOATS] * 4)
+        function = vector_function(self.builder, "llvm.fmuladd.v16f32", *[FLOATS] * 4)
         return self.builder.call(function, [a, b, c])
 
 
 def _suffix(kind: ir.Type) -> str:
-    return "f32" if kind == _FLOATS else "i32"
+    return "f32" if kind == FLOATS else "i32"
 
 
 def make_finish(shortcut: bool, add: bool, whole: bool) -> Callable:
@@ -251,16 +251,16 @@ def make_finish(shortcut: bool, add: bool, whole: bool) -> Callable:
     @intrinsic
     def finish(typingctx, counts, border, scale, shift, around, slope, after, out, total, n):
         integers = types.CPointer(types.int32)
-        signature = types.void(integers, integers, *[_FLOAT_POINTER] * 6, types.int64, types.int64)
+        signature = types.void(integers, integers, *[FLOAT_POINTER] * 6, types.int64, types.int64)
 
         def codegen(context, builder, signature, arguments):
             counts, border, scale, shift, around, slope, after, out, total, n = arguments
             some = _Sixteen(builder, whole, n)
-            zero = _constant(0)
+            zero = constant(0)
             one = builder.insert_element(
                 ir.Constant(_INTEGERS, ir.Undefined),
-                builder.trunc(total, _I32),
-                ir.Constant(_I32, 0),
+                builder.trunc(total, I32),
+                ir.Constant(I32, 0),
             )
             most = builder.shuffle_vector(one, one, ir.Constant(_INTEGERS, [0] * 16))
             twice = builder.shl(
@@ -268,7 +268,7 @@ def make_finish(shortcut: bool, add: bool, whole: bool) -> Callable:
             )
             whole_number = builder.sub(builder.sub(most, twice), some.read(border, zero, _INTEGERS))
             value = some.multiply_add(
-                builder.sitofp(whole_number, _FLOATS),
+                builder.sitofp(whole_number, FLOATS),
                 some.read(scale, zero),
                 some.read(shift, zero),
             )
@@ -301,7 +301,7 @@ def make_depthwise(pixels: int, whole: bool) -> Callable:
         typingctx, x, w, start, slope, out, offsets, rows, taps, x_step, w_step, o_step, n
     ):
         signature = types.void(
-            *[_FLOAT_POINTER] * 5, *[types.CPointer(types.int64)] * 2, *[types.int64] * 5
+            *[FLOAT_POINTER] * 5, *[types.CPointer(types.int64)] * 2, *[types.int64] * 5
         )
 
         def codegen(context, builder, signature, arguments):
@@ -312,22 +312,22 @@ def make_depthwise(pixels: int, whole: bool) -> Callable:
             entry = builder.block
             loop = builder.append_basic_block("tap")
             done = builder.append_basic_block("done")
-            begin = read(start, _constant(0))
+            begin = read(start, constant(0))
             builder.branch(loop)
 
             builder.position_at_end(loop)
-            tap = builder.phi(_I64)
-            sums = [builder.phi(_FLOATS) for _ in range(pixels)]
+            tap = builder.phi(I64)
+            sums = [builder.phi(FLOATS) for _ in range(pixels)]
             weight = read(w, builder.mul(builder.load(builder.gep(rows, [tap])), w_step))
             at = builder.load(builder.gep(offsets, [tap]))
             new = [
                 some.multiply_add(
-                    read(x, builder.add(at, builder.mul(x_step, _constant(p)))), weight, sums[p]
+                    read(x, builder.add(at, builder.mul(x_step, constant(p)))), weight, sums[p]
                 )
                 for p in range(pixels)
             ]
-            following = builder.add(tap, _constant(1))
-            tap.add_incoming(_constant(0), entry)
+            following = builder.add(tap, constant(1))
+            tap.add_incoming(constant(0), entry)
             tap.add_incoming(following, loop)
             for p in range(pixels):
                 sums[p].add_incoming(begin, entry)
@@ -335,121 +335,11 @@ def make_depthwise(pixels: int, whole: bool) -> Callable:
             builder.cbranch(builder.icmp_signed("<", following, taps), loop, done)
 
             builder.position_at_end(done)
-            slopes = read(slope, _constant(0))
+            slopes = read(slope, constant(0))
             for p in range(pixels):
-                write(some.prelu(new[p], slopes), out, builder.mul(o_step, _constant(p)))
+                write(some.prelu(new[p], slopes), out, builder.mul(o_step, constant(p)))
             return context.get_dummy_value()
 
         return signature, codegen
 
     return depthwise
-
-
-@intrinsic
-def sums_of_four(typingctx, x, scales, table):
-    """The 16 sums ±a ±b ±c ±d of four scaled values: ``table[j]`` takes + where j has the bit.
-
-    ``(a, b, c, d) = x[i] * scales[i]`` for i = 0 to 3; bit i of j belongs to value i.
-    """
-    signature = types.void(_FLOAT_POINTER, _FLOAT_POINTER, _FLOAT_POINTER)
-
-    def codegen(context, builder, signature, arguments):
-        x, scales, table = arguments
-        fma = _vector_function(builder, "llvm.fmuladd.v16f32", _FLOATS, _FLOATS, _FLOATS, _FLOATS)
-        four = ir.VectorType(ir.FloatType(), 4)
-        loaded = []
-        for pointer in (x, scales):
-            load = builder.load(builder.bitcast(pointer, four.as_pointer()))
-            load.align = 4
-            loaded.append(load)
-        values = builder.fmul(*loaded)
-        total = None
-        for i in range(4):
-            place = ir.Constant(ir.VectorType(_I32, 16), [i] * 16)
-            spread = builder.shuffle_vector(values, values, place)
-            signs = ir.Constant(_FLOATS, [1.0 if j >> i & 1 else -1.0 for j in range(16)])
-            if total is None:
-                total = builder.fmul(spread, signs)
-            else:
-                total = builder.call(fma, [spread, signs, total])
-        store = builder.store(total, builder.bitcast(table, _FLOATS.as_pointer()))
-        store.align = 4
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-def make_lookups(pixels: int, vectors: int) -> Callable:
-    """Build ``lookups(tables, codes, sums, groups, t_step, k_step, s_step)``, for AVX-512.
-
-    ``sums[p * s_step + k] += sum over g of tables[p * t_step + 16 g + codes[g * k_step + k]]`` for
-    ``pixels`` positions and ``16 * vectors`` output channels at once.
-    """
-
-    @intrinsic
-    def lookups(typingctx, tables, codes, sums, groups, t_step, k_step, s_step):
-        signature = types.void(
-            _FLOAT_POINTER, types.CPointer(types.uint8), _FLOAT_POINTER, *[types.int64] * 4
-        )
-
-        def codegen(context, builder, signature, arguments):
-            tables, codes, sums, groups, t_step, k_step, s_step = arguments
-            places = ir.VectorType(_I32, 16)
-            short = ir.VectorType(ir.IntType(8), 16)
-            permute = _vector_function(
-                builder, "llvm.x86.avx512.permvar.sf.512", _FLOATS, _FLOATS, places
-            )
-            shape = [(p, v) for p in range(pixels) for v in range(vectors)]
-
-            def at(p, v):
-                index = builder.add(builder.mul(s_step, _constant(p)), _constant(16 * v))
-                return builder.bitcast(builder.gep(sums, [index]), _FLOATS.as_pointer())
-
-            entry = builder.block
-            loop = builder.append_basic_block("group")
-            done = builder.append_basic_block("done")
-            begin = {}
-            for key in shape:
-                begin[key] = builder.load(at(*key))
-                begin[key].align = 4
-            builder.branch(loop)
-
-            builder.position_at_end(loop)
-            group = builder.phi(_I64)
-            totals = {key: builder.phi(_FLOATS) for key in shape}
-            row = builder.mul(group, k_step)
-            chosen = []
-            for v in range(vectors):
-                place = builder.gep(codes, [builder.add(row, _constant(16 * v))])
-                load = builder.load(builder.bitcast(place, short.as_pointer()))
-                load.align = 1
-                chosen.append(builder.zext(load, places))
-            new = {}
-            for p in range(pixels):
-                index = builder.add(
-                    builder.mul(t_step, _constant(p)), builder.mul(group, _constant(16))
-                )
-                table = builder.load(
-                    builder.bitcast(builder.gep(tables, [index]), _FLOATS.as_pointer())
-                )
-                table.align = 4
-                for v in range(vectors):
-                    found = builder.call(permute, [table, chosen[v]])
-                    new[p, v] = builder.fadd(totals[p, v], found)
-            following = builder.add(group, _constant(1))
-            group.add_incoming(_constant(0), entry)
-            group.add_incoming(following, loop)
-            for key in shape:
-                totals[key].add_incoming(begin[key], entry)
-                totals[key].add_incoming(new[key], loop)
-            builder.cbranch(builder.icmp_signed("<", following, groups), loop, done)
-
-            builder.position_at_end(done)
-            for key in shape:
-                store = builder.store(new[key], at(*key))
-                store.align = 4
-            return context.get_dummy_value()
-
-        return signature, codegen
-
-    return lookups

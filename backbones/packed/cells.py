@@ -1,13 +1,14 @@
 """Packed forms of cells and of their operations.
 
-Inside a cell a map is [N, H, W, C]; an operation's ``apply(values, out)`` adds its result to
-``out``, or returns a new map where that is None, so that the sum into a node costs nothing extra.
+Inside a cell a map is a numpy array [N, H, W, C], whose handling costs a tenth of a tensor's; on
+small maps that is what counts. An operation's ``apply(values, out)`` adds its result to ``out``, or
+returns a new map where that is None, so that the sum into a node costs nothing extra.
 """
 
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,28 +17,44 @@ from torch import Tensor, nn
 
 from backbones.packed import engine
 from backbones.packed.bits import pack_bits, unpack_bits
+from backbones.packed.geometry import classes_of, valid_taps
 from backbones.packed.layers import (
     PackedConv,
     PackedLayer,
     activation_of,
     affine,
-    classes_of,
     image_of,
     map_of,
     signs_and_scale,
-    valid_taps,
 )
+
+#: A feature map, float32 [N, H, W, C], contiguous.
+Map = np.ndarray
 
 
 class PackedOperation(PackedLayer):
     """Base of what joins two nodes of a cell."""
 
-    def apply(self, values: Tensor, out: Tensor | None = None) -> Tensor:
+    def apply(self, values: Map, out: Map | None = None) -> Map:
         """A map [N, H, W, C] to one of [N, H', W', C], added to ``out`` if there is one."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        return image_of(self.apply(map_of(x)))
+        return image_of(torch.from_numpy(self.apply(map_of(x).numpy())))
+
+
+def added(result: Tensor | Map, out: Map | None) -> Map:
+    """``result`` [N, H, W, C] as a map, added to ``out`` if there is one."""
+    if isinstance(result, Tensor):
+        result = result.contiguous().numpy()
+    return result if out is None else np.add(out, result, out=out)
+
+
+class Call(NamedTuple):
+    """Arguments of a kernel that depend on the size of its input."""
+
+    out_size: tuple[int, int]
+    arguments: tuple
 
 
 class PackedSeparableBlock(PackedOperation):
@@ -68,7 +85,7 @@ class PackedSeparableBlock(PackedOperation):
         self.pointwise = PackedConv(
             block.pointwise, norm=block.bn_pointwise, activation=block.prelu
         )
-        self._shifts = {}
+        self._calls: dict[tuple[int, int], Call] = {}
 
     def prepare(self) -> dict[str, np.ndarray]:
         taps = self.kernel_size[0] * self.kernel_size[1]
@@ -79,63 +96,62 @@ class PackedSeparableBlock(PackedOperation):
             constants=(weights * self.in_shift).numpy(),
             slope=self.slope.numpy(),
             shift=self.shift.numpy(),
-            zero=np.zeros(1, np.int64),
-            zeros=np.zeros(1 << 16, np.int64),
-            correction=np.zeros((1, 1, -(-self.channels // 8) * 8), np.int32),
         )
 
-    def _border(self, size: tuple[int, int]):
-        """Classes of rows and columns, and the shift in each pair of classes.
+    def call(self, height: int, width: int) -> Call:
+        """What a call on maps of this size needs, made once per size."""
+        if (height, width) not in self._calls:
+            if len(self._calls) > 64:  # inputs of ever new sizes
+                self._calls.clear()
+            self._calls[height, width] = self._make_call((height, width))
+        return self._calls[height, width]
 
-        The padding of the convolution is 0 behind the first batch norm, not before it.
-        """
-        if size not in self._shifts:
-            if len(self._shifts) > 64:
-                self._shifts.clear()
-            out = self.out_size(size)
-            (row_kinds, rows), (column_kinds, columns) = (
-                classes_of(
-                    valid_taps(
-                        self.kernel_size[i], self.dilation[i], self.stride[i], self.padding[i],
-                        size[i], out[i],
-                    )
-                )
-                for i in range(2)
-            )  # fmt: skip
-            ready = self.ready
-            table = np.empty((len(row_kinds), len(column_kinds), self.channels), np.float32)
-            for (i, y), (j, x) in itertools.product(enumerate(row_kinds), enumerate(column_kinds)):
-                inside = np.outer(y, x).ravel()
-                table[i, j] = ready["shift"] + ready["constants"][inside].sum(0)
-            self._shifts[size] = rows, columns, table
-        return self._shifts[size]
-
-    def out_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        return tuple(
+    def _make_call(self, size: tuple[int, int]) -> Call:
+        out = tuple(
             (size[i] + 2 * self.padding[i] - self.dilation[i] * (self.kernel_size[i] - 1) - 1)
             // self.stride[i]
             + 1
             for i in range(2)
         )
+        (row_kinds, rows), (column_kinds, columns) = (
+            classes_of(
+                valid_taps(
+                    self.kernel_size[i], self.dilation[i], self.stride[i], self.padding[i],
+                    size[i], out[i],
+                )
+            )
+            for i in range(2)
+        )  # fmt: skip
+        ready, point = self.ready, self.pointwise.ready
+        # The padding of the convolution is 0 behind the first batch norm, not before it: at the
+        # border that norm adds less.
+        shifts = np.empty((len(row_kinds), len(column_kinds), self.channels), np.float32)
+        for (i, y), (j, x) in itertools.product(enumerate(row_kinds), enumerate(column_kinds)):
+            inside = np.outer(y, x).ravel()
+            shifts[i, j] = ready["shift"] + ready["constants"][inside].sum(0)
+        no_border = np.zeros((1, 1, point["weights"].shape[1]), np.int32)
+        return Call(
+            out,
+            (
+                ready["weights"], self.kernel_size, self.stride, self.padding, self.dilation, rows,
+                columns, shifts, ready["slope"], point["in_scale"], point["threshold"],
+                point["weights"], np.zeros(1, np.int64), np.zeros(max(out), np.int64), no_border,
+                point["scale"], point["shift"], self.shortcut, point["slope"], point["after"],
+            ),
+        )  # fmt: skip
 
-    def apply(self, values: Tensor, out: Tensor | None = None) -> Tensor:
-        around = values if self.shortcut else None
+    def apply(self, values: Map, out: Map | None = None) -> Map:
         compiled = engine.kernels()
         if compiled is None:
-            return self.pointwise.apply(self._slow(values), around, out)
+            tensor = torch.from_numpy(values)
+            around = tensor if self.shortcut else None
+            return added(self.pointwise.apply(self._slow(tensor), around), out)
         n, height, width, channels = values.shape
-        size = self.out_size((height, width))
+        call = self.call(height, width)
         add = out is not None
         if out is None:
-            out = torch.empty(n, *size, channels)
-        ready, point = self.ready, self.pointwise.ready
-        engine.run(
-            compiled.separable, n * size[0], values.numpy(), ready["weights"], self.kernel_size,
-            self.stride, self.padding, self.dilation, *self._border((height, width)),
-            ready["slope"], point["in_scale"], point["threshold"], point["weights"], ready["zero"],
-            ready["zeros"][: max(size)], ready["correction"], point["scale"], point["shift"],
-            self.shortcut, point["slope"], point["after"], add, out.numpy(),
-        )  # fmt: skip
+            out = np.empty((n, *call.out_size, channels), np.float32)
+        engine.run(compiled.separable, n * call.out_size[0], values, *call.arguments, add, out)
         return out
 
     def _slow(self, values: Tensor) -> Tensor:
@@ -156,7 +172,7 @@ class PackedChain(PackedOperation):
         super().__init__()
         self.operations = nn.ModuleList(operations)
 
-    def apply(self, values: Tensor, out: Tensor | None = None) -> Tensor:
+    def apply(self, values: Map, out: Map | None = None) -> Map:
         *first, last = self.operations
         for operation in first:
             values = operation.apply(values)
@@ -180,28 +196,28 @@ class PackedPool(PackedOperation):
     def prepare(self) -> tuple[np.ndarray, np.ndarray]:
         return self.scale.numpy(), self.shift.numpy()
 
-    def apply(self, values: Tensor, out: Tensor | None = None) -> Tensor:
+    def apply(self, values: Map, out: Map | None = None) -> Map:
         compiled = engine.kernels()
         if compiled is None:
-            result = map_of(self.pool(image_of(values))) * self.scale + self.shift
-            return result if out is None else out.add_(result)
+            pooled = map_of(self.pool(image_of(torch.from_numpy(values))))
+            return added(pooled * self.scale + self.shift, out)
         n, height, width, channels = values.shape
         stride = self.pool.stride
         add = out is not None
         if out is None:
-            out = torch.empty(n, -(-height // stride), -(-width // stride), channels)
+            shape = (n, -(-height // stride), -(-width // stride), channels)
+            out = np.empty(shape, np.float32)
         engine.run(
-            compiled.pool, n * out.shape[1], values.numpy(), self.largest, stride, *self.ready,
-            add, out.numpy(),
-        )  # fmt: skip
+            compiled.pool, n * out.shape[1], values, self.largest, stride, *self.ready, add, out
+        )
         return out
 
 
 class PackedIdentity(PackedOperation):
     """The skip connection at stride 1."""
 
-    def apply(self, values: Tensor, out: Tensor | None = None) -> Tensor:
-        return values.clone() if out is None else out.add_(values)
+    def apply(self, values: Map, out: Map | None = None) -> Map:
+        return values.copy() if out is None else added(values, out)
 
 
 class PackedZero(PackedOperation):
@@ -211,10 +227,10 @@ class PackedZero(PackedOperation):
         super().__init__()
         self.stride = stride
 
-    def apply(self, values: Tensor, out: Tensor | None = None) -> Tensor:
+    def apply(self, values: Map, out: Map | None = None) -> Map:
         if out is not None:
             return out
-        return torch.zeros_like(values[:, :: self.stride, :: self.stride]).contiguous()
+        return np.zeros(values[:, :: self.stride, :: self.stride].shape, np.float32)
 
 
 class PackedProjection(PackedOperation):
@@ -250,37 +266,31 @@ class PackedProjection(PackedOperation):
     def prepare(self) -> dict[str, Any]:
         positive = unpack_bits(self.bits, self.shape)
         weights = positive.float().mul_(2).sub_(1) * self.scale[:, None]
-        ready = dict(shift=self.shift + weights @ self.in_shift)
+        shift = self.shift + weights @ self.in_shift
         compiled = engine.kernels()
         outputs, inputs = self.shape
         if compiled is None or not compiled.HAS_AVX512 or inputs % 4:
-            ready["weights"] = weights * self.in_scale
-            return ready
+            return dict(weights=weights * self.in_scale, shift=shift)
         codes = np.zeros((inputs // 4, -(-outputs // 16) * 16), np.uint8)
         fours = positive.view(outputs, -1, 4).numpy() * np.array([1, 2, 4, 8], np.uint8)
         codes[:, :outputs] = fours.sum(2, dtype=np.uint8).T
-        return {**ready, "codes": codes}
+        arguments = (
+            self.in_scale.numpy(), codes, self.scale.numpy(), shift.numpy(), self.slope.numpy(),
+        )  # fmt: skip
+        return dict(lookup=arguments)
 
-    def apply(self, values: Tensor, out: Tensor | None = None) -> Tensor:
+    def apply(self, values: Map, out: Map | None = None) -> Map:
         ready, compiled = self.ready, engine.kernels()
-        if "codes" in ready:
+        if "lookup" in ready:
             add = out is not None
             if out is None:
-                out = torch.empty(*values.shape[:3], self.shape[0])
-            flat = out.view(-1, self.shape[0]).numpy()
-            engine.run(
-                compiled.project, len(flat), values.view(len(flat), -1).numpy(),
-                self.in_scale.numpy(), ready["codes"], self.scale.numpy(), ready["shift"].numpy(),
-                self.slope.numpy(), add, flat,
-            )  # fmt: skip
+                out = np.empty((*values.shape[:3], self.shape[0]), np.float32)
+            flat = out.reshape(-1, self.shape[0])
+            positions = values.reshape(-1, self.shape[1])
+            engine.run(compiled.project, len(flat), positions, *ready["lookup"], add, flat)
             return out
-        result = F.linear(values, ready["weights"], ready["shift"])
-        if compiled is None:
-            result = self._prelu(result)
-        else:
-            flat = result.view(-1, result.shape[-1]).numpy()
-            engine.run(compiled.activate, len(flat), self.slope.numpy(), flat)
-        return result if out is None else out.add_(result)
+        result = F.linear(torch.from_numpy(values), ready["weights"], ready["shift"])
+        return added(self._prelu(result), out)
 
     def at_padding(self) -> Tensor:
         """[out_channels]: the output where the convolution sees zeros behind the first norm."""
@@ -310,15 +320,15 @@ class PackedHalve(PackedOperation):
             halve.conv_odd, before, (scale[half:], shift[half:]), slope[half:]
         )
 
-    def apply(self, values: Tensor, out: Tensor | None = None) -> Tensor:
-        even = self.even.apply(values[:, ::2, ::2].contiguous())
-        odd = self.odd.apply(values[:, 1::2, 1::2].contiguous())
+    def apply(self, values: Map, out: Map | None = None) -> Map:
+        even = self.even.apply(np.ascontiguousarray(values[:, ::2, ::2]))
+        odd = self.odd.apply(np.ascontiguousarray(values[:, 1::2, 1::2]))
         if odd.shape[1:3] != even.shape[1:3]:  # an odd height or width: padded
-            whole = self.odd.at_padding().expand(even.shape[:3] + odd.shape[3:]).clone()
+            whole = np.empty(even.shape[:3] + odd.shape[3:], np.float32)
+            whole[:] = self.odd.at_padding().numpy()
             whole[:, : odd.shape[1], : odd.shape[2]] = odd
             odd = whole
-        result = torch.cat((even, odd), 3)
-        return result if out is None else out.add_(result)
+        return added(np.concatenate((even, odd), 3), out)
 
 
 class PackedOther(PackedOperation):
@@ -328,9 +338,8 @@ class PackedOther(PackedOperation):
         super().__init__()
         self.module = module
 
-    def apply(self, values: Tensor, out: Tensor | None = None) -> Tensor:
-        result = map_of(self.module(image_of(values)))
-        return result if out is None else out.add_(result)
+    def apply(self, values: Map, out: Map | None = None) -> Map:
+        return added(map_of(self.module(image_of(torch.from_numpy(values)))), out)
 
 
 class PackedCell(nn.Module):
@@ -359,7 +368,10 @@ class PackedCell(nn.Module):
 
     def forward(self, older: Tensor, newer: Tensor, drop_path_prob: float = 0.0) -> Tensor:
         """Two maps [N, C, H, W] to one; nothing is dropped in inference."""
-        states = [self.older.apply(map_of(older)), self.newer.apply(map_of(newer))]
+        states = [
+            self.older.apply(map_of(older).numpy()),
+            self.newer.apply(map_of(newer).numpy()),
+        ]
         for sources, edges in zip(self.sources, self.nodes, strict=True):
             node = None
             for source, edge in zip(sources, edges, strict=True):
@@ -367,8 +379,9 @@ class PackedCell(nn.Module):
             states.append(node)
         nodes = states[2:]
         if self.concatenate:
-            return image_of(torch.cat(nodes, 3))
-        total = nodes[0].clone()
-        for node in nodes[1:]:
-            total.add_(node)
-        return image_of(total)
+            result = np.concatenate(nodes, 3)
+        else:
+            result = nodes[0] + nodes[1]
+            for node in nodes[2:]:
+                result += node
+        return image_of(torch.from_numpy(result))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
+import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -12,7 +13,14 @@ from backbones import cell_ops
 from backbones.cell_net import Cell
 from backbones.conv import OneBitConv2d
 from backbones.packed import cells
-from backbones.packed.layers import PackedConv, PackedUnit, SignWeightConv, activation_of, affine
+from backbones.packed.layers import (
+    PackedConv,
+    PackedUnit,
+    SignWeightConv,
+    activation_of,
+    affine,
+    threshold_of,
+)
 from backbones.resnet import OneBitUnit, ResNet
 from commons.errors import InputError
 
@@ -42,10 +50,34 @@ def deploy(network: nn.Module) -> nn.Module:
         InputError: nothing in the network is 1-bit, or a part of it has no packed form (weights of
             more than one bit).
     """
-    if not any(isinstance(m, OneBitConv2d) for m in network.modules()):
+    copied = copy.deepcopy(network).eval()
+    convolutions = [m for m in copied.modules() if isinstance(m, OneBitConv2d)]
+    if not convolutions:
         raise InputError(f"{type(network).__name__} has no 1-bit convolution to pack")
-    packed = _convert(copy.deepcopy(network).eval())
-    return packed.requires_grad_(False)
+    for conv in convolutions:
+        _check_sign(conv)
+    return _convert(copied).requires_grad_(False)
+
+
+def _check_sign(conv: OneBitConv2d) -> None:
+    """Try whether a 1-bit quantizer of activations is the sign that its packed form will be.
+
+    Raises:
+        InputError: it is not, at values around its threshold: another package's may differ.
+    """
+    if conv.input_bits != 1 or conv.weight.device.type == "meta":
+        return
+    threshold = threshold_of(conv.quantize_input, conv.in_channels)
+    threshold = conv.weight.new_zeros(conv.in_channels) if threshold is None else threshold
+    steps = threshold.new_tensor([-1, -1e-3, 0, 1e-3, 1])
+    values = threshold[:, None] + steps * threshold.abs().clamp(min=1)[:, None]
+    with torch.no_grad():
+        found = conv.quantize_input(values[None, :, None])[0, :, 0]
+    if not torch.equal(found, torch.where(values > threshold[:, None], 1.0, -1.0).to(found)):
+        raise InputError(
+            f"{type(conv.quantize_input).__name__} is not +1 above its threshold and -1 at and below "
+            "it: no packed form"
+        )
 
 
 def _convert(module: nn.Module) -> nn.Module:

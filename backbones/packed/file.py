@@ -12,8 +12,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import math
 import os
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,13 @@ REAL = ("float32", "float16", "int8")
 #: No network here has a number of channels, layers or classes beyond this; a file that says so is
 #: refused before anything is built from it.
 LARGEST = 1 << 16
+#: Likewise of cells, of bytes in the file's header (the widest networks here take 0.2 MB), of
+#: characters in the description, and of how deep it is nested.
+MOST_CELLS, MOST_HEADER, MOST_TEXT, MOST_DEPTH = 256, 1 << 22, 1 << 18, 16
 _DTYPES = {torch.int64: "I64", torch.float32: "F32", torch.float16: "F16", torch.int8: "I8"}
 _SCALE = ".int8_scale"
+#: Arguments of ``CellNet`` that may name a file.
+_CELLS = {"arch", "cell"}
 
 
 def description(name: str, classes: int | None = None, **overrides) -> dict[str, Any]:
@@ -46,9 +51,11 @@ def description(name: str, classes: int | None = None, **overrides) -> dict[str,
 
     config = backbone_config(name, **overrides)
     config.pop("init_cfg", None)
-    arch = config.get("arch")
-    if isinstance(arch, str) and arch.endswith(".json"):
-        config["arch"] = Genotype.load(arch).to_dict()  # the file stands for itself
+    for key in _CELLS & set(config):
+        if _is_path(config[key]):
+            config[key] = Genotype.load(config[key])
+        if isinstance(config[key], Genotype):
+            config[key] = config[key].to_dict()  # the packed file stands for itself
     found = {"backbone": config, "classes": classes}
     try:
         return json.loads(json.dumps(found))
@@ -75,6 +82,7 @@ def save(
 
     if real not in REAL:
         raise InputError(f"real-valued weights as {real!r}: expected one of {', '.join(REAL)}")
+    _require_sane(about["backbone"], path)
     expected = _expected(_skeleton(about), "float32")
     state = network.state_dict()
     if {k: tuple(v.shape) for k, v in state.items()} != {k: s for k, (_, s) in expected.items()}:
@@ -103,6 +111,7 @@ def load(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"packed file not found: {path}")
     try:
+        _require_small_header(path)
         with safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}
             about, text = _about(metadata, path)
@@ -110,8 +119,7 @@ def load(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
             for name in file.keys():  # noqa: SIM118  not a dict
                 part = file.get_slice(name)
                 found[name] = (part.get_dtype(), tuple(part.get_shape()))
-            # Every layer has a tensor: a network of more layers than that is a lie.
-            _require_sane(about["backbone"], len(found), path)
+            _require_sane(about["backbone"], path)
             network = _skeleton(about, path)
             expected = _expected(network, about["real"])
             if found != expected:
@@ -128,15 +136,30 @@ def load(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     return network.eval().requires_grad_(False), about
 
 
+def _require_small_header(path: Path) -> None:
+    """Refuse a header that would take long to read; the first 8 bytes say how long it is."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > MOST_HEADER:
+        raise InputError(
+            f"{path} is not a packed file: a header of {length} bytes, expected at most {MOST_HEADER}"
+        )
+
+
 def _about(metadata: Mapping[str, str], path: Path) -> tuple[dict[str, Any], str]:
     text = metadata.get("onebit", "")
+    if len(text) > MOST_TEXT:
+        raise InputError(
+            f"{path}: a description of {len(text)} characters, expected at most {MOST_TEXT}"
+        )
     try:
         about = json.loads(text)
         kind = about["format"], about["version"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{path} is not a packed file of this suite") from None
     if kind != (FORMAT, VERSION):
-        raise InputError(f"{path}: expected {FORMAT} version {VERSION}, found {kind[0]} {kind[1]}")
+        found = " ".join(map(reprlib.repr, kind))
+        raise InputError(f"{path}: expected {FORMAT} version {VERSION}, found {found}")
     classes = about.get("classes")
     if (
         not isinstance(about.get("backbone"), dict)
@@ -148,25 +171,32 @@ def _about(metadata: Mapping[str, str], path: Path) -> tuple[dict[str, Any], str
     return about, text
 
 
-def _require_sane(config: dict, tensors: int, path: Path) -> None:
+def _require_sane(config: dict, path: str | Path) -> None:
     """Refuse what would keep the machine busy before the tensors are compared."""
-
-    def numbers(value):
-        if isinstance(value, Mapping):
-            for inner in value.values():
-                yield from numbers(inner)
+    # No recursion: how deep it is nested is not known yet.
+    left = [(key, value, 0) for key, value in config.items()]
+    while left:
+        key, value, depth = left.pop()
+        if depth > MOST_DEPTH:
+            raise InputError(f"{path}: its description is nested deeper than {MOST_DEPTH} levels")
+        if isinstance(value, dict):
+            left += [(key, inner, depth + 1) for inner in value.values()]
         elif isinstance(value, list):
-            for inner in value:
-                yield from numbers(inner)
-        elif isinstance(value, int | float):
-            yield value
+            left += [(key, inner, depth + 1) for inner in value]
+        elif key in _CELLS:  # checked by its reader; its provenance may have any number
+            continue
+        elif isinstance(value, int | float) and not abs(value) <= LARGEST:  # NaN is not, either
+            raise InputError(f"{path}: {key[:80]} has a number beyond {LARGEST}")
+    layers = config.get("layers")
+    if not (layers is None or (isinstance(layers, int) and layers <= MOST_CELLS)):
+        raise InputError(
+            f"{path}: {reprlib.repr(layers)} layers, expected a number up to {MOST_CELLS}"
+        )
 
-    found = [n for key, value in config.items() if key != "arch" for n in numbers(value)]
-    if any(not math.isfinite(n) or abs(n) > LARGEST for n in found):
-        raise InputError(f"{path}: its description has a number beyond {LARGEST}")
-    layers = config.get("layers", 0)
-    if not isinstance(layers, int) or layers > tensors:
-        raise InputError(f"{path}: {layers} layers in a file of {tensors} tensors")
+
+def _is_path(cell: Any) -> bool:
+    """Whether a cell is given as the path of a file."""
+    return isinstance(cell, os.PathLike) or (isinstance(cell, str) and cell.endswith(".json"))
 
 
 def _skeleton(about: Mapping[str, Any], path: Path | None = None) -> nn.Module:
@@ -180,8 +210,7 @@ def _skeleton(about: Mapping[str, Any], path: Path | None = None) -> nn.Module:
     known = set(inspect.signature(network).parameters) - {"init_cfg"}
     if unknown := sorted(set(config) - known):
         raise InputError(f"{where}unknown option {unknown[0]!r} of {kind}")
-    arch = config.get("arch")
-    if isinstance(arch, str | os.PathLike) and str(arch).endswith(".json"):
+    if any(_is_path(config.get(key)) for key in _CELLS):
         raise InputError(f"{where}a packed file holds its cell and names no other file")
     try:
         with torch.device("meta"):
@@ -190,9 +219,14 @@ def _skeleton(about: Mapping[str, Any], path: Path | None = None) -> nn.Module:
                 built = Classifier(built, about["classes"])
             return deploy(built)
     except InputError as error:
-        raise InputError(f"{where}{error}") from None
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise InputError(f"{where}its description builds no network: {error}") from None
+        raise InputError(f"{where}{_brief(error)}") from None
+    except Exception as error:  # a network, perhaps another package's, that was given anything
+        raise InputError(f"{where}its description builds no network: {_brief(error)}") from None
+
+
+def _brief(error: Exception) -> str:
+    """Its message in one line; it may hold what a hostile file says."""
+    return " ".join(str(error).split())[:300]
 
 
 def _expected(network: nn.Module, real: str) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -235,10 +269,10 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
 
 def _first_difference(found: Mapping, expected: Mapping) -> str:
     for name in sorted({*found, *expected}):
+        if name not in expected:
+            return f"{name[:80]!r} is not a tensor of the network it describes"
         if name not in found:
             return f"the tensor {name} is missing"
-        if name not in expected:
-            return f"{name} is not a tensor of the network it describes"
         if found[name] != expected[name]:
             has, wants = (f"{kind} {list(shape)}" for kind, shape in (found[name], expected[name]))
             return f"{name} is {has}; its network has {wants}"

@@ -1,8 +1,8 @@
 """Export to ONNX and OpenVINO: compatible with other programs, with 32-bit arithmetic.
 
 The 1-bit convolutions become comparisons and float convolutions of +1 and -1 weights. That is what
-these formats carry: ONNX has no 1-bit convolution, and OpenVINO's is put in only where a probe on
-this machine shows that it computes the right sums.
+these formats carry: ONNX has no 1-bit convolution, and OpenVINO's gave wrong sums where it was tried,
+which a probe repeats on the machine at hand.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from backbones.conv import OneBitConv2d
 from backbones.packed.layers import signs_and_scale, threshold_of
 from backbones.prelu import PReLU
-from commons.errors import InputError
+from commons.errors import InputError, WorkError
 from commons.files import write_atomic
 
 
@@ -78,16 +78,24 @@ def save_onnx(network: nn.Module, size: tuple[int, int], path: str | Path) -> Pa
     """Write ``network`` as an ONNX file for images [1, 3, *size], float32.
 
     Raises:
-        InputError: the package onnx is missing, or the network has no float form.
-        WorkError: the file cannot be written.
+        InputError: the package onnx is missing, the network has no float form, or takes no image of
+            that size.
+        WorkError: a part of the network cannot be expressed, or the file cannot be written.
     """
     _require("onnx", "onnx")
+    plain, image = float_form(network), torch.zeros(1, 3, *size)
+    try:
+        with torch.inference_mode():
+            plain(image)
+    except RuntimeError as error:
+        raise InputError(f"an image of {size[0]}x{size[1]} does not pass: {error}") from None
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "network.onnx"
-        torch.onnx.export(
-            float_form(network), torch.zeros(1, 3, *size), str(file), dynamo=False,
-            input_names=["images"],
-        )  # fmt: skip
+        try:
+            torch.onnx.export(plain, image, str(file), dynamo=False, input_names=["images"])
+        except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise WorkError(f"ONNX cannot express this network: {reason}") from error
         return write_atomic(path, file.read_bytes())
 
 

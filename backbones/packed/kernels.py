@@ -18,14 +18,13 @@ import numpy as np
 from llvmlite import binding
 from numba import config, njit
 
+from backbones.packed._lookup import make_lookups, sums_of_four
 from backbones.packed._vector import (
     address,
     make_depthwise,
     make_differences,
     make_finish,
-    make_lookups,
     signs_of_64,
-    sums_of_four,
 )
 
 #: Output channels are padded to a multiple of this, and computed so many at a time or twice that.
@@ -63,8 +62,8 @@ _OPTIONS = dict(nogil=True, fastmath={"contract"}, boundscheck=False, error_mode
 def _kernel(function: Callable) -> Callable:
     """Compile at the first call, and keep the machine code on disk where a folder can be written.
 
-    The code of :mod:`backbones.packed._vector` is part of it without numba's knowing: whoever
-    changes that file has to touch this one.
+    The code of ``_vector.py`` and ``_lookup.py`` is part of it without numba's knowing: whoever
+    changes one of them has to touch this file.
     """
     try:
         return njit(cache=True, **_OPTIONS)(function)
@@ -351,15 +350,6 @@ def pool(first, last, values, largest, stride, scale, shift, add, out):
             for c in range(channels):
                 value = sums[c] / share * scale[c] + shift[c]
                 result[c] = result[c] + value if add else value
-
-
-@_kernel
-def activate(first, last, slope, values):
-    """PReLU in place, on the positions from ``first`` to ``last`` of values [positions, C]."""
-    for p in range(first, last):
-        row = values[p]
-        for c in range(len(row)):
-            row[c] = _prelu(row[c], slope[c])
 
 
 _lookups_4_2 = make_lookups(4, 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from leaderboards.commands.options import add_verb
+from leaderboards.commands.options import add_import, add_verb
 
 FORMATS = ("packed", "onnx", "openvino")
 
@@ -49,6 +49,7 @@ onebit export resnet18_reactnet --to packed small.safetensors --real float16""",
         help="onnx and openvino only: the size of the image (default: 224 224, or 32 32 for the "
         "cifar stem)",
     )
+    add_import(parser)
 
 
 def run(args) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leaderboards.commands.options import add_out, add_verb
+from leaderboards.commands.options import add_import, add_out, add_verb
 
 
 def configure(verbs) -> None:
@@ -47,6 +47,7 @@ onebit table latency""",
         "--no-record", action="store_true", help="print only; by default the run is recorded"
     )
     add_out(parser)
+    add_import(parser)
 
 
 def run(args) -> int:

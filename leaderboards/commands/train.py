@@ -52,22 +52,35 @@ onebit train reid --dataset market1501 --backbone resnet18 --recipe paper --cfg-
         "score a checkpoint, of this suite or trained elsewhere",
         """\
 onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc
+onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc --packed
+onebit test classification --checkpoint net.safetensors --dataset mini-cifar10
 onebit test reid --checkpoint run/epoch_12.pth --dataset mini-market1501 --cfg-options evaluation.rerank=True
 onebit test reid --checkpoint run/epoch_12.pth --dataset mini-market1501 --show-dir pictures --show 40
+onebit test reid --predictions run/epoch_12.mini-market1501.safetensors --dataset mini-market1501 --cfg-options evaluation.rerank=True
 onebit test detection --checkpoint faster_rcnn.pth --config faster-rcnn_r50_fpn_1x_coco.py --dataset coco
 onebit test reid --checkpoint model.pth.tar-60 --model osnet_x1_0 --dataset market1501 --record --name osnet""",
     )
     test.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
-    test.add_argument("--checkpoint", required=True, type=Path, metavar="C")
+    scored = test.add_mutually_exclusive_group(required=True)
+    scored.add_argument("--checkpoint", type=Path, metavar="C", help="for classification also a packed file (.safetensors) of `onebit export`")  # fmt: skip
+    scored.add_argument("--predictions", type=Path, metavar="FILE", help="score what a network put out once, without the network: the file that a row left in its work folder")  # fmt: skip
     test.add_argument("--dataset", required=True, metavar="D")
     test.add_argument(
-        "--backbone", default="", metavar="B", help="default: as the checkpoint's config says"
+        "--backbone",
+        default="",
+        metavar="B",
+        help="default: as the checkpoint's config says; classification needs it for --predictions",
     )
     test.add_argument(
         "--show-dir", type=Path, metavar="DIR", help="write pictures of what was predicted to DIR"
     )
     test.add_argument(
         "--show", type=int, default=20, metavar="N", help="pictures at most (default 20)"
+    )
+    test.add_argument(
+        "--packed",
+        action="store_true",
+        help="score the network as `backbones.deploy` packs it (docs/packed.md); on the CPU",
     )
     elsewhere = test.add_argument_group(
         "a checkpoint that was trained elsewhere (docs/importing.md)"
@@ -126,32 +139,85 @@ def run_test(args) -> int:
     from commons.datasets import get_dataset
     from commons.errors import InputError
     from commons.task import Job
-    from leaderboards.boards import runner
 
     dataset = get_dataset(args.dataset, args.task)
     dataset.find(data_root(args))
-    if not args.checkpoint.is_file():
-        raise InputError(f"checkpoint {args.checkpoint} is not a file")
+    what = "predictions" if args.predictions else "checkpoint"
+    file = args.predictions or args.checkpoint
+    if not file.is_file():
+        raise InputError(f"{what} {file} is not a file")
     if args.show < 1:
         raise InputError(f"--show takes a number of pictures from 1, got {args.show}")
+    if args.show_dir and dataset.board == "face":
+        raise InputError(f"{dataset.name} has pairs, no rankings to draw: leave out --show-dir")
+    if args.predictions:
+        return _run_predictions(args, dataset)
     if args.config or args.model:
+        if args.packed:
+            raise InputError(
+                "--packed is for checkpoints of this suite; leave out --config and --model"
+            )
         return _run_foreign(args)
     if args.record:
         raise InputError("--record is for checkpoints trained elsewhere: name --config or --model")
-    task = runner(args.task)
-    if args.show_dir and not hasattr(task, "show"):
-        raise InputError(f"test {args.task} draws no pictures: leave out --show-dir")
+    packed_file = args.checkpoint.suffix == ".safetensors"
+    if packed_file and (args.task != "classification" or args.backbone):
+        raise InputError(
+            f"{args.checkpoint}: packed files are scored by `onebit test classification`, without "
+            "--backbone"
+        )
     job = Job(
         dataset=dataset.name,
         backbone=args.backbone,
-        recipe="",
+        recipe=default_recipe(dataset) if packed_file else "",
         seed=0,
         data_root=data_root(args),
         work_dir=args.checkpoint.parent,
         cfg_options=cfg_options(args.cfg_options),
     )
-    outcome = task.test(args.checkpoint, job)
-    _report(outcome, f"{args.checkpoint} on {dataset.name}")
+    how = "test_packed_file" if packed_file else "test"
+    return _score_and_show(args, args.checkpoint, how, job, packed=args.packed)
+
+
+def _run_predictions(args, dataset) -> int:
+    import tempfile
+
+    from commons.errors import InputError
+    from commons.task import Job
+    from leaderboards.boards import default_recipe
+
+    for option in ("config", "model", "record", "packed"):
+        if getattr(args, option):
+            raise InputError(f"--{option} is for --checkpoint; `onebit import` records predictions")
+    options = cfg_options(args.cfg_options)
+    if args.task == "classification" and not args.backbone:
+        raise InputError("--predictions of classification needs --backbone, whose they are")
+    if args.task != "reid" and options:
+        raise InputError(f"--cfg-options with --predictions are for reid, not for {args.task}")
+    # What is logged on the way goes where it cannot overwrite anything of the row.
+    with tempfile.TemporaryDirectory(prefix="onebit-test-") as folder:
+        job = Job(
+            dataset=dataset.name,
+            backbone=args.backbone,
+            recipe=default_recipe(dataset),
+            seed=0,
+            data_root=data_root(args),
+            work_dir=Path(folder),
+            cfg_options=options,
+        )
+        return _score_and_show(args, args.predictions, "score_predictions", job)
+
+
+def _score_and_show(args, file: Path, how: str, job, packed: bool = False) -> int:
+    from commons.errors import InputError
+    from leaderboards.boards import runner
+
+    task = runner(args.task)
+    if args.show_dir and not hasattr(task, "show"):
+        raise InputError(f"test {args.task} draws no pictures: leave out --show-dir")
+    outcome = getattr(task, how)(file, job, **(dict(packed=True) if packed else {}))
+    remark = ", packed, on the CPU" if packed or how == "test_packed_file" else ""
+    _report(outcome, f"{file} on {job.dataset}{remark}")
     if args.show_dir:
         paths = task.show(outcome, job, args.show_dir, args.show)
         print(f"pictures    {len(paths)} in {args.show_dir}")
@@ -182,6 +248,8 @@ def _report(outcome, title: str) -> None:
     for name, value in outcome.metrics.items():
         before = f"   (untrained {outcome.untrained[name]:.4f})" if outcome.untrained else ""
         print(f"{name:<11} {value:.4f}{before}")
+    if outcome.details.get("filled_from_recipe"):
+        print(f"not in the checkpoint's config, from its recipe: {', '.join(outcome.details['filled_from_recipe'])}")  # fmt: skip
     curve = outcome.details.get("loss_curve")
     if curve:
         print(f"loss        {json.dumps([round(v, 4) for v in curve[-5:]])} (last epochs)")

@@ -100,7 +100,7 @@ def test_own_family_gets_its_names(monkeypatch):
             super().__init__()
             self.feature_channels = (width,)
 
-    monkeypatch.setattr(registry, "_FAMILIES", list(registry._families()))
+    monkeypatch.setattr(registry, "_FAMILIES", list(registry.families()))
     monkeypatch.setitem(registry.MODELS._module_dict, "Tiny", Tiny)
     backbones.register_family(
         backbones.Family(

@@ -153,13 +153,18 @@ def check_cost(network, name):
     cost = backbones.cost(network, forward=lambda net: maps.append(net(images)))
     check_maps(network, maps[0], size)
     assert cost.params_1bit + cost.params_real == sum(p.numel() for p in network.parameters())
-    assert cost.flops + cost.bops == cost.macs
+    # A MAC of w-bit weights and a-bit activations is w * a BOPs.
+    counted = (
+        r.flops + r.bops / (r.weight_bits * r.input_bits if r.bops else 1) for r in cost.rows
+    )
+    assert sum(counted) == cost.macs
     convs = {n: m for n, m in network.named_modules() if isinstance(m, nn.Conv2d)}
     assert {row.name for row in cost.rows if row.macs} == set(convs)
     assert cost.macs == torchs_macs(real_twin(name), size)
     onebit = [m for m in convs.values() if getattr(m, "weight_bits", 32) == 1]
     assert cost.params_1bit == sum(m.weight.numel() for m in onebit)
-    assert (cost.bops > 0) == any(m.input_bits == 1 for m in onebit)
+    quantized = [m for m in convs.values() if getattr(m, "weight_bits", 32) < 32]
+    assert (cost.bops > 0) == any(m.input_bits < 32 for m in quantized)
     assert (name in REAL) == (not any(hasattr(m, "weight_bits") for m in convs.values()))
 
 

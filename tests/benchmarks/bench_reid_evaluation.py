@@ -1,6 +1,6 @@
 """Re-ID evaluation at the size of Market-1501 against torchreid's: time, growth, memory.
 
-    python tests/benchmarks/bench_reid_evaluation.py [--threads 2] [--reranking] [--skip-torchreid]
+    python tests/benchmarks/bench_reid_evaluation.py [--threads 2] [--divide 4] [--reranking] [--skip-torchreid]
 
 Features and labels are drawn: 750 people under 6 cameras and distractors, 3,368 queries and 19,732
 gallery images, none of them junk, which torchreid's function does not know. torchreid's
@@ -20,7 +20,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-THREADS = next((sys.argv[n + 1] for n, a in enumerate(sys.argv[:-1]) if a == "--threads"), "2")
+
+def early(option: str, default: str) -> str:
+    """The value of an option that is needed before the others are read."""
+    return next((sys.argv[n + 1] for n, a in enumerate(sys.argv[:-1]) if a == option), default)
+
+
+THREADS, DIVIDE = early("--threads", "2"), early("--divide", "1")
 os.environ["OMP_NUM_THREADS"] = THREADS  # numpy reads it when it is imported
 
 import numpy as np
@@ -31,9 +37,9 @@ from reid.evaluation import Scores, evaluate, evaluate_distances
 from reid.evaluation_distances import distance_chunks, prepared
 from reid.evaluation_reranking import ReRanking
 
-QUERIES, GALLERY, PEOPLE, CAMERAS = 3368, 19732, 750, 6
-#: Gallery images of the 750 people; the other ones are distractors.
-OF_PEOPLE = 13115
+PEOPLE, CAMERAS = 750, 6
+#: Of the gallery, OF_PEOPLE images show the 750 people; the other ones are distractors.
+QUERIES, GALLERY, OF_PEOPLE = (count // int(DIVIDE) for count in (3368, 19732, 13115))
 
 
 def drawn(
@@ -84,7 +90,16 @@ def memory_of(dimensions: int, reranking: bool) -> dict[str, float]:
 
 
 def measure_memory(dimensions: int, reranking: bool) -> dict[str, float]:
-    command = [sys.executable, __file__, "--threads", THREADS, "--memory-of", str(dimensions)]
+    command = [
+        sys.executable,
+        __file__,
+        "--threads",
+        THREADS,
+        "--divide",
+        DIVIDE,
+        "--memory-of",
+        str(dimensions),
+    ]
     done = subprocess.run(
         command + ["--reranking"] * reranking, capture_output=True, text=True, check=True
     )
@@ -126,6 +141,7 @@ def compare(case: tuple, args: argparse.Namespace, report: Callable) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--threads", default="2", help="of the matrix product; the rest has one")
+    parser.add_argument("--divide", type=int, default=1, help="all image counts by this")
     parser.add_argument("--dimensions", type=int, default=512)
     parser.add_argument("--repeat", type=int, default=3, help="of ours; torchreid's runs once")
     parser.add_argument("--reranking", action="store_true", help="time and memory of it, too")

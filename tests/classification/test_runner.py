@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+import backbones
 from classification import runner as classification
 from classification.predictions import Predictions
 from commons.engine import ROW, latest_checkpoint, load_row
@@ -282,3 +283,18 @@ def test_broken_image_is_named_by_a_loader_process(data_copy, job):
     options = {"test_dataloader.num_workers": 1}
     with pytest.raises(InputError, match=f"^unreadable image {path}"):
         classification.train(job("mini-imagenet", data_root=data_copy, cfg_options=options))
+
+
+def test_options_that_change_the_network_are_in_its_cost_and_description(job, data):
+    """The outcome speaks for the network that was built, not for the name it began with."""
+    options = {"model.backbone.cell": "darts_v2", "model.backbone.binarize_preprocess": "both"}
+    built = job(backbone="dcp_nas_c4_l3", cfg_options={**options, "train_cfg.max_epochs": 1})
+    outcome = classification.train(built)
+    assert outcome.details["network"]["cell"] == "darts_v2"
+    expected = backbones.cost(
+        "dcp_nas_c4_l3", (3, 32, 32), classes=10, out_indices=(3,), stem="cifar",
+        cell="darts_v2", binarize_preprocess="both",
+    )  # fmt: skip
+    assert outcome.cost["strict"] == expected.summary()
+    plain = backbones.cost("dcp_nas_c4_l3", (3, 32, 32), classes=10, stem="cifar")
+    assert outcome.cost["strict"]["ops"] != plain.ops

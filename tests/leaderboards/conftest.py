@@ -27,6 +27,8 @@ class StubRunner:
     def __init__(self):
         self.jobs = []
         self.failure = {}
+        #: What is said of the network that was built; without it, that of the row's name.
+        self.network = None
 
     def train(self, job):
         self.jobs.append(job)
@@ -61,6 +63,7 @@ class StubRunner:
             checkpoint=checkpoint,
             cost=stub_cost(),
             num_classes=10,
+            details={"network": self.network} if self.network else {},
             predictions=predictions,
         )
 

@@ -83,6 +83,48 @@ def test_pictures_of_rankings_and_reranked_metrics(trained, tmp_path, capsys):
     assert "k-reciprocal re-ranking" in out
 
 
+def test_saved_features_are_scored_again(trained, tmp_path, capsys):
+    features = trained[1].with_name("epoch_1.mini-market1501.safetensors")
+    before = features.read_bytes()
+    command = ("test", "reid", "--predictions", features, "--dataset", "mini-market1501", "--data", trained[0])  # fmt: skip
+    assert onebit(*command) == 0
+    plain = capsys.readouterr().out
+    assert score(trained) == 0
+    assert plain.splitlines()[1:] == capsys.readouterr().out.splitlines()[1:]
+    folder = tmp_path / "pictures"
+    options = ["evaluation.rerank=True", "evaluation.distance=euclidean"]
+    assert onebit(*command, "--show-dir", folder, "--show", "1", "--cfg-options", *options) == 0
+    out = capsys.readouterr().out
+    assert "mAP_reranked" in out
+    assert "euclidean distance" in out
+    assert features.read_bytes() == before
+    (drawn,) = folder.iterdir()
+    cosine = tmp_path / "cosine"
+    assert onebit(*command, "--show-dir", cosine, "--show", "1") == 0
+    assert drawn.read_bytes() not in [path.read_bytes() for path in cosine.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--predictions", "none.safetensors"), "predictions none.safetensors is not a file"),
+        (("--cfg-options", "height=64", "width=16"), "width would need the network"),
+        (("--dataset", "mini-face"), "not found: expected"),
+        (("--backbone", "resnet18"), "features of backbone resnet18_w8, not of resnet18"),
+        (("--model", "osnet_x1_0"), "--model is for --checkpoint"),
+        (("--record",), "--record is for --checkpoint"),
+        (("--checkpoint", "c.pth"), "not allowed with argument --predictions"),
+    ],
+)
+def test_bad_requests_to_score_saved_features(trained, capsys, more, message):
+    features = trained[1].with_name("epoch_1.mini-market1501.safetensors")
+    code = onebit("test", "reid", "--predictions", features, "--dataset", "mini-market1501",
+                  "--data", trained[0], *more)  # fmt: skip
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, "")
+    assert message in err
+
+
 def test_bad_requests_for_pictures(trained, tmp_path, capsys, monkeypatch):
     assert score(trained, "--show-dir", tmp_path / "p", "--show", "0") == 2
     assert "--show takes a number of pictures from 1, got 0" in capsys.readouterr().err

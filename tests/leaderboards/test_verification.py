@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+import backbones
 from commons.errors import InputError
 from leaderboards import cli
 from leaderboards.bench import bench
@@ -255,3 +256,31 @@ def test_options_that_name_a_file_are_left_to_the_checkpoint(sweep, stub_runner,
         )
     rescore(record, sweep.work_root, sweep.data_root)
     assert asked == [{"train_cfg.max_epochs": 2}] * 2
+
+
+def test_options_that_change_the_network_change_what_it_must_be(sweep, stub_runner):
+    """A record speaks for the network that was built, and is held to that."""
+    options = {"model.backbone.cell": "darts_v2", "model.backbone.binarizer": "xnor"}
+    changed = dataclasses.replace(
+        sweep, backbones=["dcp_nas_c4_l3"], seeds=[0], cfg_options=options
+    )
+    built = backbones.describe("dcp_nas_c4_l3", cell="darts_v2", binarizer="xnor")
+    stub_runner.network = built
+    ((record, _),) = bench(changed)
+    assert (record.cell, record.binarizer) == ("darts_v2", "xnor")
+    assert record.genotype_hash == backbones.cells.load_cell("darts_v2").hash
+    assert "network" not in record.details
+    assert problems(record, changed.work_root) == []
+
+    path = changed.record_path("dcp_nas_c4_l3", 0)
+    forge(path, cell="dcp_nas_imagenet")
+    assert "cell is 'dcp_nas_imagenet'" in " ".join(problems(Record.load(path), changed.work_root))
+
+
+@pytest.mark.parametrize(
+    "options", [{"model.backbone.legs": 4}, {"model": 4}, {"model.backbone": 4}]
+)
+def test_options_that_no_network_takes(sweep, path, options):
+    content = Record.load(path).model_copy(update=dict(cfg_options=options))
+    (problem,) = problems(content, sweep.work_root)
+    assert "takes no options" in problem

@@ -84,7 +84,7 @@ def test_the_original_layout_is_found():
         ORIGINAL_LAYOUT
         + """
 import json
-import reid
+import reid.face_datasets
 from reid import torchreid_adapter as adapter
 from reid.datasets import TORCHREID_NAMES
 import torchreid

@@ -119,6 +119,44 @@ def test_equals_torchreid(case):
     assert ours.valid_queries == valid.sum()
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    case=st.booleans().flatmap(lambda ties: cases(ties=ties)),
+    only_junk=st.integers(1, 12),
+    junk=st.floats(0, 1),
+)
+def test_queries_with_nothing_but_junk_equal_torchreid(case, only_junk, junk):
+    """All of their matches are under their own camera, or are junk (-1), however near."""
+    distances, query_pids, gallery_pids, query_cameras, gallery_cameras = case
+    only_junk = min(only_junk, len(query_pids))
+    rng = np.random.default_rng(len(gallery_pids))
+    gallery_pids[rng.random(len(gallery_pids)) < junk / 2] = -1
+    for n in range(only_junk):
+        query_pids[n] = 100 + n
+        own = rng.random(len(gallery_pids)) < junk / 4
+        gallery_pids[own], gallery_cameras[own] = query_pids[n], query_cameras[n]
+    kept = gallery_pids >= 0  # its loaders leave junk out
+    assume(kept.sum() >= 5)
+    places = np.argsort(np.argsort(distances[:, kept], axis=1, kind="stable"), axis=1)
+    theirs = (places, query_pids, gallery_pids[kept], query_cameras, gallery_cameras[kept])
+    same = query_pids[:, None] == gallery_pids[kept]
+    left_out = same & (query_cameras[:, None] == gallery_cameras[kept])
+    valid = (same & ~left_out).any(1)
+    assert not valid[:only_junk].any()
+    if not valid.any():
+        with pytest.raises(AssertionError, match="all query identities do not appear in gallery"):
+            evaluate_rank(*theirs, max_rank=5)
+        with pytest.raises(InputError, match=f"none of the {len(query_pids)} queries"):
+            evaluate_distances(*case, ranks=(1, 2, 3, 4, 5))
+        return
+    assume(((~left_out).sum(1)[valid] >= 5).all())
+    cmc, mean_ap = evaluate_rank(*theirs, max_rank=5)
+    ours = evaluate_distances(*case, ranks=(1, 2, 3, 4, 5))
+    assert ours.mean_average_precision == pytest.approx(mean_ap, abs=1e-12)
+    assert list(ours.cmc.values()) == pytest.approx(cmc, abs=1e-6)
+    assert ours.valid_queries == valid.sum()
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     case=cases(ties=True),

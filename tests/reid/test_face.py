@@ -13,6 +13,7 @@ from commons.mini.face import draw_people, person_name, write_face
 from commons.task import Job
 from reid import runner
 from reid.face_datasets import FaceDataset, person_key, read_agedb_30, read_cfp_fp, read_lfw
+from reid.foreign import score_checkpoint
 from reid.training import SoftmaxEngine
 
 OPTIONS = {"epochs": 2, "height": 32, "width": 32, "data.batch_size_train": 12}
@@ -194,6 +195,15 @@ def test_a_row(job):
         runner.score_predictions(outcome.predictions, job_of(job, options)).metrics
         != outcome.metrics
     )
+    for change in ({"evaluation.rerank": True}, {"evaluation.protocol": "market"}):
+        for score in (runner.score_predictions, runner.test):
+            path = outcome.predictions if score is runner.score_predictions else outcome.checkpoint
+            with pytest.raises(InputError, match="scored on pairs: of `evaluation` it takes the distance"):  # fmt: skip
+                score(path, job_of(job, change))
+        with pytest.raises(InputError, match="scored on pairs"):
+            runner.train(job_of(job, {**OPTIONS, **change}))
+    with pytest.raises(InputError, match="for rows of this suite only"):
+        score_checkpoint(outcome.checkpoint, job_of(job), "resnet18_w8")
     with pytest.raises(InputError, match="features of queries and gallery"):
         runner.show(outcome, job, job.work_dir / "pictures", 3)
     edit(

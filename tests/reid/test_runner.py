@@ -328,7 +328,7 @@ def test_queries_without_a_match(job):
         (dict(dataset="market"), "unknown dataset 'market'; did you mean"),
         (dict(dataset="mini-voc"), "mini-voc is for detection"),
         (dict(dataset="dukemtmcreid"), "dataset dukemtmcreid not found: expected"),
-        (dict(recipe="papier"), "unknown re-ID recipe 'papier'; expected one of mini, paper, small, torchreid"),
+        (dict(recipe="papier"), "unknown re-ID recipe 'papier'; expected one of face, mini, mini-face, paper, small, torchreid"),
         (dict(cfg_options={"epoch": 3}), "no option 'epoch'; did you mean epochs"),
         (dict(cfg_options={"optimizer.type": "SDG"}), "optimizer of torch.optim, found 'SDG'"),
         (dict(cfg_options={"optimizer.speed": 3}), "optimizer AdamW: .*speed"),

@@ -129,6 +129,35 @@ def test_real_valued_networks_and_odd_devices_are_refused() -> None:
         packed.layer1[0].unit1.conv(torch.zeros(1, 16, 8, 8, device="meta"))
 
 
+class _OtherSign(nn.Module):
+    """+1 at 0, unlike this suite's, or around another value than 0."""
+
+    precision = 1
+
+    def __init__(self, at: float, closed: bool) -> None:
+        super().__init__()
+        self.at, self.closed = at, closed
+
+    def forward(self, x):
+        return torch.where(x >= self.at if self.closed else x > self.at, 1.0, -1.0)
+
+
+@pytest.mark.parametrize(("at", "closed"), [(0.0, True), (0.2, False)])
+def test_another_sign_is_refused_unless_it_says_its_threshold(at: float, closed: bool) -> None:
+    conv = OneBitConv2d(8, 8, 3, binarizer="bireal").eval()
+    conv.quantize_input = _OtherSign(at, closed)
+    with pytest.raises(InputError, match="_OtherSign is not \\+1 above its threshold"):
+        deploy(conv)
+    conv.quantize_input.threshold = lambda: torch.full((8,), at)
+    if closed:
+        with pytest.raises(InputError, match="_OtherSign is not"):
+            deploy(conv)
+    else:
+        x = torch.randn(1, 8, 9, 9)
+        with torch.no_grad():
+            torch.testing.assert_close(deploy(conv)(x), conv(x))
+
+
 def test_without_kernels_the_networks_still_agree(monkeypatch) -> None:
     from backbones.packed import engine
 

@@ -68,9 +68,24 @@ def test_a_cell_file_is_part_of_the_packed_file(tmp_path) -> None:
     network = backbones.create_backbone(str(cell), channels=8, layers=4, out_indices=(3,))
     about = file.description(str(cell), channels=8, layers=4, out_indices=(3,))
     path = file.save(deploy(network), about, tmp_path / "net.safetensors")
+    options = dict(cell=str(cell), layers=4, out_indices=(3,))
+    network = backbones.create_backbone("cp_nas_c8", **options)
+    about = file.description("cp_nas_c8", **options)
+    other = file.save(deploy(network), about, tmp_path / "other.safetensors")
     cell.unlink()
-    loaded, _ = file.load(path)
-    assert loaded.genotype == backbones.cells.load_cell("dcp_nas_imagenet")
+    for saved in (path, other):
+        loaded, _ = file.load(saved)
+        assert loaded.genotype == backbones.cells.load_cell("dcp_nas_imagenet")
+
+
+def test_numbers_in_the_provenance_of_a_cell_may_be_large(tmp_path) -> None:
+    shipped = backbones.cells.load_cell("dcp_nas_imagenet")
+    cell = backbones.Genotype(shipped.normal, shipped.reduce, {"seed": 10**9})
+    options = dict(arch=cell, channels=8, layers=4, out_indices=(3,))
+    network = backbones.create_backbone("dcp_nas_c8", **options)
+    about = file.description("dcp_nas_c8", **options)
+    path = file.save(deploy(network), about, tmp_path / "net.safetensors")
+    assert file.load(path)[0].genotype.provenance["seed"] == 10**9
 
 
 def test_the_description_must_fit(written, tmp_path) -> None:
@@ -121,17 +136,37 @@ def test_what_is_no_packed_file(tmp_path) -> None:
         file.load(tmp_path / "missing")
 
 
-def rewritten(path, target, change):
-    """The file with its description changed, everything else as it was."""
+def parts(path):
+    """A file's header and what follows."""
     content = path.read_bytes()
     length = struct.unpack("<Q", content[:8])[0]
-    header = json.loads(content[8 : 8 + length])
-    about = json.loads(header["__metadata__"]["onebit"])
-    change(about)
-    header["__metadata__"]["onebit"] = json.dumps(about, sort_keys=True)
-    text = json.dumps(header).encode()
-    target.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def assembled(target, header: str, rest: bytes):
+    target.write_bytes(struct.pack("<Q", len(header.encode())) + header.encode() + rest)
     return target
+
+
+def with_text(path, target, text: str):
+    """The file with another description, everything else as it was."""
+    header, rest = parts(path)
+    header["__metadata__"]["onebit"] = text
+    return assembled(target, json.dumps(header), rest)
+
+
+def rewritten(path, target, change):
+    """The file with its description changed, everything else as it was."""
+    about = json.loads(parts(path)[0]["__metadata__"]["onebit"])
+    change(about)
+    return with_text(path, target, json.dumps(about, sort_keys=True))
+
+
+def nested(depth: int):
+    value = 1
+    for _ in range(depth):
+        value = [value]
+    return value
 
 
 @pytest.mark.parametrize(
@@ -150,12 +185,99 @@ def rewritten(path, target, change):
         (lambda a: a["backbone"].update(init_cfg=dict(checkpoint="http://x")), "init_cfg"),
         (lambda a: a["backbone"].update(binarizer=None), "no 1-bit convolution"),
         (lambda a: a["backbone"].update(binarizer=["reactnet"]), "builds no network"),
+        (lambda a: a["backbone"].update(binarizer=dict(name="reactnet")), "builds no network"),
+        (lambda a: a["backbone"].update(out_indices=3), "builds no network"),
+        (lambda a: a["backbone"].update(out_indices="3"), "out_indices"),
+        (lambda a: a["backbone"].update(out_indices=[[3]]), "builds no network"),
+        (lambda a: a["backbone"].update(out_indices=[3.0]), "builds no network"),
+        (lambda a: a["backbone"].update(out_indices=[]), "out_indices"),
+        (lambda a: a["backbone"].update(out_indices=[2]), "not a tensor of"),
+        (lambda a: a["backbone"].update(out_indices=[0] * 10**5), "description of 300"),
+        (lambda a: a["backbone"].update(depth=None), "depth"),
+        (lambda a: a["backbone"].update(depth=[18]), "depth"),
+        (lambda a: a["backbone"].update(stem={}), "stem"),
+        (lambda a: a["backbone"].update(width=float("nan")), "beyond"),
+        (lambda a: a["backbone"].update(width=float("-inf")), "beyond"),
+        (lambda a: a["backbone"].update(width=-1), "positive"),
+        (lambda a: a["backbone"].update({"w" * 1000: 1}), "unknown option"),
+        (lambda a: a.update(backbone=[]), "its description"),
+        (lambda a: a.update(backbone={}), "unknown network ''"),
+        (lambda a: a.update(real=["float32"]), "its description"),
+        (lambda a: a.update(real="int8"), "its network has|missing"),
+        (
+            lambda a: a.update(format=["onebit-packed"] * 999, version={}),
+            "as|expected onebit-packed",
+        ),
+        (lambda a: a["backbone"].update(init={"a": nested(20)}), "nested deeper than 16"),
+        (lambda a: a["backbone"].update(arch=nested(20)), "nested deeper than 16"),
     ],
 )
 def test_a_hostile_description_is_refused(written, tmp_path, change, message: str) -> None:
     _, path = written
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as refused:
         file.load(rewritten(path, tmp_path / "x.safetensors", change))
+    assert len(str(refused.value)) < 600
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not a packed file of this suite"),
+        ("{", "not a packed file of this suite"),
+        ("[]", "not a packed file of this suite"),
+        ("null", "not a packed file of this suite"),
+        ('"format"', "not a packed file of this suite"),
+        ("[" * 100_000 + "]" * 100_000, "not a packed file of this suite"),
+        ('{"a":' * 50_000 + "1" + "}" * 50_000, "description of|not a packed file of this suite"),
+        (" " * (1 << 20), "description of 1048576 characters"),
+    ],
+    ids=["empty", "cut", "list", "null", "string", "deep list", "deep object", "long"],
+)
+def test_what_is_no_description(written, tmp_path, text, message) -> None:
+    with pytest.raises(InputError, match=message):
+        file.load(with_text(written[1], tmp_path / "x.safetensors", text))
+
+
+def test_hostile_headers(written, tmp_path) -> None:
+    _, path = written
+    header, rest = parts(path)
+    target = tmp_path / "x.safetensors"
+    target.write_bytes(struct.pack("<Q", 2**63) + b"{}")
+    with pytest.raises(InputError, match="a header of 9223372036854775808 bytes"):
+        file.load(target)
+    with pytest.raises(InputError, match="a header of"):
+        file.load(assembled(target, json.dumps(header) + " " * (1 << 22), rest))
+    for content in ("[]", "null", "[" * 10**6, '{"__metadata__":1}', "{}", "\0"):
+        with pytest.raises(InputError, match="not a packed file"):
+            file.load(assembled(target, content, rest))
+
+    first = next(name for name in header if name != "__metadata__")
+    twice = json.dumps(header)[:-1] + f", {json.dumps(first)}: {json.dumps(header[first])}}}"
+    with pytest.raises(InputError):  # of two of one name the second would be read
+        file.load(assembled(target, twice[:-1] + ', "x": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}', rest))  # fmt: skip
+    for change in (
+        dict(shape=[2**62]),
+        dict(shape=[2**62, 8]),
+        dict(shape=[-1]),
+        dict(dtype="F64"),
+        dict(dtype="F16"),
+        dict(data_offsets=[0, 2**60]),
+        dict(data_offsets=[8, 0]),
+    ):
+        changed = {**header, first: {**header[first], **change}}
+        with pytest.raises(InputError):
+            file.load(assembled(target, json.dumps(changed), rest))
+    with pytest.raises(InputError, match="is not a tensor of the network"):
+        extra = {**header, "y" * 500: {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}
+        file.load(assembled(target, json.dumps(extra), rest))
+
+
+def test_folders_and_links_that_lead_nowhere(tmp_path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for path in (tmp_path, tmp_path / "link", ""):
+        with pytest.raises(InputError, match="not found"):
+            file.load(path)
 
 
 def test_a_cell_net_of_absurd_depth_is_refused(tmp_path) -> None:
@@ -164,6 +286,15 @@ def test_a_cell_net_of_absurd_depth_is_refused(tmp_path) -> None:
     path = file.save(deploy(network), about, tmp_path / "net.safetensors")
     for change, message in (
         (lambda a: a["backbone"].update(layers=60000), "60000 layers"),
+        (lambda a: a["backbone"].update(layers=7.5), "7.5 layers"),
+        (lambda a: a["backbone"].update(layers=[10]), "layers"),
+        (lambda a: a["backbone"].update(arch=dict(normal=[])), "genotype"),
+        (lambda a: a["backbone"].update(arch={}), "genotype"),
+        (lambda a: a["backbone"].update(arch=5), "builds no network|cell"),
+        (lambda a: a["backbone"].update(arch="dcp_nas_c1000000000000"), "network"),
+        (lambda a: a["backbone"].update(cell="/etc/passwd.json", arch=None), "names no other file"),
+        (lambda a: a["backbone"].update(macro=["dcp_nas"], arch=None), "macro"),
+        (lambda a: a["backbone"].update(drop_path_prob="0"), "builds no network"),
         (lambda a: a["backbone"].update(arch="/etc/passwd.json"), "names no other file"),
     ):
         with pytest.raises(InputError, match=message):

@@ -1,0 +1,93 @@
+"""Sizes and borders of packed convolutions."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from backbones.packed.bits import words_for
+from commons.errors import InputError
+
+if TYPE_CHECKING:
+    from backbones.packed.layers import PackedConv
+
+
+class Geometry:
+    """Sizes and borders of one :class:`PackedConv` on maps of one size."""
+
+    def __init__(self, conv: PackedConv, height: int, width: int) -> None:
+        top, left = conv.padding
+        (rows, columns), (dilate_y, dilate_x) = conv.kernel_size, conv.dilation
+        self.border = (top, left)
+        self.padded = (height + 2 * top, width + 2 * left)
+        self.per_pixel = words_for(conv.in_channels)
+        reach = (dilate_y * (rows - 1) + 1, dilate_x * (columns - 1) + 1)
+        self.out_size = tuple((self.padded[i] - reach[i]) // conv.stride[i] + 1 for i in range(2))
+        if min(self.out_size) < 1:
+            raise InputError(f"a map of {height}x{width} is too small for this convolution")
+        self.total = rows * columns * conv.in_channels
+        row = self.padded[1] * self.per_pixel
+        if dilate_x == 1:  # the taps of one row of the kernel are neighbours
+            starts = [y * dilate_y * row for y in range(rows)]
+            self.length = columns * self.per_pixel
+        else:
+            starts = [
+                y * dilate_y * row + x * dilate_x * self.per_pixel
+                for y in range(rows)
+                for x in range(columns)
+            ]
+            self.length = self.per_pixel
+        self.offsets = np.array(starts, np.int64)
+        self.valid = (
+            valid_taps(rows, dilate_y, conv.stride[0], top, height, self.out_size[0]),
+            valid_taps(columns, dilate_x, conv.stride[1], left, width, self.out_size[1]),
+        )
+        self.fill = np.zeros(self.per_pixel, np.uint64)
+        if conv.pad_value == 1:
+            ones = np.arange(self.per_pixel * 64) < conv.in_channels
+            self.fill = np.packbits(ones, bitorder="little").view(np.uint64)
+        self._correction = None
+
+    def words(self, n: int) -> np.ndarray:
+        """Room for packed signs, the border filled in."""
+        shape = (n, *self.padded, self.per_pixel)
+        if self.border == (0, 0):
+            return np.empty(shape, np.uint64)
+        if not self.fill.any():
+            return np.zeros(shape, np.uint64)
+        words = np.empty(shape, np.uint64)
+        words[:] = self.fill
+        return words
+
+    def correction(self, conv: PackedConv) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Classes of rows and of columns, and what the border adds in each pair of classes.
+
+        A border of 0 is packed as one of -1, whose products are taken off again here.
+        """
+        if self._correction is None:
+            filters = conv.ready["weights"].shape[1]
+            (row_kinds, rows), (column_kinds, columns) = map(classes_of, self.valid)
+            table = np.zeros((len(row_kinds), len(column_kinds), filters), np.int32)
+            if conv.pad_value == 0 and conv.padding != (0, 0):
+                by_tap = conv.signs().sum(1).numpy().astype(np.int32)  # [K, h, w]
+                for (i, y), (j, x) in itertools.product(
+                    enumerate(row_kinds), enumerate(column_kinds)
+                ):
+                    outside = ~np.outer(y, x)
+                    table[i, j, : conv.out_channels] = -by_tap[:, outside].sum(1)
+            self._correction = rows, columns, table
+        return self._correction
+
+
+def valid_taps(taps: int, dilation: int, stride: int, pad: int, size: int, count: int):
+    """[count, taps]: which taps lie inside the map at each output position."""
+    at = np.arange(count)[:, None] * stride - pad + np.arange(taps) * dilation
+    return (at >= 0) & (at < size)
+
+
+def classes_of(valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different rows of ``valid``, and for each row which of them it is."""
+    kinds, index = np.unique(valid, axis=0, return_inverse=True)
+    return kinds, np.ascontiguousarray(index.reshape(-1), dtype=np.int64)
