@@ -139,6 +139,7 @@ def run_test(args) -> int:
     from commons.datasets import get_dataset
     from commons.errors import InputError
     from commons.task import Job
+    from leaderboards.boards import default_recipe
 
     dataset = get_dataset(args.dataset, args.task)
     dataset.find(data_root(args))

@@ -268,8 +268,8 @@ def test_hostile_headers(written, tmp_path) -> None:
         changed = {**header, first: {**header[first], **change}}
         with pytest.raises(InputError):
             file.load(assembled(target, json.dumps(changed), rest))
+    extra = {**header, "y" * 500: {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}
     with pytest.raises(InputError, match="is not a tensor of the network"):
-        extra = {**header, "y" * 500: {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}
         file.load(assembled(target, json.dumps(extra), rest))
 
 
