@@ -15,7 +15,7 @@ from leaderboards import formats, reported
 from leaderboards.latency_record import Entry, LatencyRun
 from leaderboards.sheet import NOTHING, Cell, Column, Row, Sheet
 
-#: Of CSV files; see docs/tables.md.
+#: Of CSV files; docs/tables.md says what they mean.
 COLUMNS = (
     "backbone", "engine", "precision", "weight_bits", "activation_bits", "memory_mbit_file",
     "memory_mbit_strict", "memory_saving", "resident_mbyte", "latency_ms", "latency_ms_q1",
@@ -106,7 +106,7 @@ def _printed() -> list[dict]:
                 acceleration=value.get("acceleration", 1.0),
                 input="224x224",
                 processor="ODROID C4",
-                source=f"{paper} table {table}",
+                source="DCP-NAS Table 15",
             )
         )
     return rows

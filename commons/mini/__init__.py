@@ -1,4 +1,4 @@
-"""The mini datasets: procedural stand-ins for the seven real ones, in their on-disk formats.
+"""The mini datasets: procedural stand-ins for real ones, in their on-disk formats.
 
 Each task's module has ``WRITERS``: the dataset's name to a function that draws it into a folder.
 :func:`write` puts complete datasets below a data root and leaves complete ones alone.

@@ -242,6 +242,22 @@ def test_bad_tolerances_are_refused(capsys, sweep, path):
     assert run(capsys, sweep, "--tolerance", "2")[0] == 2
 
 
+def test_options_that_name_a_file_are_left_to_the_checkpoint(sweep, stub_runner, tmp_path):
+    """The record has the file's name and hash; a runner would look for a file of that name."""
+    (tmp_path / "start.pth").write_bytes(b"w")
+    options = {"init_from": str(tmp_path / "start.pth"), "train_cfg.max_epochs": 2}
+    changed = dataclasses.replace(sweep, cfg_options=options, seeds=(0,))
+    (record, _), *_ = bench(changed)
+    asked = []
+    for name in ("test", "score_predictions"):
+        original = getattr(stub_runner, name)
+        setattr(
+            stub_runner, name, lambda p, job, f=original: asked.append(job.cfg_options) or f(p, job)
+        )
+    rescore(record, sweep.work_root, sweep.data_root)
+    assert asked == [{"train_cfg.max_epochs": 2}] * 2
+
+
 def test_options_that_change_the_network_change_what_it_must_be(sweep, stub_runner):
     """A record speaks for the network that was built, and is held to that."""
     options = {"model.backbone.cell": "darts_v2", "model.backbone.binarizer": "xnor"}
