@@ -8,13 +8,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from leaderboards import latency_record
 from leaderboards import table as tables
 from leaderboards.boards import resolve
 from leaderboards.record import Record, load_all
-from leaderboards.verification import problems
+from leaderboards.verification import form_problems, problems
 
 LEADERBOARDS = Path(__file__).resolve().parents[2] / "leaderboards"
-RECORDS = sorted((LEADERBOARDS / "records").rglob("*.json"))
+RECORDS = sorted(
+    p for p in (LEADERBOARDS / "records").rglob("*.json") if p.parent.name != latency_record.BOARD
+)
+LATENCIES = sorted((LEADERBOARDS / "records" / latency_record.BOARD).glob("*.json"))
 TABLES = sorted((LEADERBOARDS / "tables").glob("*.csv"))
 
 
@@ -29,6 +33,14 @@ def test_record_is_sound_and_of_a_clean_checkout(path, tmp_path):
     assert problems(record, tmp_path) == []
     assert record.code.commit
     assert record.code.dirty is False
+
+
+@pytest.mark.parametrize("path", LATENCIES, ids=lambda p: p.stem)
+def test_latency_is_sound_and_of_a_clean_checkout(path):
+    run = latency_record.LatencyRun.load(path)
+    assert form_problems(path) == []
+    assert run.code.commit
+    assert run.code.dirty is False
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)

@@ -125,6 +125,12 @@ def test_verify_and_a_wrong_path(run, tmp_path, capsys):
     assert "belongs at latency/" in capsys.readouterr().out
 
 
+def test_a_latency_is_no_row_to_submit(run, tmp_path, capsys):
+    run.save(tmp_path / "records")
+    assert onebit("submit-check", tmp_path / "records") == 2
+    assert "no records in" in capsys.readouterr().err
+
+
 def test_ratios_are_over_the_fastest_reference(run):
     frame = latency_table.frame([run])
     ours = frame.iloc[2]
