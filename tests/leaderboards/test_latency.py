@@ -203,12 +203,12 @@ def test_a_tiny_run(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("resident", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_features_and_engines(resident, monkeypatch):
+def test_features_and_engines(resident, monkeypatch, tmp_path):
     """What a detector uses, and every engine there is, on a tiny image."""
     for engine in ("onnx", "onnxruntime", "openvino"):
         pytest.importorskip(engine)
     if not resident:  # else a process for each
-        monkeypatch.setattr(latency, "_STATM", Path("/nonexistent"))
+        monkeypatch.setattr(latency, "_STATM", tmp_path / "none")
     measured = latency.compete([NAME], size=(32, 32), classes=None, repeat=2)
     engines = {c.engine for c in measured}
     assert engines == {"torch", "onnxruntime", "openvino", "packed"}
