@@ -205,11 +205,11 @@ def _skeleton(about: Mapping[str, Any], path: Path | None = None) -> nn.Module:
     where = f"{path}: " if path else ""
     kind = str(config.pop("type", "")).removeprefix("onebit.")
     if kind not in {family.type for family in families()}:
-        raise InputError(f"{where}unknown network {kind!r}")
+        raise InputError(f"{where}unknown network {kind[:80]!r}")
     network = MODELS.get(kind)
     known = set(inspect.signature(network).parameters) - {"init_cfg"}
     if unknown := sorted(set(config) - known):
-        raise InputError(f"{where}unknown option {unknown[0]!r} of {kind}")
+        raise InputError(f"{where}unknown option {unknown[0][:80]!r} of {kind}")
     if any(_is_path(config.get(key)) for key in _CELLS):
         raise InputError(f"{where}a packed file holds its cell and names no other file")
     try:

@@ -28,6 +28,7 @@ onebit submit-check leaderboards/records/cifar10/mini-*.json --development --see
 
 def run(args) -> int:
     from commons.errors import InputError
+    from leaderboards.latency_record import BOARD
     from leaderboards.submission import Rules, check
 
     if args.seeds < 1:
@@ -39,7 +40,10 @@ def run(args) -> int:
     for given in args.paths:
         if not given.exists():
             raise InputError(f"cannot check {given}: there is no such file or folder")
-        paths += sorted(given.rglob("*.json")) if given.is_dir() else [given]
+        if given.is_dir():  # a run of `onebit latency` is no row: nothing is trained or scored
+            paths += [p for p in sorted(given.rglob("*.json")) if p.parent.name != BOARD]
+        else:
+            paths.append(given)
     if not paths:
         raise InputError("no records in " + ", ".join(map(str, args.paths)))
     rules = Rules(args.seeds, args.development, args.files, args.data)

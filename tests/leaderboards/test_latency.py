@@ -125,6 +125,12 @@ def test_verify_and_a_wrong_path(run, tmp_path, capsys):
     assert "belongs at latency/" in capsys.readouterr().out
 
 
+def test_a_latency_is_no_row_to_submit(run, tmp_path, capsys):
+    run.save(tmp_path / "records")
+    assert onebit("submit-check", tmp_path / "records") == 2
+    assert "no records in" in capsys.readouterr().err
+
+
 def test_ratios_are_over_the_fastest_reference(run):
     frame = latency_table.frame([run])
     ours = frame.iloc[2]
@@ -197,12 +203,12 @@ def test_a_tiny_run(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("resident", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_features_and_engines(resident, monkeypatch):
+def test_features_and_engines(resident, monkeypatch, tmp_path):
     """What a detector uses, and every engine there is, on a tiny image."""
     for engine in ("onnx", "onnxruntime", "openvino"):
         pytest.importorskip(engine)
     if not resident:  # else a process for each
-        monkeypatch.setattr(latency, "_STATM", Path("/nonexistent"))
+        monkeypatch.setattr(latency, "_STATM", tmp_path / "none")
     measured = latency.compete([NAME], size=(32, 32), classes=None, repeat=2)
     engines = {c.engine for c in measured}
     assert engines == {"torch", "onnxruntime", "openvino", "packed"}

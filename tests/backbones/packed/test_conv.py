@@ -145,7 +145,10 @@ for channels, filters in ((70, 24), (64, 9), (3, 40)):
 
 @pytest.mark.parametrize(
     "features",
-    ["+avx2,+avx,+popcnt,+fma,+sse4.2,+ssse3,+sse3", "+sse2"],
+    [
+        "+avx2,+avx,+popcnt,+fma,+sse4.2,+ssse3,+sse3",
+        pytest.param("+sse2", marks=pytest.mark.slow),
+    ],
     ids=["without AVX-512", "without AVX"],
 )
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="names features of x86-64")

@@ -37,7 +37,15 @@ def test_round_trip(written) -> None:
         assert torch.equal(loaded(x), packed(x))
 
 
-@pytest.mark.parametrize("name", ["resnet18_reactnet", "dcp_nas_s", "dcp_nas_m", "dcp_nas_l"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18_reactnet",
+        "dcp_nas_m",
+        pytest.param("dcp_nas_s", marks=pytest.mark.slow),
+        pytest.param("dcp_nas_l", marks=pytest.mark.slow),
+    ],
+)
 def test_size_is_within_five_percent_of_strict_memory(name: str, tmp_path) -> None:
     network = Classifier(backbones.create_backbone(name, out_indices=(3,)), 1000)
     path = tmp_path / "net.safetensors"
@@ -99,7 +107,7 @@ def test_the_description_must_fit(written, tmp_path) -> None:
 
 @given(data=st.data())
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_any_changed_byte_is_found(written, data, tmp_path) -> None:
     _, path = written
@@ -252,10 +260,11 @@ def test_hostile_headers(written, tmp_path) -> None:
         with pytest.raises(InputError, match="not a packed file"):
             file.load(assembled(target, content, rest))
 
-    first = next(name for name in header if name != "__metadata__")
-    twice = json.dumps(header)[:-1] + f", {json.dumps(first)}: {json.dumps(header[first])}}}"
-    with pytest.raises(InputError):  # of two of one name the second would be read
-        file.load(assembled(target, twice[:-1] + ', "x": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}', rest))  # fmt: skip
+    first, second = [name for name in header if name != "__metadata__"][:2]
+    # Of two of one name the second would be read.
+    twice = json.dumps(header)[:-1] + f", {json.dumps(first)}: {json.dumps(header[second])}}}"
+    with pytest.raises(InputError, match="not a packed file"):
+        file.load(assembled(target, twice, rest))
     for change in (
         dict(shape=[2**62]),
         dict(shape=[2**62, 8]),
@@ -269,8 +278,9 @@ def test_hostile_headers(written, tmp_path) -> None:
         with pytest.raises(InputError):
             file.load(assembled(target, json.dumps(changed), rest))
     extra = {**header, "y" * 500: {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}
+    assembled(target, json.dumps(extra), rest)
     with pytest.raises(InputError, match="is not a tensor of the network"):
-        file.load(assembled(target, json.dumps(extra), rest))
+        file.load(target)
 
 
 def test_folders_and_links_that_lead_nowhere(tmp_path) -> None:
