@@ -322,12 +322,14 @@ class PackedHalve(PackedOperation):
 
     def apply(self, values: Map, out: Map | None = None) -> Map:
         even = self.even.apply(np.ascontiguousarray(values[:, ::2, ::2]))
-        odd = self.odd.apply(np.ascontiguousarray(values[:, 1::2, 1::2]))
-        if odd.shape[1:3] != even.shape[1:3]:  # an odd height or width: padded
-            whole = np.empty(even.shape[:3] + odd.shape[3:], np.float32)
-            whole[:] = self.odd.at_padding().numpy()
-            whole[:, : odd.shape[1], : odd.shape[2]] = odd
-            odd = whole
+        there = np.ascontiguousarray(values[:, 1::2, 1::2])
+        if there.shape[1:3] == even.shape[1:3]:
+            odd = self.odd.apply(there)
+        else:  # an odd height or width: padded
+            odd = np.empty(even.shape[:3] + self.odd.shape[:1], np.float32)
+            odd[:] = self.odd.at_padding().numpy()
+            if there.size:  # a map one pixel high or wide has no odd rows or columns
+                odd[:, : there.shape[1], : there.shape[2]] = self.odd.apply(there)
         return added(np.concatenate((even, odd), 3), out)
 
 

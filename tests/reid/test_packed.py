@@ -36,7 +36,7 @@ def test_scoring_the_packed_network(tiny, tmp_path, backbone, monkeypatch):
     before = outcome.predictions.read_bytes()
     again = runner.test(outcome.checkpoint, replace(job, backbone="", cfg_options={}), packed=True)
     assert seen == [True]
-    assert again.predictions.name == "epoch_1.market1501.packed.safetensors"
+    assert again.predictions.name == "test_epoch_1.market1501.packed.safetensors"
     assert outcome.predictions.read_bytes() == before
     assert again.cost == outcome.cost
     expected, found = load(outcome.predictions)[0], load(again.predictions)[0]

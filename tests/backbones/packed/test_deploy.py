@@ -169,3 +169,13 @@ def test_without_kernels_the_networks_still_agree(monkeypatch) -> None:
             found = deploy(network)(x)[-1]
             expected = network(x)[-1]
         assert (found - expected).norm() < 0.05 * expected.norm()
+
+
+def test_images_so_small_that_maps_have_one_pixel() -> None:
+    network = trained_looking(backbones.create_backbone("dcp_nas_c8"), 3, 64, 64)
+    packed = deploy(network)
+    for size in ((1, 1), (8, 8), (17, 40)):
+        x = torch.randn(1, 3, *size)
+        with torch.no_grad():
+            for a, b in zip(network(x), packed(x), strict=True):
+                assert (a - b).norm() < 0.1 * a.norm()
