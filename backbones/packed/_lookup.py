@@ -45,6 +45,55 @@ def sums_of_four(typingctx, x, scales, table):
     return signature, codegen
 
 
+@intrinsic
+def sums_of_sixteen(typingctx, x, scales, tables):
+    """:func:`sums_of_four` of four groups at once: x[0:16] to 4 tables, in fewer instructions.
+
+    The sums of the first two and of the last two values of every group are formed side by side, and
+    spread over the group's table only then.
+    """
+    signature = types.void(FLOAT_POINTER, FLOAT_POINTER, FLOAT_POINTER)
+
+    def codegen(context, builder, signature, arguments):
+        x, scales, tables = arguments
+        fma = vector_function(builder, "llvm.fmuladd.v16f32", FLOATS, FLOATS, FLOATS, FLOATS)
+        loaded = []
+        for pointer in (x, scales):
+            load = builder.load(builder.bitcast(pointer, FLOATS.as_pointer()))
+            load.align = 4
+            loaded.append(load)
+        values = builder.fmul(*loaded)
+
+        def shuffle(vector, places):
+            return builder.shuffle_vector(
+                vector, vector, ir.Constant(ir.VectorType(I32, 16), places)
+            )
+
+        def pair(first, second):
+            """In lane g of four: the sums ±first ±second of group g, first changing fastest."""
+            spread = [
+                shuffle(values, [4 * (i // 4) + v for i in range(16)]) for v in (first, second)
+            ]
+            signs = [
+                ir.Constant(FLOATS, [1.0 if i % 4 >> bit & 1 else -1.0 for i in range(16)])
+                for bit in (0, 1)
+            ]
+            return builder.call(fma, [spread[1], signs[1], builder.fmul(spread[0], signs[0])])
+
+        low, high = pair(0, 1), pair(2, 3)
+        for group in range(4):
+            table = builder.fadd(
+                shuffle(low, [4 * group + j % 4 for j in range(16)]),
+                shuffle(high, [4 * group + j // 4 for j in range(16)]),
+            )
+            place = builder.gep(tables, [constant(16 * group)])
+            store = builder.store(table, builder.bitcast(place, FLOATS.as_pointer()))
+            store.align = 4
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
 def make_lookups(pixels: int, vectors: int) -> Callable:
     """Build ``lookups(tables, codes, sums, groups, t_step, k_step, s_step)``, for AVX-512.
 

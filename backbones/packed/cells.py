@@ -365,7 +365,11 @@ class PackedCell(nn.Module):
         super().__init__()
         self.older, self.newer = older, newer
         self.nodes = nn.ModuleList(nn.ModuleList(edges) for edges in nodes)
-        self.sources = sources
+        # Iterating over module lists takes longer than some of what is in them.
+        self.plan = [
+            list(zip(places, edges, strict=True))
+            for places, edges in zip(sources, nodes, strict=True)
+        ]
         self.concatenate = concatenate
 
     def forward(self, older: Tensor, newer: Tensor, drop_path_prob: float = 0.0) -> Tensor:
@@ -374,9 +378,9 @@ class PackedCell(nn.Module):
             self.older.apply(map_of(older).numpy()),
             self.newer.apply(map_of(newer).numpy()),
         ]
-        for sources, edges in zip(self.sources, self.nodes, strict=True):
+        for edges in self.plan:
             node = None
-            for source, edge in zip(sources, edges, strict=True):
+            for source, edge in edges:
                 node = edge.apply(states[source], node)
             states.append(node)
         nodes = states[2:]

@@ -18,7 +18,7 @@ import numpy as np
 from llvmlite import binding
 from numba import config, njit
 
-from backbones.packed._lookup import make_lookups, sums_of_four
+from backbones.packed._lookup import make_lookups, sums_of_four, sums_of_sixteen
 from backbones.packed._vector import (
     address,
     make_depthwise,
@@ -341,7 +341,7 @@ def pool(first, last, values, largest, stride, scale, shift, add, out):
                     value = values[n, at_y, at_x]
                     if largest:
                         for c in range(channels):
-                            sums[c] = max(sums[c], value[c])
+                            sums[c] = value[c] if value[c] > sums[c] else sums[c]
                     else:
                         for c in range(channels):
                             sums[c] += value[c]
@@ -356,7 +356,7 @@ _lookups_4_2 = make_lookups(4, 2)
 _lookups_4_1 = make_lookups(4, 1)
 _lookups_1_1 = make_lookups(1, 1)
 #: Groups of four channels whose tables, for four positions, fit the first cache.
-_GROUPS = 64
+_GROUPS = 72
 
 
 @_kernel
@@ -387,12 +387,17 @@ def project(first, last, values, in_scale, codes, scale, shift, slope, add, out)
         for begin in range(0, groups, _GROUPS):
             some = min(_GROUPS, groups - begin)
             for i in range(count):
-                for g in range(some):
-                    sums_of_four(
-                        address(values, (p + i) * groups * 4 + (begin + g) * 4),
-                        address(in_scale, (begin + g) * 4),
-                        address(tables, (i * _GROUPS + g) * 16),
-                    )
+                g = 0
+                while g < some:
+                    x = address(values, (p + i) * groups * 4 + (begin + g) * 4)
+                    s = address(in_scale, (begin + g) * 4)
+                    table = address(tables, (i * _GROUPS + g) * 16)
+                    if some - g >= 4:
+                        sums_of_sixteen(x, s, table)
+                        g += 4
+                    else:
+                        sums_of_four(x, s, table)
+                        g += 1
             t = address(tables, 0)
             k = 0
             while k < filters:
