@@ -8,6 +8,7 @@ ResNet-18 against 1-bit networks, there on an ARM board with one engine.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.metadata
 import importlib.util
 import os
@@ -29,6 +30,8 @@ REFERENCE = "resnet18"
 ENGINES = ("torch", "onnxruntime", "openvino")
 PACKED = "packed"
 WARM_UP = 5
+#: Instances of a network, beyond the first, over which its resident memory is averaged.
+INSTANCES = 3
 _STATM = Path("/proc/self/statm")
 
 
@@ -264,7 +267,7 @@ def openvino_request(
 def _resident(
     contender: Contender, size: tuple[int, int], threads: int, folder: Path
 ) -> int | None:
-    """Growth of a process, in bytes, by a second instance of the network, loaded and run once.
+    """Growth of a process, in bytes, by a further instance of the network, loaded and run once.
 
     None where the system does not tell it as Linux does.
     """
@@ -294,12 +297,14 @@ def _probe(engine: str, precision: str, file: str, threads: str, height: str, wi
     torch.set_num_threads(int(threads))
     image = _image((int(height), int(width)))
     kept = []
-    before = 0
+    grown = []
     with torch.inference_mode():
-        for _ in range(2):  # the first one pays for the engine's own start
-            before = _resident_now()
+        for _ in range(1 + INSTANCES):  # the first one pays for the engine's own start
             kept.append(_loaded(engine, precision, file, int(threads), image))
-    print(_resident_now() - before)
+            grown.append(_resident_now())
+    # Loading takes more for a while, and what it gives back may be used for the next one: one
+    # difference alone may even be negative.
+    print(max(0, (grown[-1] - grown[0]) // INSTANCES))
 
 
 def _loaded(engine: str, precision: str, file: str, threads: int, image):
@@ -325,6 +330,8 @@ def _resident_now() -> int:
     import gc
 
     gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # glibc keeps what was freed, if not asked
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
     return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

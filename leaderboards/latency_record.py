@@ -42,7 +42,7 @@ class Entry(BaseModel):
     memory_bits_strict: int = Field(gt=0, description="of the network, as `onebit cost` counts it")
     disk_bytes: int = Field(gt=0, description="of its file")
     resident_bytes: int | None = Field(
-        description="growth of a process by a second instance, loaded and run once"
+        description="growth of a process by a further instance, loaded and run once; mean of three"
     )
     milliseconds: list[_Positive] = Field(min_length=2, description="every repetition, in turn")
 
