@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 import sys
 import time
 
@@ -64,7 +65,15 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_what_still_runs_is_cancelled_when_one_fails(tmp_path):
+@pytest.fixture
+def interruptible():
+    """Processes started from here obey SIGINT, even where these tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_what_still_runs_is_cancelled_when_one_fails(tmp_path, interruptible):
     started = tmp_path / "started"
 
     def after_the_other_began(x):
