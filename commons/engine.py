@@ -15,7 +15,7 @@ import math
 import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from commons.compat import allow_mmengine_checkpoints, ensure_torchvision
@@ -381,6 +381,36 @@ def load_row(path: str | Path) -> tuple[dict, dict]:
     ):
         raise InputError(f"{path} was not written by this suite's trainer: it names no row")
     return content[ROW], content["state_dict"]
+
+
+def read_foreign_checkpoint(path: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
+    """Read a checkpoint that another program wrote, without executing what it says.
+
+    Returns:
+        all that it holds, and its weights (its ``state_dict``, or itself).
+
+    Raises:
+        InputError: not a file, not readable so, or without weights.
+    """
+    allow_mmengine_checkpoints()
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"checkpoint not found: {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load has no common error for what it cannot read
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{path} is not a checkpoint that can be read without executing what it says; save its "
+            f"state_dict alone ({reason})"
+        ) from error
+    weights = content.get("state_dict", content) if isinstance(content, dict) else None
+    tensors = isinstance(weights, Mapping) and all(
+        isinstance(value, torch.Tensor) for value in weights.values()
+    )
+    if not weights or not tensors:
+        raise InputError(f"expected a state dict, or a checkpoint with one, in {path}")
+    return content, weights
 
 
 def load_weights(model: nn.Module, weights: dict, origin: str | Path) -> None:

@@ -7,7 +7,6 @@ unpickled beyond plain values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,15 @@ from mmengine.runner import Runner
 from torch import nn
 
 import backbones
-from commons.compat import allow_mmengine_checkpoints
 from commons.datasets import get_dataset
-from commons.engine import config_errors, config_text, load_weights, plain_errors, score
+from commons.engine import (
+    config_errors,
+    config_text,
+    load_weights,
+    plain_errors,
+    read_foreign_checkpoint,
+    score,
+)
 from commons.errors import InputError
 from commons.task import Job, Outcome
 from detection.checks import check_dataset
@@ -123,20 +128,7 @@ def _pipeline(cfg: Config) -> list[dict] | None:
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...] | None]:
     """The weights, and the classes that the checkpoint says it knows."""
-    allow_mmengine_checkpoints()
-    if not Path(path).is_file():
-        raise InputError(f"checkpoint not found: {path}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load has no common error for what it cannot read
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{path} is not a checkpoint that can be read without executing what it says; save its "
-            f"state_dict alone ({reason})"
-        ) from error
-    weights = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(weights, Mapping) or not weights or not all(isinstance(v, torch.Tensor) for v in weights.values()):  # fmt: skip
-        raise InputError(f"expected a state dict, or a checkpoint with one, in {path}")
+    content, weights = read_foreign_checkpoint(path)
     meta = content.get("meta")
     meta = meta if isinstance(meta, dict) else {}
     of_dataset = meta.get("dataset_meta")

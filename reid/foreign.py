@@ -23,9 +23,8 @@ from mmengine.config import Config
 from torch import nn
 
 import backbones
-from commons.compat import allow_mmengine_checkpoints
 from commons.datasets import get_dataset
-from commons.engine import config_text, load_weights, plain_errors
+from commons.engine import config_text, load_weights, plain_errors, read_foreign_checkpoint
 from commons.errors import InputError
 from commons.task import Job, Outcome
 from reid.datasets import torchreid_root
@@ -222,20 +221,7 @@ def _builder(name: str):
 
 
 def _read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
-    allow_mmengine_checkpoints()  # torchreid keeps a rank-1 accuracy as a number of numpy
-    if not path.is_file():
-        raise InputError(f"checkpoint not found: {path}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load has no common error for what it cannot read
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{path} is not a checkpoint that can be read without executing what it says; save its "
-            f"state_dict alone ({reason})"
-        ) from error
-    weights = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(weights, Mapping) or not weights or not all(isinstance(v, torch.Tensor) for v in weights.values()):  # fmt: skip
-        raise InputError(f"expected a state dict, or a checkpoint with one, in {path}")
+    _, weights = read_foreign_checkpoint(path)
     return {str(key).removeprefix("module."): value for key, value in weights.items()}
 
 
