@@ -1,8 +1,9 @@
-# Ours: cifar10-jpeg on two cores, a few minutes an epoch for narrow networks; the same for all.
+# Ours: cifar10-jpeg, 3 epochs, the same for all: one core trains a ResNet-18 of 8 channels in about
+# five minutes, a cell network of 8 channels and 6 cells in about 25.
 _base_ = "./paper.py"
 
-train_cfg = dict(max_epochs=5)
-train_dataloader = dict(batch_size=128)
+train_cfg = dict(max_epochs=3)
+train_dataloader = dict(batch_size=64)
 optim_wrapper = dict(
     _delete_=True,
     type="OptimWrapper",
