@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 
 from backbones import backbone_config
+from backbones.registry import MODELS
 from classification import datasets, hooks, metrics, model  # noqa: F401  registered by import
 from commons.config_options import with_options
 from commons.datasets import FOLDER, Dataset
@@ -59,7 +61,8 @@ def build_config(
 
     A recipe sets the schedule, the optimizer, ``train_dataloader.batch_size``,
     ``model.label_smoothing``; ``augmentation`` and ``image_size`` for images held in memory
-    (``cifar10``) and for others (``imagenet``), and for the latter ``min_crop_area``.
+    (``cifar10``) and for others (``imagenet``), for the latter ``min_crop_area``, and
+    ``auxiliary_weight`` of networks of cells. ``boards`` names other files for some boards.
 
     Args:
         backbone: config of the backbone, instead of the name in ``job``.
@@ -68,14 +71,9 @@ def build_config(
         InputError: unknown recipe or backbone, a dataset whose classes cannot be read, or an override of
             something the config does not have.
     """
-    known = sorted(path.stem for path in RECIPES.glob("*.py"))
-    if job.recipe not in known:
-        raise InputError(
-            f"unknown recipe {job.recipe!r} of classification; there are {', '.join(known)}"
-        )
     if backbone is None:
         backbone_config(job.backbone)  # an unknown name is refused before anything is written
-    cfg = Config.fromfile(RECIPES / f"{job.recipe}.py")
+    cfg = read_recipe(job.recipe, dataset.board)
     layout = layout_of(dataset, folder)
     classes = datasets.class_names(folder, layout)
     small = layout != "imagenet"
@@ -109,9 +107,31 @@ def build_config(
         test_cfg=dict(),
         test_evaluator=dict(type="TopK", num_classes=len(classes)),
     )
+    auxiliary_weight = cfg.pop("auxiliary_weight", 0.0)
     cfg.merge_from_dict(overrides)
+    if auxiliary_weight and _has_auxiliary_place(cfg.model.backbone):
+        cfg.model.auxiliary_weight = auxiliary_weight
     cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="onebit.MethodLossHook")]
     return with_options(cfg, job.cfg_options, free=FREE)
+
+
+def read_recipe(name: str, board: str) -> Config:
+    """The recipe's file, or the one that its ``boards`` name for ``board``.
+
+    Raises:
+        InputError: there is no such recipe.
+    """
+    known = sorted(path.stem for path in RECIPES.glob("*.py"))
+    if name not in known:
+        raise InputError(f"unknown recipe {name!r} of classification; there are {', '.join(known)}")
+    cfg = Config.fromfile(RECIPES / f"{name}.py")
+    other = cfg.pop("boards", {}).get(board)
+    return Config.fromfile(RECIPES / f"{other}.py") if other else cfg
+
+
+def _has_auxiliary_place(backbone: dict) -> bool:
+    with torch.device("meta"):
+        return bool(getattr(MODELS.build(backbone), "auxiliary_channels", 0))
 
 
 def _dataloader(split: str, layout: str, folder: Path, streamed: dict) -> dict:
