@@ -275,7 +275,7 @@ def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool) 
         dict(type="EpochSeedHook", seed=row["seed"]),
         dict(type="RowHook", row=row),
         dict(type="FiniteLossHook"),
-        dict(type="ProgressHook", description=row["backbone"]),
+        dict(type=cfg.pop("progress_hook", "ProgressHook"), description=row["backbone"]),
     ]
     cfg.default_hooks = {**cfg.get("default_hooks", {}), "checkpoint": CHECKPOINT_HOOK}
     cfg.setdefault(
