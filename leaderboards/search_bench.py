@@ -74,9 +74,7 @@ def bench(sweep: SearchSweep) -> Iterator[tuple[SearchRun, bool]]:
     missing = [row for row in sweep.rows() if not sweep.record_path(*row).exists()]
     if sweep.overwrite == "never" and len(missing) < len(sweep.rows()):
         there = next(row for row in sweep.rows() if row not in missing)
-        raise InputError(
-            f"{sweep.record_path(*there)} exists and --overwrite never was asked for"
-        )
+        raise InputError(f"{sweep.record_path(*there)} exists and --overwrite never was asked for")
     if sweep.overwrite == "always":
         missing = sweep.rows()
     if missing:
