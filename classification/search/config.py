@@ -94,7 +94,7 @@ def build_config(job: SearchJob, dataset: Dataset, folder: Path) -> Config:
             model_wrapper_cfg=dict(type="Replica"),
             train_cfg=dict(type="SearchLoop", seed=job.seed, amp=preset["amp"]),
             train_dataloader=dict(
-                folder=str(folder), layout=layout, seed=job.seed, **preset["data"]
+                data_root=str(folder), layout=layout, seed=job.seed, **preset["data"]
             ),
             optim_wrapper=dict(constructor="StrategyOptimizers"),
         )

@@ -31,7 +31,7 @@ class SearchData:
     the same in every process, whole, in order, and not augmented.
 
     Args:
-        folder, layout: see :class:`classification.datasets.InMemoryImages`; ``imagenet`` images are
+        data_root, layout: see :class:`classification.datasets.InMemoryImages`; ``imagenet`` images are
             streamed.
         seed: of the division.
         image_size: side in pixels; small images are brought to it by averaging areas.
@@ -53,7 +53,7 @@ class SearchData:
 
     def __init__(
         self,
-        folder: str,
+        data_root: str,
         layout: str,
         seed: int,
         image_size: int,
@@ -70,18 +70,18 @@ class SearchData:
         shares = (train, valid, evaluation)
         check_shares(shares)
         if layout == "imagenet":
-            source = StreamedImages(folder, "train", image_size, min_crop_area)
-            plain = StreamedImages(folder, "train", image_size, min_crop_area)
+            source = StreamedImages(data_root, "train", image_size, min_crop_area)
+            plain = StreamedImages(data_root, "train", image_size, min_crop_area)
             plain.folder.transform = StreamedImages(
-                folder, "test", image_size, min_crop_area
+                data_root, "test", image_size, min_crop_area
             ).folder.transform
         else:
-            source = plain = ResizedImages(folder, layout, image_size)
+            source = plain = ResizedImages(data_root, layout, image_size)
         total = len(source)
         if images is not None and not 0 < images <= total:
             raise InputError(
                 f"data.images {images}: expected a number of images from 1 to {total}, which "
-                f"{Path(folder).name} has for training"
+                f"{Path(data_root).name} has for training"
             )
         order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
         order = order[: images or total]
