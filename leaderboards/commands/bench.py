@@ -150,9 +150,11 @@ def _run_search(args) -> int:
 
 def _default_dataset(board, root: Path):
     """The board's own dataset; when it is missing, the message says which others are there."""
-    from commons.datasets import DATASETS
+    from commons.datasets import DATASETS, FOLDER
     from commons.errors import InputError
 
+    if board.name == FOLDER:
+        raise InputError(f"which folder? name it, e.g. `onebit bench {FOLDER}-NAME` for NAME below {root}")  # fmt: skip
     try:
         DATASETS[board.name].find(root)
     except InputError as error:
