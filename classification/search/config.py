@@ -24,7 +24,7 @@ PRESETS = Path(__file__).resolve().parent.parent / "configs" / "search"
 AMP = (None, "bfloat16", "float16")
 #: What `--cfg-options` may name besides what a preset has: mmengine checks these.
 FREE = ("default_hooks.", "visualizer.", "env_cfg.")
-_CONDITIONS = ("board", "method")
+_CONDITIONS = ("layout", "method")
 _PRESET = ("space", "schedule", "data", "amp", "options")
 
 
@@ -33,8 +33,12 @@ def presets() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.py"))
 
 
-def load_preset(name: str, board: str, method: str) -> Config:
-    """A preset with its overrides for ``board`` and ``method`` applied.
+def load_preset(name: str, layout: str, method: str) -> Config:
+    """A preset with its overrides for ``layout`` and ``method`` applied.
+
+    Args:
+        layout: see :func:`classification.config.layout_of`; ``imagenet`` is every folder of images
+            that are read as the batches come.
 
     Raises:
         InputError: unknown preset.
@@ -44,7 +48,7 @@ def load_preset(name: str, board: str, method: str) -> Config:
         hint = f"did you mean {near[0]}? " if near else ""
         raise InputError(f"unknown preset {name!r} of search; {hint}there are {', '.join(presets())}")  # fmt: skip
     cfg = Config.fromfile(PRESETS / f"{name}.py")
-    asked = dict(board=board, method=method)
+    asked = dict(layout=layout, method=method)
     for override in cfg.pop("overrides"):
         conditions = {key: override.pop(key) for key in _CONDITIONS if key in override}
         if all(asked[key] == value for key, value in conditions.items()):
@@ -63,15 +67,13 @@ def build_config(job: SearchJob, dataset: Dataset, folder: Path) -> Config:
             classes cannot be read.
     """
     strategy = get_strategy(job.method)
-    cfg = with_options(
-        load_preset(job.preset, dataset.board, job.method), job.cfg_options, free=FREE
-    )
+    layout = layout_of(dataset, folder)
+    cfg = with_options(load_preset(job.preset, layout, job.method), job.cfg_options, free=FREE)
     preset = ConfigDict({key: cfg.pop(key) for key in _PRESET}).to_dict()
     preset["options"] = {**preset["options"], **job.options}
     check_preset(preset)
     read_options(strategy, preset["options"])
     Schedule(**preset["schedule"])
-    layout = layout_of(dataset)
     space = preset["space"]
     space = dict(
         num_classes=len(datasets.class_names(folder, layout)),

@@ -14,7 +14,13 @@ from mmengine.dist import get_rank, get_world_size
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, Subset
 
-from classification.datasets import InMemoryImages, StreamedImages, collate_images
+from classification.datasets import (
+    CIFAR_SIZE,
+    InMemoryImages,
+    StreamedImages,
+    collate_images,
+    small_side,
+)
 from classification.model import BatchAugmentation
 from commons.errors import InputError
 
@@ -72,9 +78,8 @@ class SearchData:
         if layout == "imagenet":
             source = StreamedImages(data_root, "train", image_size, min_crop_area)
             plain = StreamedImages(data_root, "train", image_size, min_crop_area)
-            plain.folder.transform = StreamedImages(
-                data_root, "test", image_size, min_crop_area
-            ).folder.transform
+            scored = StreamedImages(data_root, "test", image_size, min_crop_area)
+            plain.folder.transform = scored.folder.transform  # resize and centre crop
         else:
             source = plain = ResizedImages(data_root, layout, image_size)
         total = len(source)
@@ -153,7 +158,8 @@ class ResizedImages(InMemoryImages):
     """
 
     def __init__(self, folder: str, layout: str, size: int) -> None:
-        super().__init__(folder, layout, "train")
+        own = small_side(Path(folder)) if layout == "folder" else CIFAR_SIZE
+        super().__init__(folder, layout, "train", own)
         if size != self.images.shape[-1]:
             parts = (
                 F.interpolate(part.float(), (size, size), mode="area").round().to(torch.uint8)

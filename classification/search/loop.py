@@ -32,6 +32,8 @@ from backbones.genotype import INPUT_NODES, INTERMEDIATE_NODES
 from classification.search.data import SearchData
 from classification.search.space import SearchSpace
 from classification.search.strategies import Report, Schedule, get_strategy
+from classification.search.supernet import Supernet
+from commons.distributed import unwrapped
 from commons.engine import ProgressHook
 from commons.errors import InputError
 from commons.progress import Progress
@@ -84,11 +86,6 @@ class Replica(nn.Module):
         super().__init__()
         self.module = module
         copy_from_first_process(module.state_dict().values())
-
-
-def unwrapped(model: nn.Module) -> SearchModel:
-    """The model itself, in one process or several."""
-    return model.module if isinstance(model, Replica) else model
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module(force=True)
@@ -202,7 +199,10 @@ class SearchLoop(EpochBasedTrainLoop):
 
 def own_state(strategy: nn.Module) -> list[Tensor]:
     """Scores, counts and the like: what a strategy holds outside its networks."""
-    return [*strategy.parameters(recurse=False), *strategy.buffers(recurse=False)]
+    networks = [m for m in strategy.modules() if isinstance(m, Supernet)]
+    theirs = {id(t) for network in networks for t in (*network.parameters(), *network.buffers())}
+    everything = (*strategy.parameters(), *strategy.buffers())
+    return [tensor for tensor in everything if id(tensor) not in theirs]
 
 
 def peak_memory_bytes(on_gpu: bool) -> int:

@@ -13,9 +13,9 @@ from mmengine.dist import get_world_size
 from classification.search import loop  # noqa: F401  registered by import
 from classification.search.config import build_config
 from classification.search.job import SearchJob
-from classification.search.loop import unwrapped
 from classification.search.result import SearchOutcome
 from commons.datasets import get_dataset
+from commons.distributed import unwrapped
 from commons.engine import build_runner, config_text, plain_errors
 from commons.errors import InputError
 

@@ -153,13 +153,17 @@ class BNAS(SampledStrategy):
         self.set_learning_rate(index, "weights")
         if self._plan[index] is None:
             # Lines 1 and 17.
-            self._search_by_pc_darts(data, report, fixed=index < min(self._warm_up, self.options.freeze))
+            self._search_by_pc_darts(
+                data, report, fixed=index < min(self._warm_up, self.options.freeze)
+            )
             return
         sampled, t, e = self._plan[index]
         active = self.operations.active
         if t == e == 0:
             # Line 3; at 1 bit O_smaller is O.
-            self.smaller.copy_(active if self._all_are_sampled else smaller_half(self.alpha, active))
+            self.smaller.copy_(
+                active if self._all_are_sampled else smaller_half(self.alpha, active)
+            )
         if e == 0:
             self.sampling.restart(self.smaller)  # line 5
         # Lines 7 to 9: sample without replacement, train, assign the accuracy to all operations.

@@ -13,13 +13,18 @@ BOARDS = ("cifar10", "imagenet")
 
 def test_paper_preset_is_what_the_papers_state():
     cfg = load_preset("paper", "cifar10", "cp-nas")
+    assert cfg.options.beta_p == 2
     assert (cfg.space.cells, cfg.space.channels) == (6, 16)
     assert cfg.schedule == dict(epochs=105, lr=0.025, momentum=0.9, weight_decay=5e-4)
     assert (cfg.data.batch_size, cfg.data.train, cfg.data.evaluation) == (512, 0.5, 0.05)
     imagenet = load_preset("paper", "imagenet", "dcp-nas")
     assert (imagenet.schedule.lr, imagenet.data.image_size) == (0.05, 224)
     assert imagenet.data.augmentation == {}
+    assert imagenet.options.lambda_ == 1e-3
+    assert load_preset("paper", "cifar10", "dcp-nas").options.lambda_ == 1e-4
+    assert load_preset("paper", "imagenet", "cp-nas").options.beta_p == 0.33
     assert load_preset("paper", "cifar10", "bnas").data.evaluation == 0.1
+    assert load_preset("paper", "cifar10", "darts").data.valid == 0.5
 
 
 @pytest.mark.parametrize("board", BOARDS)
