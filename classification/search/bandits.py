@@ -140,12 +140,18 @@ class ActiveOperations(nn.Module):
         self.register_buffer("active", torch.ones(shape, dtype=torch.bool))
         self.register_buffer("abandoned_in", torch.zeros(shape, dtype=torch.long))
 
-    def abandon_worst(self, values: Tensor) -> None:
-        """O <- O - {argmin_k values}, on every edge; ties take the operation listed first.
+    def abandon_worst(self, values: Tensor, lots: Tensor) -> None:
+        """O <- O - {argmin_k values}, on every edge.
 
-        CP-NAS, Algorithm 1, line 9; BNAS, Eq. 11; ABanditNAS, Eq. 7.
+        CP-NAS, Algorithm 1, line 9; BNAS, Eq. 11; ABanditNAS, Eq. 7. Of several smallest values,
+        which few evaluation images make common, the one with the smallest lot goes (ours).
+
+        Args:
+            values, lots: [2, 14, M].
         """
-        worst = values.masked_fill(~self.active, torch.inf).argmin(-1, keepdim=True)
+        values = values.masked_fill(~self.active, torch.inf)
+        smallest = values == values.amin(-1, keepdim=True)
+        worst = lots.to(values).masked_fill(~smallest, torch.inf).argmin(-1, keepdim=True)
         self.abandoned_in.scatter_(-1, worst, int(self.abandoned_in.max()) + 1)
         self.active.scatter_(-1, worst, False)
 
@@ -192,6 +198,11 @@ def draw(probability: Tensor) -> Tensor:
     rows = probability.detach().cpu().flatten(0, 1)
     choice = torch.multinomial(rows, 1).view(probability.shape[:-1])
     return choice.to(probability.device)
+
+
+def lots(shape: tuple[int, ...]) -> Tensor:
+    """Numbers to break ties with. Draw them before any data, as every process draws the same."""
+    return torch.rand(shape)
 
 
 class MeanScores(nn.Module):

@@ -12,6 +12,7 @@ from classification.search.bandits import (
     add_at,
     decayed_performance,
     draw,
+    lots,
     lower_confidence_bound,
     sampling_probability,
     upper_confidence_bound,
@@ -82,6 +83,7 @@ class ABanditNAS(SampledStrategy):
         self.set_learning_rate(index, "weights")
         started = index >= self._first
         choice = self._sample() if started else self.first_sampling.draw()
+        ties = lots(self.space.shape)
         # Train the architecture for one epoch; its accuracy goes to all its operations.
         self.train_path(self.supernet, choice, data, report)
         accuracy = self.evaluate(self.supernet, data.evaluation, choice=choice)
@@ -95,7 +97,8 @@ class ABanditNAS(SampledStrategy):
         add_at(self.selected, choice, 1)
         if index in self._ends:
             # Eqs. 6 and 7: abandon the smallest upper confidence bound; K = K - 1.
-            self.operations.abandon_worst(upper_confidence_bound(self.performance, self.selected))
+            upper = upper_confidence_bound(self.performance, self.selected)
+            self.operations.abandon_worst(upper, ties)
 
     def _sample(self) -> Tensor:
         """Eqs. 3 and 4: one operation for every edge, likelier where the lower bound is smaller."""

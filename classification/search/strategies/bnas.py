@@ -21,6 +21,7 @@ from classification.search.bandits import (
     WithoutReplacement,
     add_at,
     exploration,
+    lots,
     selection_likelihood,
     smaller_half,
 )
@@ -167,14 +168,14 @@ class BNAS(SampledStrategy):
         if e == 0:
             self.sampling.restart(self.smaller)  # line 5
         # Lines 7 to 9: sample without replacement, train, assign the accuracy to all operations.
-        choice = self.sampling.draw()
+        choice, ties = self.sampling.draw(), lots(self.space.shape)
         self.train_path(self.supernet, choice, data, report)
         self.accuracy.give(choice, self.evaluate(self.supernet, data.evaluation, choice=choice))
         add_at(self.selected, choice, 1)
         if t == self.options.T - 1 and e == sampled - 1:
-            self._abandon()
+            self._abandon(ties)
 
-    def _abandon(self) -> None:
+    def _abandon(self, ties: Tensor) -> None:
         """Lines 12 to 16 and 18."""
         # Line 12: Eqs. 7 to 9.
         s = selection_likelihood(self.likelihood, self.accuracy.mean(), self.smaller)
@@ -182,7 +183,7 @@ class BNAS(SampledStrategy):
         s = s + self._delta * exploration(self.selected)
         self.likelihood.copy_(s)
         # Lines 16 and 18: Eq. 11; K = K - 1.
-        self.operations.abandon_worst(self.likelihood)
+        self.operations.abandon_worst(self.likelihood, ties)
         self.accuracy.reset()
 
     def _search_by_pc_darts(self, data: SearchData, report: Report, fixed: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from classification.search.bandits import (
     MeanScores,
     WithoutReplacement,
     child_parent_indicator,
+    lots,
     softmax_among,
 )
 from classification.search.space import SearchSpace
@@ -96,7 +98,7 @@ class CPNAS(SampledStrategy):
         if e == 0:
             self.sampling.restart(self.operations.active)
         # Line 4: one operation for every edge, without replacement.
-        choice = self.sampling.draw()
+        choice, ties = self.sampling.draw(), lots(self.space.shape)
         # Line 5: train Child and Parent of this architecture; assign Eq. 1 to all its operations.
         self._train_both(choice, data, report)
         z = child_parent_indicator(
@@ -109,7 +111,7 @@ class CPNAS(SampledStrategy):
             # Line 8: Eq. 2.
             self.evaluation.copy_(softmax_among(self.indicator.mean(), self.operations.active))
             # Lines 9 and 10: drop the worst operation of every edge; K = K - 1.
-            self.operations.abandon_worst(self.evaluation)
+            self.operations.abandon_worst(self.evaluation, ties)
             self.indicator.reset()
 
     def _train_both(self, choice: Tensor, data: SearchData, report: Report) -> None:
@@ -124,25 +126,24 @@ class CPNAS(SampledStrategy):
         class_centre.to(self.evaluation.device)
         own = nn.ModuleList([*on_path, child_parent, class_centre])
 
-        def parent_loss() -> Tensor:
+        def parent_loss(images: Tensor, labels: Tensor) -> Tensor:
             return cross_entropy(self.parent(images, choice=choice), labels)
 
-        def child_loss() -> Tensor:
+        def child_loss(images: Tensor, labels: Tensor) -> Tensor:
             with inputs_of(self.child.classifier) as features:
                 loss = cross_entropy(self.child(images, choice=choice), labels)
             class_centre(features[0], labels)
             return loss + sum(method_losses(own).values())
 
-        for images, labels in data.train:
+        networks = {"parent": (self.parent, parent_loss), "child": (self.child, child_loss)}
+        for batch in data.train:
             losses = {
-                "loss_parent": self.weight_step(
-                    self.parent, self._optimizers["parent"], parent_loss, report
-                ),
-                "loss_child": self.weight_step(
-                    self.child, self._optimizers["child"], child_loss, report
-                ),
+                f"loss_{name}": self.weight_step(
+                    network, self._optimizers[name], partial(loss, *batch), report
+                )
+                for name, (network, loss) in networks.items()
             }
-            report(losses, len(images))
+            report(losses, len(batch[0]))
 
     def scores(self) -> Tensor:
         """e of Eq. 2 for the operations that an edge still has, below 0 for the others."""
