@@ -200,9 +200,9 @@ def shipped(tmp_path, monkeypatch):
     [
         ("", 54, 10, "mcn"),
         ("_c8_l6", 8, 6, "mcn"),
-        ("_m", 72, 10, "mcn"),
+        ("_m_l3", 72, 3, "mcn"),
         ("_c8_l3_reactnet", 8, 3, "reactnet"),
-        ("_c4_real", 4, 10, "none"),
+        ("_c4_l3_real", 4, 3, "none"),
     ],
 )
 def test_a_cell_of_our_own_names_its_networks(shipped, tmp_path, suffix, channels, layers, binarizer):  # fmt: skip
