@@ -20,7 +20,7 @@ from commons.errors import InputError
 
 METHODS = {
     "cp-nas": {},
-    "bnas": {},
+    "bnas": {"version": "w1a32"},
     "bnas-1bit": {"version": "1bit"},
     "abanditnas": {},
 }
@@ -93,6 +93,7 @@ class TestSchedule:
             ("cp-nas", {"T": 1}, 35),
             ("bnas", {}, 5 + 57 + 7),
             ("bnas", {"L": 11, "V": 0, "T": 1}, 11 + 19),
+            ("bnas", {"last_pair": "both"}, 5 + 60 + 7),
             ("bnas-1bit", {}, 105 + 7),
             ("bnas-1bit", {"V": 0}, 105),
             ("abanditnas", {}, 8 + 105),
@@ -470,6 +471,19 @@ class TestBNASVersions:
         before = strategy.alpha.detach().clone()
         run(strategy, data, [1])
         assert not torch.equal(before, strategy.alpha)
+
+    def test_both_of_the_last_pair_are_sampled_where_asked(self, untrained):
+        # As printed the last round gives both operations 1 (Eqs. 7 and 8), and what was the better
+        # one of a sampled half stays above what was never sampled.
+        def last(last_pair):
+            operations = ("none", "skip_connect", "max_pool_3x3")
+            untrained(lambda _, __, choice: (0.2, 0.3, 0.9)[int(choice[0, 0])])
+            strategy = build("bnas", operations, T=1, L=0, V=0, last_pair=last_pair)
+            strategy.alpha.data.copy_(torch.tensor([0.1, 0.2, 0.9]))
+            return run(strategy, NOTHING).operations.active[0, 0].tolist()
+
+        assert last("printed") == [False, True, False]
+        assert last("both") == [False, False, True]
 
     @pytest.mark.parametrize(
         ("version", "kernels", "name", "bits"),
