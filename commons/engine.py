@@ -159,7 +159,8 @@ class QuietRunner(Runner):
                 self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        if not self.distributed:
+        self._joint_norms = None
+        if not self.distributed or model_wrapper_cfg is not None:
             return super().wrap_model(model_wrapper_cfg, model)
         model = model.to(get_device())
         self._joint_norms = JointBatchNorms(model) if self.cfg.get("sync_bn", True) else None
@@ -298,7 +299,7 @@ def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool) 
         dict(type="EpochSeedHook", seed=row["seed"]),
         dict(type="RowHook", row=row),
         dict(type="FiniteLossHook"),
-        dict(type="ProgressHook", description=row["backbone"]),
+        dict(type=cfg.pop("progress_hook", "ProgressHook"), description=row["backbone"]),
     ]
     cfg.default_hooks = {**cfg.get("default_hooks", {}), "checkpoint": CHECKPOINT_HOOK}
     cfg.setdefault(

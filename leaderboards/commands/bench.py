@@ -30,9 +30,10 @@ onebit bench mini-voc --backbones resnet18_w16,dcp_nas_c8 --seeds 0,1,2
 onebit bench coco --dataset coco128 --backbones resnet18_w32_reactnet
 onebit bench market1501 --recipe paper --overwrite never
 onebit bench mini-voc --seeds 0,1,2 --workers 2
-onebit bench imagenet --workers 8 --slurm partition=gpu time=2880 gpus=1""",
+onebit bench imagenet --workers 8 --slurm partition=gpu time=2880 gpus=1
+onebit bench search --dataset mini-cifar10 --methods dcp-nas,random --seeds 0,1,2""",
     )
-    parser.add_argument("board", metavar="BOARD", help="a board, or a dataset of one (mini-voc, coco128)")  # fmt: skip
+    parser.add_argument("board", metavar="BOARD", help="a board, a dataset of one (mini-voc, coco128), or search")  # fmt: skip
     parser.add_argument(
         "--dataset", metavar="D", help="default: the dataset the board is named after"
     )
@@ -61,6 +62,10 @@ onebit bench imagenet --workers 8 --slurm partition=gpu time=2880 gpus=1""",
     add_out(parser)
     add_cfg_options(parser)
     add_import(parser)
+    search = parser.add_argument_group("the board of searches: a row searches and trains its cell")
+    search.add_argument("--methods", type=comma_list, metavar="M,M", help="default: all that `onebit search` knows")  # fmt: skip
+    search.add_argument("--preset", metavar="P", help="default: mini, small or paper, as the dataset is")  # fmt: skip
+    search.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="of the methods")  # fmt: skip
 
 
 def run(args) -> int:
@@ -68,6 +73,11 @@ def run(args) -> int:
     from leaderboards.bench import Sweep
     from leaderboards.boards import default_backbones, default_recipe, resolve
 
+    if args.board == "search":
+        return _run_search(args)
+    for option in ("methods", "preset", "options"):
+        if getattr(args, option):
+            raise InputError(f"--{option} is for `onebit bench search`, not for {args.board}")
     if args.workers < 1:
         raise InputError(f"--workers takes a number from 1 up, got {args.workers}")
     board, dataset = resolve(args.board, args.dataset)
@@ -96,6 +106,46 @@ def run(args) -> int:
         slurm=slurm,
     )
     return report(sweep, args.board)
+
+
+def _run_search(args) -> int:
+    from classification.search.strategies import METHODS
+    from commons.datasets import get_dataset
+    from commons.errors import InputError
+    from leaderboards import search_table
+    from leaderboards.boards import default_recipe
+    from leaderboards.search_bench import SearchSweep, bench
+    from leaderboards.search_record import BOARD, load_runs
+
+    for option in ("backbones", "recipe", "retry_failed", "slurm"):
+        if getattr(args, option) not in (None, False):
+            raise InputError(f"--{option.replace('_', '-')} is not for `onebit bench search`")
+    if args.workers != 1:
+        raise InputError("--workers is not for `onebit bench search`: its rows run one by one")
+    if not args.dataset:
+        raise InputError("`onebit bench search` needs --dataset, e.g. mini-cifar10")
+    dataset = get_dataset(args.dataset, "classification")
+    sweep = SearchSweep(
+        dataset=dataset,
+        methods=args.methods or METHODS,
+        preset=args.preset or default_recipe(dataset),
+        seeds=args.seeds,
+        data_root=data_root(args),
+        out=args.out,
+        work_root=args.work_dir,
+        overwrite=args.overwrite,
+        options=cfg_options(args.options, "--options"),
+        cfg_options=cfg_options(args.cfg_options),
+    )
+    total = len(sweep.rows())
+    for done, (row, run_now) in enumerate(bench(sweep), start=1):
+        how = f"searched {row.wall_seconds:.0f} s" if run_now else "already done"
+        value = 100 * row.metrics[row.main_metric]
+        print(f"[{done}/{total}] {row.method} seed {row.seed}: {row.main_metric} of its cell {value:.1f} %, {how}", flush=True)  # fmt: skip
+    records = args.out / "records"
+    print(f"\n{search_table.render(search_table.frame(load_runs(records)), 'text')}")
+    print(f"records  {records / BOARD}", flush=True)
+    return 0
 
 
 def _default_dataset(board, root: Path):

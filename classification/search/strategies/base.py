@@ -10,7 +10,6 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import cycle
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -259,7 +258,12 @@ def average_over_processes(tensors: Iterable[Tensor]) -> None:
 
 def paired(train: Iterable[Batch], valid: Iterable[Batch]) -> Iterator[tuple[Batch, Batch]]:
     """Every training batch with a validation batch, these from the start again when they end."""
-    return zip(train, cycle(valid), strict=False)
+
+    def endless() -> Iterator[Batch]:
+        while True:  # itertools.cycle would keep every batch in memory
+            yield from valid
+
+    return zip(train, endless(), strict=False)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
