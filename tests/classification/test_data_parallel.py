@@ -83,7 +83,7 @@ def test_only_the_first_process_writes(parallel):
     )
     assert first["checkpoint"] == second["checkpoint"]
     assert (asked.work_dir / "train.log").read_text().count("Epoch(train)") <= 4
-    assert not [p for p in Path.cwd().glob(".dist_test*")]
+    assert not list(Path.cwd().glob(".dist_test*"))
 
 
 def test_batch_that_cannot_be_shared_is_refused(parallel):
