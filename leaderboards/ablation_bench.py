@@ -9,17 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commons.errors import InputError
-from leaderboards.ablations import Ablation, Variant
+from leaderboards.ablations import Ablation, Variant, variant_of
 from leaderboards.bench import Sweep, bench, check
 from leaderboards.locks import holding
-from leaderboards.record import Record, options_tag, row_name
+from leaderboards.record import Record, load_all, options_tag, row_name
 
 if TYPE_CHECKING:
-    from backbones import Genotype
     from classification.search.job import SearchJob
 
-#: In a work folder: the cell that the search there found.
-CELL = "{}.json"
 _CELL_OPTION = "model.backbone.cell"
 
 
@@ -92,8 +89,8 @@ def _check_search(sweep: AblationSweep, variant: Variant) -> None:
 def bench_ablation(sweep: AblationSweep) -> Iterator[tuple[Variant, Record, bool]]:
     """Yield every row with its variant, and whether it was run now (else: found finished).
 
-    Cells come first, variant by variant; a cell that was found is kept in its work folder. An
-    interrupt ends it at any point, and the same call goes on there.
+    A cell that was found is kept in its work folder, and is searched once however often its rows
+    are run. An interrupt ends it at any point, and the same call goes on there.
 
     Raises:
         InputError: see :func:`check_all`.
@@ -105,8 +102,34 @@ def bench_ablation(sweep: AblationSweep) -> Iterator[tuple[Variant, Record, bool
                 yield variant, record, run_now
             continue
         for seed in sweep.rows.seeds:
-            for record, run_now in bench(_training_of_cell(sweep, variant, seed)):
+            finished = _finished(sweep, variant, seed)
+            if finished is None:
+                rows = bench(_training_of_cell(sweep, variant, seed))
+            else:
+                rows = ((record, False) for record in finished)
+            for record, run_now in rows:
                 yield variant, record, run_now
+
+
+def _finished(sweep: AblationSweep, variant: Variant, seed: int) -> list[Record] | None:
+    """The rows of a variant's cell where all are finished: nothing has to be searched then."""
+    rows = sweep.rows
+    if rows.overwrite != "only-missing":
+        return None
+    asked = {
+        **rows.recorded_options,
+        "search.preset": sweep.preset,
+        **{f"search.{key}": value for key, value in sweep.search_options.items()},
+    }
+    found = {
+        record.backbone: record
+        for record in load_all(rows.records, rows.board.name, rows.dataset.name)
+        if (record.recipe, record.seed) == (rows.recipe, seed)
+        and (record.status == "done" or not rows.retry_failed)
+        and variant_of(sweep.ablation, record) == (variant, asked)
+    }
+    wanted = list(dict.fromkeys(rows.backbones))
+    return [found[name] for name in wanted] if set(wanted) <= set(found) else None
 
 
 def _training(sweep: AblationSweep, variant: Variant) -> Sweep:
@@ -114,8 +137,10 @@ def _training(sweep: AblationSweep, variant: Variant) -> Sweep:
 
 
 def _training_of_cell(sweep: AblationSweep, variant: Variant, seed: int) -> Sweep:
+    from backbones import Genotype
+
     job = sweep.search_job(variant, seed)
-    path, genotype = search_cell(job)
+    path = search_cell(job)
     training = _training(sweep, variant)
     return replace(
         training,
@@ -128,25 +153,21 @@ def _training_of_cell(sweep: AblationSweep, variant: Variant, seed: int) -> Swee
                 options=dict(job.options),
                 cfg_options=dict(job.cfg_options),
                 seed=job.seed,
-                genotype=genotype.to_dict(),
+                genotype=Genotype.load(path).to_dict(),
             )
         },
     )
 
 
-def search_cell(job: SearchJob) -> tuple[Path, Genotype]:
-    """The cell of a search: that of an earlier call, or what it finds now.
+def search_cell(job: SearchJob) -> Path:
+    """The file of a search's cell, named after the search: that of an earlier call, or what it finds.
 
     Another process that wants the same cell waits for it.
-
-    Returns:
-        its file, named after the search, and the cell.
     """
-    from backbones import Genotype
-    from classification.search.runner import search
-
-    path = job.work_dir / CELL.format(job.work_dir.name)
+    path = job.work_dir / f"{job.work_dir.name}.json"
     with holding(job.work_dir, True):
         if not path.exists():
+            from classification.search.runner import search
+
             search(job).save(path)
-    return path, Genotype.load(path)
+    return path

@@ -6,14 +6,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from commons.datasets import get_dataset
 from leaderboards import lines as board_lines
 from leaderboards import table as tables
-from leaderboards.ablations import Ablation, Variant
+from leaderboards.ablations import Ablation, variant_of
 from leaderboards.boards import ALL, Board
-from leaderboards.file_options import without_files
 from leaderboards.lines import Line
 from leaderboards.record import Record, load_all
 from leaderboards.sheet import sheet
@@ -28,33 +27,6 @@ BOARDS = tuple(name for name, board in ALL.items() if board.task == "classificat
 def load(folder: Path) -> list[Record]:
     """All records of the classification boards below ``folder``."""
     return [record for board in BOARDS for record in load_all(folder, board)]
-
-
-def variant_of(ablation: Ablation, record: Record) -> tuple[Variant, dict[str, Any]] | None:
-    """Which variant a record is of, and what else its options change; None if of none."""
-    options = without_files(record.cfg_options)
-    searched = record.details.get("search")
-    for variant in ablation.variants_on(record.board):
-        if (variant.search is None) != (searched is None):
-            continue
-        rest = _beyond(variant.cfg_options, options)
-        if rest is None:
-            continue
-        if variant.search is None:
-            return variant, rest
-        asked = variant.search
-        others = _beyond(asked.cfg_options, searched["cfg_options"])
-        if (searched["method"], searched["options"]) == (asked.method, dict(asked.options)) and others is not None:  # fmt: skip
-            search = {f"search.{key}": value for key, value in others.items()}
-            return variant, {**rest, "search.preset": searched["preset"], **search}
-    return None
-
-
-def _beyond(own: dict[str, Any], options: dict[str, Any]) -> dict[str, Any] | None:
-    """``options`` without those of the variant; None if one of these is missing or differs."""
-    if any(key not in options or options[key] != value for key, value in own.items()):
-        return None
-    return {key: value for key, value in options.items() if key not in own}
 
 
 def lines(ablation: Ablation, records: Iterable[Record]) -> list[Line]:

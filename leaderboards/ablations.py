@@ -10,11 +10,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from commons.datasets import Dataset
 from commons.errors import InputError
 from leaderboards.boards import Printed
+from leaderboards.file_options import without_files
+
+if TYPE_CHECKING:
+    from leaderboards.record import Record
 
 PREFIX = "ablation-"
 _TOP = {"top1": "top1", "top5": "top5"}
@@ -216,3 +220,30 @@ def get_ablation(name: str) -> Ablation:
 def default_backbones(ablation: Ablation, dataset: Dataset) -> tuple[str, ...]:
     """Those of the paper on its own dataset, else :data:`NARROW`."""
     return ablation.backbones if dataset.name in ablation.printed else NARROW
+
+
+def variant_of(ablation: Ablation, record: Record) -> tuple[Variant, dict[str, Any]] | None:
+    """Which variant a record is of, and what else its options change; None if of none."""
+    options = without_files(record.cfg_options)
+    searched = record.details.get("search")
+    for variant in ablation.variants_on(record.board):
+        if (variant.search is None) != (searched is None):
+            continue
+        rest = _beyond(variant.cfg_options, options)
+        if rest is None:
+            continue
+        if variant.search is None:
+            return variant, rest
+        asked = variant.search
+        others = _beyond(asked.cfg_options, searched["cfg_options"])
+        if (searched["method"], searched["options"]) == (asked.method, dict(asked.options)) and others is not None:  # fmt: skip
+            search = {f"search.{key}": value for key, value in others.items()}
+            return variant, {**rest, "search.preset": searched["preset"], **search}
+    return None
+
+
+def _beyond(own: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any] | None:
+    """``options`` without those of the variant; None if one of these is missing or differs."""
+    if any(key not in options or options[key] != value for key, value in own.items()):
+        return None
+    return {key: value for key, value in options.items() if key not in own}
