@@ -12,6 +12,9 @@ from mmengine.config import Config
 from backbones import backbone_config
 from backbones.registry import MODELS
 from classification import datasets, hooks, metrics, model  # noqa: F401  registered by import
+from classification.augmentation import BatchAugmentation  # noqa: F401  likewise
+from classification.options import KEYS, check
+from classification.stages import check_stages
 from commons.config_options import with_options
 from commons.datasets import FOLDER, Dataset
 from commons.errors import InputError
@@ -38,6 +41,10 @@ FREE = (
     "default_hooks.",
     "visualizer.",
     "env_cfg.",
+    "stages",
+    "sync_bn",
+    "find_unused_parameters",
+    *KEYS,
 )
 
 
@@ -67,7 +74,8 @@ def build_config(
     A recipe sets the schedule, the optimizer, ``train_dataloader.batch_size``,
     ``model.label_smoothing``; ``augmentation`` and ``image_size`` for images held in memory
     (``cifar10``) and for others (``imagenet``), for the latter ``min_crop_area``, and
-    ``auxiliary_weight`` of networks of cells. ``boards`` names other files for some boards.
+    ``auxiliary_weight`` of networks of cells. ``boards`` names other files for some boards. What
+    else it can ask for is in :mod:`classification.options` and :mod:`classification.stages`.
 
     Args:
         backbone: config of the backbone, instead of the name in ``job``.
@@ -117,7 +125,14 @@ def build_config(
     if auxiliary_weight and _has_auxiliary_place(cfg.model.backbone):
         cfg.model.auxiliary_weight = auxiliary_weight
     cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="onebit.MethodLossHook")]
-    return with_options(cfg, job.cfg_options, free=FREE)
+    cfg = with_options(cfg, job.cfg_options, free=FREE)
+    if cfg.get("stages") and "train_cfg.max_epochs" in job.cfg_options:
+        raise InputError(
+            f"train_cfg.max_epochs: recipe {job.recipe} has stages, set stages.0.epochs and so on"
+        )
+    check(cfg)
+    check_stages(cfg, FREE)
+    return cfg
 
 
 def read_recipe(name: str, board: str) -> Config:

@@ -28,7 +28,8 @@ def configure(verbs) -> None:
 onebit train classification --dataset mini-cifar10 --backbone resnet18_w16_reactnet
 onebit train detection --dataset mini-voc --backbone dcp_nas_c8 --seed 1 --work-dir runs/voc
 onebit train detection --dataset mini-voc --backbone dcp_nas_c8 --seed 1 --work-dir runs/voc --resume
-onebit train reid --dataset market1501 --backbone resnet18 --recipe paper --cfg-options train_cfg.max_epochs=60""",
+onebit train reid --dataset market1501 --backbone resnet18 --recipe paper --cfg-options train_cfg.max_epochs=60
+torchrun --nproc_per_node 2 -m leaderboards.cli train classification --dataset cifar10 --backbone resnet18_reactnet""",
     )
     train.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
     train.add_argument("--dataset", required=True, metavar="D")
@@ -114,7 +115,7 @@ def run_train(args) -> int:
     row = row_name(dataset.name, args.backbone, recipe, options_tag(options), args.seed)
     # Not where `onebit bench` works: it would take these checkpoints for those of its own row.
     work_dir = args.work_dir or Path("work_dirs") / "train" / row
-    if not args.resume and any(work_dir.glob("*.pth")):
+    if not args.resume and any(work_dir.rglob("*.pth")):
         raise InputError(
             f"{work_dir} holds the checkpoints of an earlier run: add --resume to go on, "
             f"or name another --work-dir"
@@ -130,9 +131,17 @@ def run_train(args) -> int:
         cfg_options=options,
     )
     outcome = runner(args.task).train(job)
+    if not _first_process():
+        return 0
     _report(outcome, f"{args.backbone} on {dataset.name}, recipe {recipe}, seed {args.seed}")
     print(f"checkpoint  {outcome.checkpoint}")
     return 0
+
+
+def _first_process() -> bool:
+    from mmengine.dist import is_main_process
+
+    return is_main_process()
 
 
 def run_test(args) -> int:
