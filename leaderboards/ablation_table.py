@@ -122,7 +122,10 @@ def render(
         made = sheet(_board(ablation, board), found)
         made.title = f"{ablation.name}: {made.title.split(': ')[-1]}"
         made.remarks.insert(0, f"{ablation.question} (DCP-NAS, {_tables(ablation)})")
-        shown.append(formats.text(made, width) if form == "text" else getattr(formats, form)(made))
+        if form == "text":
+            shown.append(f"{made.title}\n{formats.text(made, width)}")
+        else:
+            shown.append(getattr(formats, form)(made))
     return "\n".join(shown)
 
 

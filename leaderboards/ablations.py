@@ -92,7 +92,7 @@ def _imagenet(table: str, group: str | None = None) -> dict[str, Printed]:
 
 def _tangent(name: str, tangent: bool, reconstruction: bool) -> Variant:
     """Section 4.2.1: lambda 5e-3 and mu 0.2, "if they are used"."""
-    options = {"lambda_": 5e-3 if tangent else 0.0, "mu": 0.2 if reconstruction else 0.0}
+    options = dict(tangent=tangent, reconstruction=reconstruction, lambda_=5e-3, mu=0.2)
     return Variant(name, search=Search("dcp-nas", options))
 
 

@@ -29,6 +29,7 @@ from backbones.cell_net import stem_layers
 from backbones.cell_ops import BINARIZED, CellStyle, SeparableBlock
 from backbones.conv import OneBitConv2d
 from backbones.genotype import INPUT_NODES, INTERMEDIATE_NODES, POSSIBLE_EDGES
+from classification.search.depthwise import depthwise_conv2d
 from classification.search.mixture import mix
 from classification.search.space import INCOMING, NORMAL, REDUCTION, SOURCES, SearchSpace
 from commons.errors import InputError
@@ -267,11 +268,13 @@ class SuperCell(nn.Module):
         if name not in self.edges[edge]:
             return source.seen
         module = self.edges[edge][name]
-        if isinstance(module, nn.Sequential):  # a separable convolution is two blocks
-            return module[1](_block(module[0], source))
-        if isinstance(module, SeparableBlock):
-            return _block(module, source)
-        return module(source.seen_normalized)
+        if name == "skip_connect":
+            return module(source.seen_normalized)
+        blocks = module if isinstance(module, nn.Sequential) else [module]
+        out = _block(blocks[0], source.seen, source.seen_normalized, source)
+        for block in blocks[1:]:
+            out = _block(block, out, normalize(out), None)
+        return out
 
 
 class _Source:
@@ -336,29 +339,33 @@ class _Source:
         return self._once("passing", lambda: F.max_pool2d(rest, 2, 2, ceil_mode=True))
 
 
-def _block(block: SeparableBlock, source: _Source) -> Tensor:
-    """``block`` on a source, as its own forward but for what the source has already."""
+def _block(block: SeparableBlock, x: Tensor, normalized: Tensor, source: _Source | None) -> Tensor:
+    """``block`` on ``x``, as its own forward but for what the source of ``x`` has already."""
     conv = block.depthwise
-    if isinstance(conv, OneBitConv2d) and conv.quantize_input is not None:
-        weight = conv.quantize_weight(conv.weight)
-        x = source.signed(conv.quantize_input)
-        out = F.conv2d(x, weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
-    else:
-        out = conv(source.seen_normalized)
+    weight = conv.weight
+    if isinstance(conv, OneBitConv2d):
+        weight = conv.quantize_weight(weight)
+        if conv.quantize_input is not None and source is not None:
+            normalized = source.signed(conv.quantize_input)
+        elif conv.quantize_input is not None:
+            normalized = conv.quantize_input(normalized)
+    out = depthwise_conv2d(normalized, weight, conv.stride[0], conv.dilation[0])
     out = block.prelu_depthwise(block.bn_depthwise(out))
     out = block.bn_pointwise(block.pointwise(out))
-    return block.prelu(out.add_(source.seen) if block.shortcut else out)
+    return block.prelu(out.add_(x) if block.shortcut else out)
 
 
 def _after_norm(module: nn.Module) -> nn.Module:
     """``module`` for input that is normalized already, its batch norms without parameters."""
     first = module[0] if isinstance(module, nn.Sequential) else module
     first.bn_in = nn.Identity()
-    for norm in module.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            norm.affine = False
-            norm.weight = norm.bias = None
-            _drop_running_statistics(norm)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.affine = False
+            part.weight = part.bias = None
+            _drop_running_statistics(part)
+        elif isinstance(part, OneBitConv2d):
+            part.integers = False  # slower than floating point in layers as narrow as these
     return module
 
 

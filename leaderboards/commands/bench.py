@@ -31,10 +31,11 @@ onebit bench coco --dataset coco128 --backbones resnet18_w32_reactnet
 onebit bench market1501 --recipe paper --overwrite never
 onebit bench mini-voc --seeds 0,1,2 --workers 2
 onebit bench imagenet --workers 8 --slurm partition=gpu time=2880 gpus=1
+onebit bench search --dataset mini-cifar10 --methods dcp-nas,random --seeds 0,1,2
 onebit bench ablation-training --dataset mini-cifar10 --seeds 0,1,2
-onebit bench ablation-tangent --dataset mini-cifar10 --preset mini""",
+onebit bench ablation-tangent --dataset mini-cifar10""",
     )
-    parser.add_argument("board", metavar="BOARD", help="a board, a dataset of one (mini-voc, coco128), or ablation-tangent, -space, -binarization, -training")  # fmt: skip
+    parser.add_argument("board", metavar="BOARD", help="a board, a dataset of one (mini-voc, coco128), search, or ablation-tangent, -space, -binarization or -training")  # fmt: skip
     parser.add_argument(
         "--dataset", metavar="D", help="default: the dataset the board is named after"
     )
@@ -59,12 +60,15 @@ onebit bench ablation-tangent --dataset mini-cifar10 --preset mini""",
         help="run rows as Slurm jobs, at most --workers of them at once if that is above 1; takes "
         "partition, time (minutes), gpus, cpus, mem (GB), cluster=local (try it without Slurm)",
     )
-    parser.add_argument("--preset", metavar="P", help="of an ablation's searches; default: as the recipe")  # fmt: skip
-    parser.add_argument("--search-options", nargs="+", default=[], metavar="KEY=VALUE", help="override the preset of an ablation's searches, e.g. schedule.epochs=2")  # fmt: skip
+    parser.add_argument("--search-options", nargs="+", metavar="KEY=VALUE", help="override the preset of an ablation's searches, e.g. schedule.epochs=2")  # fmt: skip
     add_data(parser)
     add_out(parser)
     add_cfg_options(parser)
     add_import(parser)
+    search = parser.add_argument_group("the board of searches: a row searches and trains its cell")
+    search.add_argument("--methods", type=comma_list, metavar="M,M", help="default: all that `onebit search` knows")  # fmt: skip
+    search.add_argument("--preset", metavar="P", help="default: mini, small or paper, as the dataset is")  # fmt: skip
+    search.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="of the methods")  # fmt: skip
 
 
 def run(args) -> int:
@@ -75,25 +79,29 @@ def run(args) -> int:
     from leaderboards.bench import Sweep
     from leaderboards.boards import default_backbones, default_recipe, resolve
 
+    if args.board == "search":
+        return _run_search(args)
+    ablation = get_ablation(args.board) if args.board.startswith(PREFIX) else None
+    searches = bool(ablation) and ablation.searches
+    for option in ("methods", "options", *(() if searches else ("preset", "search_options"))):
+        if getattr(args, option):
+            name = option.replace("_", "-")
+            raise InputError(f"--{name} is for benches that search, not for {args.board}")
     if args.workers < 1:
         raise InputError(f"--workers takes a number from 1 up, got {args.workers}")
-    ablation = None
-    if args.board.startswith(PREFIX):
-        ablation = get_ablation(args.board)
+    if ablation:
         board, dataset = resolve(args.dataset or ablation.default_board)
         if board.task != "classification":
             raise InputError(f"{ablation.name} is of classification, not of {board.task}: name another --dataset")  # fmt: skip
     else:
         board, dataset = resolve(args.board, args.dataset)
-    if (args.preset or args.search_options) and not (ablation and ablation.searches):
-        raise InputError("--preset and --search-options are for ablations that search: ablation-tangent and ablation-space")  # fmt: skip
     slurm = None
     if args.slurm is not None:
         from leaderboards.pools import slurm_parameters
 
         slurm = key_values("--slurm", args.slurm)
         slurm_parameters(slurm)  # a wrong one is refused before anything is looked for
-        if ablation and ablation.searches:
+        if searches:
             raise InputError(f"{ablation.name} searches in this process: leave out --slurm")
     options = cfg_options(args.cfg_options)
     if dataset is None:
@@ -116,13 +124,49 @@ def run(args) -> int:
     )
     if ablation is None:
         return report(sweep, args.board)
-    searches = AblationSweep(
-        ablation,
-        sweep,
+    preset = args.preset or default_recipe(dataset)
+    changes = cfg_options(args.search_options or [], "--search-options")
+    return report_ablation(AblationSweep(ablation, sweep, preset, changes))
+
+
+def _run_search(args) -> int:
+    from classification.search.strategies import METHODS
+    from commons.datasets import get_dataset
+    from commons.errors import InputError
+    from leaderboards import search_table
+    from leaderboards.boards import default_recipe
+    from leaderboards.search_bench import SearchSweep, bench
+    from leaderboards.search_record import BOARD, load_runs
+
+    for option in ("backbones", "recipe", "retry_failed", "slurm", "search_options"):
+        if getattr(args, option) not in (None, False):
+            raise InputError(f"--{option.replace('_', '-')} is not for `onebit bench search`")
+    if args.workers != 1:
+        raise InputError("--workers is not for `onebit bench search`: its rows run one by one")
+    if not args.dataset:
+        raise InputError("`onebit bench search` needs --dataset, e.g. mini-cifar10")
+    dataset = get_dataset(args.dataset, "classification")
+    sweep = SearchSweep(
+        dataset=dataset,
+        methods=args.methods or METHODS,
         preset=args.preset or default_recipe(dataset),
-        search_options=cfg_options(args.search_options),
+        seeds=args.seeds,
+        data_root=data_root(args),
+        out=args.out,
+        work_root=args.work_dir,
+        overwrite=args.overwrite,
+        options=cfg_options(args.options, "--options"),
+        cfg_options=cfg_options(args.cfg_options),
     )
-    return report_ablation(searches)
+    total = len(sweep.rows())
+    for done, (row, run_now) in enumerate(bench(sweep), start=1):
+        how = f"searched {row.wall_seconds:.0f} s" if run_now else "already done"
+        value = 100 * row.metrics[row.main_metric]
+        print(f"[{done}/{total}] {row.method} seed {row.seed}: {row.main_metric} of its cell {value:.1f} %, {how}", flush=True)  # fmt: skip
+    records = args.out / "records"
+    print(f"\n{search_table.render(search_table.frame(load_runs(records)), 'text')}")
+    print(f"records  {records / BOARD}", flush=True)
+    return 0
 
 
 def _default_dataset(board, root: Path):

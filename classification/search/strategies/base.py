@@ -273,12 +273,17 @@ def read_options(strategy: type[Strategy], given: Mapping[str, Any]) -> Any:
     read = {}
     for name, value in given.items():
         key = str(name).replace("-", "_")
+        key = f"{key}_" if f"{key}_" in names else key  # `lambda` is a word of Python's
         if key not in names:
             near = difflib.get_close_matches(key, names, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names) or 'none'}"
+            hint = f"did you mean {near[0]}?" if near else f"known are {_listed(names)}"
             raise InputError(f"{strategy.name}: unknown option {name!r}; {hint}")
         read[key] = _converted(value, hints[key], f"{strategy.name}, option {key}")
     return strategy.Options(**read)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(name.rstrip("_") for name in names) or "none"
 
 
 _WORDS = {"true": True, "on": True, "yes": True, "false": False, "off": False, "no": False}
