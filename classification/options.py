@@ -21,6 +21,7 @@ precision (``dtype`` ``float16`` or ``bfloat16``; on a CPU ``bfloat16``),
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def _is_share(value: Any, above_one: bool) -> bool:
 
 def expand(cfg: Config) -> Config:
     """A copy of ``cfg`` in which its options have become arguments of model and hooks."""
-    cfg = cfg.copy()
+    cfg = copy.deepcopy(cfg)
     options = {key: cfg.pop(key, None) for key in KEYS}
     if options["ema"]:
         averaging = dict(type="EMAHook", update_buffers=True, **options["ema"])

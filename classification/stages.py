@@ -16,6 +16,7 @@ a run that was killed anywhere goes on from there.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def check_stages(cfg: Config, free: tuple[str, ...]) -> None:
 
 def _with(cfg: Config, stage: dict[str, Any], free: tuple[str, ...]) -> Config:
     changes = {k: v for k, v in stage.items() if k not in ("epochs", "binarize", "weight_decay")}
-    cfg = with_options(cfg, changes, free)
+    cfg = copy.deepcopy(with_options(cfg, changes, free))
     cfg.train_cfg.max_epochs = stage["epochs"]
     if "weight_decay" in stage:
         cfg.optim_wrapper.optimizer.weight_decay = stage["weight_decay"]
