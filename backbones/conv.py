@@ -75,6 +75,8 @@ class OneBitConv2d(nn.Conv2d):
         self.quantize_weight = binarizer.weight(out_channels)
         self._fit_quantizer()
         self.pack_activations = pack_activations
+        #: Whether 1-bit operands may be multiplied as integers; that can be differentiated once.
+        self.integers = True
         self._binarize_weight = True
 
     @property
@@ -147,7 +149,8 @@ class OneBitConv2d(nn.Conv2d):
 
     def _in_integers(self, x: Tensor, weight: Tensor) -> bool:
         return (
-            self.input_bits == self.weight_bits == 1
+            self.integers
+            and self.input_bits == self.weight_bits == 1
             and self.groups == 1
             and integer_conv.worthwhile(x, weight, self.stride)
         )

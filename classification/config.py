@@ -48,15 +48,20 @@ FREE = (
 )
 
 
-def layout_of(dataset: Dataset, folder: Path) -> str:
+def layout_of(dataset: Dataset, folder: Path | None = None) -> str:
     """How its files lie: a key of :data:`classification.datasets.CIFAR`, ``folder`` or ``imagenet``.
 
     ``folder`` is held in memory, ``imagenet`` read as the batches come.
 
+    Args:
+        folder: where the dataset lies; only that of an image folder of one's own has to be known.
+
     Raises:
-        InputError: an image of the folder decides, and cannot be read.
+        InputError: an image of that folder decides, and cannot be read, or the folder is not given.
     """
     if dataset.board == FOLDER:
+        if folder is None:
+            raise InputError(f"{dataset.name}: expected a dataset of the suite, found a folder")
         return "imagenet" if datasets.small_side(folder) is None else "folder"
     return "folder" if dataset.name == "cifar10-jpeg" else dataset.board
 

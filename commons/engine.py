@@ -114,7 +114,8 @@ class QuietRunner(Runner):
         return super().build_optim_wrapper(optim_wrapper)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        if not self.distributed:
+        self._joint_norms = None
+        if not self.distributed or model_wrapper_cfg is not None:
             return super().wrap_model(model_wrapper_cfg, model)
         model = model.to(get_device())
         self._joint_norms = JointBatchNorms(model) if self.cfg.get("sync_bn", True) else None
@@ -247,7 +248,7 @@ def build_runner(
         dict(type="EpochSeedHook", seed=row["seed"], **seeds),
         dict(type="RowHook", row=row),
         dict(type="FiniteLossHook"),
-        dict(type="ProgressHook", description=row["backbone"]),
+        dict(type=cfg.pop("progress_hook", "ProgressHook"), description=row["backbone"]),
     ]
     if cfg.get("optim_wrapper", {}).get("accumulative_counts", 1) != 1:
         cfg.custom_hooks.append(dict(type="WholeEpochsHook"))
