@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from leaderboards.commands.options import (
@@ -79,6 +80,11 @@ def run(args) -> int:
     from leaderboards.bench import Sweep
     from leaderboards.boards import default_backbones, default_recipe, resolve
 
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise InputError(
+            "`onebit bench` runs in one process, which writes the records; `torchrun` is for "
+            "`onebit train`"
+        )
     if args.board == "search":
         return _run_search(args)
     ablation = get_ablation(args.board) if args.board.startswith(PREFIX) else None
