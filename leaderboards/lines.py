@@ -40,6 +40,7 @@ class Line:
         memory_bits, ops: counting convention to cost.
         verdicts: metric key to a verdict of :mod:`leaderboards.statistics`.
         notes: what distinguishes its protocol from the paper's, one sentence each.
+        variant: what an ablation varies (:mod:`leaderboards.ablations`).
         records: what it was made from; empty for a printed line.
     """
 
@@ -62,6 +63,7 @@ class Line:
     wall_seconds: float | None = None
     verdicts: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    variant: str | None = None
     records: list[Record] = field(default_factory=list)
 
     @property
@@ -93,7 +95,7 @@ def measured(board: Board, records: Iterable[Record]) -> list[Line]:
         key = (record.dataset, record.backbone, record.recipe, options_text(record), record.origin)
         groups.setdefault(key, []).append(record)
     lines = [_line(board, group) for group in groups.values()]
-    _judge(board, lines)
+    judge(board, lines)
     first = next(iter(board.metrics))
 
     def rank(line: Line) -> tuple:
@@ -150,7 +152,8 @@ def _search(record: Record) -> tuple[str | None, float | None]:
     """How the architecture was found and what that cost, from the provenance of its cell."""
     if record.genotype_hash is None:
         return "Manual", None
-    provenance = _provenance(record.cell)
+    searched = record.details.get("search")
+    provenance = searched["genotype"]["provenance"] if searched else _provenance(record.cell)
     return provenance.get("method", "Searched cell"), provenance.get("gpu_days")
 
 
@@ -168,7 +171,8 @@ def _provenance(cell: str | None) -> dict[str, Any]:
     return _PROVENANCES[cell]
 
 
-def _judge(board: Board, lines: list[Line]) -> None:
+def judge(board: Board, lines: list[Line]) -> None:
+    """Enter the verdicts of lines of one dataset, recipe, set of options and W/A."""
     groups: dict[tuple, list[Line]] = {}
     for line in lines:
         key = (line.dataset, line.recipe, line.cfg_options, line.weight_bits, line.activation_bits)

@@ -119,11 +119,21 @@ def _remarks(board: Board, lines: list[Line]) -> list[str]:
     return found
 
 
-_TEXT = {"dataset", "backbone", "quantization", "wa", "search_method", "recipe", "source"}
+_TEXT = {
+    "dataset",
+    "backbone",
+    "variant",
+    "quantization",
+    "wa",
+    "search_method",
+    "recipe",
+    "source",
+}
 
 _HEADERS = {
     "dataset": "Dataset",
     "backbone": "Backbone",
+    "variant": "Variant",
     "quantization": "Quantization",
     "wa": "W/A",
     "error": "Err. %",
@@ -226,6 +236,7 @@ def _bits(board: Board, line: Line) -> Cell:
 _CELLS: dict[str, Callable[[Board, Line], Cell]] = {
     "dataset": lambda board, line: _text(line.dataset),
     "backbone": lambda board, line: _text(line.backbone),
+    "variant": lambda board, line: _text(line.variant),
     "quantization": lambda board, line: _text(
         "real-valued" if line.binarizer == "none" else line.binarizer
     ),

@@ -115,7 +115,7 @@ def run_train(args) -> int:
     row = row_name(dataset.name, args.backbone, recipe, options_tag(options), args.seed)
     # Not where `onebit bench` works: it would take these checkpoints for those of its own row.
     work_dir = args.work_dir or Path("work_dirs") / "train" / row
-    if not args.resume and any(work_dir.glob("*.pth")):
+    if not args.resume and any(work_dir.rglob("*.pth")):
         raise InputError(
             f"{work_dir} holds the checkpoints of an earlier run: add --resume to go on, "
             f"or name another --work-dir"

@@ -144,6 +144,7 @@ def test_run_killed_in_an_epoch_ends_where_an_uninterrupted_one_does(data, job, 
     ("change", "named"),
     [
         (dict(seed=1), "seed 0 and not 1"),
+        (dict(recipe="small"), "recipe 'mini' and not 'small'"),
         (
             dict(backbone="resnet18_w8_xnor"),
             "backbone 'resnet18_w8' and not 'resnet18_w8_xnor'",
