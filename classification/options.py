@@ -21,14 +21,16 @@ precision (``dtype`` ``float16`` or ``bfloat16``; on a CPU ``bfloat16``),
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import EMAHook
 
-from commons.errors import InputError
+from commons.errors import InputError, WorkError
 from commons.files import sha256_file
 
 #: Keys and what each takes; None: a plain value.
@@ -125,3 +127,22 @@ def score_averaged_weights(runner) -> dict[str, Any] | None:
             hook.before_test_epoch(runner)
             return dict(momentum=hook.ema_model.momentum, steps=int(hook.ema_model.steps))
     return None
+
+
+@contextlib.contextmanager
+def compiler_errors() -> Iterator[None]:
+    """Say in one line what :func:`torch.compile` could not do.
+
+    Raises:
+        InputError: there is no such backend.
+        WorkError: it could not compile the network, or has no compiler to do so.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        kind = type(error)
+        if not kind.__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        text = " ".join(str(error).split())[:300]
+        wrong = InputError if kind.__name__ == "InvalidBackend" else WorkError
+        raise wrong(f"compile: {text}") from error

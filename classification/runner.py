@@ -20,7 +20,7 @@ from classification.cost import summaries
 from classification.datasets import CIFAR, scored_folder
 from classification.distillation import Distillation
 from classification.metrics import TopK
-from classification.options import score_averaged_weights
+from classification.options import compiler_errors, score_averaged_weights
 from classification.predictions import Predictions, ranks_of, top_k
 from classification.stages import Stage, forget, stages_of
 from commons.datasets import FOLDER, Dataset, get_dataset
@@ -65,7 +65,7 @@ def train(job: Job) -> Outcome:
     curve: list[float] = []
     weights = untrained = None
     real_weights = False  # of the stage before
-    with plain_errors(job.work_dir):
+    with plain_errors(job.work_dir), compiler_errors():
         for stage in stages:
             row = {**row_of(job, cfg), **stage.row}
             runner = build_runner(

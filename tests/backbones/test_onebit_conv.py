@@ -325,7 +325,7 @@ def test_real_weights_are_used_as_they_are_until_they_are_binarized_again(binari
     assert conv.weight_bits == 32
     assert conv.method_losses() == {}
     assert not any(p.requires_grad for p in conv.quantize_weight.parameters())
-    expected = F.conv2d(conv.quantize_input(x), conv.weight, padding=1)
+    expected = nn.functional.conv2d(conv.quantize_input(x), conv.weight, padding=1)
     torch.testing.assert_close(conv(x), expected)
     conv(x).sum().backward()
     assert conv.weight.grad is not None
