@@ -40,6 +40,7 @@ from detection import predictions as prediction_files
 from detection.checks import check_dataset
 from detection.config import build_config, dataset_config
 from detection.cost import summaries
+from detection.metrics import check_judge, facts
 
 
 def train(job: Job) -> Outcome:
@@ -56,6 +57,8 @@ def train(job: Job) -> Outcome:
     dataset = get_dataset(job.dataset, task="detection")
     cfg = build_config(job, dataset.find(job.data_root).resolve())
     text = config_text(cfg)  # before MMDetection's builders write into it
+    # Only the end of the training would build the metric.
+    check_judge(cfg.test_evaluator.get("judge", "pycocotools"))
     checked = check_dataset(cfg)
     work_dir = Path(job.work_dir)
     with output_to_log(work_dir), _threads(cfg.get("threads")):
@@ -70,6 +73,7 @@ def train(job: Job) -> Outcome:
             train_images=len(runner.train_dataloader.dataset),
             loss_curve=loss_curve(runner),
             checked=checked,
+            **facts(loop.evaluator.metrics[0]),
         )
         return _outcome(
             runner.model, cfg, job, metrics, latest_checkpoint(work_dir), text,
@@ -119,9 +123,10 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
         # Not the file that training kept, which a record names by its hash.
         name = f"test_{'packed_' if packed else ''}predictions.json"
         kept = keep_predictions(evaluator, Path(job.work_dir) / name)
+        details = dict(checked=checked, **facts(evaluator.metrics[0]))
         return _outcome(
             detector, cfg, job, metrics, Path(checkpoint), text, predictions=kept,
-            untrained=None, epochs=cfg.train_cfg.max_epochs, details=dict(checked=checked),
+            untrained=None, epochs=cfg.train_cfg.max_epochs, details=details,
         )  # fmt: skip
 
 
@@ -156,6 +161,7 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
                 checked=checked,
                 per_class=metrics.pop("per_class"),
                 detections=len(metric.detections),
+                **facts(metric),
             ),
             metrics=metrics,
             untrained=None,
