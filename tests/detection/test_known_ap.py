@@ -58,7 +58,9 @@ def coco(folder, objects, detections, judge="pycocotools", **truth):
 class VocTruth:
     """Objects in the form of MMDetection's VOC dataset; widths without the far pixel."""
 
-    metainfo = dict(classes=CLASSES)
+    @property
+    def metainfo(self):
+        return dict(classes=CLASSES)
 
     def __init__(self, objects):
         self.objects = objects
@@ -190,8 +192,8 @@ def random_set(seed):
     rng = np.random.default_rng(seed)
 
     def box():
-        x, y = rng.uniform(0, 100, 2)
-        return [float(v) for v in (x, y, *rng.uniform(5, 99, 2))]
+        x, y = rng.uniform(0, 60, 2)
+        return [float(v) for v in (x, y, *rng.uniform(5, 130, 2))]
 
     objects = [
         true(box(), int(rng.integers(1, 3)), int(rng.integers(1, 4)), iscrowd=int(rng.random() < 0.2))
@@ -219,9 +221,7 @@ def test_every_judge_says_what_pycocotools_says(tmp_path, seed):
         original.summarize()
     names = ("AP", "AP50", "AP75", "APs", "APm", "APl")
     assert 0.05 < original.stats[0] < 0.9
-    assert {k: ours["pycocotools"][k] for k in names} == dict(
-        zip(names, original.stats[:6].tolist(), strict=True)
-    )
+    assert [ours["pycocotools"][k] for k in names] == original.stats[:6].tolist()
     faster = ours["faster-coco-eval"]
     assert faster.pop("per_class") == pytest.approx(ours["pycocotools"].pop("per_class"), abs=1e-12)
     assert faster == pytest.approx(ours["pycocotools"], abs=1e-12)
@@ -229,7 +229,7 @@ def test_every_judge_says_what_pycocotools_says(tmp_path, seed):
 
 def test_a_judge_that_is_not_there(tmp_path, monkeypatch):
     path = coco_truth(tmp_path, TWO)
-    with pytest.raises(InputError, match="no judge .mine. of COCO AP; there are"):
+    with pytest.raises(InputError, match=r"no judge .mine. of COCO AP; there are"):
         detection.CocoAveragePrecision(str(tmp_path), path.name, judge="mine")
     monkeypatch.setitem(JUDGES, "faster-coco-eval", "not_installed_here")
     with pytest.raises(InputError, match="pip install faster-coco-eval"):
