@@ -50,12 +50,12 @@ class Operators:
 
     def __init__(self, extension, functions: dict) -> None:
         self.extension, self.functions = extension, functions
-        self.spent = {name: (0.0, 0.0) for name in functions}
+        self.spent = dict.fromkeys(functions, (0.0, 0.0))
 
     def install(self) -> None:
         for name, function in self.functions.items():
             setattr(self.extension, name, self._timed(name, function))
-        self.spent = {name: (0.0, 0.0) for name in self.functions}
+        self.spent = dict.fromkeys(self.functions, (0.0, 0.0))
 
     def _timed(self, name: str, function):
         def operator(*args, **kwargs):
