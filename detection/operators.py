@@ -47,7 +47,11 @@ def nms(bboxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -
     boxes = bboxes[order]
     kept = torch.zeros(len(order), dtype=torch.bool, device=boxes.device)
     # Below 0 even boxes without overlap suppress each other.
-    parts = _apart(boxes, offset) if iou_threshold >= 0 else [torch.arange(len(order), device=boxes.device)]
+    parts = (
+        _apart(boxes, offset)
+        if iou_threshold >= 0
+        else [torch.arange(len(order), device=boxes.device)]
+    )
     for part in parts:
         kept[part[_greedy(boxes[part], iou_threshold, offset)]] = True
     return order[kept]
