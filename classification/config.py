@@ -6,18 +6,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 
 from backbones import backbone_config
+from backbones.registry import MODELS
 from classification import datasets, hooks, metrics, model  # noqa: F401  registered by import
 from commons.config_options import with_options
-from commons.datasets import Dataset
+from commons.datasets import FOLDER, Dataset
 from commons.errors import InputError
 from commons.task import Job
 
 RECIPES = Path(__file__).parent / "configs" / "recipes"
-CIFAR_MEAN, CIFAR_STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
-IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+#: Mean and deviation of the channels, on the scale 0 to 255, by board.
+STATISTICS = {
+    "cifar10": ((125.3, 123.0, 113.9), (63.0, 62.1, 66.7)),
+    "cifar100": ((129.3, 124.1, 112.4), (68.2, 65.4, 70.4)),
+    "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    "folder": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+}
 
 #: Below these a job may set what the recipe does not: mmengine or the network checks the keys.
 FREE = (
@@ -34,11 +41,17 @@ FREE = (
 )
 
 
-def layout_of(dataset: Dataset) -> str:
-    """How its files lie: ``cifar10``, ``folder`` or ``imagenet``."""
-    if dataset.board == "imagenet":
-        return "imagenet"
-    return "folder" if dataset.name == "cifar10-jpeg" else "cifar10"
+def layout_of(dataset: Dataset, folder: Path) -> str:
+    """How its files lie: a key of :data:`classification.datasets.CIFAR`, ``folder`` or ``imagenet``.
+
+    ``folder`` is held in memory, ``imagenet`` read as the batches come.
+
+    Raises:
+        InputError: an image of the folder decides, and cannot be read.
+    """
+    if dataset.board == FOLDER:
+        return "imagenet" if datasets.small_side(folder) is None else "folder"
+    return "folder" if dataset.name == "cifar10-jpeg" else dataset.board
 
 
 def build_config(
@@ -47,7 +60,9 @@ def build_config(
     """Recipe, dataset, backbone and the job's overrides, in this order.
 
     A recipe sets the schedule, the optimizer, ``train_dataloader.batch_size``,
-    ``model.label_smoothing``, and by board ``augmentation`` and ``image_size``, and for streamed images ``min_crop_area``.
+    ``model.label_smoothing``; ``augmentation`` and ``image_size`` for images held in memory
+    (``cifar10``) and for others (``imagenet``), for the latter ``min_crop_area``, and
+    ``auxiliary_weight`` of networks of cells. ``boards`` names other files for some boards.
 
     Args:
         backbone: config of the backbone, instead of the name in ``job``.
@@ -56,15 +71,10 @@ def build_config(
         InputError: unknown recipe or backbone, a dataset whose classes cannot be read, or an override of
             something the config does not have.
     """
-    known = sorted(path.stem for path in RECIPES.glob("*.py"))
-    if job.recipe not in known:
-        raise InputError(
-            f"unknown recipe {job.recipe!r} of classification; there are {', '.join(known)}"
-        )
     if backbone is None:
         backbone_config(job.backbone)  # an unknown name is refused before anything is written
-    cfg = Config.fromfile(RECIPES / f"{job.recipe}.py")
-    layout = layout_of(dataset)
+    cfg = read_recipe(job.recipe, dataset.board)
+    layout = layout_of(dataset, folder)
     classes = datasets.class_names(folder, layout)
     small = layout != "imagenet"
     if backbone is None:
@@ -74,10 +84,13 @@ def build_config(
             out_indices=(3,),
             stem="cifar" if small else "imagenet",
         )
-    augmentation = cfg.pop("augmentation")[dataset.board]
-    size = cfg.pop("image_size")[dataset.board]
+    kind = "cifar10" if small else "imagenet"
+    augmentation = cfg.pop("augmentation")[kind]
+    size = cfg.pop("image_size")[kind]
+    if layout == "folder" and dataset.board == FOLDER:
+        size = datasets.small_side(folder)
     streamed = dict(size=size, min_area=cfg.pop("min_crop_area"))
-    mean, std = (CIFAR_MEAN, CIFAR_STD) if small else (IMAGENET_MEAN, IMAGENET_STD)
+    mean, std = STATISTICS[dataset.board]
     overrides = dict(
         default_scope="mmengine",
         input_size=size,
@@ -94,9 +107,31 @@ def build_config(
         test_cfg=dict(),
         test_evaluator=dict(type="TopK", num_classes=len(classes)),
     )
+    auxiliary_weight = cfg.pop("auxiliary_weight", 0.0)
     cfg.merge_from_dict(overrides)
+    if auxiliary_weight and _has_auxiliary_place(cfg.model.backbone):
+        cfg.model.auxiliary_weight = auxiliary_weight
     cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="onebit.MethodLossHook")]
     return with_options(cfg, job.cfg_options, free=FREE)
+
+
+def read_recipe(name: str, board: str) -> Config:
+    """The recipe's file, or the one that its ``boards`` name for ``board``.
+
+    Raises:
+        InputError: there is no such recipe.
+    """
+    known = sorted(path.stem for path in RECIPES.glob("*.py"))
+    if name not in known:
+        raise InputError(f"unknown recipe {name!r} of classification; there are {', '.join(known)}")
+    cfg = Config.fromfile(RECIPES / f"{name}.py")
+    other = cfg.pop("boards", {}).get(board)
+    return Config.fromfile(RECIPES / f"{other}.py") if other else cfg
+
+
+def _has_auxiliary_place(backbone: dict) -> bool:
+    with torch.device("meta"):
+        return bool(getattr(MODELS.build(backbone), "auxiliary_channels", 0))
 
 
 def _dataloader(split: str, layout: str, folder: Path, streamed: dict) -> dict:
@@ -104,6 +139,8 @@ def _dataloader(split: str, layout: str, folder: Path, streamed: dict) -> dict:
         source = dict(type="StreamedImages", data_root=str(folder), split=split, **streamed)
     else:
         source = dict(type="InMemoryImages", data_root=str(folder), layout=layout, split=split)
+        if streamed["size"] != datasets.CIFAR_SIZE:
+            source["size"] = streamed["size"]
     return dict(
         dataset=source,
         sampler=dict(type="DefaultSampler", shuffle=split == "train"),

@@ -1,13 +1,14 @@
-"""Images with labels: CIFAR-10's files, and folders with one folder per class.
+"""Images with labels: the files of CIFAR-10 and CIFAR-100, and folders with one folder per class.
 
-Small images (32x32) are held in memory as one uint8 tensor and handed out batch by batch, so that
-loading never bounds training; larger ones are read from disk by torchvision's `ImageFolder`.
+Small images are held in memory as one uint8 tensor and handed out batch by batch, so that loading
+never bounds training; larger ones are read from disk by torchvision's `ImageFolder`.
 """
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,29 +29,61 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import v2
 
-CIFAR_FOLDER = "cifar-10-batches-py"
 CIFAR_SIZE = 32
+#: Sides in pixels up to which the images of a folder are held in memory.
+SMALL_SIDE = 64
+
+
+@dataclass(frozen=True)
+class CifarFiles:
+    """Where a CIFAR release keeps what; both pickle their images as uint8 [N, 3072]."""
+
+    folder: str
+    meta: str
+    names: bytes
+    labels: bytes
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+CIFAR = {
+    "cifar10": CifarFiles(
+        "cifar-10-batches-py",
+        "batches.meta",
+        b"label_names",
+        b"labels",
+        tuple(f"data_batch_{i}" for i in range(1, 6)),
+        ("test_batch",),
+    ),
+    "cifar100": CifarFiles(
+        "cifar-100-python", "meta", b"fine_label_names", b"fine_labels", ("train",), ("test",)
+    ),
+}
 
 
 @DATASETS.register_module(force=True)
 class InMemoryImages(Dataset):
-    """Images of 32x32 pixels as a uint8 tensor; a batch is one indexing operation.
+    """Small images of one size as a uint8 tensor; a batch is one indexing operation.
 
     Args:
         data_root: folder of the dataset.
-        layout: ``cifar10`` (the pickled batches of the CIFAR-10 release) or ``folder``
-            (``train/<class>/*`` and ``test/<class>/*``).
+        layout: ``cifar10`` or ``cifar100`` (the pickled batches of the release), or ``folder``
+            (``train/<class>/*`` and ``test/<class>/*`` or ``val/<class>/*``).
         split: ``train`` or ``test``.
+        size: height and width in pixels; CIFAR's are 32x32.
 
-    Items are dicts with ``inputs`` uint8 [N, 3, 32, 32] and ``labels`` int64 [N].
+    Items are dicts with ``inputs`` uint8 [N, 3, size, size] and ``labels`` int64 [N].
 
     Raises:
         InputError: a file that is missing, broken or of another size, or a label out of range.
     """
 
-    def __init__(self, data_root: str, layout: str, split: str) -> None:
-        read = read_cifar10 if layout == "cifar10" else read_folder
-        self.images, self.labels = read(Path(data_root), split)
+    def __init__(self, data_root: str, layout: str, split: str, size: int = CIFAR_SIZE) -> None:
+        root = Path(data_root)
+        if layout == "folder":
+            self.images, self.labels = read_folder(root, split, size)
+        else:
+            self.images, self.labels = read_cifar(root, split, layout)
         self.metainfo = dict(classes=class_names(Path(data_root), layout))
 
     def __len__(self) -> int:
@@ -70,7 +103,7 @@ class StreamedImages(Dataset):
     """An ImageNet-style folder, decoded and cropped as the batches come.
 
     Args:
-        data_root: folder that holds ``train/`` and ``val/``.
+        data_root: folder that holds ``train/`` and ``val/`` (or ``test/``).
         split: ``train`` (random resized crop, flip) or ``test`` (``val/``: resize, centre crop).
         size: height and width of the crop in pixels.
         min_area: least share of the image that a training crop covers.
@@ -92,7 +125,7 @@ class StreamedImages(Dataset):
         else:
             crop = [v2.Resize(size * 8 // 7, antialias=True), v2.CenterCrop(size)]
         self.folder = ImageFolder(
-            str(root / ("train" if split == "train" else "val")),
+            str(root / (split if split == "train" else scored_folder(root, "imagenet"))),
             transform=v2.Compose([*crop, v2.PILToTensor()]),
             loader=lambda path: read_image(Path(path)),
         )
@@ -124,13 +157,15 @@ def class_names(root: Path, layout: str) -> list[str]:
     Raises:
         InputError: training and test images have other classes, a class is empty, or there is none.
     """
-    if layout == "cifar10":
-        meta = _load_pickle(root / CIFAR_FOLDER / "batches.meta")
-        names = meta.get(b"label_names") if isinstance(meta, dict) else None
+    if layout in CIFAR:
+        files = CIFAR[layout]
+        path = root / files.folder / files.meta
+        meta = _load_pickle(path)
+        names = meta.get(files.names) if isinstance(meta, dict) else None
         if not isinstance(names, list) or not all(isinstance(n, bytes) for n in names):
-            raise InputError(f"{root / CIFAR_FOLDER / 'batches.meta'}: expected a list label_names")
+            raise InputError(f"{path}: expected a list {files.names.decode()}")
         return [name.decode() for name in names]
-    test = "test" if layout == "folder" else "val"
+    test = scored_folder(root, layout)
     found = {}
     for split in ("train", test):
         if not (root / split).is_dir():
@@ -145,6 +180,30 @@ def class_names(root: Path, layout: str) -> list[str]:
         odd = sorted(set(found["train"]) ^ set(found[test]))
         raise InputError(f"{root}: train/ and {test}/ have different classes; only in one: {', '.join(odd[:5])}")  # fmt: skip
     return found["train"]
+
+
+def scored_folder(root: Path, layout: str) -> str:
+    """Where the scored images lie below ``root``: ImageNet's are in ``val``, others' in ``test``.
+
+    The other one is taken where only that is there; where neither is, the usual one, so that an
+    error names it.
+    """
+    usual, other = ("val", "test") if layout == "imagenet" else ("test", "val")
+    return other if (root / other).is_dir() and not (root / usual).is_dir() else usual
+
+
+def small_side(root: Path) -> int | None:
+    """Height and width of a folder's images where they can be held in memory, else None.
+
+    Read off the first training image: square, and at most :data:`SMALL_SIDE` pixels wide. That the
+    others are of its size is checked when all are read.
+
+    Raises:
+        InputError: there is no training image, or the first cannot be read.
+    """
+    first = class_names(root, "folder")[0]
+    width, height = read_image(min(_images(root / "train" / first))).size
+    return width if width == height <= SMALL_SIDE else None
 
 
 def _images(folder: Path):
@@ -164,23 +223,23 @@ def read_image(path: Path) -> Image.Image:
         raise InputError(f"unreadable image {path}: {error}") from error
 
 
-def read_folder(root: Path, split: str) -> tuple[Tensor, Tensor]:
-    """All images of ``<root>/<split>/<class>/`` as uint8 [N, 3, 32, 32], and their labels [N].
+def read_folder(root: Path, split: str, size: int = CIFAR_SIZE) -> tuple[Tensor, Tensor]:
+    """All images of ``<root>/<split>/<class>/`` as uint8 [N, 3, size, size], and their labels [N].
 
     Raises:
-        InputError: an image that cannot be read or is not 32x32; the message names it.
+        InputError: an image that cannot be read or is not size x size; the message names it.
     """
     names = class_names(root, "folder")
-    files = [(p, label) for label, name in enumerate(names) for p in sorted(_images(root / split / name))]  # fmt: skip
-    expected = (CIFAR_SIZE, CIFAR_SIZE)
+    folder = root / (split if split == "train" else scored_folder(root, "folder"))
+    files = [(p, label) for label, name in enumerate(names) for p in sorted(_images(folder / name))]
+    expected = (size, size)
     images = np.empty((len(files), *expected, 3), np.uint8)
     with Progress(f"reading {split} images", total=len(files)) as progress:
         for i, (path, _) in enumerate(files):
             image = read_image(path)
             if image.size != expected:
                 raise InputError(
-                    f"{path} is {image.width}x{image.height} pixels, expected "
-                    f"{CIFAR_SIZE}x{CIFAR_SIZE}"
+                    f"{path} is {image.width}x{image.height} pixels, expected {size}x{size}"
                 )
             images[i] = np.asarray(image)
             progress.advance()
@@ -188,8 +247,11 @@ def read_folder(root: Path, split: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels
 
 
-def read_cifar10(root: Path, split: str) -> tuple[Tensor, Tensor]:
-    """CIFAR-10's pickled batches as uint8 [N, 3, 32, 32] and labels [N].
+def read_cifar(root: Path, split: str, release: str = "cifar10") -> tuple[Tensor, Tensor]:
+    """The pickled batches of a CIFAR release as uint8 [N, 3, 32, 32] and labels [N].
+
+    Args:
+        release: a key of :data:`CIFAR`; CIFAR-100's labels are those of its 100 classes.
 
     Written for the release's files, and stricter than torchvision's reader: a pickle can run code
     when it is loaded, so only the classes these files need are allowed; no checksum of the
@@ -198,19 +260,19 @@ def read_cifar10(root: Path, split: str) -> tuple[Tensor, Tensor]:
     Raises:
         InputError: a file that is missing or not of this format; the message names it.
     """
-    classes = len(class_names(root, "cifar10"))
+    files = CIFAR[release]
+    classes = len(class_names(root, release))
     width = 3 * CIFAR_SIZE**2
-    names = [f"data_batch_{i}" for i in range(1, 6)] if split == "train" else ["test_batch"]
     images, labels = [], []
-    for name in names:
-        path = root / CIFAR_FOLDER / name
+    for name in files.train if split == "train" else files.test:
+        path = root / files.folder / name
         batch = _load_pickle(path)
         data = batch.get(b"data") if isinstance(batch, dict) else None
-        label = batch.get(b"labels") if isinstance(batch, dict) else None
+        label = batch.get(files.labels) if isinstance(batch, dict) else None
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != width:  # fmt: skip
             raise InputError(f"{path}: expected `data` as uint8 [N, {width}]")
         if not isinstance(label, list) or len(label) != len(data):
-            raise InputError(f"{path}: expected {len(data)} `labels`")
+            raise InputError(f"{path}: expected {len(data)} `{files.labels.decode()}`")
         for i, value in enumerate(label):
             if not isinstance(value, int) or not 0 <= value < classes:
                 raise InputError(f"{path}: label {value!r} of image {i} is out of range 0 to {classes - 1}")  # fmt: skip
@@ -244,4 +306,4 @@ def _load_pickle(path: Path):
         with open(path, "rb") as stream:
             return _CifarUnpickler(stream, encoding="bytes").load()
     except Exception as error:  # a broken pickle can raise nearly anything
-        raise InputError(f"{path} is not a file of the CIFAR-10 release: {error}") from error
+        raise InputError(f"{path} is not a file of the CIFAR release: {error}") from error

@@ -12,11 +12,12 @@ from mmengine.runner import Runner
 
 import backbones
 from backbones.registry import MODELS
-from classification.config import build_config
+from classification.config import build_config, layout_of
 from classification.cost import summaries
+from classification.datasets import CIFAR, scored_folder
 from classification.metrics import TopK
 from classification.predictions import Predictions, ranks_of, top_k
-from commons.datasets import get_dataset
+from commons.datasets import FOLDER, Dataset, get_dataset
 from commons.engine import (
     build_runner,
     config_errors,
@@ -34,13 +35,6 @@ from commons.task import Job, Outcome
 #: The file in the work folder that :func:`score_predictions` reads.
 PREDICTIONS = "predictions.npz"
 CONVENTIONS = ("strict", "dcp-nas")
-SPLITS = {
-    "cifar10": "train -> test",
-    "mini-cifar10": "train -> test",
-    "cifar10-jpeg": "train -> test",
-    "imagenet": "train -> val",
-    "mini-imagenet": "train -> val",
-}
 
 
 def train(job: Job) -> Outcome:
@@ -233,7 +227,8 @@ def _keep(evaluator: Evaluator, path: Path) -> Path | None:
 
 
 def row_of(job: Job, cfg: Config) -> dict:
-    """What a checkpoint says of itself."""
+    """What a checkpoint says of itself; of an own folder's also the stem, which its name does not."""
+    stem = dict(stem=cfg.model.backbone.stem) if get_dataset(job.dataset).board == FOLDER else {}
     return dict(
         task="classification",
         dataset=job.dataset,
@@ -242,7 +237,14 @@ def row_of(job: Job, cfg: Config) -> dict:
         seed=job.seed,
         cfg_options=dict(job.cfg_options),
         num_classes=cfg.model.num_classes,
+        **stem,
     )
+
+
+def scored_split(dataset: Dataset, folder: Path) -> str:
+    """Name of the images that a row is scored on: ``val`` or ``test``."""
+    layout = layout_of(dataset, folder)
+    return "test" if layout in CIFAR else scored_folder(folder, layout)
 
 
 def _outcome(
@@ -255,7 +257,7 @@ def _outcome(
     return Outcome(
         metrics=metrics,
         main_metric="top1",
-        split=SPLITS[dataset.name],
+        split=f"train -> {scored_split(dataset, dataset.find(job.data_root))}",
         protocol=f"top-1 and top-5 accuracy, one view of {size[0]}x{size[1]} pixels",
         data_checksum=dataset.checksum(job.data_root),
         config=config_text(cfg),

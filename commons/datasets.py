@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,6 +71,41 @@ class Dataset:
         return dataset_checksum([folder / r for r in self.required], folder, cached)
 
 
+@dataclass(frozen=True)
+class ImageFolder(Dataset):
+    """Any folder of images below the data root: ``train/<class>/*`` and ``val/`` or ``test/`` alike."""
+
+    def find(self, data_root: str | os.PathLike) -> Path:
+        """Return the folder.
+
+        Raises:
+            InputError: it or its ``train/`` is missing, or there is not exactly one of ``val/`` and
+                ``test/``.
+        """
+        folder = super().find(data_root)
+        scored = [name for name in SCORED if (folder / name).is_dir()]
+        if len(scored) != 1:
+            found = " and ".join(f"{name}/" for name in scored) or "neither"
+            raise InputError(
+                f"dataset {self.name}: expected val/ or test/ in {folder}, found {found}"
+            )
+        return folder
+
+    def checksum(self, data_root: str | os.PathLike, cached: bool = True) -> str:
+        """Over ``train/`` and what is scored."""
+        folder = self.find(data_root)
+        parts = [folder / name for name in ("train", *SCORED) if (folder / name).is_dir()]
+        return dataset_checksum(parts, folder, cached)
+
+
+#: Where the scored images of an :class:`ImageFolder` may lie.
+SCORED = ("val", "test")
+#: The board of every :class:`ImageFolder`, and what their names begin with: ``folder-pets``.
+FOLDER = "folder"
+# Names of datasets become parts of the names of records.
+_FOLDER_NAME = re.compile(rf"{FOLDER}-([A-Za-z0-9][A-Za-z0-9_.]*(?:-[A-Za-z0-9_.]+)*)")
+
+
 _VOC = ("VOCdevkit/VOC2007/Annotations", "VOCdevkit/VOC2007/JPEGImages", "VOCdevkit/VOC2007/ImageSets/Main",
         "VOCdevkit/VOC2012/Annotations", "VOCdevkit/VOC2012/JPEGImages", "VOCdevkit/VOC2012/ImageSets/Main")  # fmt: skip
 _COCO = ("annotations/instances_train2017.json", "annotations/instances_val2017.json", "train2017", "val2017")  # fmt: skip
@@ -90,6 +126,8 @@ _FACE = ("casia-webface", "lfw", "lfw/pairs.txt", "cfp-dataset", "cfp-dataset/Pr
 _CIFAR = tuple(
     f"cifar-10-batches-py/{part}" for part in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
 )  # fmt: skip
+
+_CIFAR100 = tuple(f"cifar-100-python/{part}" for part in ("train", "test", "meta"))
 
 _REAL = (
     Dataset("voc", "voc", "detection", (".",), _VOC,
@@ -124,6 +162,8 @@ _REAL_ONLY = (
     Dataset("msmt17", "msmt17", "reid", (".",), _MSMT,
             "Ask the authors at Peking University for MSMT17 (academic use, by a signed release agreement); "
             "the first version, MSMT17_V1, is read."),
+    Dataset("cifar100", "cifar100", "classification", (".",), _CIFAR100,
+            "Get cifar-100-python.tar.gz from the University of Toronto's CIFAR page and unpack it."),
 )  # fmt: skip
 
 _MINI = tuple(
@@ -145,15 +185,18 @@ _DEVELOPMENT = (
 )  # fmt: skip
 
 DATASETS: dict[str, Dataset] = {d.name: d for d in (*_REAL, *_REAL_ONLY, *_MINI, *_DEVELOPMENT)}
-BOARDS: tuple[str, ...] = tuple(d.name for d in (*_REAL, *_REAL_ONLY))
+#: Each is named after its real dataset, but for :data:`FOLDER`.
+BOARDS: tuple[str, ...] = (*(d.name for d in (*_REAL, *_REAL_ONLY)), FOLDER)
 
 
 def get_dataset(name: str, task: str | None = None) -> Dataset:
-    """Look a dataset up by name.
+    """Look a dataset up by name; ``folder-NAME`` is the folder NAME below the data root.
 
     Raises:
         InputError: unknown, or of another task than ``task``; the message lists near matches.
     """
+    if name.startswith(f"{FOLDER}-") and task in (None, "classification"):
+        return _image_folder(name)
     choices = [d.name for d in DATASETS.values() if task in (None, d.task)]
     if name not in choices:
         if name in DATASETS:
@@ -162,6 +205,23 @@ def get_dataset(name: str, task: str | None = None) -> Dataset:
         hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(choices)}"
         raise InputError(f"unknown dataset {name!r}; {hint}")
     return DATASETS[name]
+
+
+def _image_folder(name: str) -> ImageFolder:
+    match = _FOLDER_NAME.fullmatch(name)
+    if match is None:
+        raise InputError(
+            f"dataset {name!r}: expected {FOLDER}-NAME with a folder NAME below the data root, of "
+            "letters, digits, dots, underscores and single hyphens"
+        )
+    return ImageFolder(
+        name=name,
+        board=FOLDER,
+        task="classification",
+        folders=(match[1],),
+        required=("train",),
+        how_to_get="It needs train/ and val/ or test/, each with one folder of images per class.",
+    )
 
 
 def default_data_root() -> Path:

@@ -25,7 +25,8 @@ ensure_torchvision()  # mmengine.runner imports torchvision
 # ruff: isort: split
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.dist import get_rank, is_main_process
+from mmengine.device import get_device
+from mmengine.dist import barrier, get_rank, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
@@ -35,6 +36,8 @@ from mmengine.runner import Runner, set_random_seed
 from torch import nn
 from torch.utils.data import DataLoader
 
+from commons import distributed
+from commons.distributed import JointBatchNorms, Parallel, share_of_batch
 from commons.errors import InputError, OnebitError, WorkError
 from commons.files import disk_error_message, write_atomic
 from commons.progress import Progress
@@ -155,10 +158,22 @@ class QuietRunner(Runner):
             if self.param_schedulers is not None:
                 self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
 
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        if not self.distributed:
+            return super().wrap_model(model_wrapper_cfg, model)
+        model = model.to(get_device())
+        self._joint_norms = JointBatchNorms(model) if self.cfg.get("sync_bn", True) else None
+        return Parallel(model, find_unused_parameters=self.cfg.get("find_unused_parameters", False))
+
     def train(self) -> nn.Module:
         try:
             with _no_tracebacks_of_writer_threads():
-                return super().train()
+                model = super().train()
+            if self.distributed:
+                barrier()  # the first process has written the last checkpoint
+                if self._joint_norms:
+                    self._joint_norms.undo()
+            return model
         finally:  # also after an error or an interrupt: the bar must let go of the terminal
             for hook in self.hooks:
                 if isinstance(hook, ProgressHook):
@@ -250,8 +265,15 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
 def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool) -> Runner:
     """Build mmengine's Runner from ``cfg`` with the suite's standing rules applied.
 
+    Below ``torchrun`` it trains data-parallel. ``train_dataloader.batch_size`` is that of all
+    processes together, and batch norms take their statistics over all of it (``sync_bn=False``:
+    over each process's share), so that a config means the same training however many processes
+    there are. Random augmentation is drawn by every process for its share, from (seed, epoch,
+    rank): it is another sample of the same distribution. Only the first process writes.
+
     Args:
-        cfg: a complete mmengine config; its hooks are kept.
+        cfg: a complete mmengine config; its hooks are kept. ``find_unused_parameters=True`` lets
+            parameters go without gradient in some steps of data-parallel training.
         row: what the checkpoints belong to: ``dataset``, ``backbone``, ``recipe``, ``seed`` (the
             only source of randomness), ``cfg_options``, and what a task needs besides to rebuild
             its model; plain values.
@@ -264,6 +286,7 @@ def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool) 
         WorkError: ``work_dir`` cannot be written.
     """
     allow_mmengine_checkpoints()
+    parallel = distributed.join()
     work_dir = Path(work_dir)
     # A copy, and anonymous: the Runner would dump a config that has a file name a second time.
     cfg = Config(cfg.to_dict())
@@ -297,6 +320,11 @@ def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool) 
             for stale in (*work_dir.glob("epoch_*.pth"), work_dir / "train.log"):
                 stale.unlink(missing_ok=True)
         write_atomic(dumped, text)
+    barrier()  # all have looked for the checkpoint before the first process may write another
+    if parallel:
+        cfg.launcher = "pytorch"
+        cfg.custom_hooks.append(dict(type="JointLossHook"))
+        cfg.train_dataloader.batch_size = share_of_batch(cfg.train_dataloader.batch_size)
     cfg.resume = checkpoint is not None
     cfg.load_from = str(checkpoint) if checkpoint else cfg.get("load_from")
     cfg.experiment_name = f"{row['backbone']}_{next(_RUN_COUNTER)}"
@@ -339,6 +367,8 @@ def score(
     model.eval()
     try:
         with torch.no_grad(), Progress(description, total=len(dataloader)) as progress:
+            for metric in evaluator.metrics:
+                metric.collect_device = "gpu"  # through the backend, not through files in the cwd
             for batch in dataloader:
                 samples = model.test_step(batch)
                 evaluator.process(data_samples=samples, data_batch=batch)

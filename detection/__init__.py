@@ -5,7 +5,9 @@
 beside mmcv-lite.
 
 operators   pure-torch NMS and RoIAlign where mmcv has no compiled ones
-necks       the FPN with 1-bit lateral convs
+necks       the FPN with 1-bit convs
+heads       the RPN with a 1-bit conv
+parts       which parts of a detector are 1-bit
 metrics     VOC and COCO AP in full precision, per class
 predictions detections as a file
 config      a dataset, a detector, a recipe and a backbone become one config
@@ -18,7 +20,8 @@ from detection import operators
 operators.install()
 
 # ruff: isort: split
+from detection.heads import OneBitRPNHead
 from detection.metrics import CocoAveragePrecision, VOCAveragePrecision
 from detection.necks import OneBitFPN
 
-__all__ = ["CocoAveragePrecision", "OneBitFPN", "VOCAveragePrecision"]
+__all__ = ["CocoAveragePrecision", "OneBitFPN", "OneBitRPNHead", "VOCAveragePrecision"]

@@ -13,16 +13,27 @@ from mmengine.config import Config
 from backbones import OneBitConv2d, backbone_config, create_backbone
 from commons.errors import InputError
 from commons.task import Job
+from detection.parts import PARTS, default_parts
 
 CONFIGS = Path(__file__).parent / "configs"
+#: The config key, and option, that chooses the 1-bit parts.
+PARTS_OPTION = "onebit_parts"
+#: Choice of 1-bit parts to the config of the model.
+_MODELS = {
+    "none": "faster-rcnn_fpn",
+    "lateral": "faster-rcnn_onebit-fpn",
+    "neck": "faster-rcnn_onebit-neck",
+    "neck+rpn": "faster-rcnn_onebit-neck-rpn",
+}
 
 
 def build_config(job: Job, folder: str | Path) -> Config:
     """Compose ``configs/{models,datasets,recipes}`` and put the backbone in.
 
-    The neck follows the backbone: a 1-bit backbone gets 1-bit lateral convs of the same binarizer
-    (``OneBitFPN``), a real-valued backbone MMDetection's standard FPN, so that a real-valued row is
-    real-valued throughout. ``job.cfg_options`` are merged last and may change either.
+    Which parts beside the backbone are 1-bit is the option ``onebit_parts``, one of
+    :data:`detection.parts.PARTS`, with the backbone's binarizer: ``lateral`` unless asked
+    otherwise, and ``none`` for a real-valued backbone, so that a real-valued row is real-valued
+    throughout. ``job.cfg_options`` are merged last.
 
     Args:
         job: names of dataset, backbone and recipe, which the config keeps as ``row``, and options.
@@ -35,7 +46,8 @@ def build_config(job: Job, folder: str | Path) -> Config:
     with torch.device("meta"):  # only its channels and layers are asked for
         network = create_backbone(job.backbone)
     onebit = [m.binarizer.name for m in network.modules() if isinstance(m, OneBitConv2d)]
-    model = "faster-rcnn_onebit-fpn" if onebit else "faster-rcnn_fpn"
+    options = dict(job.cfg_options)
+    model = _MODELS[_parts(options.pop(PARTS_OPTION, None), job.backbone, bool(onebit))]
     cfg = Config()  # not a model's own: the runner dumps a config with a file name once more
     for kind, name in (("models", model), ("datasets", job.dataset), ("recipes", job.recipe)):
         cfg.merge_from_dict(copy.deepcopy(_piece(kind, name)))
@@ -44,16 +56,27 @@ def build_config(job: Job, folder: str | Path) -> Config:
     detector = cfg.model
     detector.backbone = backbone
     detector.neck.in_channels = list(network.feature_channels)
-    if onebit:
-        detector.neck.binarizer = onebit[0]
+    for part in (detector.neck, detector.rpn_head):
+        if "binarizer" in part:
+            part.binarizer = onebit[0]
     detector.roi_head.bbox_head.num_classes = cfg.num_classes
     cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="onebit.MethodLossHook")]
     try:
-        cfg.merge_from_dict(dict(job.cfg_options))
+        cfg.merge_from_dict(options)
     except (KeyError, IndexError, TypeError, AssertionError) as error:
-        raise InputError(f"the options {dict(job.cfg_options)} do not fit: {error}") from error
+        raise InputError(f"the options {options} do not fit: {error}") from error
     _place(cfg, folder)
     return cfg
+
+
+def _parts(asked: str | None, backbone: str, onebit: bool) -> str:
+    """The choice of 1-bit parts, checked against the backbone."""
+    choices = tuple(PARTS) if onebit else ("none",)
+    parts = default_parts(onebit) if asked is None else asked
+    if parts not in choices:
+        kind = "" if onebit else f" with {backbone}, which is real-valued,"
+        raise InputError(f"{PARTS_OPTION} {parts!r}:{kind} expected one of {', '.join(choices)}")
+    return parts
 
 
 def dataset_config(dataset: str, folder: str | Path) -> Config:

@@ -14,7 +14,8 @@ from torch import nn
 
 import backbones
 from commons.task import Job
-from detection.config import build_config
+from detection.config import PARTS_OPTION, build_config
+from detection.parts import parts_of
 
 CONVENTIONS = ("strict", "mmdet-legacy")
 #: Height and width in pixels of Table 13 of the DCP-NAS paper.
@@ -27,6 +28,7 @@ def model_cost(
     input_size: tuple[int, int] | None = None,
     num_classes: int | None = None,
     proposals: int | None = None,
+    onebit_parts: str | None = None,
 ) -> backbones.Cost:
     """Cost of the VOC board's Faster R-CNN (recipe ``paper``) for one image.
 
@@ -39,12 +41,16 @@ def model_cost(
         input_size: height and width in pixels, default 600 x 1000.
         num_classes: default 20.
         proposals: boxes that the head sees, default 1000 (the recipe's).
+        onebit_parts: one of :data:`detection.parts.PARTS`, default ``lateral`` for a 1-bit
+            backbone, ``none`` for a real-valued one.
 
     Raises:
-        InputError: unknown backbone or convention.
+        InputError: unknown backbone or convention, or parts that do not go with the backbone.
     """
     conventions = (convention,)
-    return model_costs(backbone, conventions, input_size, num_classes, proposals)[convention]
+    return model_costs(backbone, conventions, input_size, num_classes, proposals, onebit_parts)[
+        convention
+    ]
 
 
 def model_costs(
@@ -53,9 +59,13 @@ def model_costs(
     input_size: tuple[int, int] | None = None,
     num_classes: int | None = None,
     proposals: int | None = None,
+    onebit_parts: str | None = None,
 ) -> dict[str, backbones.Cost]:
     """:func:`model_cost` under several conventions, by name."""
-    job = Job("voc", backbone, "paper", seed=0, data_root=Path(), work_dir=Path())
+    options = {} if onebit_parts is None else {PARTS_OPTION: onebit_parts}
+    job = Job(
+        "voc", backbone, "paper", seed=0, data_root=Path(), work_dir=Path(), cfg_options=options
+    )
     cfg = build_config(job, Path())
     if "mmdet-legacy" in conventions:
         cfg.model.backbone.frozen_stages = 1
@@ -80,6 +90,7 @@ def summaries(detector: nn.Module, cfg: Config) -> dict[str, dict[str, Any]]:
             **backbones.cost(detector, forward=run, convention=convention).summary(),
             "input_shape": [3, height, width],
             "proposals": proposals,
+            "onebit_parts": parts_of(detector),
         }
         for convention in CONVENTIONS
     }

@@ -1,4 +1,4 @@
-"""The feature pyramid with 1-bit lateral convs.
+"""The feature pyramid with 1-bit convs.
 
 DCP-NAS (Sec. 4.1) replaces the lateral connections of the FPN by 3x3 1-bit convolutions. Whether
 the 3x3 output convs stay real-valued is not said there; they do by default here, because they feed
@@ -12,8 +12,11 @@ from mmdet.models.necks import FPN
 from mmengine.model import xavier_init
 from torch import nn
 
-from backbones import OneBitConv2d
+from backbones import OneBitConv2d, get_binarizer
 from backbones.registry import MODELS
+
+#: ``act_cfg`` for the activation that the binarizer's paper ends a block with.
+OF_BINARIZER = "binarizer"
 
 
 @MODELS.register_module(force=True)
@@ -30,7 +33,12 @@ class OneBitFPN(FPN):
         onebit_outputs: make the 3x3 output convs (and extra levels) 1-bit as well.
         norm_cfg: normalization after every conv. A 1-bit conv's output is a scaled count, so the
             default is BN; None leaves it out.
+        act_cfg: activation after every conv, as in ``FPN``; or ``binarizer``: after every 1-bit
+            conv the one that the binarizer's paper ends a block with (RPReLU for ReActNet).
         **kwargs: the other arguments of ``FPN``.
+
+    Raises:
+        InputError: unknown binarizer, or a pad value other than the above.
     """
 
     def __init__(
@@ -39,20 +47,28 @@ class OneBitFPN(FPN):
         out_channels: int,
         num_outs: int,
         binarizer: str = "bireal",
-        pad_value: float = 0,
+        pad_value: int = 0,
         onebit_outputs: bool = False,
         norm_cfg: dict | None = dict(type="BN"),  # noqa: B006  (never changed)
+        act_cfg: dict | str | None = None,
         **kwargs,
     ) -> None:
+        of_binarizer = act_cfg == OF_BINARIZER
         super().__init__(
-            in_channels, out_channels, num_outs, norm_cfg=norm_cfg, init_cfg=None, **kwargs
+            in_channels,
+            out_channels,
+            num_outs,
+            norm_cfg=norm_cfg,
+            act_cfg=None if of_binarizer else act_cfg,
+            init_cfg=None,
+            **kwargs,
         )
-        onebit = dict(binarizer=binarizer, pad_value=pad_value)
+        onebit = dict(binarizer=binarizer, pad_value=pad_value, activate=of_binarizer)
         for lateral in self.lateral_convs:
-            _binarize(lateral, kernel_size=3, padding=1, **onebit)
+            binarize(lateral, kernel_size=3, padding=1, **onebit)
         if onebit_outputs:
             for output in self.fpn_convs:
-                _binarize(output, **onebit)
+                binarize(output, **onebit)
 
     def init_weights(self) -> None:
         """Xavier for the real-valued convs; a 1-bit conv initializes itself."""
@@ -64,10 +80,19 @@ class OneBitFPN(FPN):
         self._is_init = True
 
 
-def _binarize(block: ConvModule, binarizer: str, pad_value: float, **changes) -> None:
-    """Replace the real-valued conv of ``block`` by a 1-bit one of the same shape but ``changes``."""
+def binarize(
+    block: ConvModule, binarizer: str, pad_value: int, activate: bool = False, **changes
+) -> None:
+    """Replace the real-valued conv of ``block`` by a 1-bit one of the same shape but ``changes``.
+
+    Args:
+        activate: end the block with the binarizer's activation.
+    """
     real = block.conv
     shape = dict(kernel_size=real.kernel_size, stride=real.stride, padding=real.padding) | changes
     block.conv = OneBitConv2d(
         real.in_channels, real.out_channels, **shape, binarizer=binarizer, pad_value=pad_value
     )
+    if activate:
+        block.activate = get_binarizer(binarizer).activation(real.out_channels)
+        block.with_activation = True

@@ -22,7 +22,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 import backbones
-from backbones import OneBitConv2d, deploy
+from backbones import deploy
 from commons.datasets import get_dataset
 from commons.engine import (
     build_runner,
@@ -41,6 +41,7 @@ from detection.checks import check_dataset
 from detection.config import build_config, dataset_config
 from detection.cost import summaries
 from detection.metrics import check_judge, facts
+from detection.parts import onebit_convs, parts_of
 
 
 def train(job: Job) -> Outcome:
@@ -63,6 +64,7 @@ def train(job: Job) -> Outcome:
     work_dir = Path(job.work_dir)
     with output_to_log(work_dir), _threads(cfg.get("threads")):
         runner = build_runner(cfg, _row(job, cfg), work_dir=work_dir, resume=job.resume)
+        _require_parts(getattr(runner.model, "module", runner.model), cfg)
         runner.model.init_weights()  # the runner's own call, when training starts, is then a no-op
         untrained = _score_untrained(runner, cfg, job)
         runner.train()
@@ -240,21 +242,22 @@ def _outcome(
         details={
             **details,
             "per_class": per_class,
-            "onebit_parts": _onebit_parts(detector),
+            "onebit_parts": parts_of(detector),
+            "onebit_convs": onebit_convs(detector),
             "network": backbones.describe(detector.backbone),
         },
         predictions=predictions,
     )
 
 
-def _onebit_parts(detector: nn.Module) -> dict[str, int]:
-    """How many 1-bit convs there are in each part of the detector that has any."""
-    parts: dict[str, int] = {}
-    for name, module in detector.named_modules():
-        if isinstance(module, OneBitConv2d):
-            part = name.split(".")[0]
-            parts[part] = parts.get(part, 0) + 1
-    return parts
+def _require_parts(detector: nn.Module, cfg: Config) -> None:
+    """Raise InputError where further options made other parts 1-bit than the row's choice says."""
+    found = parts_of(detector)
+    if found != cfg.onebit_parts:
+        raise InputError(
+            f"onebit_parts is {cfg.onebit_parts}, but the options make it {found}: "
+            f"choose with onebit_parts alone"
+        )
 
 
 def log_to(path: Path) -> None:

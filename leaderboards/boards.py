@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from commons.datasets import BOARDS, DATASETS, Dataset, get_dataset
+from commons.datasets import BOARDS, DATASETS, FOLDER, Dataset, get_dataset
 from commons.errors import InputError
 
 if TYPE_CHECKING:
@@ -83,7 +83,9 @@ _METRICS = {
     "msmt17": _REID,
     "face": _FACE,
     "cifar10": _CLASSIFICATION,
+    "cifar100": _CLASSIFICATION,
     "imagenet": _CLASSIFICATION,
+    FOLDER: _CLASSIFICATION,
 }
 
 _MAP_AND_RANK1 = {"map": "mAP", "rank1": "rank1"}
@@ -112,9 +114,12 @@ _OPS = ("ops_strict", "ops_paper")
 _SEARCH = ("search_cost", "search_method")
 _OURS = ("untrained", "recipe", "epochs", "seeds", "source")
 _REID_LAYOUT = ("backbone", "quantization", "wa", *_REID, "search_method", *_MBIT, *_OPS, *_OURS)
+_IMAGES = ("backbone", "top1", "top5", "params", *_MBIT, *_OPS, "wa", *_SEARCH, *_OURS)
 _LAYOUTS = {
     "cifar10": ("backbone", "error", "params", *_MBIT, *_OPS, "wa", *_SEARCH, *_OURS),
-    "imagenet": ("backbone", "top1", "top5", *_MBIT, *_OPS, "wa", *_SEARCH, *_OURS),
+    "cifar100": _IMAGES,
+    "imagenet": _IMAGES,
+    FOLDER: _IMAGES,
     "voc": ("backbone", "quantization", "wa", *_DETECTION_VOC, *_MBIT, *_OPS, "search_method", *_OURS),
     "coco": ("backbone", "quantization", "wa", *_DETECTION_COCO, "search_method", *_MBIT, *_OPS, *_OURS),
     "market1501": _REID_LAYOUT,
@@ -125,12 +130,17 @@ _LAYOUTS = {
              *(m for m in _FACE if not m.startswith("accuracy")), *_MBIT, *_OPS, *_OURS),
 }  # fmt: skip
 
+
+def _task(board: str) -> str:
+    return "classification" if board == FOLDER else DATASETS[board].task
+
+
 ALL: dict[str, Board] = {
     name: Board(
         name,
-        DATASETS[name].task,
+        _task(name),
         _METRICS[name],
-        "mmdet-legacy" if DATASETS[name].task == "detection" else "dcp-nas",
+        "mmdet-legacy" if _task(name) == "detection" else "dcp-nas",
         _PRINTED.get(name),
         _LAYOUTS[name],
     )

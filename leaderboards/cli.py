@@ -130,7 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"onebit: {' '.join(message.split())}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0") if "TORCHELASTIC_RUN_ID" in os.environ else "0"
+    process = "" if rank == "0" else f" (process {rank} of torchrun)"
+    print(f"onebit{process}: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from commons.datasets import DATASETS
+from commons.datasets import DATASETS, FOLDER
 from leaderboards.boards import Board
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def notes(board: Board, line: Line) -> list[str]:
 
 
 def _dataset(board: Board, line: Line) -> str | None:
-    if line.dataset == board.name:
+    if line.dataset == board.name or board.name == FOLDER:
         return None
     dataset = DATASETS.get(line.dataset)
     kind = "drawn by a program" if dataset and dataset.mini else "development data"

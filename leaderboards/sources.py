@@ -8,7 +8,7 @@ from typing import Any
 from commons.errors import InputError
 
 #: Boards whose images are so small that networks have the stem for them.
-_SMALL = {"cifar10"}
+_SMALL = {"cifar10", "cifar100"}
 
 
 def load_network(source: str, classes: int | None = None, stem: str = "imagenet"):
@@ -92,7 +92,8 @@ def _of_classification(row: dict, weights: dict):
     from commons.datasets import get_dataset
 
     small = get_dataset(row["dataset"]).board in _SMALL
-    name, options = _with_options(row, out_indices=(3,), stem="cifar" if small else "imagenet")
+    stem = row.get("stem", "cifar" if small else "imagenet")
+    name, options = _with_options(row, out_indices=(3,), stem=stem)
     kept = {k: v for k, v in weights.items() if k.startswith(("backbone.", "classifier."))}
     return name, options, row["num_classes"], kept
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from commons import mini
-from commons.datasets import Dataset, get_dataset
+from commons.datasets import FOLDER, Dataset, get_dataset
 from commons.errors import InputError
 from commons.files import sha256_file
 from commons.task import Job
@@ -117,7 +117,9 @@ def _check_data(
     if record.board not in ALL or dataset.board != record.board:
         verdict.missing.append(f"dataset {record.dataset} does not belong to board {record.board}")
         return
-    if dataset.name not in ALL:
+    if dataset.board == FOLDER:
+        verdict.missing.append(f"{dataset.name} is a folder of somebody's own")
+    elif dataset.name not in ALL:
         kind = "a drawn mini dataset" if dataset.mini else "development data"
         text = f"{dataset.name} is {kind}: not comparable with published numbers"
         (verdict.notes if rules.development else verdict.missing).append(text)

@@ -100,9 +100,11 @@ def run(args) -> int:
 
 def _default_dataset(board, root: Path):
     """The board's own dataset; when it is missing, the message says which others are there."""
-    from commons.datasets import DATASETS
+    from commons.datasets import DATASETS, FOLDER
     from commons.errors import InputError
 
+    if board.name == FOLDER:
+        raise InputError(f"which folder? name it, e.g. `onebit bench {FOLDER}-NAME` for NAME below {root}")  # fmt: skip
     try:
         DATASETS[board.name].find(root)
     except InputError as error:

@@ -23,6 +23,7 @@ onebit cost resnet18_reactnet --classes 1000
 onebit cost dcp_nas_s --convention dcp-nas --input 224 224 --classes 1000
 onebit cost resnet18 resnet18_reactnet dcp_nas_s --classes 1000 --plot cost.svg
 onebit cost resnet18 --task detection --input 600 1000 --classes 20 --proposals 1000 --convention mmdet-legacy
+onebit cost dcp_nas_s --task detection --onebit-parts neck+rpn
 onebit cost dcp_nas_s --layers --format csv > layers.csv""",
     )
     parser.add_argument("backbones", nargs="+", metavar="BACKBONE", help="several are shown side by side")  # fmt: skip
@@ -31,6 +32,7 @@ onebit cost dcp_nas_s --layers --format csv > layers.csv""",
     parser.add_argument("--task", choices=TASKS, default="classification", help="count the whole model of a task")  # fmt: skip
     parser.add_argument("--stem", choices=("imagenet", "cifar"), help="classification: default imagenet")  # fmt: skip
     parser.add_argument("--proposals", type=int, metavar="N", help="detection: boxes that the head sees, default 1000")  # fmt: skip
+    parser.add_argument("--onebit-parts", metavar="P", help="detection: 1-bit parts beside the backbone: none, lateral (default of 1-bit backbones), neck, neck+rpn")  # fmt: skip
     parser.add_argument(
         "--convention",
         type=_conventions,
@@ -78,6 +80,8 @@ def _check(args) -> None:
             raise InputError(f"--{option} takes a number from 1 up, got {value}")
     if args.proposals is not None and args.task != "detection":
         raise InputError("--proposals goes with --task detection")
+    if args.onebit_parts is not None and args.task != "detection":
+        raise InputError("--onebit-parts goes with --task detection")
     if args.stem is not None and args.task != "classification":
         raise InputError("--stem goes with --task classification")
     if args.plot and args.plot.suffix.lower() not in (".svg", ".png"):
@@ -87,7 +91,11 @@ def _check(args) -> None:
 def _count(args, backbone: str, convention: str):
     import importlib
 
-    options = {"stem": args.stem, "proposals": args.proposals}
+    options = {
+        "stem": args.stem,
+        "proposals": args.proposals,
+        "onebit_parts": args.onebit_parts,
+    }
     return importlib.import_module(f"{args.task}.cost").model_cost(
         backbone,
         convention=convention,

@@ -28,7 +28,8 @@ def configure(verbs) -> None:
 onebit train classification --dataset mini-cifar10 --backbone resnet18_w16_reactnet
 onebit train detection --dataset mini-voc --backbone dcp_nas_c8 --seed 1 --work-dir runs/voc
 onebit train detection --dataset mini-voc --backbone dcp_nas_c8 --seed 1 --work-dir runs/voc --resume
-onebit train reid --dataset market1501 --backbone resnet18 --recipe paper --cfg-options train_cfg.max_epochs=60""",
+onebit train reid --dataset market1501 --backbone resnet18 --recipe paper --cfg-options train_cfg.max_epochs=60
+torchrun --nproc_per_node 2 -m leaderboards.cli train classification --dataset cifar10 --backbone resnet18_reactnet""",
     )
     train.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
     train.add_argument("--dataset", required=True, metavar="D")
@@ -130,9 +131,17 @@ def run_train(args) -> int:
         cfg_options=options,
     )
     outcome = runner(args.task).train(job)
+    if not _first_process():
+        return 0
     _report(outcome, f"{args.backbone} on {dataset.name}, recipe {recipe}, seed {args.seed}")
     print(f"checkpoint  {outcome.checkpoint}")
     return 0
+
+
+def _first_process() -> bool:
+    from mmengine.dist import is_main_process
+
+    return is_main_process()
 
 
 def run_test(args) -> int:

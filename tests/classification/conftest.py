@@ -27,7 +27,7 @@ def data(tmp_path_factory, few_images) -> Path:
     """A data root with mini-cifar10, mini-imagenet and cifar10-jpeg. Tests must not write to it."""
     from PIL import Image
 
-    from classification.datasets import read_cifar10
+    from classification.datasets import read_cifar
 
     root = tmp_path_factory.mktemp("data")
     for name, write in classification.WRITERS.items():
@@ -35,7 +35,7 @@ def data(tmp_path_factory, few_images) -> Path:
         write(root / name)
     names = ["airplane", "automobile", "bird"]
     for split in ("train", "test"):
-        images, labels = read_cifar10(root / "mini-cifar10", split)
+        images, labels = read_cifar(root / "mini-cifar10", split)
         for i, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
             folder = root / "cifar10-jpeg" / split / names[label % 3]
             folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from classification.datasets import (
     StreamedImages,
     class_names,
     collate_images,
-    read_cifar10,
+    read_cifar,
     read_folder,
     read_image,
 )
@@ -50,7 +50,7 @@ def test_cifar_reader_agrees_with_torchvisions(data, split):
         meta = MappingProxyType({**CIFAR10.meta, "md5": None})
 
     theirs = Unchecked(str(data / "mini-cifar10"), train=split == "train")
-    images, labels = read_cifar10(data / "mini-cifar10", split)
+    images, labels = read_cifar(data / "mini-cifar10", split)
     assert images.dtype == torch.uint8
     assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), theirs.data)
     assert labels.tolist() == theirs.targets
@@ -58,11 +58,11 @@ def test_cifar_reader_agrees_with_torchvisions(data, split):
 
 
 def test_what_python_3_pickles_is_read_too(cifar, batch):
-    before = read_cifar10(cifar, "train")
+    before = read_cifar(cifar, "train")
     with open(batch, "rb") as stream:
         content = pickle.load(stream, encoding="bytes")
     batch.write_bytes(pickle.dumps(content, protocol=2))
-    after = read_cifar10(cifar, "train")
+    after = read_cifar(cifar, "train")
     assert torch.equal(before[0], after[0])
     assert torch.equal(before[1], after[1])
 
@@ -81,21 +81,21 @@ def test_pickle_that_runs_code_is_refused_and_does_not(cifar, batch, tmp_path, f
     content = {b"data": Hostile(tmp_path / "marker"), b"label_names": [b"a"]}
     (batch.parent / file).write_bytes(pickle.dumps(content, protocol=protocol))
     with pytest.raises(InputError, match=f"{file} is not a file of .*: it asks for posix.system"):
-        read_cifar10(cifar, "train")
+        read_cifar(cifar, "train")
     assert not (tmp_path / "marker").exists()
 
 
 def test_class_that_is_not_needed_is_refused(cifar, batch):
     batch.write_bytes(pickle.dumps({b"data": np.random.default_rng(0)}))
     with pytest.raises(InputError, match="it asks for numpy"):
-        read_cifar10(cifar, "train")
+        read_cifar(cifar, "train")
 
 
 @pytest.mark.parametrize("keep", [0, 1, 1000, -1])
 def test_truncated_pickle_is_named(cifar, batch, keep):
     batch.write_bytes(batch.read_bytes()[:keep])
-    with pytest.raises(InputError, match=f"{batch} is not a file of the CIFAR-10 release"):
-        read_cifar10(cifar, "train")
+    with pytest.raises(InputError, match=f"{batch} is not a file of the CIFAR release"):
+        read_cifar(cifar, "train")
 
 
 IMAGES = np.zeros((4, 3072), np.uint8)
@@ -122,13 +122,13 @@ IMAGES = np.zeros((4, 3072), np.uint8)
 def test_wrong_content_is_named(cifar, batch, content, message):
     batch.write_bytes(pickle.dumps(content, protocol=2))
     with pytest.raises(InputError, match=f"{batch}: (expected )?{message}"):
-        read_cifar10(cifar, "train")
+        read_cifar(cifar, "train")
 
 
 def test_meta_without_names_is_named(cifar, batch):
     (batch.parent / "batches.meta").write_bytes(dump_python2_pickle({"label_names": 3}))
     with pytest.raises(InputError, match=r"batches.meta: expected a list label_names"):
-        read_cifar10(cifar, "train")
+        read_cifar(cifar, "train")
 
 
 def test_missing_batch_is_named(data_copy, batch):
@@ -244,3 +244,99 @@ def test_imagenet_with_an_empty_class_is_refused_by_the_config(data_copy, job):
     dataset = get_dataset("mini-imagenet")
     with pytest.raises(InputError, match=f"val/{WNIDS[3]}: expected images of class"):
         build_config(job("mini-imagenet"), dataset, dataset.find(data_copy))
+
+
+@pytest.fixture
+def cifar100(tmp_path):
+    """A data root with a CIFAR-100 of 12 and 4 images, its format the release's."""
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    names = [f"class {i:02}" for i in range(100)]
+    (folder / "meta").write_bytes(dump_python2_pickle({"fine_label_names": names}))
+    for split, count in (("train", 12), ("test", 4)):
+        images = np.random.default_rng(count).integers(0, 256, (count, 3072), np.uint8)
+        labels = [(7 * i) % 100 for i in range(count)]
+        content = {"data": images, "fine_labels": labels, "coarse_labels": [0] * count}
+        (folder / split).write_bytes(dump_python2_pickle(content))
+    return tmp_path
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_cifar100_reader_agrees_with_torchvisions(cifar100, split):
+    from torchvision.datasets import CIFAR100
+
+    class Unchecked(CIFAR100):
+        train_list = (("train", None),)
+        test_list = (("test", None),)
+        meta = MappingProxyType({**CIFAR100.meta, "md5": None})
+
+    theirs = Unchecked(str(cifar100), train=split == "train")
+    dataset = InMemoryImages(str(cifar100), "cifar100", split)
+    assert np.array_equal(dataset.images.permute(0, 2, 3, 1).numpy(), theirs.data)
+    assert dataset.labels.tolist() == theirs.targets
+    assert len(dataset.metainfo["classes"]) == 100
+
+
+def test_cifar100_has_its_classes_stem_and_statistics(cifar100, job):
+    dataset = get_dataset("cifar100")
+    cfg = build_config(job("cifar100", recipe="paper"), dataset, dataset.find(cifar100))
+    assert (cfg.model.num_classes, cfg.input_size, cfg.model.backbone.stem) == (100, 32, "cifar")
+    assert cfg.model.data_preprocessor.mean == (129.3, 124.1, 112.4)
+    assert cfg.model.data_preprocessor.cutout == 16
+
+
+def own_folder(root, sizes, scored="val"):
+    """``folder-own`` of two classes whose images have the given sizes in turn."""
+    for split in ("train", scored):
+        for name in ("cat", "dog"):
+            folder = root / "own" / split / name
+            folder.mkdir(parents=True)
+            for i, size in enumerate(sizes):
+                Image.effect_noise(size, 60).convert("RGB").save(folder / f"{i}.png")
+    dataset = get_dataset("folder-own")
+    return dataset, dataset.find(root)
+
+
+@pytest.mark.parametrize("scored", ["val", "test"])
+def test_a_folder_of_small_images_is_held_in_memory(tmp_path, job, scored):
+    dataset, folder = own_folder(tmp_path, [(24, 24)] * 3, scored)
+    cfg = build_config(job(dataset.name, recipe="paper"), dataset, folder)
+    assert (cfg.input_size, cfg.model.backbone.stem, cfg.model.num_classes) == (24, "cifar", 2)
+    assert cfg.model.data_preprocessor.mean == (123.675, 116.28, 103.53)
+    for part in (cfg.train_dataloader, cfg.test_dataloader):
+        source = dict(part.dataset)
+        assert source.pop("type") == "InMemoryImages"
+        assert InMemoryImages(**source).images.shape == (6, 3, 24, 24)
+
+
+@pytest.mark.parametrize("size", [(80, 80), (40, 30)])
+def test_a_folder_of_other_images_is_read_as_batches_come(tmp_path, job, size):
+    dataset, folder = own_folder(tmp_path, [size, (90, 50)], "test")
+    cfg = build_config(job(dataset.name, recipe="mini"), dataset, folder)
+    assert (cfg.input_size, cfg.model.backbone.stem) == (64, "imagenet")
+    source = dict(cfg.test_dataloader.dataset)
+    assert source.pop("type") == "StreamedImages"
+    assert len(StreamedImages(**source)) == 4
+    assert StreamedImages(**source)[3]["inputs"].shape == (3, 64, 64)
+
+
+def test_a_folder_of_several_small_sizes_names_the_odd_one(tmp_path):
+    _, folder = own_folder(tmp_path, [(24, 24), (25, 24)])
+    with pytest.raises(InputError, match=r"val/cat/1.png is 25x24 pixels, expected 24x24"):
+        read_folder(folder, "test", 24)
+
+
+def test_a_folder_trains_and_its_checkpoint_is_scored(tmp_path, job):
+    from classification import runner
+    from leaderboards.sources import _of_classification
+
+    own_folder(tmp_path, [(24, 24)] * 2)
+    options = {"train_cfg.max_epochs": 1}
+    training = job("folder-own", backbone="resnet18_w8_reactnet", data_root=tmp_path, cfg_options=options)  # fmt: skip
+    outcome = runner.train(training)
+    assert (outcome.split, outcome.num_classes) == ("train -> val", 2)
+    assert outcome.cost["strict"]["input_shape"] == [3, 24, 24]
+    again = runner.test(outcome.checkpoint, job("folder-own", backbone="", data_root=tmp_path))
+    assert again.metrics == outcome.metrics
+    row, weights = runner.load_row(outcome.checkpoint)
+    assert _of_classification(row, weights)[1]["stem"] == "cifar"

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from commons.datasets import BOARDS, DATASETS, default_data_root, get_dataset
+from commons.datasets import BOARDS, DATASETS, FOLDER, default_data_root, get_dataset
 from commons.errors import InputError
 
 
@@ -12,8 +12,8 @@ def make(root, dataset, folder):
 
 
 def test_every_board_has_its_dataset_and_a_mini_of_the_same_layout():
-    assert len(BOARDS) == 9
-    for board in set(BOARDS) - {"msmt17"}:  # the only one without a mini
+    assert len(BOARDS) == 11
+    for board in set(BOARDS) - {"msmt17", "cifar100", FOLDER}:  # those without a mini
         real, mini = DATASETS[board], DATASETS[f"mini-{board}"]
         assert (real.mini, mini.mini) == (False, True)
         assert (real.board, mini.board) == (board, board)
@@ -70,3 +70,35 @@ def test_data_root_comes_from_the_environment(monkeypatch):
     assert default_data_root() == Path("/somewhere")
     monkeypatch.setenv("ONEBIT_DATA", "")
     assert default_data_root() == Path("data")
+
+
+def test_a_folder_below_the_data_root_is_a_dataset(tmp_path):
+    dataset = get_dataset("folder-my-pets", "classification")
+    assert (dataset.name, dataset.board, dataset.mini) == ("folder-my-pets", FOLDER, False)
+    with pytest.raises(InputError, match=f"expected {tmp_path}/my-pets/train. It needs train/ and"):
+        dataset.find(tmp_path)
+    for part, there in (("train", "neither"), ("val", None), ("test", "val/ and test/")):
+        image = tmp_path / "my-pets" / part / "cat" / "1.png"
+        image.parent.mkdir(parents=True)
+        image.write_bytes(part.encode())
+        if there is None:
+            assert dataset.find(tmp_path) == tmp_path / "my-pets"
+            before = dataset.checksum(tmp_path)
+            image.write_bytes(b"other")
+            assert dataset.checksum(tmp_path) != before
+        else:
+            with pytest.raises(InputError, match=f"expected val/ or test/ in .*, found {there}"):
+                dataset.find(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["folder-", "folder-../x", "folder-a/b", "folder-a--b", "folder-.a"]
+)
+def test_folder_names_that_are_no_names_are_refused(name):
+    with pytest.raises(InputError, match="expected folder-NAME with a folder NAME below the data"):
+        get_dataset(name)
+
+
+def test_a_folder_is_no_dataset_of_another_task():
+    with pytest.raises(InputError, match="unknown dataset 'folder-pets'"):
+        get_dataset("folder-pets", "reid")

@@ -29,7 +29,8 @@ def test_scoring_the_packed_detector(trained, tmp_path):
     again = runner.test(outcome.checkpoint, replace(job, work_dir=tmp_path), packed=True)
     assert again.predictions.name == "test_packed_predictions.json"
     assert again.cost == outcome.cost
-    assert again.details["onebit_parts"] == {"backbone": 16, "neck": 4}
+    assert again.details["onebit_parts"] == "lateral"
+    assert {k: v["count"] for k, v in again.details["onebit_convs"].items()} == {"backbone": 16, "neck": 4}  # fmt: skip
     for name, value in outcome.metrics.items():
         assert again.metrics[name] == pytest.approx(value, abs=0.02)
 

@@ -48,7 +48,10 @@ def test_outcome_of_a_row(trained, capsys):
     assert len(details["loss_curve"]) == 2
     assert all(math.isfinite(loss) for loss in details["loss_curve"])
     assert details["train_images"] == 8
-    assert details["onebit_parts"] == {"backbone": 16, "neck": 4}
+    assert details["onebit_parts"] == "lateral"
+    common = dict(binarizers=["reactnet"], pad_values=[0])
+    assert details["onebit_convs"] == {"backbone": dict(count=16, **common), "neck": dict(count=4, **common)}  # fmt: skip
+    assert outcome.cost["strict"]["onebit_parts"] == "lateral"
     assert set(details["per_class"]) <= {"aeroplane", "bottle", "car", "chair", "tvmonitor"}
 
 
@@ -188,7 +191,8 @@ def test_coco_and_a_real_valued_backbone(drawn, make_job):
     outcome = runner.train(make_job(drawn, "mini-coco", "resnet18_w8"))
     assert {"AP", "AP50", "AP75"} <= set(outcome.metrics)
     assert outcome.main_metric == "AP"
-    assert outcome.details["onebit_parts"] == {}
+    assert outcome.details["onebit_parts"] == "none"
+    assert outcome.details["onebit_convs"] == {}
     assert outcome.cost["strict"]["bops"] == 0
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from commons.compat import ensure_torchvision
 from commons.mini.reid import WRITERS, write_cuhk03
+from commons.task import Job
+from tests.reid.rows import OPTIONS
 
 ensure_torchvision()  # so that a test may import torchreid before reid
 
@@ -61,3 +63,10 @@ def cuhk_copy(small_cuhk, tmp_path) -> Path:
     """A data root with a mini-cuhk03 of 15 identities, free to be damaged."""
     shutil.copytree(small_cuhk, tmp_path / "data")
     return tmp_path / "data"
+
+
+@pytest.fixture
+def job(tiny, tmp_path) -> Job:
+    return Job(
+        "market1501", "resnet18_w8_bireal", "mini", 3, tiny, tmp_path / "work", cfg_options=OPTIONS
+    )

@@ -1,19 +1,5 @@
-# DCP-NAS, section 4.1.3, CIFAR-10: 600 epochs at batch 96, Adam from 0.0025 by a cosine without
-# restart, weight decay 1e-5, gradients clipped at 5, cutout. Side 16 of the cutout is DARTS's.
-# For ImageNet it states 512 epochs at batch 512, Adam from 0.001, weight decay 3e-5: set these with
-# --cfg-options; augmentation and label smoothing below are DARTS's, which the paper follows.
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=600)
-train_dataloader = dict(batch_size=96, num_workers=0)
-test_dataloader = dict(batch_size=250, num_workers=0)
-optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="Adam", lr=0.0025, betas=(0.9, 0.999), weight_decay=1e-5),
-    clip_grad=dict(max_norm=5.0),
-)
-# Without T_max it ends with the training, however many epochs that is.
-param_scheduler = dict(type="CosineAnnealingLR", by_epoch=True, convert_to_iter_based=True)
-model = dict(label_smoothing=0.0)
-augmentation = dict(cifar10=dict(padding=4, flip=True, cutout=16), imagenet=dict())
-image_size = dict(cifar10=32, imagenet=224)
-min_crop_area = 0.08
-score_untrained = True
+# The training of the paper that the board repeats: DCP-NAS, section 4.1.3.
+_base_ = "./dcp_nas_cifar10.py"
+
+# On these boards the recipe means another file.
+boards = dict(imagenet="dcp_nas_imagenet")

@@ -1,6 +1,6 @@
 # Ours: cifar10-jpeg, 3 epochs, the same for all: one core trains a ResNet-18 of 8 channels in about
 # five minutes, a cell network of 8 channels and 6 cells in about 25.
-_base_ = "./paper.py"
+_base_ = "./dcp_nas_cifar10.py"
 
 train_cfg = dict(max_epochs=3)
 train_dataloader = dict(batch_size=64)

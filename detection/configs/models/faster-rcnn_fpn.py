@@ -4,6 +4,7 @@ _base_ = "mmdet::_base_/models/faster-rcnn_r50_fpn.py"
 
 default_scope = "mmdet"
 custom_imports = dict(imports=["backbones", "detection"])
+onebit_parts = "none"
 
 model = dict(
     backbone=dict(_delete_=True, type="onebit.ResNet", depth=18, out_indices=(0, 1, 2, 3)),

@@ -2,4 +2,14 @@
 # convs are 3x3 1-bit convs. The binarizer is put in together with the backbone.
 _base_ = "./faster-rcnn_fpn.py"
 
-model = dict(neck=dict(type="onebit.OneBitFPN", binarizer="bireal", norm_cfg=dict(type="BN")))
+onebit_parts = "lateral"
+model = dict(
+    neck=dict(
+        type="onebit.OneBitFPN",
+        binarizer="bireal",
+        pad_value=0,
+        onebit_outputs=False,
+        act_cfg=None,
+        norm_cfg=dict(type="BN"),
+    )
+)

@@ -1,0 +1,77 @@
+"""Which parts of a detector are 1-bit: one named choice, in the config, the record and the cost.
+
+The backbone is not among them: its name says what it is. The box head's fully connected layers and
+all output layers stay real-valued in every choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from mmdet.models.necks import FPN
+from torch import nn
+
+from backbones import OneBitConv2d
+
+#: Choice to what it means, the default of 1-bit backbones second.
+PARTS = {
+    "none": "standard FPN and RPN, real-valued",
+    "lateral": "3x3 1-bit lateral convs in the FPN (DCP-NAS, Sec. 4.1)",
+    "neck": "lateral and output convs of the FPN",
+    "neck+rpn": "the FPN's convs and the 3x3 conv of the RPN",
+}
+
+
+def default_parts(onebit_backbone: bool) -> str:
+    """``lateral`` for a 1-bit backbone, ``none`` for a real-valued one."""
+    return "lateral" if onebit_backbone else "none"
+
+
+def parts_of(detector: nn.Module) -> str:
+    """The choice that ``detector`` was built with, read off its modules.
+
+    ``other`` where it is none of :data:`PARTS`, as in somebody's own config.
+    """
+    lateral = output = False
+    neck = getattr(detector, "neck", None)
+    rest = [] if neck is None else [neck]
+    if isinstance(neck, FPN):
+        lateral, output = _all_onebit(neck.lateral_convs), _all_onebit(neck.fpn_convs)
+        rest = []
+    rpn = getattr(getattr(detector, "rpn_head", None), "rpn_conv", None)
+    rpn = _all_onebit([] if rpn is None else [rpn])
+    rest += [
+        getattr(detector, name) for name in ("bbox_head", "roi_head") if hasattr(detector, name)
+    ]
+    elsewhere = any(isinstance(m, OneBitConv2d) for part in rest for m in part.modules())
+    names = {
+        (False, False, False): "none",
+        (True, False, False): "lateral",
+        (True, True, False): "neck",
+        (True, True, True): "neck+rpn",
+    }
+    return "other" if elsewhere else names.get((lateral, output, rpn), "other")
+
+
+def _all_onebit(parts: Iterable[nn.Module]) -> bool | None:
+    """Whether all convs are 1-bit; None where some are."""
+    convs = [m for part in parts for m in part.modules() if isinstance(m, nn.Conv2d)]
+    found = {isinstance(conv, OneBitConv2d) for conv in convs}
+    return None if len(found) == 2 else found == {True}
+
+
+def onebit_convs(detector: nn.Module) -> dict[str, dict[str, Any]]:
+    """Per part of the detector that has 1-bit convs: how many, their binarizers and pad values."""
+    parts: dict[str, list[OneBitConv2d]] = {}
+    for name, module in detector.named_modules():
+        if isinstance(module, OneBitConv2d):
+            parts.setdefault(name.split(".")[0], []).append(module)
+    return {
+        part: dict(
+            count=len(convs),
+            binarizers=sorted({conv.binarizer.name for conv in convs}),
+            pad_values=sorted({conv.pad_value for conv in convs}),
+        )
+        for part, convs in parts.items()
+    }

@@ -1,0 +1,36 @@
+"""What `test_data_parallel.py` runs below torchrun, every job in turn; not a test itself.
+
+    torchrun --nproc_per_node 2 data_parallel.py JOBS.json RESULTS
+
+Every process writes what came of its jobs to RESULTS/<rank>.json.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from classification import runner
+from commons.errors import OnebitError
+from commons.task import Job
+
+results = []
+for fields in json.loads(Path(sys.argv[1]).read_text()):
+    job = Job(**{**fields, "data_root": Path(fields["data_root"]), "work_dir": Path(fields["work_dir"])})  # fmt: skip
+    try:
+        outcome = runner.train(job)
+        results.append(
+            dict(
+                metrics=outcome.metrics,
+                untrained=outcome.untrained,
+                config=outcome.config,
+                loss_curve=outcome.details["loss_curve"],
+                checkpoint=str(outcome.checkpoint),
+                predictions=str(outcome.predictions),
+            )
+        )
+    except OnebitError as error:
+        results.append(dict(error=str(error)))
+
+from mmengine.dist import get_rank
+
+(Path(sys.argv[2]) / f"{get_rank()}.json").write_text(json.dumps(results))
