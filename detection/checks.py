@@ -75,7 +75,7 @@ def check_dataset(cfg: Config, loaders: Sequence[str] = ("train", "test")) -> di
     found, seen = {}, set()
     for loader in loaders:
         listed = []
-        for dataset in _leaves(cfg[f"{loader}_dataloader"].dataset):
+        for dataset in leaves(cfg[f"{loader}_dataloader"].dataset):
             read = _read_voc if dataset["type"] == "VOCDataset" else _read_coco
             found_here = read(dataset, _classes(dataset))
             _check_listing(found_here, (dataset.get("filter_cfg") or {}).get("min_size", 0))
@@ -86,13 +86,13 @@ def check_dataset(cfg: Config, loaders: Sequence[str] = ("train", "test")) -> di
     return found
 
 
-def _leaves(dataset: dict) -> Iterator[dict]:
+def leaves(dataset: dict) -> Iterator[dict]:
     """The datasets that read files, inside concatenated or repeated ones."""
     inner = dataset.get("datasets") or ([dataset["dataset"]] if "dataset" in dataset else [])
     if not inner:
         yield dataset
     for child in inner:
-        yield from _leaves(child)
+        yield from leaves(child)
 
 
 def _classes(dataset: dict) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from mmdet.registry import DATASETS, METRICS, MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
@@ -24,6 +25,7 @@ from torch import nn
 import backbones
 from backbones import deploy
 from commons.datasets import get_dataset
+from commons.distributed import unwrapped
 from commons.engine import (
     build_runner,
     config_text,
@@ -37,6 +39,7 @@ from commons.errors import InputError, WorkError
 from commons.files import disk_error_message, write_atomic
 from commons.task import Job, Outcome
 from detection import predictions as prediction_files
+from detection import pretrained, stabilizers
 from detection.checks import check_dataset
 from detection.config import build_config, dataset_config
 from detection.cost import summaries
@@ -64,8 +67,12 @@ def train(job: Job) -> Outcome:
     work_dir = Path(job.work_dir)
     with output_to_log(work_dir), _threads(cfg.get("threads")):
         runner = build_runner(cfg, _row(job, cfg), work_dir=work_dir, resume=job.resume)
-        _require_parts(getattr(runner.model, "module", runner.model), cfg)
-        runner.model.init_weights()  # the runner's own call, when training starts, is then a no-op
+        detector = unwrapped(runner.model)
+        _require_parts(detector, cfg)
+        detector.init_weights()  # the runner's own call, when training starts, is then a no-op
+        if "pretrained" in cfg:
+            start = job.cfg_options[pretrained.OPTION]
+            pretrained.load(detector.backbone, start, job.backbone)
         untrained = _score_untrained(runner, cfg, job)
         runner.train()
         loop = runner.test_loop
@@ -97,6 +104,8 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
             dataset; ``packed`` and no 1-bit network.
     """
     row, weights = load_row(checkpoint)
+    if "config" in row:
+        raise InputError(f"{checkpoint} was trained by a config of its own: name it with --config {row['config']}")  # fmt: skip
     for key in ("task", "backbone", "recipe"):
         asked = "detection" if key == "task" else getattr(job, key)
         if asked and asked != row[key]:
@@ -109,7 +118,8 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
         cfg_options={**row.get("cfg_options", {}), **job.cfg_options},
     )
     dataset = get_dataset(job.dataset, task="detection")
-    cfg = build_config(job, dataset.find(job.data_root).resolve())
+    folder = dataset.find(job.data_root).resolve()
+    cfg = build_config(job, folder, pretrained=row.get(pretrained.OPTION))
     text = config_text(cfg)
     checked = check_dataset(cfg, ["test"])
     with output_to_log(Path(job.work_dir)), _threads(cfg.get("threads")):
@@ -189,11 +199,14 @@ def keep_predictions(evaluator: Evaluator, path: Path) -> Path | None:
 def _row(job: Job, cfg: Config) -> dict[str, Any]:
     """What a checkpoint says of itself."""
     options = dict(job.cfg_options)
+    # By its hash: where it lay says nothing about the row.
+    start = {pretrained.OPTION: cfg.pretrained.to_dict()} if options.pop(pretrained.OPTION, None) else {}  # fmt: skip
     return dict(
         cfg.row.to_dict(),
         task="detection",
         seed=job.seed,
         num_classes=cfg.num_classes,
+        **start,
         **(dict(cfg_options=options) if options else {}),
     )
 
@@ -208,7 +221,8 @@ def _score_untrained(runner: Runner, cfg: Config, job: Job) -> dict[str, float] 
     loop = runner.test_loop
     metrics = score(runner.model, loop.dataloader, loop.evaluator, f"{job.backbone} untrained")
     metrics.pop("per_class")
-    write_atomic(kept, json.dumps(metrics))
+    if is_main_process():
+        write_atomic(kept, json.dumps(metrics))
     return metrics
 
 
@@ -226,7 +240,7 @@ def _outcome(
     predictions: Path | None,
 ) -> Outcome:
     per_class = metrics.pop("per_class")
-    detector = getattr(detector, "module", detector)  # out of its distributed wrapper
+    detector = unwrapped(detector)
     return Outcome(
         metrics=metrics,
         untrained=untrained,
@@ -245,6 +259,8 @@ def _outcome(
             "onebit_parts": parts_of(detector),
             "onebit_convs": onebit_convs(detector),
             "network": backbones.describe(detector.backbone),
+            "stabilizers": stabilizers.read(cfg),
+            **({"pretrained": cfg.pretrained.to_dict()} if "pretrained" in cfg else {}),
         },
         predictions=predictions,
     )

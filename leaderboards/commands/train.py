@@ -28,14 +28,16 @@ def configure(verbs) -> None:
 onebit train classification --dataset mini-cifar10 --backbone resnet18_w16_reactnet
 onebit train detection --dataset mini-voc --backbone dcp_nas_c8 --seed 1 --work-dir runs/voc
 onebit train detection --dataset mini-voc --backbone dcp_nas_c8 --seed 1 --work-dir runs/voc --resume
+onebit train detection --config mine.py --work-dir runs/mine
+onebit train detection --config mine.py --dataset mini-coco
+onebit train detection --dataset coco128 --backbone resnet18_w16_reactnet --cfg-options pretrained=cifar/epoch_3.pth
 onebit train reid --dataset market1501 --backbone resnet18 --recipe paper --cfg-options train_cfg.max_epochs=60
 torchrun --nproc_per_node 2 -m leaderboards.cli train classification --dataset cifar10 --backbone resnet18_reactnet""",
     )
     train.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
-    train.add_argument("--dataset", required=True, metavar="D")
-    train.add_argument(
-        "--backbone", required=True, metavar="B", help="`onebit backbones` lists them"
-    )
+    train.add_argument("--dataset", metavar="D")
+    train.add_argument("--backbone", metavar="B", help="`onebit backbones` lists them")
+    train.add_argument("--config", type=Path, metavar="FILE", help="detection: in place of a backbone and a recipe, an MMDetection config (Python, which is run); without --dataset on its own data")  # fmt: skip
     train.add_argument(
         "--recipe", metavar="R", help="default: mini, small or paper, as the dataset is"
     )
@@ -106,6 +108,11 @@ def run_train(args) -> int:
     from leaderboards.boards import default_recipe, runner
     from leaderboards.record import options_tag, row_name
 
+    if args.config:
+        return _run_own_config(args)
+    for option in ("dataset", "backbone"):
+        if getattr(args, option) is None:
+            raise InputError(f"train needs --{option}")
     dataset = get_dataset(args.dataset, args.task)
     dataset.find(data_root(args))
     backbones.describe(args.backbone)
@@ -115,11 +122,7 @@ def run_train(args) -> int:
     row = row_name(dataset.name, args.backbone, recipe, options_tag(options), args.seed)
     # Not where `onebit bench` works: it would take these checkpoints for those of its own row.
     work_dir = args.work_dir or Path("work_dirs") / "train" / row
-    if not args.resume and any(work_dir.glob("*.pth")):
-        raise InputError(
-            f"{work_dir} holds the checkpoints of an earlier run: add --resume to go on, "
-            f"or name another --work-dir"
-        )
+    _require_empty(work_dir, args.resume)
     job = Job(
         dataset=dataset.name,
         backbone=args.backbone,
@@ -134,6 +137,52 @@ def run_train(args) -> int:
     if not _first_process():
         return 0
     _report(outcome, f"{args.backbone} on {dataset.name}, recipe {recipe}, seed {args.seed}")
+    print(f"checkpoint  {outcome.checkpoint}")
+    return 0
+
+
+def _require_empty(work_dir: Path, resume: bool) -> None:
+    from commons.errors import InputError
+
+    if not resume and any(work_dir.glob("*.pth")):
+        raise InputError(
+            f"{work_dir} holds the checkpoints of an earlier run: add --resume to go on, "
+            f"or name another --work-dir"
+        )
+
+
+def _run_own_config(args) -> int:
+    from commons.datasets import get_dataset
+    from commons.errors import InputError
+    from commons.task import Job
+
+    if args.task != "detection":
+        raise InputError(f"--config is for detection, not for {args.task}")
+    for option in ("backbone", "recipe"):
+        if getattr(args, option):
+            raise InputError(f"--{option} does not go with --config, which names its own")
+    if args.dataset:
+        get_dataset(args.dataset, args.task).find(data_root(args))
+    name = "--".join(filter(None, (args.dataset, args.config.stem, f"seed{args.seed}")))
+    work_dir = args.work_dir or Path("work_dirs") / "train" / name
+    _require_empty(work_dir, args.resume)
+    job = Job(
+        dataset=args.dataset or "",
+        backbone="",
+        recipe="",
+        seed=args.seed,
+        data_root=data_root(args),
+        work_dir=work_dir,
+        resume=args.resume,
+        cfg_options=cfg_options(args.cfg_options),
+    )
+    from detection import own_config
+
+    outcome = own_config.train(args.config, job)
+    if not _first_process():
+        return 0
+    where = f"on {args.dataset}" if args.dataset else "on its own data"
+    _report(outcome, f"{args.config} {where}, seed {args.seed}")
     print(f"checkpoint  {outcome.checkpoint}")
     return 0
 
