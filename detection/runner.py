@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import warnings
@@ -38,6 +39,7 @@ from commons.engine import (
 from commons.errors import InputError, WorkError
 from commons.files import disk_error_message, write_atomic
 from commons.task import Job, Outcome
+from detection import errors, pictures
 from detection import predictions as prediction_files
 from detection import pretrained, stabilizers
 from detection.checks import check_dataset
@@ -188,6 +190,39 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
             num_classes=cfg.num_classes,
             predictions=Path(predictions),
         )
+
+
+def show(outcome: Outcome, job: Job, folder: Path, count: int, score: float = 0.3) -> list[Path]:
+    """Draw a scored row, and sum up what it gets wrong: :mod:`detection.errors` says how.
+
+    Args:
+        outcome: of :func:`train`, :func:`test` or :func:`score_predictions`.
+        job: names the dataset.
+        folder: gets the pictures, ``confusion.png``, ``errors.txt`` and ``errors.json``.
+        count: pictures of images at most; the summary is of all images.
+        score: detections below it are left out.
+
+    Returns:
+        the pictures of images.
+
+    Raises:
+        InputError: missing or broken dataset.
+        WorkError: the folder cannot be written.
+    """
+    place = get_dataset(job.dataset, task="detection").find(job.data_root).resolve()
+    cfg = dataset_config(job.dataset, place)
+    register_all_modules(init_default_scope=True)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints while it reads
+        source = DATASETS.build({**cfg.test_dataloader.dataset, "pipeline": []})
+    detections = json.loads(outcome.predictions.read_bytes())
+    scenes = errors.scenes(source, detections, score)
+    summary = errors.summarize(scenes, errors.class_names(source), score)
+    folder = Path(folder)
+    paths = pictures.write_scenes(scenes, summary.classes, folder, count)
+    pictures.write_confusion(summary, folder / "confusion.png")
+    write_atomic(folder / "errors.txt", summary.to_text())
+    write_atomic(folder / "errors.json", summary.to_json())
+    return paths
 
 
 def keep_predictions(evaluator: Evaluator, path: Path) -> Path | None:

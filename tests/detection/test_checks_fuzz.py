@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from commons.errors import InputError
 from commons.task import Job
-from detection.checks import _leaves, check_dataset
+from detection.checks import check_dataset, leaves
 from detection.config import build_config
 
 # ruff: isort: split
@@ -38,11 +38,11 @@ class Data:
 
     def loaded(self):
         """Images and objects as MMDetection reads them."""
-        leaves = [
+        datasets = [
             DATASETS.build({**leaf, "pipeline": []})
-            for leaf in _leaves(self.cfg.train_dataloader.dataset)
+            for leaf in leaves(self.cfg.train_dataloader.dataset)
         ]
-        images = [leaf.get_data_info(n) for leaf in leaves for n in range(len(leaf))]
+        images = [leaf.get_data_info(n) for leaf in datasets for n in range(len(leaf))]
         return len(images), sum(len(image["instances"]) for image in images)
 
     def refusal(self, content):
