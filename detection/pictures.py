@@ -69,8 +69,13 @@ def draw_scene(scene: Scene, classes: Sequence[str]) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     counted, correct = int(scene.counts.sum()), scene.kinds.count(CORRECT)
     left, right = _GAP, size[0] + 2 * _GAP
-    draw.text((left, 4), f"{scene.name}: {counted} objects", fill="black", font=_font(12))
-    draw.text((right, 4), f"{len(scene.found)} detections, {correct} correct", fill="black", font=_font(12))  # fmt: skip
+    draw.text(
+        (left, 4),
+        f"{scene.name}: {counted} object{'s' * (counted != 1)}",
+        fill="black",
+        font=_font(12),
+    )
+    draw.text((right, 4), f"{len(scene.found)} detected, {correct} correct", fill="black", font=_font(12))  # fmt: skip
 
     objects = image.copy()
     for box, label, counts, fate in zip(scene.boxes, scene.labels, scene.counts, scene.fates, strict=True):  # fmt: skip

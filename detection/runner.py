@@ -39,9 +39,8 @@ from commons.engine import (
 from commons.errors import InputError, WorkError
 from commons.files import disk_error_message, write_atomic
 from commons.task import Job, Outcome
-from detection import errors, pictures
+from detection import errors, pictures, pretrained, stabilizers
 from detection import predictions as prediction_files
-from detection import pretrained, stabilizers
 from detection.checks import check_dataset
 from detection.config import build_config, dataset_config
 from detection.cost import summaries
