@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 
 from backbones import MODELS, OneBitConv2d, backbone_config, create_backbone
+from commons.config_options import with_options
 from commons.errors import InputError
 from commons.task import Job
 from detection import pretrained as pretrained_backbone
@@ -21,6 +22,21 @@ from detection.parts import PARTS, default_parts
 CONFIGS = Path(__file__).parent / "configs"
 #: The config key, and option, that chooses the 1-bit parts.
 PARTS_OPTION = "onebit_parts"
+#: Below these an option may set what the recipe does not: MMDetection or mmengine checks the keys.
+FREE = (
+    "model.",
+    "optim_wrapper.",
+    "param_scheduler",
+    "auto_scale_lr.",
+    "train_dataloader.",
+    "test_dataloader.",
+    "default_hooks.",
+    "visualizer.",
+    "env_cfg.",
+    "find_unused_parameters",
+    "load_from",
+    "threads",
+)
 #: Choice of 1-bit parts to the config of the model.
 _MODELS = {
     "none": "faster-rcnn_fpn",
@@ -72,10 +88,7 @@ def build_config(
             part.binarizer = onebit[0]
     detector.roi_head.bbox_head.num_classes = cfg.num_classes
     cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="onebit.MethodLossHook")]
-    try:
-        cfg.merge_from_dict(options)
-    except (KeyError, IndexError, TypeError, AssertionError) as error:
-        raise InputError(f"the options {options} do not fit: {error}") from error
+    cfg = with_options(cfg, options, free=FREE)
     stabilizers.apply(cfg, chosen)
     if start and not pretrained:
         with torch.device("meta"):

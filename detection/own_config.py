@@ -33,7 +33,7 @@ from commons.errors import InputError
 from commons.task import Job, Outcome
 from detection import pretrained, stabilizers
 from detection.checks import check_dataset, leaves
-from detection.config import dataset_config
+from detection.config import FREE, dataset_config
 from detection.foreign import (
     check_classes,
     cost_of,
@@ -47,8 +47,6 @@ from detection.runner import keep_predictions, output_to_log
 #: What a config states of a training; its validation and its visualizer are not used.
 _KEPT = ("model", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr", "custom_hooks",
          "default_hooks", "env_cfg", "log_processor", "find_unused_parameters", "sync_bn", "load_from")  # fmt: skip
-#: Below these options may set what the config does not: MMDetection checks the keys.
-_FREE = ("model.", "optim_wrapper.", "train_dataloader.", "test_dataloader.", "param_scheduler", "default_hooks.", "load_from")  # fmt: skip
 _EVALUATORS = {
     "CocoDataset": ("COCO box AP, IoU 0.50:0.95, 100 detections per image", "AP"),
     "VOCDataset": ("VOC, IoU 0.5, area under curve (map_area) and 11-point (map_11pt), difficult objects ignored", "map_area"),
@@ -78,7 +76,7 @@ def train(config: Path, job: Job) -> Outcome:
     options = dict(job.cfg_options)
     start = options.pop(pretrained.OPTION, None)
     chosen = stabilizers.take(options)
-    theirs = with_options(read_config(config), options, free=_FREE)
+    theirs = with_options(read_config(config), options, free=FREE)
     register_all_modules(init_default_scope=False)
     cfg = _complete(theirs, Path(config), job)
     with config_errors():

@@ -83,7 +83,7 @@ def trained(mine, drawn, tmp_path_factory):
 
 
 def test_on_its_own_data(trained):
-    asked, outcome = trained
+    _, outcome = trained
     assert outcome.epochs == 2
     assert outcome.main_metric == "AP"
     assert {"AP", "AP50"} <= set(outcome.metrics)
@@ -102,7 +102,7 @@ def test_on_its_own_data(trained):
 
 
 def test_its_checkpoint_is_scored_by_its_config(trained, mine, drawn, tmp_path):
-    asked, outcome = trained
+    _, outcome = trained
     scored = job(tmp_path, drawn, dataset="mini-coco")
     again = foreign.score_checkpoint(outcome.checkpoint, mine, scored)
     assert again.metrics == outcome.metrics
@@ -173,7 +173,7 @@ def test_configs_that_do_not_fit(mine, drawn, tmp_path, change, message):
     path.write_text(f"_base_ = {str(mine)!r}\n{change}\n")
     with pytest.raises(InputError, match=message):
         own_config.train(path, job(tmp_path, drawn))
-    with pytest.raises(InputError, match="no option 'train_cfg.max_epoch'"):
+    with pytest.raises(InputError, match=r"no option 'train_cfg\.max_epoch'"):
         own_config.train(mine, job(tmp_path, drawn, cfg_options={"train_cfg.max_epoch": 1}))
 
 
