@@ -35,6 +35,7 @@ from commons.task import Job, Outcome
 from detection.checks import check_dataset
 from detection.config import dataset_config
 from detection.cost import CONVENTIONS, forward_all
+from detection.metrics import facts
 from detection.runner import keep_predictions, log_to, output_to_log
 
 _META_KEYS = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
@@ -87,6 +88,7 @@ def score_checkpoint(checkpoint: Path, config: Path, job: Job) -> Outcome:
             per_class=metrics.pop("per_class"),
             network=network_of(detector, counted=not reason),
             classes_stated=stated is not None,
+            **facts(evaluator.metrics[0]),
             **(dict(cost_not_counted=reason) if reason else {}),
         )
         return Outcome(

@@ -41,6 +41,7 @@ from detection.foreign import (
     read_config,
     scored_config,
 )
+from detection.metrics import facts
 from detection.parts import onebit_convs, parts_of
 from detection.runner import keep_predictions, output_to_log
 
@@ -103,6 +104,7 @@ def train(config: Path, job: Job) -> Outcome:
         cost, reason = cost_of(detector, cfg)
         return Outcome(
             details=dict(
+                **facts(loop.evaluator.metrics[0]),
                 train_images=len(runner.train_dataloader.dataset),
                 loss_curve=loss_curve(runner),
                 checked=checked,

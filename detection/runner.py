@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import warnings
@@ -38,11 +39,12 @@ from commons.engine import (
 from commons.errors import InputError, WorkError
 from commons.files import disk_error_message, write_atomic
 from commons.task import Job, Outcome
+from detection import errors, pictures, pretrained, stabilizers
 from detection import predictions as prediction_files
-from detection import pretrained, stabilizers
 from detection.checks import check_dataset
 from detection.config import build_config, dataset_config
 from detection.cost import summaries
+from detection.metrics import check_judge, facts
 from detection.parts import onebit_convs, parts_of
 
 
@@ -60,6 +62,8 @@ def train(job: Job) -> Outcome:
     dataset = get_dataset(job.dataset, task="detection")
     cfg = build_config(job, dataset.find(job.data_root).resolve())
     text = config_text(cfg)  # before MMDetection's builders write into it
+    # Only the end of the training would build the metric.
+    check_judge(cfg.test_evaluator.get("judge", "pycocotools"))
     checked = check_dataset(cfg)
     work_dir = Path(job.work_dir)
     with output_to_log(work_dir), _threads(cfg.get("threads")):
@@ -79,6 +83,7 @@ def train(job: Job) -> Outcome:
             train_images=len(runner.train_dataloader.dataset),
             loss_curve=loss_curve(runner),
             checked=checked,
+            **facts(loop.evaluator.metrics[0]),
         )
         return _outcome(
             runner.model, cfg, job, metrics, latest_checkpoint(work_dir), text,
@@ -131,9 +136,10 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
         # Not the file that training kept, which a record names by its hash.
         name = f"test_{'packed_' if packed else ''}predictions.json"
         kept = keep_predictions(evaluator, Path(job.work_dir) / name)
+        details = dict(checked=checked, **facts(evaluator.metrics[0]))
         return _outcome(
             detector, cfg, job, metrics, Path(checkpoint), text, predictions=kept,
-            untrained=None, epochs=cfg.train_cfg.max_epochs, details=dict(checked=checked),
+            untrained=None, epochs=cfg.train_cfg.max_epochs, details=details,
         )  # fmt: skip
 
 
@@ -168,6 +174,7 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
                 checked=checked,
                 per_class=metrics.pop("per_class"),
                 detections=len(metric.detections),
+                **facts(metric),
             ),
             metrics=metrics,
             untrained=None,
@@ -182,6 +189,39 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
             num_classes=cfg.num_classes,
             predictions=Path(predictions),
         )
+
+
+def show(outcome: Outcome, job: Job, folder: Path, count: int, score: float = 0.3) -> list[Path]:
+    """Draw a scored row, and sum up what it gets wrong: :mod:`detection.errors` says how.
+
+    Args:
+        outcome: of :func:`train`, :func:`test` or :func:`score_predictions`.
+        job: names the dataset.
+        folder: gets the pictures, ``confusion.png``, ``errors.txt`` and ``errors.json``.
+        count: pictures of images at most; the summary is of all images.
+        score: detections below it are left out.
+
+    Returns:
+        the pictures of images.
+
+    Raises:
+        InputError: missing or broken dataset.
+        WorkError: the folder cannot be written.
+    """
+    place = get_dataset(job.dataset, task="detection").find(job.data_root).resolve()
+    cfg = dataset_config(job.dataset, place)
+    register_all_modules(init_default_scope=True)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints while it reads
+        source = DATASETS.build({**cfg.test_dataloader.dataset, "pipeline": []})
+    detections = json.loads(outcome.predictions.read_bytes())
+    scenes = errors.scenes(source, detections, score)
+    summary = errors.summarize(scenes, errors.class_names(source), score)
+    folder = Path(folder)
+    paths = pictures.write_scenes(scenes, summary.classes, folder, count)
+    pictures.write_confusion(summary, folder / "confusion.png")
+    write_atomic(folder / "errors.txt", summary.to_text())
+    write_atomic(folder / "errors.json", summary.to_json())
+    return paths
 
 
 def keep_predictions(evaluator: Evaluator, path: Path) -> Path | None:

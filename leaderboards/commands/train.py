@@ -56,6 +56,7 @@ torchrun --nproc_per_node 2 -m leaderboards.cli train classification --dataset c
         """\
 onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc
 onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc --packed
+onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc --show-dir pictures --show 40
 onebit test classification --checkpoint net.safetensors --dataset mini-cifar10
 onebit test reid --checkpoint run/epoch_12.pth --dataset mini-market1501 --cfg-options evaluation.rerank=True
 onebit test reid --checkpoint run/epoch_12.pth --dataset mini-market1501 --show-dir pictures --show 40
@@ -80,6 +81,7 @@ onebit test reid --checkpoint model.pth.tar-60 --model osnet_x1_0 --dataset mark
     test.add_argument(
         "--show", type=int, default=20, metavar="N", help="pictures at most (default 20)"
     )
+    test.add_argument("--show-score", type=float, metavar="S", help="detection: leave out detections below this score, in the pictures and in the summary of errors beside them (default 0.3)")  # fmt: skip
     test.add_argument(
         "--packed",
         action="store_true",
@@ -207,6 +209,13 @@ def run_test(args) -> int:
         raise InputError(f"{what} {file} is not a file")
     if args.show < 1:
         raise InputError(f"--show takes a number of pictures from 1, got {args.show}")
+    if args.show_score is not None:
+        if args.task != "detection" or not args.show_dir:
+            raise InputError("--show-score is for `test detection --show-dir DIR`")
+        if not 0 <= args.show_score <= 1:
+            raise InputError(f"--show-score takes a score from 0 to 1, got {args.show_score:g}")
+    if args.show_dir and (args.config or args.model):
+        raise InputError("--show-dir is for checkpoints and predictions of this suite; score the recorded predictions of another's with --predictions")  # fmt: skip
     if args.show_dir and dataset.board == "face":
         raise InputError(f"{dataset.name} has pairs, no rankings to draw: leave out --show-dir")
     if args.predictions:
@@ -278,7 +287,8 @@ def _score_and_show(args, file: Path, how: str, job, packed: bool = False) -> in
     remark = ", packed, on the CPU" if packed or how == "test_packed_file" else ""
     _report(outcome, f"{file} on {job.dataset}{remark}")
     if args.show_dir:
-        paths = task.show(outcome, job, args.show_dir, args.show)
+        options = {} if args.show_score is None else dict(score=args.show_score)
+        paths = task.show(outcome, job, args.show_dir, args.show, **options)
         print(f"pictures    {len(paths)} in {args.show_dir}")
     return 0
 
