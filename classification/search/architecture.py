@@ -36,7 +36,7 @@ def operation_weights(alpha: Tensor, active: Tensor | None = None) -> Tensor:
 
 
 def edge_weights(beta: Tensor) -> Tensor:
-    """Softmax over the edges into each node, [2, 14] (PC-DARTS, Eq. 4)."""
+    """Softmax over the edges into each node, [2, 14] (PC-DARTS, section 3.3)."""
     groups = [beta[:, edges.start : edges.stop].softmax(-1) for edges in INCOMING]
     return torch.cat(groups, -1)
 

@@ -9,7 +9,7 @@ which are constant. Its Hessian is -H_G of DCP-NAS, Eq. 15. Four ways to multipl
     ends with, at no cost. A matrix of rank 1.
 ``ggn``
     The exact generalized Gauss-Newton matrix: u = J v, s = (diag(q) - q q') u, J' s, J the
-    Jacobian of the logits; mean over the batch. One pass forwards in dual numbers and one back.
+    Jacobian of the logits; mean over the batch. J v is the derivative of J' w to w: two passes back.
 ``hessian``
     The exact Hessian, as a Hessian-vector product by double backward.
 ``hessian-explicit``
@@ -26,7 +26,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
-import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 
 from classification.search.architecture import frozen
@@ -86,21 +85,27 @@ class Curvature:
         self._network, self._logits_of = network, logits_of
         self._alpha = alpha.detach().requires_grad_()
         self._report = Report() if report is None else report
-        second = kind.startswith("hessian")
+        second = kind != "fisher"
         precision = nullcontext() if second else self._report.autocast()
         with frozen(network), twice_differentiable(network) if second else nullcontext(), precision:
             self._logits = logits_of(self._alpha)
         loss = kl_divergence(parent_logits, self._logits)
-        self._graph = None
-        if second:
-            (self._graph,) = torch.autograd.grad(loss, [self._alpha], create_graph=True)
-            self.gradient = self._graph.detach().clone()
-            average_over_processes([self.gradient])
-        else:
-            (self.gradient,) = gradient(
-                loss, [self._alpha], self._report, retain_graph=kind == "ggn"
-            )
         self.loss = loss.detach()
+        if kind == "fisher":
+            (self.gradient,) = gradient(loss, [self._alpha], self._report)
+            return
+        if kind == "ggn":
+            # The gradient is J' w, w that to the logits; linear in w, so that its derivative to w
+            # along v is J v.
+            (to_logits,) = torch.autograd.grad(loss, [self._logits], retain_graph=True)
+            self._to_logits = to_logits.requires_grad_()
+            (self._graph,) = torch.autograd.grad(
+                self._logits, [self._alpha], self._to_logits, create_graph=True
+            )
+        else:
+            (self._graph,) = torch.autograd.grad(loss, [self._alpha], create_graph=True)
+        self.gradient = self._graph.detach().clone()
+        average_over_processes([self.gradient])
 
     def product(self, v: Tensor) -> Tensor:
         """F(v), like ``alpha``; averaged over processes."""
@@ -131,21 +136,8 @@ class Curvature:
         return product
 
     def _ggn_product(self, v: Tensor) -> Tensor:
-        u = self._jacobian_product(v)
+        (u,) = torch.autograd.grad(self._graph, [self._to_logits], v, retain_graph=True)
         q = _log_softmax(self._logits.detach()).exp()
         s = q * (u - (q * u).sum(1, keepdim=True)) / len(u)
-        scale = 1.0 if self._report.scaler is None else self._report.scaler.get_scale()
-        (product,) = torch.autograd.grad(
-            self._logits, [self._alpha], (s * scale).to(self._logits.dtype), retain_graph=True
-        )
-        return product / scale
-
-    def _jacobian_product(self, v: Tensor) -> Tensor:
-        """J v, [N, classes], forwards in dual numbers."""
-        with (
-            torch.no_grad(),
-            twice_differentiable(self._network),
-            forward_ad.dual_level(),
-        ):
-            alpha = forward_ad.make_dual(self._alpha.detach(), v)
-            return forward_ad.unpack_dual(self._logits_of(alpha)).tangent
+        (product,) = torch.autograd.grad(self._logits, [self._alpha], s, retain_graph=True)
+        return product

@@ -17,8 +17,7 @@ from torch import Tensor
 def depthwise_conv2d(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
     """``F.conv2d`` with one filter per channel, padded with zeros to ceil(size / stride).
 
-    The same values; gradients to the rounding of sums. Differentiable any number of times, and in
-    forward mode.
+    The same values; gradients to the rounding of sums. Differentiable any number of times.
 
     Args:
         x: [N, C, H, W].
@@ -40,7 +39,6 @@ class _DepthwiseFunction(torch.autograd.Function):
         ctx.dilation = dilation
         ctx.x_shape = x.shape
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
-        ctx.save_for_forward(x, weight)
         return _convolve(x, weight, 1, dilation)
 
     @staticmethod
@@ -52,16 +50,6 @@ class _DepthwiseFunction(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             to_weight = weight_gradient(x, grad, weight.shape, ctx.dilation)
         return to_x, to_weight, None
-
-    @staticmethod
-    def jvp(ctx, x_tangent: Tensor | None, weight_tangent: Tensor | None, _) -> Tensor:
-        x, weight = ctx.saved_tensors
-        tangent = 0
-        if x_tangent is not None:
-            tangent = _convolve(x_tangent, weight, 1, ctx.dilation)
-        if weight_tangent is not None:
-            tangent = tangent + _convolve(x, weight_tangent, 1, ctx.dilation)
-        return tangent
 
 
 def weight_gradient(x: Tensor, grad: Tensor, shape: torch.Size, dilation: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 def mix(coefficients: Tensor, maps: Sequence[Tensor]) -> Tensor:
     """sum_i coefficients[i] * maps[i].
 
-    Differentiable twice, and in forward mode. A product and a sum per map, left to autograd, would
+    Differentiable twice. A product and a sum per map, left to autograd, would
     make two temporary maps each; here there is none, and the gradient to the coefficients is one
     inner product per map. Nothing is kept where the coefficients need no gradient.
 
@@ -27,7 +27,6 @@ class _MixFunction(torch.autograd.Function):
     def forward(ctx, coefficients: Tensor, *maps: Tensor) -> Tensor:
         kept = maps if ctx.needs_input_grad[0] else ()
         ctx.save_for_backward(coefficients, *kept)
-        ctx.save_for_forward(coefficients, *maps)
         return _weighted_sum(coefficients, maps)
 
     @staticmethod
@@ -44,18 +43,6 @@ class _MixFunction(torch.autograd.Function):
             )
         ]
         return to_coefficients, *to_maps
-
-    @staticmethod
-    def jvp(ctx, coefficients_tangent: Tensor | None, *map_tangents: Tensor | None) -> Tensor:
-        coefficients, *maps = ctx.saved_tensors
-        tangent = None
-        if coefficients_tangent is not None:
-            tangent = _weighted_sum(coefficients_tangent, maps)
-        moving = [i for i, each in enumerate(map_tangents) if each is not None]
-        if moving:
-            through = _weighted_sum(coefficients[moving], [map_tangents[i] for i in moving])
-            tangent = through if tangent is None else tangent.add_(through)
-        return tangent
 
 
 def _weighted_sum(coefficients: Tensor, maps: Sequence[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""1-bit networks that can be differentiated twice and in forward mode.
+"""1-bit networks that can be differentiated twice.
 
 The gradient through a sign is an estimate, and no function has it as its gradient. But one does
 nearby: put in place of each sign, at the point x0 where the network stands, the surrogate
@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 
 from backbones.binarization import ApproxSign, ClippedSign, DoReFaActivation, RSign
@@ -48,18 +47,12 @@ class _SurrogateFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, value: Tensor, slope: Tensor) -> Tensor:
         ctx.save_for_backward(slope)
-        ctx.save_for_forward(slope)
         return value.view_as(value)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         (slope,) = ctx.saved_tensors
         return grad * slope, None, None
-
-    @staticmethod
-    def jvp(ctx, x_tangent: Tensor, *_) -> Tensor:
-        (slope,) = ctx.saved_tensors
-        return (x_tangent * slope).view_as(slope)
 
 
 class TwiceDifferentiable(nn.Module):
@@ -83,20 +76,15 @@ class TwiceDifferentiable(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():
-            value = self.quantizer(_primal(x))
+            value = self.quantizer(x)
         if isinstance(self.quantizer, RSign):
             x = x + self.quantizer.bias
-        return _SurrogateFunction.apply(x, value, self.slope(_primal(x)))
-
-
-def _primal(x: Tensor) -> Tensor:
-    """Without the tangent: signs have none, and that of the slope is not wanted."""
-    return forward_ad.unpack_dual(x).primal
+        return _SurrogateFunction.apply(x, value, self.slope(x))
 
 
 @contextmanager
 def twice_differentiable(network: nn.Module) -> Iterator[None]:
-    """Let ``network`` be differentiated twice, and in forward mode, with respect to activations.
+    """Let ``network`` be differentiated twice with respect to its activations.
 
     Raises:
         InputError: see :class:`TwiceDifferentiable`.

@@ -46,7 +46,7 @@ class Supernet(nn.Module):
     Args:
         space: size and candidate operations.
         binarizer: None for the real-valued Parent; a name or a :class:`Binarizer` for the Child.
-        channel_fraction: 1 / K for partial channels (Xu et al., PC-DARTS, ICLR 2020, section 3.1):
+        channel_fraction: 1 / K for partial channels (Xu et al., PC-DARTS, ICLR 2020, section 3.2):
             operations see the first C / K channels of a node, the others pass by, and the channels
             of every node are shuffled. C / K must be an even number.
         shortcut, binarize_preprocess, binarize_depthwise: see :class:`CellStyle`.
@@ -116,7 +116,7 @@ class Supernet(nn.Module):
                 else is evaluated.
             active: booleans [2, 14, M]: with ``weights``, operations that are not active are not
                 evaluated. Weights are taken as they are.
-            edge_weights: [2, 14], a factor of each edge (PC-DARTS, section 3.2); differentiable.
+            edge_weights: [2, 14], a factor of each edge (PC-DARTS, section 3.3); differentiable.
 
         Raises:
             InputError: both or none of ``weights`` and ``choice``, or another shape.

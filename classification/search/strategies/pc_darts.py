@@ -37,8 +37,8 @@ class PCDARTSOptions(DARTSOptions):
 class PCDARTS(DARTS):
     """Partially connected DARTS: partial channels and edge normalization.
 
-    Xu et al., PC-DARTS, ICLR 2020, sections 3.1 and 3.2. An operation sees 1 / K of the channels of
-    its node (Eq. 3); the edges into a node have weights of their own, a softmax of beta (Eq. 4).
+    Xu et al., PC-DARTS, ICLR 2020, sections 3.2 and 3.3. An operation sees 1 / K of the channels of
+    its node; the edges into a node have weights of their own, a softmax of beta.
     Scores are the products of the two.
     """
 
