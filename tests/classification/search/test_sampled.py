@@ -298,6 +298,12 @@ class TestAbandonment:
         expected = [2.904654, 2.804986]
         assert strategy.likelihood[0, 3].tolist() == pytest.approx(expected, abs=1e-6)
 
+    def test_eq_10_changes_nothing_where_all_operations_are_sampled(self, untrained):
+        # All have the same n, so that all of an edge get the same bonus.
+        untrained(lambda *_: torch.rand(()).item())
+        with_it, without = (run(eight("bnas-1bit", delta=delta), NOTHING) for delta in (2, 0))
+        assert torch.equal(with_it.operations.abandoned_in, without.operations.abandoned_in)
+
     @pytest.mark.parametrize(("version", "delta"), [("w1a32", 2.0), ("1bit", 0.0)])
     def test_delta_is_an_option_of_both_versions(self, version, delta, untrained):
         untrained(lambda *_: 0.5)
@@ -506,7 +512,7 @@ class TestBNASVersions:
         ("cp-nas", {"T": 0}, "option T"),
         ("cp-nas", {"beta_p": -1}, "beta_p"),
         ("cp-nas", {"beta": 1}, "unknown option 'beta'"),
-        ("bnas", {"version": "w2"}, "w1a32 or 1bit"),
+        ("bnas", {"version": "w2"}, "1bit or w1a32"),
         ("bnas", {"delta": -1}, "delta"),
         ("bnas", {"V": 1.5}, "integer"),
         ("bnas", {"channel_fraction": 0.3}, "channel_fraction"),
