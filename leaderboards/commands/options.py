@@ -45,13 +45,15 @@ def add_out(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+def add_cfg_options(
+    parser: argparse.ArgumentParser, example: str = "train_cfg.max_epochs=2"
+) -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="override config values, e.g. train_cfg.max_epochs=2",
+        help=f"override config values, e.g. {example}",
     )
 
 

@@ -39,7 +39,7 @@ onebit train classification --dataset mini-cifar10 --backbone cell.json_c8_l6"""
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in W")
     parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="of the method, e.g. curvature=fisher")  # fmt: skip
     add_data(parser)
-    add_cfg_options(parser)
+    add_cfg_options(parser, example="space.channels=12")
     add_import(parser)
 
 

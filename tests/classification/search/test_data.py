@@ -23,9 +23,9 @@ def members(data):
 def test_parts_are_disjoint_and_of_their_size(search_job):
     data = SearchData(**arguments(search_job()))
     found = members(data)
-    assert [len(found[name]) for name in PARTS] == [40, 36, 4]
+    assert [len(found[name]) for name in PARTS] == [40, 24, 16]
     assert len(set.union(*found.values())) == 80
-    assert [getattr(data, name).images for name in PARTS] == [40, 36, 4]
+    assert [getattr(data, name).images for name in PARTS] == [40, 24, 16]
 
 
 def test_division_follows_from_the_seed_alone(search_job):
@@ -38,7 +38,7 @@ def test_division_follows_from_the_seed_alone(search_job):
 
 def test_fewer_images_are_a_part_of_all(search_job):
     few = SearchData(**arguments(search_job(), images=20))
-    assert [getattr(few, name).images for name in PARTS] == [10, 9, 1]
+    assert [getattr(few, name).images for name in PARTS] == [10, 6, 4]
     with pytest.raises(InputError, match=r"data\.images 81: .* from 1 to 80, which mini-cifar10"):
         SearchData(**arguments(search_job(), images=81))
 

@@ -48,7 +48,7 @@ def test_outcome_says_how_the_cell_was_found(finished):
     about = outcome.genotype.provenance
     assert (about["method"], about["preset"], about["seed"]) == ("darts", "mini", 0)
     assert about["data_checksum"].startswith("content:")
-    assert about["options"]["arch_lr"] == 3e-4
+    assert about["options"]["arch_lr"] == 3e-2  # of the preset
     assert about["cfg_options"] == dict(job.cfg_options)
     assert about["versions"]["torch"] == torch.__version__
     assert about["images_seen"] == outcome.images_seen
