@@ -41,7 +41,7 @@ from commons.task import Job, Outcome
 
 #: The file in the work folder that :func:`score_predictions` reads.
 PREDICTIONS = "predictions.npz"
-CONVENTIONS = ("strict", "dcp-nas")
+CONVENTIONS = ("strict", "dcp-nas", "cp-nas")
 
 
 def train(job: Job) -> Outcome:

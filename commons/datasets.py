@@ -134,7 +134,8 @@ _REAL = (
             "Get VOC 2007 and 2012 from the PASCAL VOC site of the University of Oxford and unpack both, "
             "and VOC 2007 test, into VOCdevkit/."),
     Dataset("coco", "coco", "detection", ("coco",), _COCO,
-            "Get train2017, val2017 and their annotations from the COCO site (cocodataset.org)."),
+            "Get train2017, val2017 and their annotations from the COCO site (cocodataset.org). From the 2014 "
+            "release with its trainval35k and minival files, `onebit data coco2014 DIR` makes them."),
     Dataset("market1501", "market1501", "reid", (".",), _MARKET,
             "Get Market-1501-v15.09.15 from its authors (Liang Zheng's page; free for research, not for "
             "commercial use); nothing is downloaded for you."),

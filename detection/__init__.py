@@ -10,6 +10,8 @@ heads       the RPN with a 1-bit conv
 parts       which parts of a detector are 1-bit
 metrics     VOC and COCO AP in full precision, per class
 predictions detections as a file
+errors      what is wrong with them, in words and per class
+pictures    objects and detections side by side, the confusion matrix
 config      a dataset, a detector, a recipe and a backbone become one config
 checks      a dataset is looked through before training
 runner      train and score one row

@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
 
-from backbones import OneBitConv2d, backbone_config, create_backbone
+from backbones import MODELS, OneBitConv2d, backbone_config, create_backbone
+from commons.config_options import with_options
 from commons.errors import InputError
 from commons.task import Job
+from detection import pretrained as pretrained_backbone
+from detection import stabilizers
 from detection.parts import PARTS, default_parts
 
 CONFIGS = Path(__file__).parent / "configs"
 #: The config key, and option, that chooses the 1-bit parts.
 PARTS_OPTION = "onebit_parts"
+#: Below these an option may set what the recipe does not: MMDetection or mmengine checks the keys.
+FREE = (
+    "model.",
+    "optim_wrapper.",
+    "param_scheduler",
+    "auto_scale_lr.",
+    "train_dataloader.",
+    "test_dataloader.",
+    "default_hooks.",
+    "visualizer.",
+    "env_cfg.",
+    "find_unused_parameters",
+    "load_from",
+    "threads",
+)
 #: Choice of 1-bit parts to the config of the model.
 _MODELS = {
     "none": "faster-rcnn_fpn",
@@ -27,26 +46,34 @@ _MODELS = {
 }
 
 
-def build_config(job: Job, folder: str | Path) -> Config:
+def build_config(
+    job: Job, folder: str | Path, pretrained: Mapping[str, Any] | None = None
+) -> Config:
     """Compose ``configs/{models,datasets,recipes}`` and put the backbone in.
 
     Which parts beside the backbone are 1-bit is the option ``onebit_parts``, one of
     :data:`detection.parts.PARTS`, with the backbone's binarizer: ``lateral`` unless asked
     otherwise, and ``none`` for a real-valued backbone, so that a real-valued row is real-valued
-    throughout. ``job.cfg_options`` are merged last.
+    throughout. ``pretrained=PATH`` names the checkpoint that the backbone starts from
+    (:mod:`detection.pretrained`), ``stabilizers.NAME`` what is in :mod:`detection.stabilizers`.
+    ``job.cfg_options`` are merged last.
 
     Args:
         job: names of dataset, backbone and recipe, which the config keeps as ``row``, and options.
         folder: the folder that holds the dataset; relative ``data_root``s of the config begin there.
+        pretrained: what a checkpoint says it started from, instead of the option ``pretrained``.
 
     Raises:
-        InputError: unknown backbone, dataset or recipe, or an option that does not fit.
+        InputError: unknown backbone, dataset or recipe, an option that does not fit, or a
+            checkpoint that cannot be started from.
     """
     backbone = backbone_config(job.backbone, out_indices=(0, 1, 2, 3))
     with torch.device("meta"):  # only its channels and layers are asked for
         network = create_backbone(job.backbone)
     onebit = [m.binarizer.name for m in network.modules() if isinstance(m, OneBitConv2d)]
     options = dict(job.cfg_options)
+    start = options.pop(pretrained_backbone.OPTION, None)
+    chosen = stabilizers.take(options)
     model = _MODELS[_parts(options.pop(PARTS_OPTION, None), job.backbone, bool(onebit))]
     cfg = Config()  # not a model's own: the runner dumps a config with a file name once more
     for kind, name in (("models", model), ("datasets", job.dataset), ("recipes", job.recipe)):
@@ -61,10 +88,14 @@ def build_config(job: Job, folder: str | Path) -> Config:
             part.binarizer = onebit[0]
     detector.roi_head.bbox_head.num_classes = cfg.num_classes
     cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="onebit.MethodLossHook")]
-    try:
-        cfg.merge_from_dict(options)
-    except (KeyError, IndexError, TypeError, AssertionError) as error:
-        raise InputError(f"the options {options} do not fit: {error}") from error
+    cfg = with_options(cfg, options, free=FREE)
+    stabilizers.apply(cfg, chosen)
+    if start and not pretrained:
+        with torch.device("meta"):
+            network = MODELS.build(copy.deepcopy(cfg.model.backbone))
+        pretrained = pretrained_backbone.describe(start, network, job.backbone)
+    if pretrained:
+        cfg.pretrained = dict(pretrained)
     _place(cfg, folder)
     return cfg
 

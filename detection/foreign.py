@@ -35,6 +35,7 @@ from commons.task import Job, Outcome
 from detection.checks import check_dataset
 from detection.config import dataset_config
 from detection.cost import CONVENTIONS, forward_all
+from detection.metrics import facts
 from detection.runner import keep_predictions, log_to, output_to_log
 
 _META_KEYS = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
@@ -61,9 +62,9 @@ def score_checkpoint(checkpoint: Path, config: Path, job: Job) -> Outcome:
     """
     dataset = get_dataset(job.dataset, task="detection")
     ours = dataset_config(job.dataset, dataset.find(job.data_root).resolve())
-    theirs = _read_config(config)
+    theirs = read_config(config)
     weights, stated = _read_checkpoint(checkpoint)
-    cfg = _scored_config(ours, theirs)
+    cfg = scored_config(ours, theirs)
     text = config_text(cfg)
     checked = check_dataset(cfg, ["test"])
     work_dir = Path(job.work_dir)
@@ -75,18 +76,19 @@ def score_checkpoint(checkpoint: Path, config: Path, job: Job) -> Outcome:
             detector = MODELS.build(cfg.model)
             source = DATASETS.build({**cfg.test_dataloader.dataset, "pipeline": []})
             classes = tuple(source.metainfo["classes"])
-            _check_classes(cfg.model, stated, classes, checkpoint, dataset.name)
+            check_classes(cfg.model, stated, classes, checkpoint, dataset.name)
             load_weights(detector, weights, checkpoint)
             loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
             evaluator = Evaluator([METRICS.build(cfg.test_evaluator)])
             evaluator.dataset_meta = source.metainfo
             metrics = score(detector.to(get_device()), loader, evaluator, f"{config.stem} test")
-        cost, reason = _cost(detector, cfg)
+        cost, reason = cost_of(detector, cfg)
         details = dict(
             checked=checked,
             per_class=metrics.pop("per_class"),
-            network=_network(detector, counted=not reason),
+            network=network_of(detector, counted=not reason),
             classes_stated=stated is not None,
+            **facts(evaluator.metrics[0]),
             **(dict(cost_not_counted=reason) if reason else {}),
         )
         return Outcome(
@@ -106,7 +108,7 @@ def score_checkpoint(checkpoint: Path, config: Path, job: Job) -> Outcome:
         )
 
 
-def _read_config(path: Path) -> Config:
+def read_config(path: Path) -> Config:
     if not Path(path).is_file():
         raise InputError(f"config not found: {path}")
     try:
@@ -138,7 +140,7 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ..
     return weights, tuple(map(str, stated)) if isinstance(stated, (list, tuple)) else None
 
 
-def _scored_config(ours: Config, theirs: Config) -> Config:
+def scored_config(ours: Config, theirs: Config) -> Config:
     """Their network and pipeline, our data and metrics."""
     pipeline = [dict(step) for step in _pipeline(theirs) if step["type"] != "LoadAnnotations"]
     if not pipeline or pipeline[-1]["type"] != "PackDetInputs":
@@ -156,7 +158,7 @@ def _scored_config(ours: Config, theirs: Config) -> Config:
     return cfg
 
 
-def _check_classes(
+def check_classes(
     model: dict,
     stated: tuple[str, ...] | None,
     classes: tuple[str, ...],
@@ -194,7 +196,7 @@ def _heads(node: Any, key: str = "") -> list[dict]:
     return found
 
 
-def _cost(detector: nn.Module, cfg: Config) -> tuple[dict[str, dict[str, Any]], str]:
+def cost_of(detector: nn.Module, cfg: Config) -> tuple[dict[str, dict[str, Any]], str]:
     """The whole detector's cost at the size its images are scaled to; or why it is not known."""
     sizes = [s["scale"] for s in cfg.test_dataloader.dataset.pipeline if s["type"] == "Resize" and "scale" in s]  # fmt: skip
     if len(sizes) != 1:
@@ -223,7 +225,7 @@ def _cost(detector: nn.Module, cfg: Config) -> tuple[dict[str, dict[str, Any]], 
         return {}, " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
-def _network(detector: nn.Module, counted: bool) -> dict[str, Any]:
+def network_of(detector: nn.Module, counted: bool) -> dict[str, Any]:
     """Bits and binarizer; None where a layer is not known, because then neither are its bits."""
     if not counted:
         return dict(binarizer="unknown", weight_bits=None, activation_bits=None)

@@ -1,12 +1,14 @@
 """MMDetection's VOC and COCO metrics in full precision and with per-class AP.
 
 The originals round to three decimals and throw the per-class values away. What is measured is
-theirs: the same matching, the same integration, the same order of detections.
+theirs: the same matching, the same integration, the same order of detections. COCO's judge is
+pycocotools; faster-coco-eval, the same evaluation compiled, may take its place and is then recorded.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import multiprocessing.dummy
 import tempfile
@@ -15,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmdet.datasets.api_wrappers import COCOeval
+from mmdet.datasets.api_wrappers import COCO, COCOeval
 from mmdet.evaluation import CocoMetric, VOCMetric
 from mmdet.evaluation.functional import eval_map, mean_ap
 from mmdet.registry import METRICS
 from mmengine.dataset import BaseDataset
+from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
+from commons.errors import InputError
 from detection import predictions as files
 
 
@@ -42,6 +46,22 @@ def threads_for_processes() -> Iterator[None]:
 
 #: Outcome key to position in pycocotools' ``COCOeval.stats``.
 _COCO_STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5}
+#: What may compute COCO's AP, and the module that it is.
+JUDGES = {"pycocotools": "pycocotools", "faster-coco-eval": "faster_coco_eval"}
+
+
+def check_judge(judge: str) -> str:
+    """Return ``judge``, or raise InputError where it is unknown or not installed."""
+    if judge not in JUDGES:
+        raise InputError(f"there is no judge {judge!r} of COCO AP; there are {', '.join(JUDGES)}")
+    if importlib.util.find_spec(JUDGES[judge]) is None:
+        raise InputError(f"the judge {judge} is not installed: pip install {judge}")
+    return judge
+
+
+def facts(metric: BaseMetric) -> dict[str, str]:
+    """What a record says of how it was scored, beyond the dataset's protocol."""
+    return {"judge": metric.judge} if hasattr(metric, "judge") else {}
 
 
 @METRICS.register_module(force=True)
@@ -133,19 +153,24 @@ def _voc_ground_truth(instances: list[dict]) -> dict[str, np.ndarray]:
 
 @METRICS.register_module(force=True)
 class CocoAveragePrecision(CocoMetric):
-    """COCO box AP; a size without objects has no AP and is left out.
+    """COCO box AP; a size without objects has no AP and is left out, and so is such a class.
 
     Args:
         data_root: the folder below which ``ann_file`` lies.
         ann_file: the ground truth.
+        judge: ``pycocotools``, or ``faster-coco-eval`` where it is installed.
 
     Attributes:
         detections: what was scored last, in the form of :mod:`detection.predictions`.
+
+    Raises:
+        InputError: see :func:`check_judge`.
     """
 
     default_prefix = None
 
-    def __init__(self, data_root: str, ann_file: str, **kwargs) -> None:
+    def __init__(self, data_root: str, ann_file: str, judge: str = "pycocotools", **kwargs) -> None:
+        self.judge = check_judge(judge)
         super().__init__(ann_file=str(Path(data_root) / ann_file), **kwargs)
         self.detections: list[dict[str, Any]] | None = None
 
@@ -174,12 +199,8 @@ class CocoAveragePrecision(CocoMetric):
         return self._average_precision(self.detections)
 
     def _average_precision(self, detections: list[dict[str, Any]]) -> dict:
-        if not detections:  # pycocotools cannot load an empty list
-            return {**dict.fromkeys(_COCO_STATS, 0.0), "per_class": {}}
         with contextlib.redirect_stdout(_LogStream()):
-            # Copies: pycocotools writes into what it loads.
-            loaded = self._coco_api.loadRes([dict(d) for d in detections])
-            evaluation = COCOeval(self._coco_api, loaded, "bbox")
+            evaluation = self._evaluation(detections)
             evaluation.params.catIds = self.cat_ids
             evaluation.params.imgIds = self._coco_api.get_img_ids()
             evaluation.evaluate()
@@ -193,11 +214,32 @@ class CocoAveragePrecision(CocoMetric):
         # precision: IoU x recall x class x area range x detections; -1 where a class has no object.
         precision = evaluation.eval["precision"][:, :, :, 0, -1]
         metrics["per_class"] = {
-            self._coco_api.load_cats([category])[0]["name"]: float(precision[:, :, at].mean())
-            for at, category in enumerate(self.cat_ids)
+            self._coco_api.load_cats([int(category)])[0]["name"]: float(precision[:, :, at].mean())
+            # As the evaluation ordered them: by id, whatever the order of the file.
+            for at, category in enumerate(evaluation.params.catIds)
             if precision[0, 0, at] >= 0
         }
         return metrics
+
+    def _evaluation(self, detections: list[dict[str, Any]]) -> COCOeval:
+        """The judge before a word was spoken; it gets copies, because it writes into what it loads."""
+        copies = [dict(detection) for detection in detections]
+        if self.judge == "faster-coco-eval":
+            import faster_coco_eval
+
+            tables = ("images", "annotations", "categories")
+            truth = faster_coco_eval.COCO(
+                {t: [dict(row) for row in self._coco_api.dataset[t]] for t in tables}
+            )
+            return faster_coco_eval.COCOeval_faster(
+                truth, truth.loadRes(copies), "bbox", print_function=print
+            )
+        if copies:
+            return COCOeval(self._coco_api, self._coco_api.loadRes(copies), "bbox")
+        nothing = COCO()  # pycocotools cannot load an empty list
+        nothing.dataset = {**self._coco_api.dataset, "annotations": []}
+        nothing.createIndex()
+        return COCOeval(self._coco_api, nothing, "bbox")
 
 
 class _LogStream:

@@ -31,9 +31,8 @@ def nms(bboxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -
     """Greedy non-maximum suppression, as ``mmcv.ops.nms`` calls it.
 
     The result is that of the usual loop over boxes by falling score (equal scores in their given
-    order). Blocks of boxes are resolved together: within a block, "kept" is iterated from all-true
-    until it no longer changes, which happens after as many steps as the longest chain of
-    suppressions, and is then the greedy answer.
+    order). Boxes that lie apart are never compared: mmcv moves the boxes of each class or FPN level
+    to a place of their own and has them all suppressed in one call.
 
     Args:
         bboxes: [N, 4] corners (x1, y1, x2, y2).
@@ -46,7 +45,45 @@ def nms(bboxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -
     """
     order = scores.argsort(descending=True, stable=True)
     boxes = bboxes[order]
-    kept = []
+    kept = torch.zeros(len(order), dtype=torch.bool, device=boxes.device)
+    # Below 0 even boxes without overlap suppress each other.
+    parts = (
+        _apart(boxes, offset)
+        if iou_threshold >= 0
+        else [torch.arange(len(order), device=boxes.device)]
+    )
+    for part in parts:
+        kept[part[_greedy(boxes[part], iou_threshold, offset)]] = True
+    return order[kept]
+
+
+def _apart(boxes: Tensor, offset: int) -> list[Tensor]:
+    """Split boxes [N, 4] into sets without any overlap between them along x.
+
+    Returns:
+        ascending indices; of at least ``_NMS_BLOCK`` boxes each (the last one of fewer), because
+        that many are compared at a time anyway.
+    """
+    by_left = boxes[:, 0].argsort()
+    left, reach = boxes[by_left, 0], boxes[by_left, 2].cummax(dim=0).values
+    starts = 1 + ((reach[:-1] - left[1:]) + offset <= 0).nonzero().flatten()
+    cuts = [0]
+    for start in starts.tolist():
+        if start - cuts[-1] >= _NMS_BLOCK:
+            cuts.append(start)
+    sizes = [end - start for start, end in zip(cuts, [*cuts[1:], len(boxes)], strict=True)]
+    return [part.sort().values for part in by_left.split(sizes)]
+
+
+def _greedy(boxes: Tensor, iou_threshold: float, offset: int) -> Tensor:
+    """Positions of the boxes that stay, of boxes [N, 4] by falling score.
+
+    Blocks of boxes are resolved together: within a block, "kept" is iterated from all-true until it
+    no longer changes, which happens after as many steps as the longest chain of suppressions, and
+    is then the greedy answer.
+    """
+    order = torch.arange(len(boxes), device=boxes.device)
+    kept = [order[:0]]
     while len(boxes):
         block = boxes[:_NMS_BLOCK]
         suppresses = _iou(block, boxes, offset) > iou_threshold
@@ -60,7 +97,7 @@ def nms(bboxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -
         kept.append(order[: len(block)][keep])
         survives = ~suppresses[keep][:, len(block) :].any(dim=0)
         boxes, order = boxes[len(block) :][survives], order[len(block) :][survives]
-    return torch.cat(kept) if kept else order
+    return torch.cat(kept)
 
 
 def _iou(first: Tensor, second: Tensor, offset: int) -> Tensor:

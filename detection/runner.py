@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import warnings
@@ -16,6 +17,7 @@ from mmdet.registry import DATASETS, METRICS, MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
@@ -24,6 +26,7 @@ from torch import nn
 import backbones
 from backbones import deploy
 from commons.datasets import get_dataset
+from commons.distributed import unwrapped
 from commons.engine import (
     build_runner,
     config_text,
@@ -36,10 +39,12 @@ from commons.engine import (
 from commons.errors import InputError, WorkError
 from commons.files import disk_error_message, write_atomic
 from commons.task import Job, Outcome
+from detection import errors, pictures, pretrained, stabilizers
 from detection import predictions as prediction_files
 from detection.checks import check_dataset
 from detection.config import build_config, dataset_config
 from detection.cost import summaries
+from detection.metrics import check_judge, facts
 from detection.parts import onebit_convs, parts_of
 
 
@@ -57,12 +62,18 @@ def train(job: Job) -> Outcome:
     dataset = get_dataset(job.dataset, task="detection")
     cfg = build_config(job, dataset.find(job.data_root).resolve())
     text = config_text(cfg)  # before MMDetection's builders write into it
+    # Only the end of the training would build the metric.
+    check_judge(cfg.test_evaluator.get("judge", "pycocotools"))
     checked = check_dataset(cfg)
     work_dir = Path(job.work_dir)
     with output_to_log(work_dir), _threads(cfg.get("threads")):
         runner = build_runner(cfg, _row(job, cfg), work_dir=work_dir, resume=job.resume)
-        _require_parts(getattr(runner.model, "module", runner.model), cfg)
-        runner.model.init_weights()  # the runner's own call, when training starts, is then a no-op
+        detector = unwrapped(runner.model)
+        _require_parts(detector, cfg)
+        detector.init_weights()  # the runner's own call, when training starts, is then a no-op
+        if "pretrained" in cfg:
+            start = job.cfg_options[pretrained.OPTION]
+            pretrained.load(detector.backbone, start, job.backbone)
         untrained = _score_untrained(runner, cfg, job)
         runner.train()
         loop = runner.test_loop
@@ -72,6 +83,7 @@ def train(job: Job) -> Outcome:
             train_images=len(runner.train_dataloader.dataset),
             loss_curve=loss_curve(runner),
             checked=checked,
+            **facts(loop.evaluator.metrics[0]),
         )
         return _outcome(
             runner.model, cfg, job, metrics, latest_checkpoint(work_dir), text,
@@ -93,6 +105,8 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
             dataset; ``packed`` and no 1-bit network.
     """
     row, weights = load_row(checkpoint)
+    if "config" in row:
+        raise InputError(f"{checkpoint} was trained by a config of its own: name it with --config {row['config']}")  # fmt: skip
     for key in ("task", "backbone", "recipe"):
         asked = "detection" if key == "task" else getattr(job, key)
         if asked and asked != row[key]:
@@ -105,7 +119,8 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
         cfg_options={**row.get("cfg_options", {}), **job.cfg_options},
     )
     dataset = get_dataset(job.dataset, task="detection")
-    cfg = build_config(job, dataset.find(job.data_root).resolve())
+    folder = dataset.find(job.data_root).resolve()
+    cfg = build_config(job, folder, pretrained=row.get(pretrained.OPTION))
     text = config_text(cfg)
     checked = check_dataset(cfg, ["test"])
     with output_to_log(Path(job.work_dir)), _threads(cfg.get("threads")):
@@ -121,9 +136,10 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
         # Not the file that training kept, which a record names by its hash.
         name = f"test_{'packed_' if packed else ''}predictions.json"
         kept = keep_predictions(evaluator, Path(job.work_dir) / name)
+        details = dict(checked=checked, **facts(evaluator.metrics[0]))
         return _outcome(
             detector, cfg, job, metrics, Path(checkpoint), text, predictions=kept,
-            untrained=None, epochs=cfg.train_cfg.max_epochs, details=dict(checked=checked),
+            untrained=None, epochs=cfg.train_cfg.max_epochs, details=details,
         )  # fmt: skip
 
 
@@ -158,6 +174,7 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
                 checked=checked,
                 per_class=metrics.pop("per_class"),
                 detections=len(metric.detections),
+                **facts(metric),
             ),
             metrics=metrics,
             untrained=None,
@@ -174,6 +191,39 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
         )
 
 
+def show(outcome: Outcome, job: Job, folder: Path, count: int, score: float = 0.3) -> list[Path]:
+    """Draw a scored row, and sum up what it gets wrong: :mod:`detection.errors` says how.
+
+    Args:
+        outcome: of :func:`train`, :func:`test` or :func:`score_predictions`.
+        job: names the dataset.
+        folder: gets the pictures, ``confusion.png``, ``errors.txt`` and ``errors.json``.
+        count: pictures of images at most; the summary is of all images.
+        score: detections below it are left out.
+
+    Returns:
+        the pictures of images.
+
+    Raises:
+        InputError: missing or broken dataset.
+        WorkError: the folder cannot be written.
+    """
+    place = get_dataset(job.dataset, task="detection").find(job.data_root).resolve()
+    cfg = dataset_config(job.dataset, place)
+    register_all_modules(init_default_scope=True)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints while it reads
+        source = DATASETS.build({**cfg.test_dataloader.dataset, "pipeline": []})
+    detections = json.loads(outcome.predictions.read_bytes())
+    scenes = errors.scenes(source, detections, score)
+    summary = errors.summarize(scenes, errors.class_names(source), score)
+    folder = Path(folder)
+    paths = pictures.write_scenes(scenes, summary.classes, folder, count)
+    pictures.write_confusion(summary, folder / "confusion.png")
+    write_atomic(folder / "errors.txt", summary.to_text())
+    write_atomic(folder / "errors.json", summary.to_json())
+    return paths
+
+
 def keep_predictions(evaluator: Evaluator, path: Path) -> Path | None:
     """Write what was scored last; None where the evaluator is not one of this suite's."""
     detections = getattr(evaluator.metrics[0], "detections", None)
@@ -183,11 +233,14 @@ def keep_predictions(evaluator: Evaluator, path: Path) -> Path | None:
 def _row(job: Job, cfg: Config) -> dict[str, Any]:
     """What a checkpoint says of itself."""
     options = dict(job.cfg_options)
+    # By its hash: where it lay says nothing about the row.
+    start = {pretrained.OPTION: cfg.pretrained.to_dict()} if options.pop(pretrained.OPTION, None) else {}  # fmt: skip
     return dict(
         cfg.row.to_dict(),
         task="detection",
         seed=job.seed,
         num_classes=cfg.num_classes,
+        **start,
         **(dict(cfg_options=options) if options else {}),
     )
 
@@ -202,7 +255,8 @@ def _score_untrained(runner: Runner, cfg: Config, job: Job) -> dict[str, float] 
     loop = runner.test_loop
     metrics = score(runner.model, loop.dataloader, loop.evaluator, f"{job.backbone} untrained")
     metrics.pop("per_class")
-    write_atomic(kept, json.dumps(metrics))
+    if is_main_process():
+        write_atomic(kept, json.dumps(metrics))
     return metrics
 
 
@@ -220,7 +274,7 @@ def _outcome(
     predictions: Path | None,
 ) -> Outcome:
     per_class = metrics.pop("per_class")
-    detector = getattr(detector, "module", detector)  # out of its distributed wrapper
+    detector = unwrapped(detector)
     return Outcome(
         metrics=metrics,
         untrained=untrained,
@@ -239,6 +293,8 @@ def _outcome(
             "onebit_parts": parts_of(detector),
             "onebit_convs": onebit_convs(detector),
             "network": backbones.describe(detector.backbone),
+            "stabilizers": stabilizers.read(cfg),
+            **({"pretrained": cfg.pretrained.to_dict()} if "pretrained" in cfg else {}),
         },
         predictions=predictions,
     )

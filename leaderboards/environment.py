@@ -11,7 +11,7 @@ from leaderboards.record import CodeVersion, Environment
 
 #: What produces numbers.
 DISTRIBUTIONS = ("onebit-bench", "torch", "torchvision", "mmengine", "mmcv-lite", "mmcv", "mmdet",
-                  "torchreid", "numpy", "pycocotools")  # fmt: skip
+                  "torchreid", "numpy", "pycocotools", "faster-coco-eval")  # fmt: skip
 
 
 def versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`onebit data`: write the mini datasets."""
+"""`onebit data`: write the mini datasets, map COCO 2014."""
 
 from __future__ import annotations
 
@@ -12,17 +12,33 @@ def configure(verbs) -> None:
         verbs,
         "data",
         run,
-        "write the mini datasets, each in its real dataset's format",
+        "write the mini datasets, each in its real dataset's format; map COCO 2014 to 2017",
         """\
 onebit data mini data
-onebit data mini data --only mini-voc,mini-cifar10""",
+onebit data mini data --only mini-voc,mini-cifar10
+onebit data coco2014 data/coco""",
     )
-    parser.add_argument("what", choices=("mini",), help="mini: procedural, seeded, checksummed")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="becomes a data root")
-    parser.add_argument("--only", type=comma_list, metavar="A,B", help="these datasets only")
+    parser.add_argument("what", choices=("mini", "coco2014"), help="mini: procedural, seeded, checksummed; coco2014: trainval35k and minival of COCO 2014 in the names of 2017")  # fmt: skip
+    parser.add_argument("folder", type=Path, metavar="DIR", help="mini: becomes a data root; coco2014: the folder with annotations/")  # fmt: skip
+    parser.add_argument("--only", type=comma_list, metavar="A,B", help="mini: these datasets only")
 
 
 def run(args) -> int:
+    return _map_coco(args) if args.what == "coco2014" else _write_mini(args)
+
+
+def _map_coco(args) -> int:
+    from commons.coco2014 import convert
+    from commons.errors import InputError
+
+    if args.only:
+        raise InputError("--only goes with `onebit data mini`")
+    for split, images in convert(args.folder).items():
+        print(f"{split:<10} {images} images, {args.folder}/annotations/instances_{split}.json")
+    return 0
+
+
+def _write_mini(args) -> int:
     from commons.mini import write
 
     for name, written in write(args.folder, args.only):

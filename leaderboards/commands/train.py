@@ -28,14 +28,16 @@ def configure(verbs) -> None:
 onebit train classification --dataset mini-cifar10 --backbone resnet18_w16_reactnet
 onebit train detection --dataset mini-voc --backbone dcp_nas_c8 --seed 1 --work-dir runs/voc
 onebit train detection --dataset mini-voc --backbone dcp_nas_c8 --seed 1 --work-dir runs/voc --resume
+onebit train detection --config mine.py --work-dir runs/mine
+onebit train detection --config mine.py --dataset mini-coco
+onebit train detection --dataset coco128 --backbone resnet18_w16_reactnet --cfg-options pretrained=cifar/epoch_3.pth
 onebit train reid --dataset market1501 --backbone resnet18 --recipe paper --cfg-options train_cfg.max_epochs=60
 torchrun --nproc_per_node 2 -m leaderboards.cli train classification --dataset cifar10 --backbone resnet18_reactnet""",
     )
     train.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
-    train.add_argument("--dataset", required=True, metavar="D")
-    train.add_argument(
-        "--backbone", required=True, metavar="B", help="`onebit backbones` lists them"
-    )
+    train.add_argument("--dataset", metavar="D")
+    train.add_argument("--backbone", metavar="B", help="`onebit backbones` lists them")
+    train.add_argument("--config", type=Path, metavar="FILE", help="detection: in place of a backbone and a recipe, an MMDetection config (Python, which is run); without --dataset on its own data")  # fmt: skip
     train.add_argument(
         "--recipe", metavar="R", help="default: mini, small or paper, as the dataset is"
     )
@@ -54,6 +56,7 @@ torchrun --nproc_per_node 2 -m leaderboards.cli train classification --dataset c
         """\
 onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc
 onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc --packed
+onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc --show-dir pictures --show 40
 onebit test classification --checkpoint net.safetensors --dataset mini-cifar10
 onebit test reid --checkpoint run/epoch_12.pth --dataset mini-market1501 --cfg-options evaluation.rerank=True
 onebit test reid --checkpoint run/epoch_12.pth --dataset mini-market1501 --show-dir pictures --show 40
@@ -78,6 +81,7 @@ onebit test reid --checkpoint model.pth.tar-60 --model osnet_x1_0 --dataset mark
     test.add_argument(
         "--show", type=int, default=20, metavar="N", help="pictures at most (default 20)"
     )
+    test.add_argument("--show-score", type=float, metavar="S", help="detection: leave out detections below this score, in the pictures and in the summary of errors beside them (default 0.3)")  # fmt: skip
     test.add_argument(
         "--packed",
         action="store_true",
@@ -106,6 +110,11 @@ def run_train(args) -> int:
     from leaderboards.boards import default_recipe, runner
     from leaderboards.record import options_tag, row_name
 
+    if args.config:
+        return _run_own_config(args)
+    for option in ("dataset", "backbone"):
+        if getattr(args, option) is None:
+            raise InputError(f"train needs --{option}")
     dataset = get_dataset(args.dataset, args.task)
     dataset.find(data_root(args))
     backbones.describe(args.backbone)
@@ -115,11 +124,7 @@ def run_train(args) -> int:
     row = row_name(dataset.name, args.backbone, recipe, options_tag(options), args.seed)
     # Not where `onebit bench` works: it would take these checkpoints for those of its own row.
     work_dir = args.work_dir or Path("work_dirs") / "train" / row
-    if not args.resume and any(work_dir.rglob("*.pth")):
-        raise InputError(
-            f"{work_dir} holds the checkpoints of an earlier run: add --resume to go on, "
-            f"or name another --work-dir"
-        )
+    _require_empty(work_dir, args.resume)
     job = Job(
         dataset=dataset.name,
         backbone=args.backbone,
@@ -134,6 +139,52 @@ def run_train(args) -> int:
     if not _first_process():
         return 0
     _report(outcome, f"{args.backbone} on {dataset.name}, recipe {recipe}, seed {args.seed}")
+    print(f"checkpoint  {outcome.checkpoint}")
+    return 0
+
+
+def _require_empty(work_dir: Path, resume: bool) -> None:
+    from commons.errors import InputError
+
+    if not resume and any(work_dir.rglob("*.pth")):
+        raise InputError(
+            f"{work_dir} holds the checkpoints of an earlier run: add --resume to go on, "
+            f"or name another --work-dir"
+        )
+
+
+def _run_own_config(args) -> int:
+    from commons.datasets import get_dataset
+    from commons.errors import InputError
+    from commons.task import Job
+
+    if args.task != "detection":
+        raise InputError(f"--config is for detection, not for {args.task}")
+    for option in ("backbone", "recipe"):
+        if getattr(args, option):
+            raise InputError(f"--{option} does not go with --config, which names its own")
+    if args.dataset:
+        get_dataset(args.dataset, args.task).find(data_root(args))
+    name = "--".join(filter(None, (args.dataset, args.config.stem, f"seed{args.seed}")))
+    work_dir = args.work_dir or Path("work_dirs") / "train" / name
+    _require_empty(work_dir, args.resume)
+    job = Job(
+        dataset=args.dataset or "",
+        backbone="",
+        recipe="",
+        seed=args.seed,
+        data_root=data_root(args),
+        work_dir=work_dir,
+        resume=args.resume,
+        cfg_options=cfg_options(args.cfg_options),
+    )
+    from detection import own_config
+
+    outcome = own_config.train(args.config, job)
+    if not _first_process():
+        return 0
+    where = f"on {args.dataset}" if args.dataset else "on its own data"
+    _report(outcome, f"{args.config} {where}, seed {args.seed}")
     print(f"checkpoint  {outcome.checkpoint}")
     return 0
 
@@ -158,6 +209,13 @@ def run_test(args) -> int:
         raise InputError(f"{what} {file} is not a file")
     if args.show < 1:
         raise InputError(f"--show takes a number of pictures from 1, got {args.show}")
+    if args.show_score is not None:
+        if args.task != "detection" or not args.show_dir:
+            raise InputError("--show-score is for `test detection --show-dir DIR`")
+        if not 0 <= args.show_score <= 1:
+            raise InputError(f"--show-score takes a score from 0 to 1, got {args.show_score:g}")
+    if args.show_dir and (args.config or args.model):
+        raise InputError("--show-dir is for checkpoints and predictions of this suite; score the recorded predictions of another's with --predictions")  # fmt: skip
     if args.show_dir and dataset.board == "face":
         raise InputError(f"{dataset.name} has pairs, no rankings to draw: leave out --show-dir")
     if args.predictions:
@@ -229,7 +287,8 @@ def _score_and_show(args, file: Path, how: str, job, packed: bool = False) -> in
     remark = ", packed, on the CPU" if packed or how == "test_packed_file" else ""
     _report(outcome, f"{file} on {job.dataset}{remark}")
     if args.show_dir:
-        paths = task.show(outcome, job, args.show_dir, args.show)
+        options = {} if args.show_score is None else dict(score=args.show_score)
+        paths = task.show(outcome, job, args.show_dir, args.show, **options)
         print(f"pictures    {len(paths)} in {args.show_dir}")
     return 0
 

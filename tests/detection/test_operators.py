@@ -171,6 +171,34 @@ def test_nms_over_many_blocks(block, monkeypatch):
     assert operators.nms(boxes, scores, 0.5).tolist() == expected
 
 
+@pytest.mark.parametrize("block", [2, 16, 256])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_nms_of_boxes_that_lie_apart(block, offset, monkeypatch):
+    """As mmcv's batched_nms hands them over: each class in a place of its own; some just touch."""
+    monkeypatch.setattr(operators, "_NMS_BLOCK", block)
+    generator = torch.Generator().manual_seed(5)
+    corners = torch.randint(20, (400, 2), generator=generator)
+    boxes = torch.cat([corners, corners + torch.randint(12, (400, 2), generator=generator)], 1)
+    boxes = (boxes + 30 * torch.randint(8, (400, 1), generator=generator)).double()
+    boxes[7] = torch.tensor([5.0, 5, 3, 3])  # inverted
+    scores = torch.randint(99, (400,), generator=generator).double()
+    for threshold in (0.0, 0.5, 0.7):
+        expected = slow_nms(boxes.tolist(), scores.tolist(), threshold, offset)
+        assert operators.nms(boxes, scores, threshold, offset).tolist() == expected
+    if block == 2:
+        assert len(operators._apart(boxes, offset)) > 3
+
+
+def test_nms_below_zero_keeps_one_box():
+    boxes = torch.tensor([[0.0, 0, 1, 1], [50, 50, 60, 60], [90, 90, 99, 99]])
+    assert operators.nms(boxes, torch.tensor([0.1, 0.3, 0.2]), -0.5).tolist() == [1]
+
+
+def test_nms_of_boxes_that_are_no_numbers():
+    boxes = torch.full((600, 4), float("nan"))
+    assert len(operators.nms(boxes, torch.rand(600), 0.5)) == 600
+
+
 def test_mmcv_calls_it():
     boxes = torch.tensor([[0.0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30]])
     scores = torch.tensor([0.8, 0.9, 0.7])

@@ -234,6 +234,10 @@ def test_every_dataset_goes_with_every_recipe(make_job):
         (dict(recipe="huge"), "no recipe 'huge'; there are mini, paper, small"),
         (dict(recipe="_narrow"), "no recipe '_narrow'"),
         (dict(cfg_options={"param_scheduler.9.end": 3}), "do not fit"),
+        (
+            dict(cfg_options={"train_cfg.max_epoch": 3}),
+            r"no option 'train_cfg\.max_epoch'; did you mean train_cfg\.max_epochs",
+        ),
     ],
 )
 def test_wrong_names(make_job, changes, message):

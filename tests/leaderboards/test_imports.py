@@ -104,11 +104,36 @@ def test_predictions_are_scored_without_a_record(onebit, data, truth, tmp_path):
     for more, message in (
         (("--cfg-options", "a=b"), "--cfg-options with --predictions are for reid, not for detection"),
         (("--backbone", "resnet"), "unknown backbone 'resnet'"),
-        (("--show-dir", "p"), "test detection draws no pictures"),
+        (("--show-dir", "p", "--show-score", "1.5"), "--show-score takes a score from 0 to 1"),
+        (("--show-score", "0.5"), "--show-score is for `test detection --show-dir DIR`"),
+        (("--show-dir", "p", "--show", "0"), "--show takes a number of pictures from 1"),
     ):  # fmt: skip
         code, out, err = onebit(*command, *more)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert message in err
+
+
+@pytest.mark.parametrize("board", ["voc", "coco"])
+def test_pictures_of_detections(onebit, data, truth, tmp_path, board):
+    """The truth as detections of COCO, and nothing detected in VOC."""
+    if board == "voc":
+        truth.write_text("[]")
+    folder = tmp_path / "pictures"
+    command = ("test", "detection", "--predictions", truth, "--dataset", f"mini-{board}", "--data", data)  # fmt: skip
+    code, out, err = onebit(*command, "--show-dir", folder, "--show", "3", "--show-score", "0.5")
+    assert code == 0, err
+    assert f"pictures    3 in {folder}" in out
+    names = sorted(p.name for p in folder.iterdir())
+    assert [n.split("_")[0] for n in names if n[0] in "bw"] == ["best", "worst", "worst"]
+    assert {"confusion.png", "errors.json", "errors.txt"} < set(names)
+    content = json.loads((folder / "errors.json").read_text())
+    assert content["score"] == 0.5
+    assert set(content["per_class"]) == set(content["classes"])
+    for name, row in content["per_class"].items():
+        assert row["objects"] > 0, name
+        assert row["correct"] == (row["objects"] if board == "coco" else 0)
+        assert row["detections"] == row["correct"]
+        assert row["missed"] == row["objects"] - row["correct"]
 
 
 def test_predictions_of_classes_are_scored_without_a_record(onebit, tmp_path):

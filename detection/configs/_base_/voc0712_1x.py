@@ -1,0 +1,19 @@
+# PASCAL VOC, trainval 2007 + 2012 to test 2007, each image once an epoch; both AP definitions.
+_base_ = [
+    "mmdet::_base_/datasets/voc0712.py",
+    "mmdet::_base_/schedules/schedule_1x.py",
+    "mmdet::_base_/default_runtime.py",
+]
+
+train_dataloader = dict(dataset=dict(times=1))
+val_evaluator = dict(_delete_=True, type="VOCAveragePrecision")
+test_evaluator = val_evaluator
+
+# Learning rate 0.02 at 16 images a step, scaled linearly with their number; divided by 10 at epochs
+# 9 and 11 of 12 (DCP-NAS, Sec. 4.1). Warm-up, momentum and weight decay are MMDetection's.
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=500),
+    dict(type="MultiStepLR", begin=0, end=12, by_epoch=True, milestones=[9, 11], gamma=0.1),
+]
+auto_scale_lr = dict(enable=True, base_batch_size=16)
+custom_hooks = [dict(type="onebit.MethodLossHook")]

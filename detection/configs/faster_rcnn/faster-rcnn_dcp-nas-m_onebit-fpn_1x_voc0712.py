@@ -1,0 +1,7 @@
+_base_ = ["../_base_/faster-rcnn_onebit-fpn.py", "../_base_/voc0712_1x.py"]
+
+model = dict(
+    backbone=dict(name="dcp_nas_m"),
+    neck=dict(in_channels=[72, 288, 576, 1152], binarizer="mcn"),
+    roi_head=dict(bbox_head=dict(num_classes=20)),
+)

@@ -1,0 +1,1 @@
+_base_ = ["../_base_/faster-rcnn_fpn.py", "../_base_/coco_1x.py"]

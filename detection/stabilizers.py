@@ -1,0 +1,113 @@
+"""What keeps the training of a 1-bit detector from diverging, as named choices.
+
+Each is an option ``stabilizers.<name>`` of `onebit train` and `onebit bench` over any recipe; what
+holds in the end, whoever set it, is in the record (``details.stabilizers``).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mmengine.config import Config
+
+from commons.errors import InputError
+
+#: The config key under which the choices stand.
+OPTION = "stabilizers"
+#: Name to what it means.
+CHOICES = {
+    "warmup": "iterations of linear warm-up",
+    "clip_grad": "largest norm of the gradient; None for no limit",
+    "norm": "batch norms: SyncBN (in training mode, statistics over the batches of all processes; "
+    "the default), BN (each process by itself), frozen (the backbone's in eval mode)",
+    "loss_weights": "factors of rpn_cls, rpn_bbox, cls, bbox",
+}
+_NORMS = ("SyncBN", "BN", "frozen")
+#: Name of a loss weight to its place in the model's config.
+_LOSSES = {
+    "rpn_cls": ("rpn_head", "loss_cls"),
+    "rpn_bbox": ("rpn_head", "loss_bbox"),
+    "cls": ("roi_head", "bbox_head", "loss_cls"),
+    "bbox": ("roi_head", "bbox_head", "loss_bbox"),
+}
+
+
+def take(options: dict[str, Any]) -> dict[str, Any]:
+    """Remove the choices from dotted ``options`` and return them by name.
+
+    Raises:
+        InputError: unknown name.
+    """
+    chosen: dict[str, Any] = {}
+    for key in [k for k in options if k.split(".")[0] == OPTION]:
+        value, path = options.pop(key), key.split(".")[1:]
+        for part in reversed(path):
+            value = {part: value}
+        if not isinstance(value, dict):
+            raise InputError(f"{key} {value!r}: expected {OPTION}.NAME, NAME one of {', '.join(CHOICES)}")  # fmt: skip
+        for name, of_name in value.items():
+            if name not in CHOICES:
+                raise InputError(f"unknown option {OPTION}.{name}; there are {', '.join(CHOICES)}")
+            if name == "loss_weights" and isinstance(of_name, dict):
+                of_name = {**chosen.get(name, {}), **of_name}
+            chosen[name] = of_name
+    return chosen
+
+
+def apply(cfg: Config, chosen: dict[str, Any]) -> None:
+    """Lay the choices over a config, which keeps them under ``stabilizers``.
+
+    Raises:
+        InputError: a value out of range, or a recipe without the place it belongs to.
+    """
+    if not chosen:
+        return
+    cfg.stabilizers = chosen
+    if "warmup" in chosen:
+        warmup = _number("warmup", chosen["warmup"], whole=True)
+        schedulers = [s for s in cfg.param_scheduler if s.type != "LinearLR"]
+        if warmup:
+            schedulers.insert(0, dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=warmup))  # fmt: skip
+        cfg.param_scheduler = schedulers
+    if "clip_grad" in chosen:
+        limit = chosen["clip_grad"]
+        cfg.optim_wrapper.clip_grad = None if limit is None else dict(max_norm=_number("clip_grad", limit))  # fmt: skip
+    if "norm" in chosen:
+        if chosen["norm"] not in _NORMS:
+            raise InputError(f"{OPTION}.norm {chosen['norm']!r}: expected one of {', '.join(_NORMS)}")  # fmt: skip
+        cfg.model.backbone.norm_eval = chosen["norm"] == "frozen"
+        cfg.sync_bn = chosen["norm"] == "SyncBN"
+    weights = chosen.get("loss_weights", {})
+    if not isinstance(weights, dict) or set(weights) - set(_LOSSES):
+        raise InputError(f"{OPTION}.loss_weights {weights!r}: expected factors of {', '.join(_LOSSES)}")  # fmt: skip
+    for name, weight in weights.items():
+        _loss(cfg.model, name)["loss_weight"] = _number(f"loss_weights.{name}", weight)
+
+
+def _number(name: str, value: Any, whole: bool = False) -> float:
+    kinds = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or value < 0:  # fmt: skip
+        kind = "whole number" if whole else "number"
+        raise InputError(f"{OPTION}.{name} {value!r}: expected a {kind} from 0 up")
+    return value
+
+
+def _loss(model: dict, name: str) -> dict | None:
+    for key in _LOSSES[name]:
+        model = model.get(key) or {}
+    return model
+
+
+def read(cfg: Config) -> dict[str, Any]:
+    """The stabilizers that a complete config has, by name."""
+    warmup = [s.end for s in cfg.get("param_scheduler") or [] if s["type"] == "LinearLR"]
+    clip = cfg.optim_wrapper.get("clip_grad") or {}
+    frozen = cfg.model.backbone.get("norm_eval", False)
+    weights = {name: _loss(cfg.model, name).get("loss_weight", 1.0) for name in _LOSSES if _loss(cfg.model, name)}  # fmt: skip
+    return dict(
+        warmup=warmup[0] if warmup else 0,
+        clip_grad=clip.get("max_norm"),
+        norm="frozen" if frozen else "SyncBN" if cfg.get("sync_bn", True) else "BN",
+        loss_weights=weights,
+    )
