@@ -10,9 +10,9 @@ from dataclasses import asdict
 
 from mmengine.dist import get_world_size
 
-from classification.search import loop  # noqa: F401  registered by import
 from classification.search.config import build_config
 from classification.search.job import SearchJob
+from classification.search.loop import SearchModel
 from classification.search.result import SearchOutcome
 from commons.datasets import get_dataset
 from commons.distributed import unwrapped
@@ -21,14 +21,15 @@ from commons.errors import InputError
 
 
 def check(job: SearchJob) -> None:
-    """Find what is wrong with a job before anything is read or written.
+    """Find what is wrong with a job before any image is read or anything written.
 
     Raises:
         InputError: unknown method, dataset, preset or option, a value out of range, a dataset that
             is missing; a work folder with another search's checkpoints.
     """
     dataset = get_dataset(job.dataset, "classification")
-    build_config(job, dataset, dataset.find(job.data_root))
+    model = build_config(job, dataset, dataset.find(job.data_root)).model
+    SearchModel(**{key: value for key, value in model.items() if key != "type"})
     if not job.resume and any(job.work_dir.glob("epoch_*.pth")):
         raise InputError(
             f"{job.work_dir} holds the checkpoints of an earlier search: add --resume to go on, or "

@@ -180,6 +180,16 @@ class Supernet(nn.Module):
         """The parameters of operation number ``m``, over all cells and edges."""
         return [p for module in self.operation_modules(m) for p in module.parameters()]
 
+    def path_modules(self, choice: Tensor) -> Iterator[nn.Module]:
+        """The modules with parameters of the cells of a single path, ``choice`` [2, 14]."""
+        chosen = choice.tolist()
+        for cell in self.cells:
+            yield cell.preprocess_older
+            yield cell.preprocess_newer
+            for edge, m in zip(cell.edges, chosen[cell.kind], strict=True):
+                if cell.operations[m] in edge:
+                    yield edge[cell.operations[m]]
+
 
 class SuperCell(nn.Module):
     """One cell of a supernet. See :class:`backbones.cell_net.Cell` for its place and arguments.

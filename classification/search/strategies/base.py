@@ -10,7 +10,6 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import cycle
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -179,10 +178,15 @@ class Strategy(nn.Module):
         optimizer: Optimizer,
         loss: Callable[[], Tensor],
         report: Report,
+        add_gradient: Callable[[], None] | None = None,
     ) -> float:
         """One step of the weights of ``supernet`` down ``loss()``; returns the loss.
 
-        Gradients are averaged over processes where there are several.
+        Gradients are averaged over processes where there are several, then clipped.
+
+        Args:
+            add_gradient: adds a penalty's gradient to the clipped one. The gradient of a penalty on
+                all weights is long; clipped together, hardly anything would be left of the loss's.
         """
         optimizer.zero_grad(set_to_none=True)
         with report.autocast():
@@ -195,6 +199,8 @@ class Strategy(nn.Module):
             scaler.unscale_(optimizer)
         if self.schedule.gradient_clip and gradients:
             nn.utils.clip_grad_norm_(supernet.parameters(), self.schedule.gradient_clip)
+        if add_gradient is not None:
+            add_gradient()
         if scaler is None:
             optimizer.step()
         else:
@@ -252,7 +258,12 @@ def average_over_processes(tensors: Iterable[Tensor]) -> None:
 
 def paired(train: Iterable[Batch], valid: Iterable[Batch]) -> Iterator[tuple[Batch, Batch]]:
     """Every training batch with a validation batch, these from the start again when they end."""
-    return zip(train, cycle(valid), strict=False)
+
+    def endless() -> Iterator[Batch]:
+        while True:  # itertools.cycle would keep every batch in memory
+            yield from valid
+
+    return zip(train, endless(), strict=False)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -278,7 +289,7 @@ def read_options(strategy: type[Strategy], given: Mapping[str, Any]) -> Any:
             near = difflib.get_close_matches(key, names, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {_listed(names)}"
             raise InputError(f"{strategy.name}: unknown option {name!r}; {hint}")
-        read[key] = _converted(value, hints[key], f"{strategy.name}, option {key}")
+        read[key] = _converted(value, hints[key], f"{strategy.name}, option {_listed([key])}")
     return strategy.Options(**read)
 
 

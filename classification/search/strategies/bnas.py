@@ -36,6 +36,7 @@ from classification.search.strategies.base import (
     gradient,
     paired,
 )
+from classification.search.strategies.darts import architecture_optimizer
 from classification.search.strategies.sampled import SampledStrategy
 from classification.search.supernet import Supernet
 
@@ -55,10 +56,15 @@ class BNASOptions:
     """Options of BNAS.
 
     Attributes:
-        version: ``w1a32``: 1-bit weights; PC-DARTS warms up, and says which half of the operations
-            is sampled. ``1bit``: 1-bit activations too; no warm-up, all operations are sampled.
+        version: ``1bit``: 1-bit weights and activations; no warm-up, all operations are sampled,
+            and Eq. 10 is used. ``w1a32``: 1-bit weights; PC-DARTS warms up, and says which half of
+            the operations is sampled.
         kernels: ``xnor`` or ``pcnn``, how weights are binarized (section 3.2).
         T: how often every operation of the half is judged in a round (section 4.1.2).
+        last_pair: how many of the last two operations ``w1a32`` samples: as ``printed`` one, or
+            ``both`` (ours). One alone gets 1 from Eq. 7, and the other 1 from Eq. 8: the last round
+            then decides nothing, and earlier rounds put what was sampled and best above what was
+            never sampled.
         L: epochs of PC-DARTS before the first round; ``1bit`` has none.
         freeze: how many of these leave alpha alone.
         V: epochs of PC-DARTS after each round.
@@ -68,9 +74,10 @@ class BNASOptions:
         arch_weight_decay: likewise (PC-DARTS, section 4.2).
     """
 
-    version: Literal["w1a32", "1bit"] = "w1a32"
+    version: Literal["1bit", "w1a32"] = "1bit"
     kernels: Literal["xnor", "pcnn"] = "pcnn"
     T: int = 3
+    last_pair: Literal["printed", "both"] = "printed"
     L: int = 5
     freeze: int = 3
     V: int = 1
@@ -119,11 +126,8 @@ class BNAS(SampledStrategy):
         self.weight_optimizer("weights", self.supernet)
         self.alpha = start_alpha(space)
         self.beta = start_beta(space)
-        self._optimizers["alpha"] = torch.optim.Adam(
-            [self.alpha, self.beta],
-            lr=chosen.arch_lr,
-            betas=(0.5, 0.999),
-            weight_decay=chosen.arch_weight_decay,
+        self._optimizers["alpha"] = architecture_optimizer(
+            [self.alpha, self.beta], chosen.arch_lr, chosen.arch_weight_decay
         )
         self.sampling = WithoutReplacement(space.shape)
         self.accuracy = MeanScores(space.shape)
@@ -131,23 +135,25 @@ class BNAS(SampledStrategy):
         self.register_buffer("selected", torch.zeros(space.shape, dtype=torch.long))
         self.register_buffer("likelihood", torch.zeros(space.shape, dtype=torch.float64))
         self._delta = _DELTA[chosen.version] if chosen.delta is None else chosen.delta
-        self._all_are_sampled = chosen.version == "1bit"
-        self._warm_up = 0 if self._all_are_sampled else chosen.L
+        self._warm_up = chosen.L if chosen.version == "w1a32" else 0
         self._plan = self._lines(len(space.operations))
 
     def _lines(self, most: int) -> list[tuple[int, int, int] | None]:
         """Every epoch as (number sampled per repetition, t, e), or None for PC-DARTS."""
+        chosen = self.options
         plan: list[tuple[int, int, int] | None] = [None] * self._warm_up  # line 1
         for k in range(most, 1, -1):  # line 2: while K > 1
-            sampled = k if self._all_are_sampled else (k + 1) // 2
+            sampled = (k + 1) // 2
+            if chosen.version == "1bit" or (k == 2 and chosen.last_pair == "both"):
+                sampled = k
             # Lines 4 and 6: for t = 1, ..., T, for e = 1, ..., ceil(K / 2).
-            plan += [(sampled, t, e) for t in range(self.options.T) for e in range(sampled)]
-            plan += [None] * self.options.V  # line 17
+            plan += [(sampled, t, e) for t in range(chosen.T) for e in range(sampled)]
+            plan += [None] * chosen.V  # line 17
         return plan
 
     @property
     def epochs(self) -> int:
-        """5 + 57 + 7 for ``w1a32`` and 105 + 7 for ``1bit``, with 8 operations."""
+        """105 + 7 for ``1bit`` and 5 + 57 + 7 for ``w1a32``, with 8 operations."""
         return len(self._plan)
 
     def epoch(self, index: int, data: SearchData, report: Report) -> None:
@@ -162,9 +168,8 @@ class BNAS(SampledStrategy):
         active = self.operations.active
         if t == e == 0:
             # Line 3; at 1 bit O_smaller is O.
-            self.smaller.copy_(
-                active if self._all_are_sampled else smaller_half(self.alpha, active)
-            )
+            everything = sampled == int(active.sum(-1).max())
+            self.smaller.copy_(active if everything else smaller_half(self.alpha, active))
         if e == 0:
             self.sampling.restart(self.smaller)  # line 5
         # Lines 7 to 9: sample without replacement, train, assign the accuracy to all operations.

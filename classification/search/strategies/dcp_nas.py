@@ -9,12 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from backbones.binarization import ModulatedSign
-from backbones.losses import method_losses, onebit_convs, reconstruction_error
 from classification.search.architecture import frozen, operation_weights, start_alpha
 from classification.search.curvature import Curvature, kl_divergence
 from classification.search.decoupling import Decoupling, DecouplingOptions
 from classification.search.discrepancy import discrepancy
+from classification.search.reconstruction import add_reconstruction_gradient
 from classification.search.space import SearchSpace
 from classification.search.strategies.base import (
     Batch,
@@ -97,13 +96,6 @@ class DCPNAS(Strategy):
         self.child_decoupling = Decoupling(space, options) if options.decoupled else None
         self._mu = options.mu if options.reconstruction else 0.0
         self._lambda = options.lambda_ if options.tangent else 0.0
-        # MCN has the reconstruction error as a loss of its own, with the gradient to its modulators:
-        # (f / 2) L_R. Of other binarizers L_R stands alone.
-        convs = onebit_convs(self.child).values()
-        self._own_loss = all(isinstance(conv.quantize_weight, ModulatedSign) for conv in convs)
-        if self._own_loss:
-            for conv in convs:
-                conv.quantize_weight.reconstruction = 2 * self._mu
         self.weight_optimizer("parent", self.parent)
         self.weight_optimizer("child", self.child)
         rates = options.arch_lr, options.arch_weight_decay
@@ -124,9 +116,9 @@ class DCPNAS(Strategy):
         inherit(self.child_alpha, self.alpha, self.child_decoupling)
         # Lines 8 to 12: the 1-bit Child.
         for train, valid in paired(data.train, data.valid):
-            loss = self.child_step(train, report)
-            losses = self.child_architecture_step(valid, report)
-            report({"loss_child": loss, **losses}, len(train[0]) + len(valid[0]))
+            losses = self.child_step(train, report)
+            losses |= self.child_architecture_step(valid, report)
+            report(losses, len(train[0]) + len(valid[0]))
         # Line 13.
         inherit(self.alpha, self.child_alpha, self.parent_decoupling)
 
@@ -159,23 +151,24 @@ class DCPNAS(Strategy):
         (tangent,) = gradient(loss, [self.alpha], report)
         return loss.detach(), tangent, logits.detach()
 
-    def child_step(self, batch: Batch, report: Report) -> float:
+    def child_step(self, batch: Batch, report: Report) -> dict[str, float]:
         """The Child's weights by KL + mu L_R on a training batch (line 9, Eqs. 12, 14 and 16)."""
         with torch.no_grad(), report.autocast():
             parent_logits = self.parent(batch[0], operation_weights(self.alpha))
         weights = operation_weights(self.child_alpha.detach())
+        losses = {}
 
-        def loss() -> Tensor:
-            divergence = kl_divergence(parent_logits, self.child(batch[0], weights))
-            return divergence + self._reconstruction() if self._mu else divergence
+        def add_reconstruction() -> None:
+            losses["reconstruction"] = add_reconstruction_gradient(self.child, self._mu).item()
 
-        return self.weight_step(self.child, self._optimizers["child"], loss, report)
-
-    def _reconstruction(self) -> Tensor:
-        """mu L_R (Eqs. 7 and 14)."""
-        if self._own_loss:
-            return method_losses(self.child)["loss_reconstruction"]
-        return self._mu * reconstruction_error(self.child)
+        losses["loss_child"] = self.weight_step(
+            self.child,
+            self._optimizers["child"],
+            lambda: kl_divergence(parent_logits, self.child(batch[0], weights)),
+            report,
+            add_reconstruction if self._mu else None,
+        )
+        return losses
 
     def child_architecture_step(self, batch: Batch, report: Report) -> dict[str, float]:
         """The Child's alpha by tangent propagation on a validation batch, then decoupling.

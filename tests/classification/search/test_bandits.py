@@ -90,32 +90,38 @@ class TestEquations:
         assert m.item() == pytest.approx(0.78)
 
 
+def lots(state):
+    return bandits.lots(state.active.shape)
+
+
 class TestActiveOperations:
     def test_the_minimum_goes_and_never_comes_back(self):
         state = bandits.ActiveOperations((2, 14, 3))
-        state.abandon_worst(everywhere(0.5, 0.1, 0.3))
+        state.abandon_worst(everywhere(0.5, 0.1, 0.3), lots(state))
         assert same_everywhere(state.active) == [True, False, True]
         # The abandoned operation's value is the smallest still; it is not counted again.
-        state.abandon_worst(everywhere(0.5, -9.0, 0.3))
+        state.abandon_worst(everywhere(0.5, -9.0, 0.3), lots(state))
         assert same_everywhere(state.active) == [True, False, False]
         assert same_everywhere(state.abandoned_in) == [0, 1, 2]
 
     def test_every_edge_loses_its_own_minimum(self):
         values = torch.rand(SHAPE, generator=torch.Generator().manual_seed(0))
         state = bandits.ActiveOperations(SHAPE)
-        state.abandon_worst(values)
+        state.abandon_worst(values, lots(state))
         assert torch.equal((~state.active).long().argmax(-1), values.argmin(-1))
         assert ((~state.active).sum(-1) == 1).all()
 
-    def test_ties_take_the_operation_listed_first(self):
-        state = bandits.ActiveOperations((2, 14, 3))
-        state.abandon_worst(everywhere(0.5, 0.1, 0.1))
-        assert same_everywhere(state.active) == [True, False, True]
+    def test_ties_go_to_the_smallest_lot(self):
+        state = bandits.ActiveOperations((2, 14, 4))
+        state.abandon_worst(everywhere(0.5, 0.1, 0.1, 0.1), everywhere(0.1, 0.9, 0.4, 0.7))
+        assert same_everywhere(state.active) == [True, True, False, True]
+        state.abandon_worst(everywhere(0.5, 0.1, 0.1, 0.1), everywhere(0.1, 0.9, 0.4, 0.7))
+        assert same_everywhere(state.active) == [True, True, False, False]
 
     def test_ranks_put_the_abandoned_last_in_the_order_of_leaving(self):
         state = bandits.ActiveOperations((2, 14, 4))
-        state.abandon_worst(everywhere(0.2, 0.9, 0.1, 0.3))
-        state.abandon_worst(everywhere(0.2, 0.9, 0.1, 0.3))
+        state.abandon_worst(everywhere(0.2, 0.9, 0.1, 0.3), lots(state))
+        state.abandon_worst(everywhere(0.2, 0.9, 0.1, 0.3), lots(state))
         ranked = same_everywhere(state.ranked(everywhere(5.0, 0.9, 5.0, 0.0)))
         assert ranked == [-2, 0.9, -3, 0]
 
