@@ -14,6 +14,7 @@ from mmengine.dist import get_rank, get_world_size
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, Subset
 
+from classification.augmentation import BatchAugmentation
 from classification.datasets import (
     CIFAR_SIZE,
     InMemoryImages,
@@ -21,7 +22,6 @@ from classification.datasets import (
     collate_images,
     small_side,
 )
-from classification.model import BatchAugmentation
 from commons.errors import InputError
 
 #: Parts of the training set, in the order in which it is dealt out.
@@ -47,7 +47,7 @@ class SearchData:
         evaluation_batch_size: of the part that is evaluated, in each process.
         num_workers: of the loaders, for streamed images.
         augmentation: ``padding``, ``flip`` and ``cutout`` of
-            :class:`classification.model.BatchAugmentation`.
+            :class:`classification.augmentation.BatchAugmentation`.
         min_crop_area: of streamed images.
 
     Attributes:
