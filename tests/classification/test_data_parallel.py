@@ -49,7 +49,7 @@ def parallel(data, tmp_path_factory):
         [*command, str(SCRIPT), str(root / "jobs.json"), str(root)],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=1800,
         cwd=SCRIPT.parent.parent.parent,
     )
     assert ran.returncode == 0, ran.stderr
