@@ -39,7 +39,7 @@ import importlib
 from backbones import cells
 from backbones.binarization import MCN, Binarizer, get_binarizer, register_binarizer
 from backbones.class_centres import ClassCentreLoss
-from backbones.conv import OneBitConv2d, pack_activations
+from backbones.conv import OneBitConv2d, binarize_weights, pack_activations
 from backbones.cost import Cost, cost, costs
 from backbones.cost_rules import register_cost_rule
 from backbones.genotype import Genotype
@@ -77,6 +77,7 @@ __all__ = [
     "Genotype",
     "OneBitConv2d",
     "backbone_config",
+    "binarize_weights",
     "cells",
     "cost",
     "costs",

@@ -75,10 +75,27 @@ class OneBitConv2d(nn.Conv2d):
         self.quantize_weight = binarizer.weight(out_channels)
         self._fit_quantizer()
         self.pack_activations = pack_activations
+        #: Whether 1-bit operands may be multiplied as integers; that can be differentiated once.
+        self.integers = True
+        self._binarize_weight = True
 
     @property
     def weight_bits(self) -> int:
-        return self.quantize_weight.precision
+        return self.quantize_weight.precision if self._binarize_weight else REAL_BITS
+
+    @property
+    def binarize_weight(self) -> bool:
+        """Whether the weights are quantized; see :func:`binarize_weights`."""
+        return self._binarize_weight
+
+    @binarize_weight.setter
+    def binarize_weight(self, enabled: bool) -> None:
+        if enabled == self._binarize_weight:
+            return
+        if enabled:  # the weights are others than when it was fitted
+            self._fit_quantizer()
+        self._binarize_weight = enabled
+        self.quantize_weight.requires_grad_(enabled)
 
     @property
     def input_bits(self) -> int:
@@ -111,11 +128,11 @@ class OneBitConv2d(nn.Conv2d):
     def method_losses(self) -> dict[str, Tensor]:
         """The losses that the binarization adds to the task's, see :mod:`backbones.losses`."""
         losses = getattr(self.quantize_weight, "losses", None)
-        return {} if losses is None else losses(self.weight)
+        return losses(self.weight) if losses is not None and self._binarize_weight else {}
 
     def forward(self, x: Tensor) -> Tensor:
         """Images or maps [N, in_channels, H, W] to [N, out_channels, H', W']."""
-        weight = self.quantize_weight(self.weight)
+        weight = self.quantize_weight(self.weight) if self._binarize_weight else self.weight
         padding = self.padding
         if self.quantize_input is not None:
             x = self.quantize_input(x)
@@ -132,7 +149,8 @@ class OneBitConv2d(nn.Conv2d):
 
     def _in_integers(self, x: Tensor, weight: Tensor) -> bool:
         return (
-            self.input_bits == self.weight_bits == 1
+            self.integers
+            and self.input_bits == self.weight_bits == 1
             and self.groups == 1
             and integer_conv.worthwhile(x, weight, self.stride)
         )
@@ -164,4 +182,26 @@ def pack_activations(network: nn.Module, enabled: bool = True) -> int:
         if isinstance(module, OneBitConv2d):
             module.pack_activations = enabled
             count += module.quantize_input is not None
+    return count
+
+
+def binarize_weights(network: nn.Module, enabled: bool = True) -> int:
+    """Let every 1-bit convolution of ``network`` quantize its weights, or use them as they are.
+
+    The first of two training stages leaves them real-valued while activations are 1-bit (Martinez
+    et al., Real-to-Binary, ICLR 2020; Liu et al., ReActNet, ECCV 2020). Parameters of quantizers of
+    weights are frozen meanwhile, and set anew from the weights when it is switched on again.
+
+    Args:
+        network: any module.
+        enabled: False leaves weights real-valued.
+
+    Returns:
+        how many convolutions there are to which it applies.
+    """
+    count = 0
+    for module in network.modules():
+        if isinstance(module, OneBitConv2d):
+            module.binarize_weight = enabled
+            count += 1
     return count

@@ -48,6 +48,7 @@ def worthwhile(x: Tensor, weight: Tensor, stride: tuple[int, int]) -> bool:
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == "cpu"
         and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()  # a compiler takes one operator, not this one's parts
         and supported()
     )
 

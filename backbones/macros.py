@@ -2,7 +2,9 @@
 
 Names of cell networks are read here: a macro-architecture, then its size or a width, a number of
 cells, and a binarizer, each of them optional where there is a default: ``dcp_nas_s``,
-``cp_nas_c16_l6_reactnet``, ``bnas_real``.
+``cp_nas_c16_l6_reactnet``, ``bnas_real``. In the place of a macro-architecture may stand a cell, by
+the path of its file or by its name if a search of ours found it and it ships; its network is
+built by the rules of ``dcp_nas``: ``cell.json``, ``runs/cell.json_c8_l6``.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from backbones.binarization import BINARIZERS
+from backbones.cells import list_cells
 from commons.errors import InputError
 
 #: In place of a binarizer: the one that the macro-architecture's paper uses.
@@ -128,6 +131,13 @@ _ARCH = re.compile(
 _NAME = re.compile(
     rf"(?P<arch>{_ARCH.pattern})(?:_l(?P<layers>[1-9]\d*))?(?:_(?P<binarizer>[a-z][a-z0-9]*))?"
 )
+#: By whose rules the network of a cell is built that is named by itself.
+CELL_MACRO = "dcp_nas"
+_CELL_FILE = re.compile(r".*\.json(?=_)")
+_CELL_SUFFIX = re.compile(
+    r"(?:_(?:(?P<size>[sml])|c(?P<channels>[1-9]\d*)))?"
+    r"(?:_l(?P<layers>[1-9]\d*))?(?:_(?P<binarizer>[a-z][a-z0-9]*))?"
+)
 
 
 @dataclass(frozen=True)
@@ -171,7 +181,7 @@ def parse_name(name: str) -> dict | None:
         return dict(arch=name)
     match = _NAME.fullmatch(name)
     if match is None:
-        return None
+        return _parse_cell_name(name)
     arch = _arch(match)
     if arch is None or match["binarizer"] not in (None, *_suffixes(arch.macro)):
         return None
@@ -181,6 +191,28 @@ def parse_name(name: str) -> dict | None:
     if match["binarizer"]:
         arguments["binarizer"] = None if match["binarizer"] == REAL else match["binarizer"]
     return arguments
+
+
+def own_cells() -> list[str]:
+    """Cells that ship and that no macro-architecture is named after: those of our own searches."""
+    known = {*MACROS, *(macro.cell for macro in MACROS.values())}
+    return [cell for cell in list_cells() if cell not in known]
+
+
+def _parse_cell_name(name: str) -> dict | None:
+    """The same for a name that begins with a cell."""
+    for cell in (*sorted(own_cells(), key=len, reverse=True), *_CELL_FILE.findall(name)):
+        match = _CELL_SUFFIX.fullmatch(name.removeprefix(cell)) if name.startswith(cell) else None
+        if match is None or match["binarizer"] not in (None, *_suffixes(MACROS[CELL_MACRO])):
+            continue
+        sizes = MACROS[CELL_MACRO].sizes
+        channels = int(match["channels"]) if match["channels"] else sizes.get(match["size"])
+        arguments = dict(cell=cell, channels=channels, layers=match["layers"] and int(match["layers"]))  # fmt: skip
+        arguments = {key: value for key, value in arguments.items() if value is not None}
+        if match["binarizer"]:
+            arguments["binarizer"] = None if match["binarizer"] == REAL else match["binarizer"]
+        return arguments
+    return None
 
 
 def _suffixes(macro: Macro) -> list[str]:
@@ -197,4 +229,6 @@ def list_names() -> list[str]:
         narrow = [f"{name}_c16", f"{name}_c8"] if name == "dcp_nas" else [f"{name}_c8_l6"]
         suffixes = [suffix for suffix in _suffixes(macro) if suffix != macro.binarizer]
         names += [*narrow, *(f"{narrow[-1]}_{suffix}" for suffix in suffixes)]
+    for cell in own_cells():
+        names += [*(f"{cell}_{size}" for size in MACROS[CELL_MACRO].sizes), f"{cell}_c8_l6"]
     return names

@@ -11,6 +11,7 @@ class _PReLUFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, slope: Tensor) -> Tensor:
         ctx.save_for_backward(x, slope)
+        ctx.save_for_forward(x, slope)
         return F.prelu(x, slope)
 
     @staticmethod
@@ -21,7 +22,19 @@ class _PReLUFunction(torch.autograd.Function):
         slope = slope[:, None, None]
         if torch.is_grad_enabled():  # a second derivative is wanted, which needs both as they are
             return torch.addcmul(positive, negative, slope), (negative * x).sum((0, 2, 3))
-        return positive.addcmul_(negative, slope), negative.mul_(x).sum((0, 2, 3))
+        grad_x = positive.addcmul_(negative, slope)
+        return grad_x, negative.mul_(x).sum((0, 2, 3)) if ctx.needs_input_grad[1] else None
+
+    @staticmethod
+    def jvp(ctx, x_tangent: Tensor | None, slope_tangent: Tensor | None) -> Tensor:
+        x, slope = ctx.saved_tensors
+        slope = slope[:, None, None]
+        tangent = torch.zeros_like(x)
+        if x_tangent is not None:
+            tangent = torch.where(x > 0, x_tangent, slope * x_tangent)
+        if slope_tangent is not None:
+            tangent = tangent + x.clamp(max=0) * slope_tangent[:, None, None]
+        return tangent
 
 
 class PReLU(nn.PReLU):

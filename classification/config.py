@@ -12,6 +12,9 @@ from mmengine.config import Config
 from backbones import backbone_config
 from backbones.registry import MODELS
 from classification import datasets, hooks, metrics, model  # noqa: F401  registered by import
+from classification.augmentation import BatchAugmentation  # noqa: F401  likewise
+from classification.options import KEYS, check
+from classification.stages import check_stages
 from commons.config_options import with_options
 from commons.datasets import FOLDER, Dataset
 from commons.errors import InputError
@@ -38,18 +41,27 @@ FREE = (
     "default_hooks.",
     "visualizer.",
     "env_cfg.",
+    "stages",
+    "sync_bn",
+    "find_unused_parameters",
+    *KEYS,
 )
 
 
-def layout_of(dataset: Dataset, folder: Path) -> str:
+def layout_of(dataset: Dataset, folder: Path | None = None) -> str:
     """How its files lie: a key of :data:`classification.datasets.CIFAR`, ``folder`` or ``imagenet``.
 
     ``folder`` is held in memory, ``imagenet`` read as the batches come.
 
+    Args:
+        folder: where the dataset lies; only that of an image folder of one's own has to be known.
+
     Raises:
-        InputError: an image of the folder decides, and cannot be read.
+        InputError: an image of that folder decides, and cannot be read, or the folder is not given.
     """
     if dataset.board == FOLDER:
+        if folder is None:
+            raise InputError(f"{dataset.name}: expected a dataset of the suite, found a folder")
         return "imagenet" if datasets.small_side(folder) is None else "folder"
     return "folder" if dataset.name == "cifar10-jpeg" else dataset.board
 
@@ -62,7 +74,8 @@ def build_config(
     A recipe sets the schedule, the optimizer, ``train_dataloader.batch_size``,
     ``model.label_smoothing``; ``augmentation`` and ``image_size`` for images held in memory
     (``cifar10``) and for others (``imagenet``), for the latter ``min_crop_area``, and
-    ``auxiliary_weight`` of networks of cells. ``boards`` names other files for some boards.
+    ``auxiliary_weight`` of networks of cells. ``boards`` names other files for some boards. What
+    else it can ask for is in :mod:`classification.options` and :mod:`classification.stages`.
 
     Args:
         backbone: config of the backbone, instead of the name in ``job``.
@@ -112,7 +125,14 @@ def build_config(
     if auxiliary_weight and _has_auxiliary_place(cfg.model.backbone):
         cfg.model.auxiliary_weight = auxiliary_weight
     cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="onebit.MethodLossHook")]
-    return with_options(cfg, job.cfg_options, free=FREE)
+    cfg = with_options(cfg, job.cfg_options, free=FREE)
+    if cfg.get("stages") and "train_cfg.max_epochs" in job.cfg_options:
+        raise InputError(
+            f"train_cfg.max_epochs: recipe {job.recipe} has stages, set stages.0.epochs and so on"
+        )
+    check(cfg)
+    check_stages(cfg, FREE)
+    return cfg
 
 
 def read_recipe(name: str, board: str) -> Config:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -11,13 +13,18 @@ from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
 import backbones
+from backbones.conv import binarize_weights
 from backbones.registry import MODELS
-from classification.config import build_config, layout_of
+from classification.config import FREE, build_config, layout_of
 from classification.cost import summaries
 from classification.datasets import CIFAR, scored_folder
+from classification.distillation import Distillation
 from classification.metrics import TopK
+from classification.options import compiler_errors, score_averaged_weights
 from classification.predictions import Predictions, ranks_of, top_k
+from classification.stages import Stage, forget, stages_of
 from commons.datasets import FOLDER, Dataset, get_dataset
+from commons.distributed import join, unwrapped
 from commons.engine import (
     build_runner,
     config_errors,
@@ -34,7 +41,7 @@ from commons.task import Job, Outcome
 
 #: The file in the work folder that :func:`score_predictions` reads.
 PREDICTIONS = "predictions.npz"
-CONVENTIONS = ("strict", "dcp-nas")
+CONVENTIONS = ("strict", "dcp-nas", "cp-nas")
 
 
 def train(job: Job) -> Outcome:
@@ -44,20 +51,55 @@ def train(job: Job) -> Outcome:
         InputError: unknown name, missing or broken dataset, resume with another config.
         WorkError: the loss is not finite, or the disk is full.
     """
+    join()
     dataset = get_dataset(job.dataset, "classification")
     cfg = build_config(job, dataset, dataset.find(job.data_root))
-    with plain_errors(job.work_dir):
-        runner = build_runner(cfg, row_of(job, cfg), work_dir=job.work_dir, resume=job.resume)
-        # Initialized here and not in runner.train(), which then leaves it alone: the network that
-        # is scored now is the one that is trained.
-        runner.model.init_weights()
-        with config_errors():
-            loop = runner.test_loop
-        arguments = (runner.model, loop.dataloader, loop.evaluator)
-        untrained = None
-        if cfg.score_untrained:
-            untrained = score(*arguments, f"{job.backbone} untrained")
-        runner.train()
+    stages = stages_of(cfg, job.work_dir, FREE)
+    details: dict = {}
+    for stage in stages:  # before anything is written
+        if stage.cfg.model.get("distillation"):
+            teacher = Distillation(cfg.model.num_classes, **stage.cfg.model.distillation)
+            details["teacher"] = teacher.about
+    if not job.resume:
+        forget(stages)
+    curve: list[float] = []
+    weights = untrained = None
+    real_weights = False  # of the stage before
+    with plain_errors(job.work_dir), compiler_errors():
+        for stage in stages:
+            row = {**row_of(job, cfg), **stage.row}
+            runner = build_runner(
+                stage.cfg,
+                row,
+                work_dir=stage.work_dir,
+                resume=job.resume,
+                epochs_before=stage.epochs_before,
+            )
+            # Initialized here and not in runner.train(), which then leaves it alone: the network
+            # that is scored now is the one that is trained.
+            runner.model.init_weights()
+            with config_errors():
+                loop = runner.test_loop
+            arguments = (runner.model, loop.dataloader, loop.evaluator)
+            if weights is not None:
+                _carry_over(weights, runner, real_weights)
+            elif cfg.score_untrained:
+                with _wholly_binarized(runner):
+                    untrained = score(*arguments, f"{job.backbone} untrained")
+            runner.train()
+            real_weights = unwrapped(runner.model).binarize == "activations"
+            weights = latest_checkpoint(stage.work_dir)
+            curve += loss_curve(runner)
+        averaged = score_averaged_weights(runner)
+        if averaged:
+            details["averaged_weights"] = averaged
+        if len(stages) > 1:
+            details["stages"] = [
+                dict(
+                    epochs=s.cfg.train_cfg.max_epochs, binarize=s.cfg.model.get("binarize", "both")
+                )
+                for s in stages
+            ]
         metrics = score(*arguments, f"{job.backbone} test")
         return _outcome(
             job,
@@ -65,14 +107,35 @@ def train(job: Job) -> Outcome:
             metrics,
             predictions=_keep(loop.evaluator, job.work_dir / PREDICTIONS),
             untrained=untrained,
-            epochs=runner.epoch,
-            checkpoint=latest_checkpoint(job.work_dir),
+            epochs=stages[-1].epochs_before + runner.epoch,
+            checkpoint=weights,
             details=dict(
-                loss_curve=loss_curve(runner),
+                loss_curve=curve,
                 train_images=len(runner.train_dataloader.dataset),
                 test_images=len(loop.dataloader.dataset),
+                **details,
             ),
         )
+
+
+def _carry_over(checkpoint: Path, runner: Runner, real_weights: bool) -> None:
+    """Start from the weights of the stage before, whose convolutions may have used them as they are."""
+    network = unwrapped(runner.model)
+    load_weights(network, load_row(checkpoint)[1], checkpoint)
+    if real_weights and network.binarize == "both":  # fit the quantizers to these weights
+        binarize_weights(network, False)
+        binarize_weights(network, True)
+
+
+@contextlib.contextmanager
+def _wholly_binarized(runner: Runner) -> Iterator[None]:
+    """The network as its last stage has it: what an untrained network scores is said of that."""
+    network = unwrapped(runner.model)
+    binarize_weights(network, True)
+    try:
+        yield
+    finally:
+        binarize_weights(network, network.binarize == "both")
 
 
 def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: PT028
@@ -113,9 +176,10 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
             f"{checkpoint} knows {row['num_classes']} classes, {dataset.name} has "
             f"{cfg.model.num_classes}"
         )
+    stage = _stage_of(row, cfg, job.work_dir, checkpoint)
     with plain_errors(job.work_dir):
         with config_errors():
-            model = MODELS.build(cfg.model)
+            model = _without_training(stage.cfg)
             loader = Runner.build_dataloader(cfg.test_dataloader, seed=row["seed"])
             evaluator = Evaluator(cfg.test_evaluator)
         load_weights(model, weights, checkpoint)
@@ -133,9 +197,36 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
                 evaluator, job.work_dir / f"test_{'packed_' if packed else ''}{PREDICTIONS}"
             ),
             untrained=None,
-            epochs=cfg.train_cfg.max_epochs,
+            epochs=stage.epochs_before + stage.cfg.train_cfg.max_epochs,
             checkpoint=checkpoint,
         )
+
+
+def _stage_of(row: dict, cfg: Config, work_dir: Path, checkpoint: Path) -> Stage:
+    """The stage that a checkpoint is of.
+
+    Raises:
+        InputError: the recipe has no such stage, or its network is not wholly 1-bit yet.
+    """
+    stages = stages_of(cfg, work_dir, FREE)
+    number = row.get("stage", 1)
+    if not 1 <= number <= len(stages) or ("stage" in row) != bool(cfg.get("stages")):
+        raise InputError(f"{checkpoint} is of stage {number}, the recipe has {len(stages)}")
+    stage = stages[number - 1]
+    if stage.cfg.model.get("binarize", "both") != "both":
+        raise InputError(
+            f"{checkpoint} is of stage {number} of {len(stages)}, in which weights are not "
+            f"binarized: train the stages after it first (--resume)"
+        )
+    return stage
+
+
+def _without_training(cfg: Config) -> torch.nn.Module:
+    """The network of ``cfg`` without what it needs for training only."""
+    model = cfg.model.copy()
+    for key in ("distillation", "compile"):
+        model.pop(key, None)
+    return MODELS.build(model)
 
 
 def test_packed_file(path: Path, job: Job) -> Outcome:
@@ -165,7 +256,7 @@ def test_packed_file(path: Path, job: Job) -> Outcome:
         )
     with plain_errors(job.work_dir):
         with config_errors():
-            model = MODELS.build(cfg.model)
+            model = _without_training(cfg)
             loader = Runner.build_dataloader(cfg.test_dataloader, seed=job.seed)
             evaluator = Evaluator(cfg.test_evaluator)
         # The rest of the classifier is the preparation of images.

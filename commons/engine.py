@@ -11,11 +11,9 @@ import contextlib
 import errno
 import itertools
 import logging
-import math
-import re
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from commons.compat import allow_mmengine_checkpoints, ensure_torchvision
@@ -24,23 +22,49 @@ ensure_torchvision()  # mmengine.runner imports torchvision
 
 # ruff: isort: split
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import barrier, get_rank, is_main_process
+from mmengine.dist import barrier, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.fileio import LocalBackend, register_backend
-from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.registry import HOOKS, OPTIMIZERS
-from mmengine.runner import Runner, set_random_seed
+from mmengine.registry import OPTIMIZERS
+from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
 from commons import distributed
+from commons.amp import CpuAmpOptimWrapper  # noqa: F401  registered by import
+from commons.checkpoints import (
+    ROW,
+    latest_checkpoint,
+    load_row,
+    load_weights,
+    read_foreign_checkpoint,
+)
 from commons.distributed import JointBatchNorms, Parallel, share_of_batch
+from commons.engine_hooks import FiniteLossHook, ProgressHook
 from commons.errors import InputError, OnebitError, WorkError
 from commons.files import disk_error_message, write_atomic
 from commons.progress import Progress
+
+__all__ = [
+    "CHECKPOINT_HOOK",
+    "ROW",
+    "AtomicBackend",
+    "FiniteLossHook",
+    "QuietRunner",
+    "build_runner",
+    "config_errors",
+    "config_text",
+    "latest_checkpoint",
+    "load_row",
+    "load_weights",
+    "loss_curve",
+    "plain_errors",
+    "read_foreign_checkpoint",
+    "score",
+]
 
 #: Checkpoint settings every recipe shares. Two are kept because mmengine removes the oldest
 #: BEFORE it writes the newest: with one, a kill in between would leave none.
@@ -48,8 +72,6 @@ CHECKPOINT_HOOK = dict(
     type="CheckpointHook", interval=1, max_keep_ckpts=2, backend_args=dict(backend="atomic")
 )
 
-#: Where :class:`RowHook` puts the row in a checkpoint.
-ROW = "onebit_row"
 #: Config keys that name this machine or this call, not the run.
 _MACHINE_KEYS = ("work_dir", "data_root", "resume", "load_from", "randomness")
 #: Runs of this process; mmengine keeps logger and loss history under a name, which must be unique.
@@ -65,79 +87,6 @@ class AtomicBackend(LocalBackend):
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
         write_atomic(filepath, obj.encode(encoding))
-
-
-@HOOKS.register_module(force=True)
-class EpochSeedHook(Hook):
-    """Reseed every generator at the start of each epoch from (seed, epoch, rank)."""
-
-    priority = "VERY_HIGH"
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def before_train_epoch(self, runner: Runner) -> None:
-        # A large odd stride keeps the epochs of neighbouring seeds apart.
-        set_random_seed((self.seed * 1_000_003 + runner.epoch * 1009 + get_rank()) % 2**32)
-
-
-def _loss_value(outputs: dict | None) -> float:
-    return float(torch.as_tensor((outputs or {}).get("loss", 0.0)).detach())
-
-
-@HOOKS.register_module(force=True)
-class FiniteLossHook(Hook):
-    """Stop at the first loss that is not a number.
-
-    The checkpoints written so far stay: they are the last good state.
-    """
-
-    priority = "HIGH"
-
-    def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
-        loss = _loss_value(outputs)
-        if not math.isfinite(loss):
-            last = latest_checkpoint(runner.work_dir)
-            raise WorkError(
-                f"the loss is {loss} in epoch {runner.epoch + 1}, iteration {runner.iter + 1}; "
-                f"last good checkpoint: {last or 'none'}"
-            )
-
-
-@HOOKS.register_module(force=True)
-class RowHook(Hook):
-    """Write into every checkpoint which row it belongs to, as plain values.
-
-    mmengine stores the config as Python text; rebuilding a network from that would execute what a
-    checkpoint says.
-    """
-
-    def __init__(self, row: dict) -> None:
-        # A config makes ConfigDicts of nested dicts, which weights_only loading refuses.
-        self.row = ConfigDict(row).to_dict()
-
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        checkpoint[ROW] = self.row
-
-
-@HOOKS.register_module(force=True)
-class ProgressHook(Hook):
-    """Show epochs and iterations with the time left."""
-
-    def __init__(self, description: str = "training") -> None:
-        self.description = description
-
-    def before_train(self, runner: Runner) -> None:
-        self.progress = Progress(self.description, total=runner.max_iters)
-        self.progress.start(completed=runner.iter)
-
-    def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
-        loss = _loss_value(outputs)
-        self.progress.advance(note=f"epoch {runner.epoch + 1}/{runner.max_epochs} loss {loss:.3f}")
-
-    def close(self) -> None:
-        if hasattr(self, "progress"):
-            self.progress.stop()
 
 
 class QuietRunner(Runner):
@@ -158,8 +107,15 @@ class QuietRunner(Runner):
             if self.param_schedulers is not None:
                 self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
 
+    def build_optim_wrapper(self, optim_wrapper):
+        mixed = isinstance(optim_wrapper, dict) and optim_wrapper.get("type") == "AmpOptimWrapper"
+        if mixed and get_device() == "cpu":  # mmengine's wants a GPU
+            optim_wrapper = dict(optim_wrapper, type="CpuAmpOptimWrapper")
+        return super().build_optim_wrapper(optim_wrapper)
+
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        if not self.distributed:
+        self._joint_norms = None
+        if not self.distributed or model_wrapper_cfg is not None:
             return super().wrap_model(model_wrapper_cfg, model)
         model = model.to(get_device())
         self._joint_norms = JointBatchNorms(model) if self.cfg.get("sync_bn", True) else None
@@ -252,17 +208,9 @@ def plain_errors(work_dir: str | Path) -> Iterator[None]:
         raise WorkError(f"could not read or write {path}: {error.strerror or error}") from error
 
 
-def latest_checkpoint(work_dir: str | Path) -> Path | None:
-    """The checkpoint with the highest epoch in ``work_dir``; all of them are complete files."""
-    found = {
-        int(m[1]): p
-        for p in Path(work_dir).glob("epoch_*.pth")
-        if (m := re.fullmatch(r"epoch_(\d+)", p.stem))
-    }
-    return found[max(found)] if found else None
-
-
-def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool) -> Runner:
+def build_runner(
+    cfg: Config, row: dict, *, work_dir: str | Path, resume: bool, epochs_before: int = 0
+) -> Runner:
     """Build mmengine's Runner from ``cfg`` with the suite's standing rules applied.
 
     Below ``torchrun`` it trains data-parallel. ``train_dataloader.batch_size`` is that of all
@@ -279,6 +227,7 @@ def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool) 
             its model; plain values.
         work_dir: where checkpoints, log and config go.
         resume: load the latest checkpoint in ``work_dir``, if any, and go on.
+        epochs_before: of trainings that this one continues: its epochs draw other random numbers.
 
     Raises:
         InputError: ``resume`` with a checkpoint in ``work_dir`` that another config wrote or that
@@ -293,13 +242,16 @@ def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool) 
     cfg.work_dir = str(work_dir)
     # On a GPU some operators of detection have no deterministic form and would raise.
     cfg.randomness = dict(seed=row["seed"], deterministic=not torch.cuda.is_available())
+    seeds = dict(first=epochs_before) if epochs_before else {}
     cfg.custom_hooks = [
         *cfg.get("custom_hooks", []),
-        dict(type="EpochSeedHook", seed=row["seed"]),
+        dict(type="EpochSeedHook", seed=row["seed"], **seeds),
         dict(type="RowHook", row=row),
         dict(type="FiniteLossHook"),
-        dict(type="ProgressHook", description=row["backbone"]),
+        dict(type=cfg.pop("progress_hook", "ProgressHook"), description=row["backbone"]),
     ]
+    if cfg.get("optim_wrapper", {}).get("accumulative_counts", 1) != 1:
+        cfg.custom_hooks.append(dict(type="WholeEpochsHook"))
     cfg.default_hooks = {**cfg.get("default_hooks", {}), "checkpoint": CHECKPOINT_HOOK}
     cfg.setdefault(
         "visualizer",
@@ -386,71 +338,3 @@ def loss_curve(runner: Runner) -> list[float]:
         float(values[start : start + per_epoch].mean())
         for start in range(0, len(values), per_epoch)
     ]
-
-
-def load_row(path: str | Path) -> tuple[dict, dict]:
-    """Read a checkpoint that :func:`build_runner`'s Runner wrote.
-
-    Returns:
-        the row it belongs to, and the weights.
-
-    Raises:
-        InputError: not a file, not a checkpoint, or one of another program.
-    """
-    allow_mmengine_checkpoints()
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"checkpoint not found: {path}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load has no common error for what it cannot read
-        reason = str(error).split("\n")[0]
-        raise InputError(f"{path} is not a checkpoint that can be read: {reason}") from error
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(key), dict) for key in (ROW, "state_dict")
-    ):
-        raise InputError(f"{path} was not written by this suite's trainer: it names no row")
-    return content[ROW], content["state_dict"]
-
-
-def read_foreign_checkpoint(path: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
-    """Read a checkpoint that another program wrote, without executing what it says.
-
-    Returns:
-        all that it holds, and its weights (its ``state_dict``, or itself).
-
-    Raises:
-        InputError: not a file, not readable so, or without weights.
-    """
-    allow_mmengine_checkpoints()
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"checkpoint not found: {path}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load has no common error for what it cannot read
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{path} is not a checkpoint that can be read without executing what it says; save its "
-            f"state_dict alone ({reason})"
-        ) from error
-    weights = content.get("state_dict", content) if isinstance(content, dict) else None
-    tensors = isinstance(weights, Mapping) and all(
-        isinstance(value, torch.Tensor) for value in weights.values()
-    )
-    if not weights or not tensors:
-        raise InputError(f"expected a state dict, or a checkpoint with one, in {path}")
-    return content, weights
-
-
-def load_weights(model: nn.Module, weights: dict, origin: str | Path) -> None:
-    """Load ``weights`` into ``model``, all of them and nothing else.
-
-    Raises:
-        InputError: they are another network's.
-    """
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"the weights in {origin} do not fit this network: {reason}") from error

@@ -40,7 +40,7 @@ class Progress:
         self._bar.update(self._task, completed=completed)
         self._bar.start()
 
-    def advance(self, steps: int = 1, note: str = "") -> None:
+    def advance(self, steps: float = 1, note: str = "") -> None:
         self._bar.update(self._task, advance=steps, note=note)
 
     def stop(self) -> None:

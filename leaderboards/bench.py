@@ -49,6 +49,7 @@ class Sweep:
             ``never`` refuses to start when one exists.
         retry_failed: run rows again whose record says that they failed.
         workers: rows that run at the same time.
+        details: what goes into the details of every record besides.
         slurm: run rows as jobs on Slurm with these options, see
             :func:`leaderboards.pools.slurm_parameters`; None runs them here.
     """
@@ -66,6 +67,7 @@ class Sweep:
     workers: int = 1
     cfg_options: Mapping[str, Any] = field(default_factory=dict)
     slurm: Mapping[str, str] | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def records(self) -> Path:
@@ -258,6 +260,7 @@ def _timed(sweep: Sweep, job: Job) -> Record:
     with Clock(job.work_dir / "wall_seconds") as clock:
         try:
             outcome = runner(sweep.board.task).train(job)
+            outcome.details = {**outcome.details, **sweep.details}
             return record_of(sweep.board, job, outcome, clock.seconds)
         except InputError:
             raise
@@ -344,7 +347,7 @@ def _failed(sweep: Sweep, job: Job, error: Exception, wall_seconds: float) -> Re
         cost={},
         checkpoint_sha256=None,
         wall_seconds=wall_seconds,
-        details={"log": FAILURE_LOG},
+        details={"log": FAILURE_LOG, **sweep.details},
     )
 
 

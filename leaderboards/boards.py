@@ -1,7 +1,7 @@
 """The boards: which task runs them, what their tables show.
 
 Columns follow the tables of the DCP-NAS paper: 10 (CIFAR-10), 11 (ImageNet), 12 (re-ID), 13 (VOC)
-and 14 (COCO), and table 5 of the BNAS paper (faces).
+and 14 (COCO), table 3 of CP-NAS (CIFAR-10's costs by its rule), and table 5 of BNAS (faces).
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ class Printed:
         input_shape: (channels, height, width) that the paper's costs and scores are for; None where
             it does not say.
         quantization: whether its rows are told apart by backbone and quantization.
+        costs: number of another table of the paper that has memory and operations of its rows.
+        convention: the counting rule of its costs, where it is one that we know by the paper's name.
     """
 
     paper: str
@@ -39,6 +41,8 @@ class Printed:
     epochs: int | None
     input_shape: tuple[int, int, int] | None
     quantization: bool = False
+    costs: str | None = None
+    convention: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Board:
         printed: the paper's table; None where no paper here reports on the dataset.
         layout: columns of the table for people, keys of :data:`leaderboards.sheet.COLUMNS` and
             metric keys, in the paper's order; what the paper does not print comes last.
+        further: another paper's table of the same dataset, reported after ``printed``.
     """
 
     name: str
@@ -61,6 +66,7 @@ class Board:
     paper_convention: str
     printed: Printed | None
     layout: tuple[str, ...]
+    further: Printed | None = None
 
 
 _DETECTION_VOC = {"map_area": "mAP area", "map_11pt": "mAP 11-pt"}
@@ -109,6 +115,20 @@ _PRINTED = {
     "face": Printed("bnas", "5", None, {m: m for m in _FACE if m.startswith("accuracy")}, None, None),
 }  # fmt: skip
 
+#: CP-NAS counts memory by a rule of its own (docs/cost.md): its Table 3, of the nets of its Table 1.
+_FURTHER = {
+    "cifar10": Printed(
+        "cp-nas",
+        "1",
+        None,
+        {"test_error": "top1"},
+        600,
+        (3, 32, 32),
+        costs="3",
+        convention="cp-nas",
+    )
+}
+
 _MBIT = ("memory_strict", "memory_paper")
 _OPS = ("ops_strict", "ops_paper")
 _SEARCH = ("search_cost", "search_method")
@@ -116,7 +136,7 @@ _OURS = ("untrained", "recipe", "epochs", "seeds", "source")
 _REID_LAYOUT = ("backbone", "quantization", "wa", *_REID, "search_method", *_MBIT, *_OPS, *_OURS)
 _IMAGES = ("backbone", "top1", "top5", "params", *_MBIT, *_OPS, "wa", *_SEARCH, *_OURS)
 _LAYOUTS = {
-    "cifar10": ("backbone", "error", "params", *_MBIT, *_OPS, "wa", *_SEARCH, *_OURS),
+    "cifar10": ("backbone", "error", "params", *_MBIT, "memory_cp-nas", *_OPS, "ops_cp-nas", "wa", *_SEARCH, *_OURS),
     "cifar100": _IMAGES,
     "imagenet": _IMAGES,
     FOLDER: _IMAGES,
@@ -143,6 +163,7 @@ ALL: dict[str, Board] = {
         "mmdet-legacy" if _task(name) == "detection" else "dcp-nas",
         _PRINTED.get(name),
         _LAYOUTS[name],
+        _FURTHER.get(name),
     )
     for name in BOARDS
 }

@@ -28,6 +28,7 @@ from leaderboards.commands import (
     latency,
     mock_run,
     plot,
+    search,
     site,
     submit_check,
     table,
@@ -36,7 +37,7 @@ from leaderboards.commands import (
 )
 from leaderboards.commands.options import request_imports
 
-#: In the order of their use: look around, count, train, fill and read boards, deploy, contribute.
+#: In the order of their use: look around, count, search, train, fill and read boards, deploy, contribute.
 VERBS = (
     doctor,
     demo,
@@ -44,6 +45,7 @@ VERBS = (
     backbones,
     cell,
     cost,
+    search,
     train,
     features,
     import_,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from leaderboards import statistics
-from leaderboards.boards import Board
+from leaderboards.boards import Board, Printed
 from leaderboards.file_options import short
 from leaderboards.record import Record
 from leaderboards.statistics import Summary, summarize
@@ -40,6 +40,7 @@ class Line:
         memory_bits, ops: counting convention to cost.
         verdicts: metric key to a verdict of :mod:`leaderboards.statistics`.
         notes: what distinguishes its protocol from the paper's, one sentence each.
+        variant: what an ablation varies (:mod:`leaderboards.ablations`).
         records: what it was made from; empty for a printed line.
     """
 
@@ -62,6 +63,7 @@ class Line:
     wall_seconds: float | None = None
     verdicts: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    variant: str | None = None
     records: list[Record] = field(default_factory=list)
 
     @property
@@ -93,7 +95,7 @@ def measured(board: Board, records: Iterable[Record]) -> list[Line]:
         key = (record.dataset, record.backbone, record.recipe, options_text(record), record.origin)
         groups.setdefault(key, []).append(record)
     lines = [_line(board, group) for group in groups.values()]
-    _judge(board, lines)
+    judge(board, lines)
     first = next(iter(board.metrics))
 
     def rank(line: Line) -> tuple:
@@ -150,7 +152,8 @@ def _search(record: Record) -> tuple[str | None, float | None]:
     """How the architecture was found and what that cost, from the provenance of its cell."""
     if record.genotype_hash is None:
         return "Manual", None
-    provenance = _provenance(record.cell)
+    searched = record.details.get("search")
+    provenance = searched["genotype"]["provenance"] if searched else _provenance(record.cell)
     return provenance.get("method", "Searched cell"), provenance.get("gpu_days")
 
 
@@ -168,7 +171,8 @@ def _provenance(cell: str | None) -> dict[str, Any]:
     return _PROVENANCES[cell]
 
 
-def _judge(board: Board, lines: list[Line]) -> None:
+def judge(board: Board, lines: list[Line]) -> None:
+    """Enter the verdicts of lines of one dataset, recipe, set of options and W/A."""
     groups: dict[tuple, list[Line]] = {}
     for line in lines:
         key = (line.dataset, line.recipe, line.cfg_options, line.weight_bits, line.activation_bits)
@@ -186,42 +190,51 @@ def printed(board: Board) -> list[Line]:
     Memory and OPs stand under the convention :data:`AS_PRINTED`; percent become fractions, MB and
     G OPs bits and OPs.
     """
+    return [] if board.printed is None else _printed(board, board.printed)
+
+
+def further(board: Board) -> list[Line]:
+    """The lines of the other paper's table; its costs stand under its own convention."""
+    return [] if board.further is None else _printed(board, board.further)
+
+
+def _printed(board: Board, table: Printed) -> list[Line]:
     from leaderboards import reported
 
-    table = board.printed
-    if table is None:
-        return []
-    numbers = reported.load(table.paper, table.table)
     lines: dict[tuple, Line] = {}
     everywhere: dict[str, dict[str, float]] = {}
-    for number in numbers.itertuples(index=False):
+    for number in reported.load(table.paper, table.table).itertuples(index=False):
         if table.group is not None and number.group != table.group:
             if not number.group:  # bits of a row stand once for all of its datasets
                 everywhere.setdefault(number.row, {})[number.column] = number.value
             continue
         key = (number.row, number.group)
         if key not in lines:
-            lines[key] = _printed_line(board, number.row)
-        _enter(board, lines[key], number)
+            lines[key] = _printed_line(board, table, number.row)
+        _enter(table, lines[key], number)
     for (row, _), line in lines.items():
         for column, value in everywhere.get(row, {}).items():
             setattr(line, column, int(value))
+    if table.costs:
+        by_row = {row: line for (row, _), line in lines.items()}
+        for number in reported.load(table.paper, table.costs).itertuples(index=False):
+            _enter(table, by_row[number.row], number)
     return list(lines.values())
 
 
-def _printed_line(board: Board, row: str) -> Line:
+def _printed_line(board: Board, table: Printed, row: str) -> Line:
     backbone, binarizer = row, None
-    if board.printed.quantization:
+    if table.quantization:
         match = re.fullmatch(r"(.*) \((.*)\)", row)
         backbone, binarizer = match.groups() if match else (row, None)
-    table = board.printed
+    tables = f"tables {table.table}, {table.costs}" if table.costs else f"table {table.table}"
     line = Line(
         dataset=board.name,
         backbone=backbone,
         binarizer=binarizer,
         weight_bits=None,
         activation_bits=None,
-        source=f"{table.paper} table {table.table}",
+        source=f"{table.paper} {tables}",
         values={},
         search_method=search_method(row),
     )
@@ -230,26 +243,32 @@ def _printed_line(board: Board, row: str) -> Line:
     return line
 
 
-_UNITS = {"Mbit": 1e6, "MB": 8e6, "M_ops": 1e6, "G_ops": 1e9, "M_params": 1e6}
+_UNITS = {"Mbit": 1e6, "MB": 8e6, "M_ops": 1e6, "M_flops": 1e6, "G_ops": 1e9, "M_params": 1e6}
 
 
-def _enter(board: Board, line: Line, number) -> None:
-    if number.column in board.printed.metrics:
+def _enter(table: Printed, line: Line, number) -> None:
+    convention = table.convention or AS_PRINTED
+    if number.column in table.metrics:
         fraction = number.value / 100
         if number.column == "test_error":
             fraction = 1 - fraction
-        line.values[board.printed.metrics[number.column]] = {-1: fraction}
+        line.values[table.metrics[number.column]] = {-1: fraction}
     elif number.column in ("weight_bits", "activation_bits"):
         setattr(line, number.column, int(number.value))
     elif number.column == "memory":
-        line.memory_bits[AS_PRINTED] = number.value * _UNITS[number.unit]
-    elif number.column == "ops":
-        line.ops[AS_PRINTED] = number.value * _UNITS[number.unit]
+        line.memory_bits[convention] = number.value * _UNITS[number.unit]
+    elif number.column in ("ops", "flops"):
+        line.ops[convention] = number.value * _UNITS[number.unit]
     elif number.column == "params":
         line.params = number.value * _UNITS[number.unit]
     elif number.column == "search_cost":
         line.search_cost_gpu_days = number.value
-    if number.note and "merged cell" not in number.note and "unit not printed" not in number.note:
+    if (
+        number.note
+        and "merged cell" not in number.note
+        and "unit not printed" not in number.note
+        and "unit missing" not in number.note
+    ):
         note = number.note.removeprefix("uncertain: ")
         note = f"{number.column}: {note}" if note != number.note else note
         if note not in line.notes:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from leaderboards.latency_table import LatencyLine
 
 NOTHING = "-"
+#: The convention of a board's further table, and the key of its paper.
+FURTHER_RULE = "cp-nas"
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ def sheet(board: Board, lines: list[Line]) -> Sheet:
 def _worth_a_column(key: str, lines: list[Line]) -> bool:
     if key == "dataset":
         return len({line.dataset for line in lines}) > 1
+    if key in ("memory_cp-nas", "ops_cp-nas"):
+        return any(FURTHER_RULE in (*line.memory_bits, *line.ops) for line in lines)
     if key in ("untrained", "recipe", "epochs", "seeds"):
         return any(not line.reported for line in lines)
     return True
@@ -112,18 +116,30 @@ def _remarks(board: Board, lines: list[Line]) -> list[str]:
         found.append(f"tie: within the seed noise of the best mean (p ≥ {statistics.ALPHA})")
     if statistics.UNKNOWN in verdicts:
         found.append(f"no best is marked among lines of which some have fewer than {statistics.MIN_SEEDS} seeds")  # fmt: skip
-    if any(line.reported for line in lines):
+    if any(line.source.startswith(FURTHER_RULE) for line in lines):
+        found.append(f"lines of {FURTHER_RULE}: as printed; their memory and OPs stand in the columns ({FURTHER_RULE})")  # fmt: skip
+    if any(line.reported and not line.source.startswith(FURTHER_RULE) for line in lines):
         table = board.printed
-        costs = "" if not any(line.reported and line.memory_bits for line in lines) else f"; their memory and OPs stand in the column ({board.paper_convention})"  # fmt: skip
+        costs = "" if not any(AS_PRINTED in line.memory_bits for line in lines) else f"; their memory and OPs stand in the column ({board.paper_convention})"  # fmt: skip
         found.append(f"reported lines: as printed in {table.paper} table {table.table}{costs}")
     return found
 
 
-_TEXT = {"dataset", "backbone", "quantization", "wa", "search_method", "recipe", "source"}
+_TEXT = {
+    "dataset",
+    "backbone",
+    "variant",
+    "quantization",
+    "wa",
+    "search_method",
+    "recipe",
+    "source",
+}
 
 _HEADERS = {
     "dataset": "Dataset",
     "backbone": "Backbone",
+    "variant": "Variant",
     "quantization": "Quantization",
     "wa": "W/A",
     "error": "Err. %",
@@ -137,7 +153,10 @@ _HEADERS = {
     "source": "Source",
 }
 #: Keys that a board's layout may name besides its metrics.
-COLUMNS = (*_HEADERS, "memory_strict", "memory_paper", "ops_strict", "ops_paper")
+COLUMNS = (
+    *_HEADERS,
+    *(f"{what}_{rule}" for what in ("memory", "ops") for rule in ("strict", "paper", FURTHER_RULE)),
+)
 
 
 def memory_unit(board: Board) -> tuple[str, float]:
@@ -156,7 +175,7 @@ def _header(board: Board, key: str) -> str:
     if key in _HEADERS:
         return _HEADERS[key]
     what, which = key.split("_")
-    convention = "strict" if which == "strict" else board.paper_convention
+    convention = board.paper_convention if which == "paper" else which
     if what == "memory":
         return f"Mem. {memory_unit(board)[0]} ({convention})"
     return f"OPs {ops_unit(board)[0]} ({convention})"
@@ -226,6 +245,7 @@ def _bits(board: Board, line: Line) -> Cell:
 _CELLS: dict[str, Callable[[Board, Line], Cell]] = {
     "dataset": lambda board, line: _text(line.dataset),
     "backbone": lambda board, line: _text(line.backbone),
+    "variant": lambda board, line: _text(line.variant),
     "quantization": lambda board, line: _text(
         "real-valued" if line.binarizer == "none" else line.binarizer
     ),
@@ -234,6 +254,8 @@ _CELLS: dict[str, Callable[[Board, Line], Cell]] = {
     "params": lambda board, line: _number(line.params, 1e6),
     "memory_strict": _cost("memory", "strict"),
     "memory_paper": _cost("memory", None),
+    "memory_cp-nas": _cost("memory", FURTHER_RULE),
+    "ops_cp-nas": _cost("ops", FURTHER_RULE),
     "ops_strict": _cost("ops", "strict"),
     "ops_paper": _cost("ops", None),
     "search_cost": lambda board, line: _number(line.search_cost_gpu_days),

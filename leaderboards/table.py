@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from commons.files import write_atomic
 from leaderboards.boards import Board
-from leaderboards.lines import AS_PRINTED, Line, measured, printed
+from leaderboards.lines import AS_PRINTED, Line, further, measured, printed
 from leaderboards.record import Record
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ FORMATS = ("text", "csv", "markdown", "latex", "html")
 
 
 def lines(board: Board, records: Iterable[Record], reported: bool = False) -> list[Line]:
-    """The lines of a board's table: ours, then the paper's if ``reported``."""
-    return measured(board, records) + (printed(board) if reported else [])
+    """The lines of a board's table: ours, then the papers' if ``reported``."""
+    return measured(board, records) + (printed(board) + further(board) if reported else [])
 
 
 def table(board: Board, records: Iterable[Record], reported: bool = False) -> pd.DataFrame:

@@ -52,7 +52,9 @@ def _described(record: Record) -> dict[str, Any]:
     if record.status != "done":
         return _description(record.backbone, "{}")
     try:
-        options = _network_options(record.cfg_options)
+        options = _network_options(without_files(record.cfg_options))
+        if "search" in record.details:  # the cell's file lay in the work folder
+            options["cell"] = record.details["search"]["genotype"]
         name = options.pop("name", record.backbone)
         return _description(name, json.dumps(options, sort_keys=True))
     except InputError:
@@ -109,6 +111,8 @@ def problems(record: Record, work_root: Path) -> list[str]:
             found.append(f"metrics of board {record.board} are missing: {', '.join(missing)}")
     for key, value in {"cell": None, **described}.items():
         if key == "cell" and record.cell is None:  # records of version 1 did not name it
+            continue
+        if key == "cell" and "search" in record.details:  # it is named after its file
             continue
         if getattr(record, key) != value:
             found.append(f"{key} is {getattr(record, key)!r}, but {record.backbone} has {value!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from leaderboards.commands.options import (
@@ -30,9 +31,12 @@ onebit bench mini-voc --backbones resnet18_w16,dcp_nas_c8 --seeds 0,1,2
 onebit bench coco --dataset coco128 --backbones resnet18_w32_reactnet
 onebit bench market1501 --recipe paper --overwrite never
 onebit bench mini-voc --seeds 0,1,2 --workers 2
-onebit bench imagenet --workers 8 --slurm partition=gpu time=2880 gpus=1""",
+onebit bench imagenet --workers 8 --slurm partition=gpu time=2880 gpus=1
+onebit bench search --dataset mini-cifar10 --methods dcp-nas,random --seeds 0,1,2
+onebit bench ablation-training --dataset mini-cifar10 --seeds 0,1,2
+onebit bench ablation-tangent --dataset mini-cifar10""",
     )
-    parser.add_argument("board", metavar="BOARD", help="a board, or a dataset of one (mini-voc, coco128)")  # fmt: skip
+    parser.add_argument("board", metavar="BOARD", help="a board, a dataset of one (mini-voc, coco128), search, or ablation-tangent, -space, -binarization or -training")  # fmt: skip
     parser.add_argument(
         "--dataset", metavar="D", help="default: the dataset the board is named after"
     )
@@ -57,33 +61,62 @@ onebit bench imagenet --workers 8 --slurm partition=gpu time=2880 gpus=1""",
         help="run rows as Slurm jobs, at most --workers of them at once if that is above 1; takes "
         "partition, time (minutes), gpus, cpus, mem (GB), cluster=local (try it without Slurm)",
     )
+    parser.add_argument("--search-options", nargs="+", metavar="KEY=VALUE", help="override the preset of an ablation's searches, e.g. schedule.epochs=2")  # fmt: skip
     add_data(parser)
     add_out(parser)
     add_cfg_options(parser)
     add_import(parser)
+    search = parser.add_argument_group("the board of searches: a row searches and trains its cell")
+    search.add_argument("--methods", type=comma_list, metavar="M,M", help="default: all that `onebit search` knows")  # fmt: skip
+    search.add_argument("--preset", metavar="P", help="default: mini, small or paper, as the dataset is")  # fmt: skip
+    search.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="of the methods")  # fmt: skip
 
 
 def run(args) -> int:
     from commons.errors import InputError
+    from leaderboards.ablation_bench import AblationSweep
+    from leaderboards.ablations import PREFIX, get_ablation
+    from leaderboards.ablations import default_backbones as ablation_backbones
     from leaderboards.bench import Sweep
     from leaderboards.boards import default_backbones, default_recipe, resolve
 
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise InputError(
+            "`onebit bench` runs in one process, which writes the records; `torchrun` is for "
+            "`onebit train`"
+        )
+    if args.board == "search":
+        return _run_search(args)
+    ablation = get_ablation(args.board) if args.board.startswith(PREFIX) else None
+    searches = bool(ablation) and ablation.searches
+    for option in ("methods", "options", *(() if searches else ("preset", "search_options"))):
+        if getattr(args, option):
+            name = option.replace("_", "-")
+            raise InputError(f"--{name} is for benches that search, not for {args.board}")
     if args.workers < 1:
         raise InputError(f"--workers takes a number from 1 up, got {args.workers}")
-    board, dataset = resolve(args.board, args.dataset)
+    if ablation:
+        board, dataset = resolve(args.dataset or ablation.default_board)
+        if board.task != "classification":
+            raise InputError(f"{ablation.name} is of classification, not of {board.task}: name another --dataset")  # fmt: skip
+    else:
+        board, dataset = resolve(args.board, args.dataset)
     slurm = None
     if args.slurm is not None:
         from leaderboards.pools import slurm_parameters
 
         slurm = key_values("--slurm", args.slurm)
         slurm_parameters(slurm)  # a wrong one is refused before anything is looked for
+        if searches:
+            raise InputError(f"{ablation.name} searches in this process: leave out --slurm")
     options = cfg_options(args.cfg_options)
     if dataset is None:
         dataset = _default_dataset(board, data_root(args))
     sweep = Sweep(
         board=board,
         dataset=dataset,
-        backbones=args.backbones or default_backbones(dataset),
+        backbones=args.backbones
+        or (ablation_backbones(ablation, dataset) if ablation else default_backbones(dataset)),
         recipe=args.recipe or default_recipe(dataset),
         seeds=args.seeds,
         data_root=data_root(args),
@@ -95,7 +128,51 @@ def run(args) -> int:
         cfg_options=options,
         slurm=slurm,
     )
-    return report(sweep, args.board)
+    if ablation is None:
+        return report(sweep, args.board)
+    preset = args.preset or default_recipe(dataset)
+    changes = cfg_options(args.search_options or [], "--search-options")
+    return report_ablation(AblationSweep(ablation, sweep, preset, changes))
+
+
+def _run_search(args) -> int:
+    from classification.search.strategies import METHODS
+    from commons.datasets import get_dataset
+    from commons.errors import InputError
+    from leaderboards import search_table
+    from leaderboards.boards import default_recipe
+    from leaderboards.search_bench import SearchSweep, bench
+    from leaderboards.search_record import BOARD, load_runs
+
+    for option in ("backbones", "recipe", "retry_failed", "slurm", "search_options"):
+        if getattr(args, option) not in (None, False):
+            raise InputError(f"--{option.replace('_', '-')} is not for `onebit bench search`")
+    if args.workers != 1:
+        raise InputError("--workers is not for `onebit bench search`: its rows run one by one")
+    if not args.dataset:
+        raise InputError("`onebit bench search` needs --dataset, e.g. mini-cifar10")
+    dataset = get_dataset(args.dataset, "classification")
+    sweep = SearchSweep(
+        dataset=dataset,
+        methods=args.methods or METHODS,
+        preset=args.preset or default_recipe(dataset),
+        seeds=args.seeds,
+        data_root=data_root(args),
+        out=args.out,
+        work_root=args.work_dir,
+        overwrite=args.overwrite,
+        options=cfg_options(args.options, "--options"),
+        cfg_options=cfg_options(args.cfg_options),
+    )
+    total = len(sweep.rows())
+    for done, (row, run_now) in enumerate(bench(sweep), start=1):
+        how = f"searched {row.wall_seconds:.0f} s" if run_now else "already done"
+        value = 100 * row.metrics[row.main_metric]
+        print(f"[{done}/{total}] {row.method} seed {row.seed}: {row.main_metric} of its cell {value:.1f} %, {how}", flush=True)  # fmt: skip
+    records = args.out / "records"
+    print(f"\n{search_table.render(search_table.frame(load_runs(records)), 'text')}")
+    print(f"records  {records / BOARD}", flush=True)
+    return 0
 
 
 def _default_dataset(board, root: Path):
@@ -118,6 +195,35 @@ def _default_dataset(board, root: Path):
     return DATASETS[board.name]
 
 
+def _failed(name: str, record, run_now: bool) -> bool:
+    """Say what became of a row; whether it failed."""
+    if record.status == "failed":
+        hint = "" if run_now else " (--retry-failed runs it again)"
+        print(f"{name}: FAILED: {record.error}{hint}", flush=True)
+        return True
+    value = record.metrics[record.main_metric]
+    how = f"{record.wall_seconds:.0f} s" if run_now else "already done"
+    print(f"{name}: {record.main_metric} {100 * value:.1f} %, {how}", flush=True)
+    return False
+
+
+def report_ablation(sweep) -> int:
+    """Run an ablation, say what becomes of each row, and print its table."""
+    from leaderboards import ablation_table
+    from leaderboards.ablation_bench import bench_ablation
+
+    failed = 0
+    total = len(sweep.rows.rows()) * len(sweep.variants)
+    for done, (variant, record, run_now) in enumerate(bench_ablation(sweep), start=1):
+        name = f"[{done}/{total}] {variant.name}, {record.backbone} seed {record.seed}"
+        failed += _failed(name, record, run_now)
+    dataset = sweep.rows.dataset.name
+    records = [r for r in ablation_table.load(sweep.rows.records) if r.dataset == dataset]
+    print(f"\n{ablation_table.render(sweep.ablation, records, 'text', reported=False)}")
+    print(f"records  {sweep.rows.records / sweep.rows.board.name}", flush=True)
+    return 1 if failed else 0
+
+
 def report(sweep, table_name: str) -> int:
     """Run the sweep, say what becomes of each row, write and print the table."""
     from commons.files import remove_stale
@@ -129,15 +235,7 @@ def report(sweep, table_name: str) -> int:
     failed = 0
     total = len(sweep.rows())
     for done, (record, run_now) in enumerate(bench(sweep), start=1):
-        name = f"[{done}/{total}] {record.backbone} seed {record.seed}"
-        if record.status == "failed":
-            failed += 1
-            hint = "" if run_now else " (--retry-failed runs it again)"
-            print(f"{name}: FAILED: {record.error}{hint}", flush=True)
-        else:
-            value = record.metrics[record.main_metric]
-            how = f"{record.wall_seconds:.0f} s" if run_now else "already done"
-            print(f"{name}: {record.main_metric} {100 * value:.1f} %, {how}", flush=True)
+        failed += _failed(f"[{done}/{total}] {record.backbone} seed {record.seed}", record, run_now)
     scope = None if table_name == sweep.board.name else sweep.dataset.name
     folder = sweep.out / "tables"
     with holding(folder / f"{table_name}.csv"):  # or a slower sweep could write an older table

@@ -81,15 +81,15 @@ def data_root(args: argparse.Namespace) -> Path:
     return args.data or default_data_root()
 
 
-def cfg_options(pairs: list[str]) -> dict[str, Any]:
-    """Parse ``key=value`` pairs as mmengine's tools do.
+def cfg_options(pairs: list[str], option: str = "--cfg-options") -> dict[str, Any]:
+    """Parse ``key=value`` pairs as mmengine's tools do; ``option`` is named in errors.
 
     Raises:
         InputError: a pair without ``=``.
     """
     if not pairs:
         return {}
-    key_values("--cfg-options", pairs)
+    key_values(option, pairs)
     from mmengine.config import DictAction
 
     parser = argparse.ArgumentParser()

@@ -28,7 +28,7 @@ onebit submit-check leaderboards/records/cifar10/mini-*.json --development --see
 
 def run(args) -> int:
     from commons.errors import InputError
-    from leaderboards.latency_record import BOARD
+    from leaderboards import latency_record, search_record
     from leaderboards.submission import Rules, check
 
     if args.seeds < 1:
@@ -40,8 +40,9 @@ def run(args) -> int:
     for given in args.paths:
         if not given.exists():
             raise InputError(f"cannot check {given}: there is no such file or folder")
-        if given.is_dir():  # a run of `onebit latency` is no row: nothing is trained or scored
-            paths += [p for p in sorted(given.rglob("*.json")) if p.parent.name != BOARD]
+        if given.is_dir():  # what `onebit latency` and `bench search` write are no rows of a board
+            others = (latency_record.BOARD, search_record.BOARD)
+            paths += [p for p in sorted(given.rglob("*.json")) if p.parent.name not in others]
         else:
             paths.append(given)
     if not paths:

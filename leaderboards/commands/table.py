@@ -17,9 +17,10 @@ def configure(verbs) -> None:
 onebit table mini-voc
 onebit table cifar10 --format latex > table.tex
 onebit table imagenet --reported                 the paper's lines, and ours where there are any
-onebit table cifar10 --format csv --no-reported > cifar10.csv""",
+onebit table cifar10 --format csv --no-reported > cifar10.csv
+onebit table ablation-tangent                    an ablation of the DCP-NAS paper""",
     )
-    parser.add_argument("board", metavar="BOARD", help="a board, a dataset of one (mini-voc, coco128), or latency")  # fmt: skip
+    parser.add_argument("board", metavar="BOARD", help="a board, a dataset of one (mini-voc, coco128), latency, search, or an ablation as `onebit bench` runs it")  # fmt: skip
     parser.add_argument(
         "--format", choices=("text", "csv", "markdown", "latex", "html"), default="text"
     )
@@ -41,12 +42,16 @@ def run(args) -> int:
 
     from commons.errors import InputError
     from leaderboards import table as tables
+    from leaderboards.ablations import PREFIX
     from leaderboards.boards import resolve
     from leaderboards.record import load_all
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    if args.board == "latency":
-        sys.stdout.write(_latency(args, width))
+    if args.board in ("latency", "search"):
+        sys.stdout.write(_latency(args, width) if args.board == "latency" else _search(args, width))
+        return 0
+    if args.board.startswith(PREFIX):
+        sys.stdout.write(_ablation(args, width))
         return 0
     board, dataset = resolve(args.board)
     own = dataset is None or dataset.name == board.name
@@ -58,6 +63,16 @@ def run(args) -> int:
     lines = tables.lines(board, records, reported)
     sys.stdout.write(tables.render(board, lines, args.format, width))
     return 0
+
+
+def _ablation(args, width: int | None) -> str:
+    from leaderboards import ablation_table
+    from leaderboards.ablations import get_ablation
+
+    ablation = get_ablation(args.board)
+    reported = args.reported if args.reported is not None else args.format != "csv"
+    records = ablation_table.load(args.out / "records")
+    return ablation_table.render(ablation, records, args.format, reported, width)
 
 
 def _latency(args, width: int | None) -> str:
@@ -73,3 +88,18 @@ def _latency(args, width: int | None) -> str:
             "BACKBONE...` makes them"
         )
     return latency_table.render(latency_table.frame(runs, reported), args.format, width)
+
+
+def _search(args, width: int | None) -> str:
+    from commons.errors import InputError
+    from leaderboards import search_table
+    from leaderboards.search_record import load_runs
+
+    runs = list(load_runs(args.out / "records"))
+    reported = args.reported if args.reported is not None else args.format != "csv"
+    if not runs and not args.reported:
+        raise InputError(
+            f"no records of searches in {args.out / 'records' / 'search'}; `onebit bench search` "
+            "makes them"
+        )
+    return search_table.render(search_table.frame(runs, reported), args.format, width)

@@ -146,7 +146,7 @@ def run_train(args) -> int:
 def _require_empty(work_dir: Path, resume: bool) -> None:
     from commons.errors import InputError
 
-    if not resume and any(work_dir.glob("*.pth")):
+    if not resume and any(work_dir.rglob("*.pth")):
         raise InputError(
             f"{work_dir} holds the checkpoints of an earlier run: add --resume to go on, "
             f"or name another --work-dir"

@@ -69,6 +69,7 @@ def _paths(args) -> list[Path]:
 def _record(path: Path, args) -> tuple[list[str], list[str]]:
     """What is wrong with a record, and what else was found out."""
     from commons.errors import InputError
+    from leaderboards import search_record
     from leaderboards.latency_record import BOARD, LatencyRun
     from leaderboards.record import Record
     from leaderboards.verification import data_problems, form_problems, problems, rescore
@@ -78,6 +79,9 @@ def _record(path: Path, args) -> tuple[list[str], list[str]]:
         if path.parent.name == BOARD:
             LatencyRun.load(path)
             return form_problems(path), ["a latency: what it measured cannot be computed again"]
+        if path.parent.name == search_record.BOARD:
+            search_record.SearchRun.load(path)
+            return form_problems(path), ["a search: `onebit bench search --overwrite always` repeats it"]  # fmt: skip
         record = Record.load(path)
         wrong = form_problems(path) + problems(record, args.work_dir)
         if not wrong and (args.data or args.full or args.rescore):

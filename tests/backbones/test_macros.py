@@ -179,3 +179,60 @@ def test_cells_as_their_authors_released_them():
         genotype = backbones.cells.load_cell(name)
         assert (genotype.normal, genotype.reduce) == (cell(normal), cell(reduction))
         assert genotype.provenance["source"].startswith("published")
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """A cell of our own among those that ship."""
+    for name in backbones.cells.list_cells():
+        backbones.cells.load_cell(name).save(tmp_path / f"{name}.json")
+    own = backbones.Genotype(GENOTYPE.normal, GENOTYPE.normal, {"method": "dcp-nas"})
+    own.save(tmp_path / "dcp_nas_ours_small.json")
+    own.save(tmp_path / "dcp_nas_ours.json")
+    monkeypatch.setattr(backbones.cells, "FOLDER", tmp_path)
+    backbones.cells.load_cell.cache_clear()
+    yield own
+    backbones.cells.load_cell.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "channels", "layers", "binarizer"),
+    [
+        ("", 54, 10, "mcn"),
+        ("_c8_l6", 8, 6, "mcn"),
+        ("_m_l3", 72, 3, "mcn"),
+        ("_c8_l3_reactnet", 8, 3, "reactnet"),
+        ("_c4_l3_real", 4, 3, "none"),
+    ],
+)
+def test_a_cell_of_our_own_names_its_networks(shipped, tmp_path, suffix, channels, layers, binarizer):  # fmt: skip
+    given = shipped.save(tmp_path / "folder" / "my_cell.json")
+    for cell in ("dcp_nas_ours_small", given):
+        name = f"{cell}{suffix}"
+        with torch.device("meta"):
+            network = backbones.create_backbone(name)
+        assert (len(network.cells), network.feature_channels[0]) == (layers, channels)
+        assert network.genotype == shipped
+        assert backbones.describe(name)["binarizer"] == binarizer
+        assert network.cell_name.startswith("dcp_nas_ours")  # the shipped cell that it equals
+
+
+def test_our_cells_are_listed_and_published_ones_keep_their_names(shipped):
+    names = backbones.list_backbones("*ours*")
+    assert "dcp_nas_ours_small_c8_l6" in names
+    assert "dcp_nas_ours_small_s" in names
+    assert len(names) == len(set(names))
+    for name in ("dcp_nas_imagenet_c8", "dcp_nas_ours_small_c0", "dcp_nas_ours_c8_nothing"):
+        with pytest.raises(InputError, match="unknown backbone"):
+            backbones.create_backbone(name)
+
+
+def test_a_wrong_cell_file_is_refused_with_the_reason(tmp_path):
+    (tmp_path / "cell.json").write_text('{"format": "onebit-genotype", "version": 1}')
+    for name in ("cell.json", "cell.json_c8_l6"):
+        with pytest.raises(InputError, match=r'cell\.json: the key "normal" is missing'):
+            backbones.create_backbone(str(tmp_path / name))
+    with pytest.raises(InputError, match="no genotype file at"):
+        backbones.create_backbone(str(tmp_path / "none.json_c8"))
+    with pytest.raises(InputError, match="unknown backbone"):
+        backbones.create_backbone(str(tmp_path / "cell.json_c8_x9"))

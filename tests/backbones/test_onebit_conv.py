@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import backbones
-from backbones import OneBitConv2d, integer_conv
+from backbones import OneBitConv2d, binarize_weights, integer_conv
 from backbones.binarization import BINARIZERS, ApproxSign, ClippedSign, RPReLU, RSign, sign
 from commons.errors import InputError
 from tests.backbones.reference import cases, corner_or_random, filter_mean, np_conv, np_sign
@@ -313,3 +313,28 @@ def test_rprelu_is_its_formula():
 
 def test_conv_is_registered_under_its_name():
     assert backbones.MODELS.get("OneBitConv2d") is OneBitConv2d
+
+
+@pytest.mark.parametrize("binarizer", ["reactnet", "pcnn", "bonn", "dorefa2"])
+def test_real_weights_are_used_as_they_are_until_they_are_binarized_again(binarizer):
+    torch.manual_seed(0)
+    conv = OneBitConv2d(4, 8, 3, padding=1, binarizer=binarizer)
+    x = torch.randn(2, 4, 6, 6)
+    bits = conv.weight_bits
+    assert binarize_weights(torch.nn.Sequential(conv), False) == 1
+    assert conv.weight_bits == 32
+    assert conv.method_losses() == {}
+    assert not any(p.requires_grad for p in conv.quantize_weight.parameters())
+    expected = nn.functional.conv2d(conv.quantize_input(x), conv.weight, padding=1)
+    torch.testing.assert_close(conv(x), expected)
+    conv(x).sum().backward()
+    assert conv.weight.grad is not None
+    with torch.no_grad():
+        conv.weight.mul_(3)  # as if it had been trained
+    binarize_weights(conv)
+    fresh = OneBitConv2d(4, 8, 3, padding=1, binarizer=binarizer)
+    fresh.weight = conv.weight
+    fresh._fit_quantizer()
+    assert conv.weight_bits == bits
+    assert all(p.requires_grad for p in conv.quantize_weight.parameters())
+    torch.testing.assert_close(conv(x), fresh(x))

@@ -32,6 +32,10 @@ def parallel(data, tmp_path_factory):
         return Job("mini-cifar10", backbone, "mini", 0, data, root / name, False, few)
 
     jobs = {name: job(name, name) for name in BACKBONES}
+    two = [dict(epochs=1, binarize="activations"), dict(epochs=1)]
+    staged = job("staged", BACKBONES[1], **{"stages": two, "ema.momentum": 0.5})
+    del staged.cfg_options["train_cfg.max_epochs"]
+    jobs["staged"] = staged
     jobs["odd"] = job("odd", **{"train_dataloader.batch_size": 25})
     jobs["nan"] = job("nan", **{"optim_wrapper.optimizer.lr": float("inf")})
     fields = [
@@ -83,7 +87,16 @@ def test_only_the_first_process_writes(parallel):
     )
     assert first["checkpoint"] == second["checkpoint"]
     assert (asked.work_dir / "train.log").read_text().count("Epoch(train)") <= 4
-    assert not [p for p in Path.cwd().glob(".dist_test*")]
+    assert not list(Path.cwd().glob(".dist_test*"))
+
+
+def test_stages_and_averages_are_the_same_in_every_process(parallel):
+    asked, first, second = parallel["staged"]
+    assert first["metrics"] == second["metrics"]
+    assert first["loss_curve"] == second["loss_curve"]
+    assert len(first["loss_curve"]) == 2
+    assert load_row(first["checkpoint"])[0]["stage"] == 2
+    assert (asked.work_dir / "stage1" / "epoch_1.pth").exists()
 
 
 def test_batch_that_cannot_be_shared_is_refused(parallel):

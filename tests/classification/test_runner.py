@@ -60,7 +60,7 @@ def test_outcome_is_complete(trained, data):
     assert outcome.checkpoint == job.work_dir / "epoch_2.pth"
     assert str(data) not in outcome.config
     assert str(job.work_dir) not in outcome.config
-    assert set(outcome.cost) == {"strict", "dcp-nas"}
+    assert set(outcome.cost) == {"strict", "dcp-nas", "cp-nas"}
     network = load_row(outcome.checkpoint)[1]
     trained_parameters = sum(v.numel() for k, v in network.items() if "running_" not in k and "num_batches" not in k)  # fmt: skip
     assert outcome.cost["strict"]["params_real"] == trained_parameters
@@ -144,6 +144,7 @@ def test_run_killed_in_an_epoch_ends_where_an_uninterrupted_one_does(data, job, 
     ("change", "named"),
     [
         (dict(seed=1), "seed 0 and not 1"),
+        (dict(recipe="small"), "recipe 'mini' and not 'small'"),
         (
             dict(backbone="resnet18_w8_xnor"),
             "backbone 'resnet18_w8' and not 'resnet18_w8_xnor'",

@@ -10,7 +10,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from commons import engine, files
+from commons import engine, engine_hooks, files
 from commons.engine import (
     latest_checkpoint,
     load_row,
@@ -250,7 +250,7 @@ def test_progress_bar_lets_go_of_the_terminal_after_an_error(line, monkeypatch, 
         assert [bar.total for bar in running] == [3 * BATCHES]
         raise failure
 
-    monkeypatch.setattr(engine, "Progress", Bar)
+    monkeypatch.setattr(engine_hooks, "Progress", Bar)
     with pytest.raises(failure):
         line(at=1, call=fail).train()
     assert not running

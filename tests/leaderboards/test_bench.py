@@ -214,3 +214,11 @@ def test_the_reason_of_a_failed_row_does_not_tell_where_its_folders_lie(sweep, s
     (record, _), *_ = bench(dataclasses.replace(sweep, seeds=(0,)))
     assert record.error.startswith("cannot read data/a.jpg")
     assert record.error.endswith("; work-dir/train.log")
+
+
+def test_bench_below_torchrun_is_refused(monkeypatch, capsys):
+    from leaderboards.cli import main
+
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert main(["bench", "mini-cifar10"]) == 2
+    assert "runs in one process" in capsys.readouterr().err

@@ -8,16 +8,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from leaderboards import latency_record
+from leaderboards import latency_record, search_record
 from leaderboards import table as tables
 from leaderboards.boards import resolve
 from leaderboards.record import Record, load_all
 from leaderboards.verification import form_problems, problems
 
 LEADERBOARDS = Path(__file__).resolve().parents[2] / "leaderboards"
+OTHERS = (latency_record.BOARD, search_record.BOARD)
 RECORDS = sorted(
-    p for p in (LEADERBOARDS / "records").rglob("*.json") if p.parent.name != latency_record.BOARD
+    p for p in (LEADERBOARDS / "records").rglob("*.json") if p.parent.name not in OTHERS
 )
+SEARCHES = sorted((LEADERBOARDS / "records" / search_record.BOARD).glob("*.json"))
 LATENCIES = sorted((LEADERBOARDS / "records" / latency_record.BOARD).glob("*.json"))
 TABLES = sorted((LEADERBOARDS / "tables").glob("*.csv"))
 
@@ -38,6 +40,14 @@ def test_record_is_sound_and_of_a_clean_checkout(path, tmp_path):
 @pytest.mark.parametrize("path", LATENCIES, ids=lambda p: p.stem)
 def test_latency_is_sound_and_of_a_clean_checkout(path):
     run = latency_record.LatencyRun.load(path)
+    assert form_problems(path) == []
+    assert run.code.commit
+    assert run.code.dirty is False
+
+
+@pytest.mark.parametrize("path", SEARCHES, ids=lambda p: p.stem)
+def test_search_is_sound_and_of_a_clean_checkout(path):
+    run = search_record.SearchRun.load(path)
     assert form_problems(path) == []
     assert run.code.commit
     assert run.code.dirty is False

@@ -15,7 +15,7 @@ from leaderboards import cli, reported
 from leaderboards import table as tables
 from leaderboards.bench import bench
 from leaderboards.boards import ALL
-from leaderboards.lines import measured, printed
+from leaderboards.lines import further, measured, printed
 from leaderboards.record import load_all
 from leaderboards.sheet import COLUMNS, sheet
 
@@ -317,3 +317,29 @@ def test_one_seed_has_no_deviation(sweep):
 def test_the_papers_epochs_are_those_of_its_recipe(task, board):
     text = (DOCS.parent / task / "configs/recipes/paper.py").read_text()
     assert int(re.search(r"max_epochs=(\d+)", text).group(1)) == ALL[board].printed.epochs
+
+
+def test_cp_nas_table_3_stands_under_its_own_convention():
+    lines = {line.backbone: line for line in further(BOARD)}
+    assert len(lines) == 11
+    small = lines["CP-NAS (Small)"]
+    assert small.source == "cp-nas tables 1, 3"
+    assert small.summary("top1").mean == pytest.approx(0.935)
+    assert (small.params, small.search_cost_gpu_days) == (2.9e6, 0.1)
+    assert (small.weight_bits, small.activation_bits) == (1, 1)
+    assert (small.memory_bits, small.ops) == ({"cp-nas": 3.32e6}, {"cp-nas": 12.89e6})
+    assert lines["DARTS"].memory_bits == {}
+    numbers = reported.load("cp-nas", "3")
+    for column, costs in (("memory", "memory_bits"), ("flops", "ops")):
+        values = sorted(v for line in lines.values() for v in getattr(line, costs).values())
+        printed_values = numbers[numbers["column"] == column]["value"] * 1e6
+        assert values == pytest.approx(sorted(printed_values))
+    text = tables.render(BOARD, tables.lines(BOARD, [], reported=True), "text")
+    assert "Mem. Mbit (cp-nas)" in text
+    assert re.search(r"CP-NAS \(Small\).* 3\.32 .*12\.89 ", text)
+    assert re.search(r"^DCP-NAS-S +6\.13 +- +- +2\.9 +- ", text, re.MULTILINE)
+    assert further(ALL["imagenet"]) == []
+
+
+def test_columns_of_a_rule_that_no_line_has_are_left_out(lines):
+    assert "(cp-nas)" not in tables.render(BOARD, lines, "text")

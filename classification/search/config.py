@@ -1,0 +1,146 @@
+"""From a job to the complete config of one search."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from backbones.genotype import search_space
+from classification import datasets
+from classification.config import layout_of
+from classification.search.data import PARTS, check_shares
+from classification.search.job import SearchJob
+from classification.search.space import SearchSpace
+from classification.search.strategies import Schedule, get_strategy, read_options
+from commons.config_options import with_options
+from commons.datasets import Dataset
+from commons.errors import InputError
+
+PRESETS = Path(__file__).resolve().parent.parent / "configs" / "search"
+AMP = (None, "bfloat16", "float16")
+#: What `--cfg-options` may name besides what a preset has: mmengine checks these.
+FREE = ("default_hooks.", "visualizer.", "env_cfg.")
+_CONDITIONS = ("layout", "method")
+_PRESET = ("space", "schedule", "data", "amp", "options")
+
+
+def presets() -> list[str]:
+    """Names of the presets."""
+    return sorted(path.stem for path in PRESETS.glob("*.py"))
+
+
+def load_preset(name: str, layout: str, method: str) -> Config:
+    """A preset with its overrides for ``layout`` and ``method`` applied.
+
+    Args:
+        layout: see :func:`classification.config.layout_of`; ``imagenet`` is every folder of images
+            that are read as the batches come.
+
+    Raises:
+        InputError: unknown preset.
+    """
+    if name not in presets():
+        near = difflib.get_close_matches(name, presets(), n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"unknown preset {name!r} of search; {hint}there are {', '.join(presets())}")  # fmt: skip
+    cfg = Config.fromfile(PRESETS / f"{name}.py")
+    asked = dict(layout=layout, method=method)
+    for override in cfg.pop("overrides"):
+        conditions = {key: override.pop(key) for key in _CONDITIONS if key in override}
+        if all(asked[key] == value for key, value in conditions.items()):
+            cfg.merge_from_dict(override.to_dict())
+    return cfg
+
+
+def build_config(job: SearchJob, dataset: Dataset, folder: Path) -> Config:
+    """Preset, dataset, method and the job's overrides.
+
+    Returns:
+        a config that :func:`commons.engine.build_runner` takes.
+
+    Raises:
+        InputError: unknown method, preset or option, a value out of range, or a dataset whose
+            classes cannot be read.
+    """
+    strategy = get_strategy(job.method)
+    layout = layout_of(dataset, folder)
+    cfg = with_options(load_preset(job.preset, layout, job.method), job.cfg_options, free=FREE)
+    preset = ConfigDict({key: cfg.pop(key) for key in _PRESET}).to_dict()
+    preset["options"] = {**preset["options"], **job.options}
+    check_preset(preset)
+    read_options(strategy, preset["options"])
+    Schedule(**preset["schedule"])
+    space = preset["space"]
+    space = dict(
+        num_classes=len(datasets.class_names(folder, layout)),
+        cells=space["cells"],
+        channels=space["channels"],
+        stem="imagenet" if layout == "imagenet" else "cifar",
+        operations=search_space(space["pooling"], space["skip"]),
+    )
+    SearchSpace(**space)
+    cfg.merge_from_dict(
+        dict(
+            default_scope="mmengine",
+            model=dict(
+                type="SearchModel",
+                method=job.method,
+                space=space,
+                schedule=preset["schedule"],
+                options=preset["options"],
+            ),
+            model_wrapper_cfg=dict(type="Replica"),
+            train_cfg=dict(type="SearchLoop", seed=job.seed, amp=preset["amp"]),
+            train_dataloader=dict(
+                data_root=str(folder), layout=layout, seed=job.seed, **preset["data"]
+            ),
+            optim_wrapper=dict(constructor="StrategyOptimizers"),
+        )
+    )
+    cfg.custom_hooks = [dict(type="SearchStateHook")]
+    cfg.progress_hook = "SearchProgressHook"
+    return cfg
+
+
+def _whole(least: int):
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _switch(value) -> bool:
+    return isinstance(value, bool)
+
+
+#: Dotted name to what is expected there, in words and as a test.
+_EXPECTED = {
+    "space.pooling": ("True or False", _switch),
+    "space.skip": ("True or False", _switch),
+    "data.image_size": ("a whole number from 8", _whole(8)),
+    "data.images": ("a whole number from 1, or None", lambda v: v is None or _whole(1)(v)),
+    "data.batch_size": ("a whole number from 1", _whole(1)),
+    "data.evaluation_batch_size": ("a whole number from 1", _whole(1)),
+    "data.num_workers": ("a whole number from 0", _whole(0)),
+    "data.min_crop_area": ("a share above 0, at most 1", lambda v: isinstance(v, float | int) and 0 < v <= 1),
+    "data.augmentation.padding": ("a whole number from 0", _whole(0)),
+    "data.augmentation.cutout": ("a whole number from 0", _whole(0)),
+    "data.augmentation.flip": ("True or False", _switch),
+    "amp": (f"one of {', '.join(map(str, AMP))}", lambda v: v in AMP),
+}  # fmt: skip
+
+
+def check_preset(preset: Mapping[str, Any]) -> None:
+    """Raises InputError where a preset holds a value that no search can use."""
+    for name, (expected, fits) in _EXPECTED.items():
+        value = preset
+        for key in name.split("."):
+            if key not in value:
+                break  # an augmentation that is off
+            value = value[key]
+        else:
+            if not fits(value):
+                raise InputError(f"{name} {value!r}: expected {expected}")
+    data = preset["data"]
+    check_shares(tuple(data[part] for part in PARTS))

@@ -1,0 +1,263 @@
+"""The parts that make mmengine's Runner run a search: model, optimizers, loop and hooks.
+
+Several processes (``torchrun``) search together: each works on its share of every batch, and the
+strategy averages gradients over them. All draw the same random numbers, so that all sample the same
+architectures; whatever could come to differ between them is made the first process's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import sys
+import time
+from collections.abc import Mapping
+
+import torch
+from mmengine.dist import all_reduce, broadcast, get_world_size
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.registry import (
+    HOOKS,
+    LOOPS,
+    MODEL_WRAPPERS,
+    MODELS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+)
+from mmengine.runner import EpochBasedTrainLoop, Runner, set_random_seed
+from torch import Tensor, nn
+
+from backbones.genotype import INPUT_NODES, INTERMEDIATE_NODES
+from classification.search.data import SearchData
+from classification.search.space import SearchSpace
+from classification.search.strategies import Report, Schedule, get_strategy
+from classification.search.supernet import Supernet
+from commons.distributed import unwrapped
+from commons.engine import ProgressHook
+from commons.errors import InputError
+from commons.progress import Progress
+
+#: Names of a cell's edges, in the order of the scores.
+EDGES = tuple(
+    f"{source}-{target}"
+    for target in range(INPUT_NODES, INPUT_NODES + INTERMEDIATE_NODES)
+    for source in range(target)
+)
+CELLS = ("normal", "reduce")
+_SCALER = "grad_scaler"
+
+
+@MODELS.register_module(force=True)
+class SearchModel(BaseModel):
+    """A strategy, and what a checkpoint has to keep besides.
+
+    Attributes:
+        strategy: the :class:`classification.search.strategies.base.Strategy`.
+        history: [epochs, 2, 14, operations], the scores after each epoch; NaN for those to come.
+        images_seen: images of training and validation that were put through a network.
+        seconds: spent in epochs that were finished.
+        peak_memory_bytes: of the GPU's memory; without GPU, of the process's resident memory.
+
+    Raises:
+        InputError: options that the method does not have.
+    """
+
+    def __init__(self, method: str, space: dict, schedule: dict, options: dict) -> None:
+        super().__init__()
+        space = SearchSpace(**space)
+        self.strategy = get_strategy(method)(space, options, Schedule(**schedule))
+        history = torch.full((self.strategy.epochs, *space.shape), torch.nan)
+        self.register_buffer("history", history)
+        self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("seconds", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("peak_memory_bytes", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, *_, **__):
+        """Not used: the strategy calls its networks itself."""
+        raise NotImplementedError("a search has no forward pass of its own")
+
+
+@MODEL_WRAPPERS.register_module(force=True)
+class Replica(nn.Module):
+    """One process's copy of the model; it begins equal to the first process's."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        copy_from_first_process(module.state_dict().values())
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module(force=True)
+class StrategyOptimizers:
+    """Show mmengine the optimizers that the strategy has made, so that checkpoints keep them."""
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
+        pass
+
+    def __call__(self, model: nn.Module) -> OptimWrapperDict:
+        optimizers = unwrapped(model).strategy.optimizers()
+        return OptimWrapperDict(**{name: OptimWrapper(o) for name, o in optimizers.items()})
+
+
+def copy_from_first_process(tensors) -> None:
+    """Overwrite ``tensors`` with the first process's."""
+    if get_world_size() > 1:
+        for tensor in tensors:
+            broadcast(tensor.data)
+
+
+class StepReport(Report):
+    """Passes on what a strategy tells; see :class:`classification.search.strategies.Report`."""
+
+    def __init__(self, loop: SearchLoop, device: torch.device, amp: str | None) -> None:
+        self._loop = loop
+        self._device = device
+        self._dtype = getattr(torch, amp) if amp else None
+        self.scaler = torch.amp.GradScaler(device.type) if amp == "float16" else None
+
+    def __call__(self, losses: Mapping[str, float | Tensor], images: int) -> None:
+        self._loop.step(losses, images)
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        if self._dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self._device.type, self._dtype)
+
+
+@LOOPS.register_module(force=True)
+class SearchLoop(EpochBasedTrainLoop):
+    """Epochs of a strategy; what it reports is an iteration to mmengine's hooks.
+
+    Args:
+        dataloader: arguments of :class:`classification.search.data.SearchData`.
+        seed: of the search.
+        amp: ``bfloat16`` or ``float16``; None computes in float32.
+
+    Raises:
+        InputError: float16 in several processes, which would disagree about steps to skip.
+    """
+
+    def __init__(self, runner: Runner, dataloader: dict, seed: int, amp: str | None = None) -> None:
+        if amp == "float16" and get_world_size() > 1:
+            raise InputError("amp float16: in several processes, expected bfloat16 or None")
+        self.model = unwrapped(runner.model)
+        self.strategy = self.model.strategy
+        device = self.model.images_seen.device
+        self.data = SearchData(**dataloader).to(device)
+        self.data.evaluation.before = self._synchronize
+        super().__init__(runner, self.data.train.loader, max_epochs=self.strategy.epochs)
+        self.report = StepReport(self, device, amp)
+        self._seed = seed
+        self._on_gpu = device.type == "cuda"
+        self._own_state = own_state(self.strategy)
+
+    def run_epoch(self) -> None:
+        self.runner.call_hook("before_train_epoch")
+        # The same in every process: all must sample the same architectures.
+        set_random_seed((self._seed * 1_000_003 + self._epoch * 1009) % 2**32)
+        self.model.train()
+        self.losses: dict[str, tuple[float, int]] = {}
+        self._step_in_epoch = 0
+        start = time.perf_counter()
+        self.runner.call_hook("before_train_iter", batch_idx=0)
+        self.strategy.epoch(self._epoch, self.data, self.report)
+        self._synchronize()
+        self.model.seconds += time.perf_counter() - start
+        self.model.peak_memory_bytes.clamp_(min=peak_memory_bytes(self._on_gpu))
+        self.model.history[self._epoch] = self.strategy.scores().detach()
+        self.runner.call_hook("after_train_epoch")
+        self._epoch += 1
+
+    def step(self, losses: Mapping[str, float | Tensor], images: int) -> None:
+        """Take note of one step; see :class:`Report`."""
+        values = torch.tensor([float(v) for v in losses.values()], dtype=torch.float64)
+        all_reduce(values, op="mean")  # so that all processes stop at a loss that is not finite
+        named = dict(zip(losses, values.tolist(), strict=True))
+        for name, value in named.items():
+            total, count = self.losses.get(name, (0.0, 0))
+            self.losses[name] = (total + value, count + 1)
+        copy_from_first_process(self._own_state)
+        self.model.images_seen += images * get_world_size()
+        self.runner.call_hook(
+            "after_train_iter",
+            batch_idx=self._step_in_epoch,
+            data_batch=None,
+            outputs={**named, "loss": float(values.sum())},
+        )
+        self._iter += 1
+        self._step_in_epoch += 1
+        self.runner.call_hook("before_train_iter", batch_idx=self._step_in_epoch)
+
+    def mean_losses(self) -> dict[str, float]:
+        """Of the epoch so far, by the names that the strategy gives."""
+        return {name: total / count for name, (total, count) in self.losses.items()}
+
+    def _synchronize(self) -> None:
+        copy_from_first_process(self.model.state_dict().values())
+
+
+def own_state(strategy: nn.Module) -> list[Tensor]:
+    """Scores, counts and the like: what a strategy holds outside its networks."""
+    networks = [m for m in strategy.modules() if isinstance(m, Supernet)]
+    theirs = {id(t) for network in networks for t in (*network.parameters(), *network.buffers())}
+    everything = (*strategy.parameters(), *strategy.buffers())
+    return [tensor for tensor in everything if id(tensor) not in theirs]
+
+
+def peak_memory_bytes(on_gpu: bool) -> int:
+    """The most that was in use at once: of the GPU's memory, or of the process's."""
+    if on_gpu:
+        return torch.cuda.max_memory_allocated()
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * 1024
+
+
+@HOOKS.register_module(force=True)
+class SearchStateHook(Hook):
+    """Scores and mean losses of every epoch to TensorBoard; the scaler's state to checkpoints."""
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        loop = runner.train_loop
+        names = loop.strategy.space.operations
+        scores = loop.model.history[runner.epoch].tolist()
+        scalars = {f"epoch/{name}": value for name, value in loop.mean_losses().items()}
+        for cell, edges in zip(CELLS, scores, strict=True):
+            for edge, of_edge in zip(EDGES, edges, strict=True):
+                for operation, score in zip(names, of_edge, strict=True):
+                    scalars[f"scores_{cell}/{edge}/{operation}"] = score
+        runner.visualizer.add_scalars(scalars, step=runner.epoch + 1)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if scaler := runner.train_loop.report.scaler:
+            checkpoint[_SCALER] = scaler.state_dict()
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if state := checkpoint.get(_SCALER):  # a resumed search has the same precision
+            runner.train_loop.report.scaler.load_state_dict(state)
+
+
+@HOOKS.register_module(force=True)
+class SearchProgressHook(ProgressHook):
+    """Epochs and steps with the time left.
+
+    How many steps an epoch has only the strategy knows: a step advances the bar by its share of the
+    epoch before, and the end of the epoch by what is left of it.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        self._length = len(runner.train_dataloader)  # of an epoch on the bar
+        self._steps, self._steps_before, self._shown = 0, self._length, 0.0
+        self.progress = Progress(self.description, total=runner.max_epochs * self._length)
+        self.progress.start(completed=runner.epoch * self._length)
+
+    def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self._steps += 1
+        share = min(self._length / max(self._steps_before, 1), self._length - self._shown)
+        self._shown += share
+        note = f"epoch {runner.epoch + 1}/{runner.max_epochs} loss {outputs['loss']:.3f}"
+        self.progress.advance(share, note=note)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        self.progress.advance(self._length - self._shown)
+        self._steps_before, self._steps, self._shown = self._steps, 0, 0.0

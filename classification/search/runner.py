@@ -1,0 +1,85 @@
+"""Search for a cell with mmengine's Runner.
+
+The Runner brings checkpoints, log, TensorBoard and resuming; the loop in it hands each epoch to the
+strategy, which trains as its paper says and tells the loop of every step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from mmengine.dist import get_world_size
+
+from classification.search.config import build_config
+from classification.search.job import SearchJob
+from classification.search.loop import SearchModel
+from classification.search.result import SearchOutcome
+from commons.datasets import get_dataset
+from commons.distributed import unwrapped
+from commons.engine import build_runner, config_text, plain_errors
+from commons.errors import InputError
+
+
+def check(job: SearchJob) -> None:
+    """Find what is wrong with a job before any image is read or anything written.
+
+    Raises:
+        InputError: unknown method, dataset, preset or option, a value out of range, a dataset that
+            is missing; a work folder with another search's checkpoints.
+    """
+    dataset = get_dataset(job.dataset, "classification")
+    model = build_config(job, dataset, dataset.find(job.data_root)).model
+    SearchModel(**{key: value for key, value in model.items() if key != "type"})
+    if not job.resume and any(job.work_dir.glob("epoch_*.pth")):
+        raise InputError(
+            f"{job.work_dir} holds the checkpoints of an earlier search: add --resume to go on, or "
+            f"name another --work-dir"
+        )
+
+
+def search(job: SearchJob) -> SearchOutcome:
+    """Search, and derive the cell.
+
+    A search that was killed at any moment and is resumed ends with the same cell, bit for bit on a
+    CPU: every epoch starts from the last checkpoint and a random state that follows from (seed,
+    epoch).
+
+    Raises:
+        InputError: see :func:`check`; resume with other options or an unreadable checkpoint.
+        WorkError: the loss is not finite, or the disk is full.
+    """
+    check(job)
+    dataset = get_dataset(job.dataset, "classification")
+    cfg = build_config(job, dataset, dataset.find(job.data_root))
+    with plain_errors(job.work_dir):
+        runner = build_runner(cfg, row_of(job), work_dir=job.work_dir, resume=job.resume)
+        model = unwrapped(runner.model)
+        runner.train()
+        strategy = model.strategy
+        return SearchOutcome.of(
+            job,
+            options=asdict(strategy.options),
+            scores=strategy.scores().detach().cpu(),
+            history=model.history.cpu(),
+            operations=tuple(cfg.model.space.operations),
+            derivation=strategy.derivation,
+            processes=get_world_size(),
+            data_checksum=dataset.checksum(job.data_root),
+            config=config_text(cfg),
+            wall_seconds=float(model.seconds),
+            images_seen=int(model.images_seen),
+            peak_memory_bytes=int(model.peak_memory_bytes),
+        )
+
+
+def row_of(job: SearchJob) -> dict:
+    """What a checkpoint says of itself."""
+    return dict(
+        task="search",
+        dataset=job.dataset,
+        backbone=job.method,
+        recipe=job.preset,
+        seed=job.seed,
+        options=dict(job.options),
+        cfg_options=dict(job.cfg_options),
+    )

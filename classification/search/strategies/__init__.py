@@ -1,0 +1,52 @@
+"""The methods of search by name, each a class in a file of its own, imported when asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+
+from classification.search.strategies.base import (
+    Report,
+    Schedule,
+    SearchData,
+    Strategy,
+    read_options,
+)
+from commons.errors import InputError
+
+_CLASSES = {
+    "dcp-nas": ("dcp_nas", "DCPNAS"),
+    "cp-nas": ("cp_nas", "CPNAS"),
+    "bnas": ("bnas", "BNAS"),
+    "abanditnas": ("abanditnas", "ABanditNAS"),
+    "darts": ("darts", "DARTS"),
+    "pc-darts": ("pc_darts", "PCDARTS"),
+    "random": ("random", "RandomSearch"),
+}
+#: Names of the methods.
+METHODS = tuple(_CLASSES)
+
+
+def get_strategy(method: str) -> type[Strategy]:
+    """The class of a method.
+
+    Raises:
+        InputError: unknown name; the message lists the known ones.
+    """
+    if method not in _CLASSES:
+        near = difflib.get_close_matches(str(method), METHODS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(METHODS)}"
+        raise InputError(f"unknown search method {method!r}; {hint}")
+    module, name = _CLASSES[method]
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+
+
+__all__ = [
+    "METHODS",
+    "Report",
+    "Schedule",
+    "SearchData",
+    "Strategy",
+    "get_strategy",
+    "read_options",
+]

@@ -1,0 +1,337 @@
+"""What every method of search is: a module whose state dict is all that a checkpoint needs."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from classification.search.space import SearchSpace
+from classification.search.supernet import Supernet
+from commons.errors import InputError
+
+#: Images [N, 3, H, W] and labels [N].
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the weights of supernets are trained.
+
+    DCP-NAS, section 4.1.2: cosine from 0.025 to 0, momentum 0.9, weight decay 5e-4. Its text says
+    Adam, with a learning rate and a momentum that belong to SGD, which CP-NAS and DARTS use.
+
+    Attributes:
+        epochs: passes over the training half; some methods have a number of their own.
+        lr, min_lr: learning rate of the first epoch, and what a cosine lowers it to.
+        momentum, weight_decay: of the weights.
+        gradient_clip: largest norm of the gradient of the weights; 0 clips nothing. (DARTS: 5.)
+    """
+
+    epochs: int = 105
+    lr: float = 0.025
+    min_lr: float = 0.0
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    gradient_clip: float = 5.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.epochs, bool) or not isinstance(self.epochs, int) or self.epochs < 1:
+            raise InputError(f"search schedule, epochs {self.epochs!r}: expected at least 1")
+        for name in ("lr", "min_lr", "momentum", "weight_decay", "gradient_clip"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+                raise InputError(f"search schedule, {name} {value!r}: expected 0 or more")
+
+    def lr_of(self, index: int, epochs: int) -> float:
+        """The learning rate of epoch ``index`` of ``epochs``, from 0."""
+        share = (1 + math.cos(math.pi * min(index, epochs) / epochs)) / 2
+        return self.min_lr + (self.lr - self.min_lr) * share
+
+
+@dataclass
+class SearchData:
+    """The three parts of the data; each can be iterated anew any number of times.
+
+    Attributes:
+        train: batches for weights.
+        valid: batches for architecture parameters.
+        evaluation: batches that performances are measured on.
+    """
+
+    train: Iterable[Batch]
+    valid: Iterable[Batch]
+    evaluation: Iterable[Batch]
+
+
+class Report:
+    """What a strategy tells, and asks of, whoever runs it. This one does nothing.
+
+    Attributes:
+        scaler: of the loss for half-precision gradients, None without.
+    """
+
+    scaler: torch.amp.GradScaler | None = None
+
+    def __call__(self, losses: Mapping[str, float], images: int) -> None:
+        """After each step: its losses by name, and how many images it took."""
+
+    def autocast(self) -> AbstractContextManager:
+        """The precision in which a forward pass runs."""
+        return nullcontext()
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Of a method without options."""
+
+
+class Strategy(nn.Module):
+    """A method of search.
+
+    Parameters and buffers (weights, architecture parameters, counts, masks, scores) and the states
+    of :meth:`optimizers` are its whole state between two epochs. All randomness is drawn from
+    torch's global generator, so that a seeded epoch can be repeated exactly.
+
+    Args:
+        space: what is searched.
+        options: an ``Options`` of the class, or a mapping that :func:`read_options` understands.
+        schedule: of the weights.
+
+    Attributes:
+        name: by which a user asks for it.
+        Options: its options, a frozen dataclass.
+        derivation: how its paper makes a discrete cell, see :meth:`backbones.Genotype.derive`.
+        epochs: how many epochs the method takes in all.
+
+    Raises:
+        InputError: unknown options, or values out of range.
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type] = NoOptions
+    derivation: ClassVar[Literal["top2", "all14"]] = "top2"
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        options: Mapping[str, Any] | Any = None,
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__()
+        self.space = space
+        given = {} if options is None else options
+        self.options = given if isinstance(given, self.Options) else read_options(type(self), given)
+        self.schedule = Schedule() if schedule is None else schedule
+        self._optimizers: dict[str, Optimizer] = {}
+
+    @property
+    def epochs(self) -> int:
+        return self.schedule.epochs
+
+    def epoch(self, index: int, data: SearchData, report: Report) -> None:
+        """Epoch ``index``, from 0, in place."""
+        raise NotImplementedError
+
+    def scores(self) -> Tensor:
+        """[2, 14, M]; larger is better, also between the edges of a node."""
+        raise NotImplementedError
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Every optimizer by name; their state dicts belong to a checkpoint."""
+        return self._optimizers
+
+    # What the methods are made of.
+
+    def weight_optimizer(self, name: str, supernet: nn.Module) -> Optimizer:
+        """SGD for the weights of ``supernet``, kept under ``name``; see :class:`Schedule`."""
+        schedule = self.schedule
+        optimizer = torch.optim.SGD(
+            supernet.parameters(),
+            lr=schedule.lr,
+            momentum=schedule.momentum,
+            weight_decay=schedule.weight_decay,
+        )
+        self._optimizers[name] = optimizer
+        return optimizer
+
+    def set_learning_rate(self, index: int, *names: str) -> None:
+        """The cosine's learning rate of epoch ``index`` for the optimizers ``names``."""
+        for name in names:
+            for group in self._optimizers[name].param_groups:
+                group["lr"] = self.schedule.lr_of(index, self.epochs)
+
+    def weight_step(
+        self,
+        supernet: nn.Module,
+        optimizer: Optimizer,
+        loss: Callable[[], Tensor],
+        report: Report,
+        add_gradient: Callable[[], None] | None = None,
+    ) -> float:
+        """One step of the weights of ``supernet`` down ``loss()``; returns the loss.
+
+        Gradients are averaged over processes where there are several, then clipped.
+
+        Args:
+            add_gradient: adds a penalty's gradient to the clipped one. The gradient of a penalty on
+                all weights is long; clipped together, hardly anything would be left of the loss's.
+        """
+        optimizer.zero_grad(set_to_none=True)
+        with report.autocast():
+            value = loss()
+        scaler = report.scaler
+        (value if scaler is None else scaler.scale(value)).backward()
+        gradients = [p.grad for p in supernet.parameters() if p.grad is not None]
+        average_over_processes(gradients)
+        if scaler is not None:
+            scaler.unscale_(optimizer)
+        if self.schedule.gradient_clip and gradients:
+            nn.utils.clip_grad_norm_(supernet.parameters(), self.schedule.gradient_clip)
+        if add_gradient is not None:
+            add_gradient()
+        if scaler is None:
+            optimizer.step()
+        else:
+            scaler.step(optimizer)
+            scaler.update()
+        return value.item()
+
+    def evaluate(self, supernet: Supernet, batches: Iterable[Batch], **path: Any) -> float:
+        """Accuracy, from 0 to 1, of ``supernet`` on ``batches``; ``path`` as its forward takes it.
+
+        Batch norms use the statistics of each batch.
+        """
+        counts = torch.zeros(2, dtype=torch.float64)
+        with torch.no_grad():
+            for images, labels in batches:
+                predicted = supernet(images, **path).argmax(1)
+                counts += torch.tensor([(predicted == labels).sum().item(), len(labels)])
+        counts = counts.to(next(self.parameters()).device)
+        average_over_processes([counts])
+        if not counts[1]:
+            raise InputError("search: expected at least one batch to evaluate on, found none")
+        return (counts[0] / counts[1]).item()
+
+
+def gradient(
+    loss: Tensor, parameters: list[Tensor], report: Report, **options: Any
+) -> tuple[Tensor, ...]:
+    """Of ``loss`` to ``parameters``, averaged over processes; the loss is scaled meanwhile."""
+    scale = 1.0 if report.scaler is None else report.scaler.get_scale()
+    gradients = torch.autograd.grad(loss * scale if scale != 1 else loss, parameters, **options)
+    if scale != 1:
+        gradients = tuple(each / scale for each in gradients)
+    if options.get("create_graph"):
+        return gradients
+    average_over_processes(gradients)
+    return gradients
+
+
+def average_over_processes(tensors: Iterable[Tensor]) -> None:
+    """Average each tensor, in place, over the processes of a data-parallel run."""
+    distributed = torch.distributed
+    tensors = list(tensors)
+    if not tensors or not (distributed.is_available() and distributed.is_initialized()):
+        return
+    if distributed.get_world_size() == 1:
+        return
+    flat = torch.cat([each.reshape(-1) for each in tensors])
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    start = 0
+    for each in tensors:
+        each.copy_(flat[start : start + each.numel()].view_as(each))
+        start += each.numel()
+
+
+def paired(train: Iterable[Batch], valid: Iterable[Batch]) -> Iterator[tuple[Batch, Batch]]:
+    """Every training batch with a validation batch, these from the start again when they end."""
+
+    def endless() -> Iterator[Batch]:
+        while True:  # itertools.cycle would keep every batch in memory
+            yield from valid
+
+    return zip(train, endless(), strict=False)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """In single precision, whatever the forward pass ran in."""
+    return F.cross_entropy(logits.float() if logits.dtype != torch.float64 else logits, labels)
+
+
+def read_options(strategy: type[Strategy], given: Mapping[str, Any]) -> Any:
+    """The options of a method from values or their texts (``tangent=off``, ``mu=0.1``).
+
+    Raises:
+        InputError: not an option of the method, or not one of its values.
+    """
+    if not isinstance(given, Mapping):
+        raise InputError(f"{strategy.name}: expected options by name, found {given!r}")
+    hints = typing.get_type_hints(strategy.Options)
+    names = [field.name for field in dataclasses.fields(strategy.Options)]
+    read = {}
+    for name, value in given.items():
+        key = str(name).replace("-", "_")
+        key = f"{key}_" if f"{key}_" in names else key  # `lambda` is a word of Python's
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {_listed(names)}"
+            raise InputError(f"{strategy.name}: unknown option {name!r}; {hint}")
+        read[key] = _converted(value, hints[key], f"{strategy.name}, option {_listed([key])}")
+    return strategy.Options(**read)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(name.rstrip("_") for name in names) or "none"
+
+
+_WORDS = {"true": True, "on": True, "yes": True, "false": False, "off": False, "no": False}
+
+
+def _converted(value: Any, kind: Any, where: str) -> Any:
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        if value is None or (isinstance(value, str) and value.lower() == "none"):
+            return None
+        (kind,) = (each for each in typing.get_args(kind) if each is not type(None))
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        if value not in choices:
+            raise InputError(f"{where}: expected {' or '.join(choices)}, found {value!r}")
+        return value
+    if kind is bool:
+        if isinstance(value, str) and value.lower() in _WORDS:
+            return _WORDS[value.lower()]
+        if isinstance(value, bool):
+            return value
+        raise InputError(f"{where}: expected on or off, found {value!r}")
+    if kind is str:
+        if isinstance(value, str):
+            return value
+        raise InputError(f"{where}: expected a word, found {value!r}")
+    try:
+        number = None if isinstance(value, bool) else kind(value)
+    except (TypeError, ValueError):
+        number = None
+    if number is None or not math.isfinite(number) or (kind is int and number != float(value)):
+        wanted = "an integer" if kind is int else "a number"
+        raise InputError(f"{where}: expected {wanted}, found {value!r}")
+    return number
+
+
+def check_range(where: str, value: float, least: float, most: float = math.inf) -> None:
+    """Raises InputError unless ``least`` <= ``value`` <= ``most``."""
+    if not least <= value <= most:
+        limits = f"{least:g} or more" if most == math.inf else f"{least:g} to {most:g}"
+        raise InputError(f"{where}: expected {limits}, found {value!r}")

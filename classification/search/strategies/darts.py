@@ -1,0 +1,158 @@
+"""DARTS of first order, with or without the decoupled optimization of DCP-NAS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from classification.search.architecture import frozen, operation_weights, start_alpha
+from classification.search.decoupling import Decoupling, DecouplingOptions
+from classification.search.space import SearchSpace
+from classification.search.strategies.base import (
+    Batch,
+    Report,
+    Schedule,
+    SearchData,
+    Strategy,
+    check_range,
+    cross_entropy,
+    gradient,
+    paired,
+)
+from classification.search.supernet import Supernet
+
+
+@dataclass(frozen=True)
+class DARTSOptions(DecouplingOptions):
+    """Options of DARTS; see :class:`DecouplingOptions` for those of DCP-NAS's Table 6.
+
+    Attributes:
+        binarizer: of the supernet; None searches a real-valued network.
+        arch_lr, arch_weight_decay: of Adam with betas (0.5, 0.999) for architecture parameters.
+            (Liu et al., DARTS, ICLR 2019, appendix A.1.)
+    """
+
+    decoupled: bool = False
+    binarizer: str | None = None
+    arch_lr: float = 3e-4
+    arch_weight_decay: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("option arch_lr", self.arch_lr, 0)
+        check_range("option arch_weight_decay", self.arch_weight_decay, 0)
+
+
+class DARTS(Strategy):
+    """Differentiable architecture search, first order.
+
+    Liu et al., DARTS, ICLR 2019, Algorithm 1 with xi = 0; with ``decoupled`` the step of alpha is
+    followed by that of DCP-NAS, Eqs. 32 to 36 (its Table 6).
+    """
+
+    name = "darts"
+    Options = DARTSOptions
+    derivation = "top2"
+    #: What of its channels an operation sees.
+    channel_fraction = 1.0
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        options: Mapping[str, Any] | DARTSOptions | None = None,
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__(space, options, schedule)
+        self.supernet = Supernet(space, self.options.binarizer, self.channel_fraction)
+        self.start()
+        self.decoupling = Decoupling(space, self.options) if self.options.decoupled else None
+        self.weight_optimizer("weights", self.supernet)
+        self._optimizers["alpha"] = architecture_optimizer(
+            self.architecture_parameters(),
+            self.options.arch_lr,
+            self.options.arch_weight_decay,
+        )
+
+    def start(self) -> None:
+        """Make the architecture parameters."""
+        self.alpha = start_alpha(self.space)
+
+    def architecture_parameters(self) -> list[Tensor]:
+        return [self.alpha]
+
+    def mixture(self) -> dict[str, Tensor]:
+        """What the supernet's forward takes: the relaxed architecture (Eq. 2)."""
+        return {"weights": operation_weights(self.alpha)}
+
+    def searches(self, index: int) -> bool:
+        """Whether the architecture parameters learn in epoch ``index``."""
+        return True
+
+    def epoch(self, index: int, data: SearchData, report: Report) -> None:
+        self.set_learning_rate(index, "weights")
+        for train, valid in paired(data.train, data.valid):
+            losses, images = {}, len(train[0])
+            # 1. Update alpha by descending the gradient of the validation loss.
+            if self.searches(index):
+                losses["loss_architecture"] = self.architecture_step(valid, report)
+                images += len(valid[0])
+            # 2. Update w by descending the gradient of the training loss.
+            losses["loss_weights"] = self.training_step(train, report)
+            report(losses, images)
+
+    def training_step(self, batch: Batch, report: Report) -> float:
+        """One step of the weights on a training batch; returns the loss."""
+        with torch.no_grad():
+            mixture = self.mixture()
+        return self.weight_step(
+            self.supernet,
+            self._optimizers["weights"],
+            lambda: cross_entropy(self.supernet(batch[0], **mixture), batch[1]),
+            report,
+        )
+
+    def architecture_step(self, batch: Batch, report: Report) -> float:
+        """One step of the architecture parameters on a validation batch; returns the loss."""
+        with frozen(self.supernet), report.autocast():
+            loss = cross_entropy(self.supernet(batch[0], **self.mixture()), batch[1])
+        parameters = self.architecture_parameters()
+        gradients = gradient(loss, parameters, report)
+        descend(self._optimizers["alpha"], parameters, gradients, self.decoupling, self.supernet)
+        return loss.item()
+
+    def scores(self) -> Tensor:
+        return operation_weights(self.alpha.detach())
+
+
+def architecture_optimizer(
+    parameters: list[Tensor], lr: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """Adam as DARTS has it for its architecture parameters (appendix A.1)."""
+    return torch.optim.Adam(parameters, lr=lr, betas=(0.5, 0.999), weight_decay=weight_decay)
+
+
+def descend(
+    optimizer: torch.optim.Optimizer,
+    parameters: list[Tensor],
+    gradients: tuple[Tensor, ...],
+    decoupling: Decoupling | None,
+    supernet: Supernet,
+) -> None:
+    """One step of architecture parameters, alpha first; then the decoupled optimization's of alpha.
+
+    Args:
+        decoupling: None for the plain step.
+        supernet: whose weights it ranks.
+    """
+    for parameter, each in zip(parameters, gradients, strict=True):
+        parameter.grad = each
+    alpha = parameters[0]
+    if decoupling is not None:
+        decoupling.learn(alpha, gradients[0])
+    optimizer.step()
+    if decoupling is not None:
+        decoupling.backtrack(alpha, supernet)

@@ -1,0 +1,69 @@
+"""PC-DARTS, with or without the decoupled optimization of DCP-NAS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from classification.search.architecture import edge_weights, operation_weights, start_beta
+from classification.search.strategies.base import check_range
+from classification.search.strategies.darts import DARTS, DARTSOptions
+from commons.errors import InputError
+
+
+@dataclass(frozen=True)
+class PCDARTSOptions(DARTSOptions):
+    """Options of PC-DARTS.
+
+    Attributes:
+        k: an operation sees 1 / K of the channels (paper: 4 on CIFAR-10, 2 on ImageNet).
+        warmup: share of the epochs before the architecture parameters begin to learn (paper: 15 of
+            50 on CIFAR-10).
+        arch_lr: paper, section 4.2: 6e-4.
+    """
+
+    arch_lr: float = 6e-4
+    k: int = 4
+    warmup: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("option k", self.k, 1)
+        if not 0 <= self.warmup < 1:
+            raise InputError(f"option warmup: expected 0 to less than 1, found {self.warmup!r}")
+
+
+class PCDARTS(DARTS):
+    """Partially connected DARTS: partial channels and edge normalization.
+
+    Xu et al., PC-DARTS, ICLR 2020, sections 3.1 and 3.2. An operation sees 1 / K of the channels of
+    its node (Eq. 3); the edges into a node have weights of their own, a softmax of beta (Eq. 4).
+    Scores are the products of the two.
+    """
+
+    name = "pc-darts"
+    Options = PCDARTSOptions
+
+    @property
+    def channel_fraction(self) -> float:
+        return 1 / self.options.k
+
+    def start(self) -> None:
+        super().start()
+        self.beta = start_beta(self.space)
+
+    def architecture_parameters(self) -> list[Tensor]:
+        return [self.alpha, self.beta]
+
+    def mixture(self) -> dict[str, Tensor]:
+        return {
+            "weights": operation_weights(self.alpha),
+            "edge_weights": edge_weights(self.beta),
+        }
+
+    def searches(self, index: int) -> bool:
+        return index >= int(self.options.warmup * self.epochs)
+
+    def scores(self) -> Tensor:
+        return operation_weights(self.alpha.detach()) * edge_weights(self.beta.detach())[..., None]

@@ -1,0 +1,112 @@
+"""The hooks of every training by :mod:`commons.engine`."""
+
+from __future__ import annotations
+
+import math
+
+from commons.compat import ensure_torchvision
+
+ensure_torchvision()  # mmengine.runner imports torchvision
+
+# ruff: isort: split
+import torch
+from mmengine.config import ConfigDict
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner, set_random_seed
+
+from commons.checkpoints import ROW, latest_checkpoint
+from commons.errors import WorkError
+from commons.progress import Progress
+
+
+@HOOKS.register_module(force=True)
+class EpochSeedHook(Hook):
+    """Reseed every generator at the start of each epoch from (seed, epoch, rank).
+
+    Args:
+        first: the number of the first epoch.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, seed: int, first: int = 0) -> None:
+        self.seed, self.first = seed, first
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        # A large odd stride keeps the epochs of neighbouring seeds apart.
+        epoch = self.first + runner.epoch
+        set_random_seed((self.seed * 1_000_003 + epoch * 1009 + get_rank()) % 2**32)
+
+
+@HOOKS.register_module(force=True)
+class WholeEpochsHook(Hook):
+    """Gradients are not accumulated over the end of an epoch.
+
+    An epoch's last step takes the batches that are left. No gradient is then lost where a run is
+    resumed, which is always between two epochs.
+    """
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        batches = len(runner.train_dataloader)
+        runner.optim_wrapper.initialize_count_status(runner.model, 0, batches)
+
+
+def _loss_value(outputs: dict | None) -> float:
+    return float(torch.as_tensor((outputs or {}).get("loss", 0.0)).detach())
+
+
+@HOOKS.register_module(force=True)
+class FiniteLossHook(Hook):
+    """Stop at the first loss that is not a number.
+
+    The checkpoints written so far stay: they are the last good state.
+    """
+
+    priority = "HIGH"
+
+    def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
+        loss = _loss_value(outputs)
+        if not math.isfinite(loss):
+            last = latest_checkpoint(runner.work_dir)
+            raise WorkError(
+                f"the loss is {loss} in epoch {runner.epoch + 1}, iteration {runner.iter + 1}; "
+                f"last good checkpoint: {last or 'none'}"
+            )
+
+
+@HOOKS.register_module(force=True)
+class RowHook(Hook):
+    """Write into every checkpoint which row it belongs to, as plain values.
+
+    mmengine stores the config as Python text; rebuilding a network from that would execute what a
+    checkpoint says.
+    """
+
+    def __init__(self, row: dict) -> None:
+        # A config makes ConfigDicts of nested dicts, which weights_only loading refuses.
+        self.row = ConfigDict(row).to_dict()
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        checkpoint[ROW] = self.row
+
+
+@HOOKS.register_module(force=True)
+class ProgressHook(Hook):
+    """Show epochs and iterations with the time left."""
+
+    def __init__(self, description: str = "training") -> None:
+        self.description = description
+
+    def before_train(self, runner: Runner) -> None:
+        self.progress = Progress(self.description, total=runner.max_iters)
+        self.progress.start(completed=runner.iter)
+
+    def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
+        loss = _loss_value(outputs)
+        self.progress.advance(note=f"epoch {runner.epoch + 1}/{runner.max_epochs} loss {loss:.3f}")
+
+    def close(self) -> None:
+        if hasattr(self, "progress"):
+            self.progress.stop()

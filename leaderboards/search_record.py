@@ -1,0 +1,126 @@
+"""One row of the search board as one JSON file: a search, and the training of the cell it found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from backbones.genotype import Genotype
+from commons.errors import InputError
+from commons.files import write_atomic
+from leaderboards.record import CodeVersion, Environment, Name, digest, options_tag, read_content
+from leaderboards.record import row_name as classified_row_name
+
+BOARD = "search"
+_CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
+_Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class SearchRun(BaseModel):
+    """What one search cost, and how good the network of its cell became."""
+
+    model_config = _CONFIG
+
+    schema_version: Literal[1] = 1
+    board: Literal["search"] = BOARD
+    method: Name = Field(description="as `onebit search` takes it")
+    dataset: Name = Field(description="what was searched and trained on")
+    data_checksum: str
+    preset: Name = Field(description="the config file the search followed")
+    options: dict[str, Any] = Field(description="what `--options` asked of the method")
+    cfg_options: dict[str, Any] = Field(description="what `--cfg-options` changed in the preset")
+    seed: int = Field(ge=0, lt=2**32, description="of the search and of the training")
+
+    epochs: int = Field(ge=1, description="of the search")
+    wall_seconds: float = Field(gt=0, description="of the search's epochs, those before a resume included")  # fmt: skip
+    images_seen: int = Field(gt=0, description="by the search; an image counts each time")
+    images_per_second: float = Field(gt=0)
+    peak_memory_bytes: int = Field(gt=0, description="of the GPU; without one, of the process")
+    gpu_days: float | None = Field(ge=0, description="null where no GPU was used")
+    genotype: dict[str, Any] = Field(description="the cell, with its provenance")
+
+    network: str = Field(description="width and depth of the network that was trained of it")
+    weight_bits: int = Field(ge=1)
+    activation_bits: int = Field(ge=1)
+    recipe: Name = Field(description="of its training")
+    train_epochs: int = Field(ge=1)
+    train_seconds: float = Field(gt=0, description="of the call that ended it")
+    metrics: dict[str, _Fraction] = Field(min_length=1, description="on the test images")
+    main_metric: str
+    ops_strict: float = Field(gt=0, description="operations for one image, as `onebit cost` counts")
+    memory_bits_strict: float = Field(gt=0)
+
+    code: CodeVersion
+    environment: Environment
+    created: str
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SearchRun:
+        if self.main_metric not in self.metrics:
+            raise ValueError(f"a row needs its main metric {self.main_metric}")
+        Genotype.from_dict(self.genotype)
+        return self
+
+    def file_name(self) -> str:
+        return (
+            row_name(
+                self.dataset,
+                self.method,
+                self.preset,
+                self.options,
+                self.cfg_options,
+                self.seed,
+            )
+            + ".json"
+        )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the row below ``folder``/search/ and return its path."""
+        content = self.model_dump(mode="json")
+        content["digest"] = digest(content)
+        text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+        return write_atomic(Path(folder) / BOARD / self.file_name(), text)
+
+    @classmethod
+    def load(cls, path: str | Path) -> SearchRun:
+        """Read and check a row.
+
+        Raises:
+            InputError: not a row, changed since it was written, or at another path than its own.
+        """
+        path = Path(path)
+        content = read_content(path)
+        try:
+            run = cls.model_validate(content)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "record"
+            raise InputError(f"record {path}: {where}: {first['msg']}") from error
+        if (path.parent.name, path.name) != (BOARD, run.file_name()):
+            raise InputError(f"record {path} belongs at {BOARD}/{run.file_name()}")
+        return run
+
+
+def row_name(
+    dataset: str,
+    method: str,
+    preset: str,
+    options: Mapping[str, Any],
+    cfg_options: Mapping[str, Any],
+    seed: int,
+) -> str:
+    """The stem of a row's record and the name of its work folder."""
+    changed = {"options": dict(options), "cfg_options": dict(cfg_options)}
+    tag = options_tag(changed) if options or cfg_options else ""
+    return classified_row_name(dataset, method, preset, tag, seed)
+
+
+def load_runs(folder: str | Path) -> Iterator[SearchRun]:
+    """All rows below ``folder``/search/, in path order."""
+    for path in sorted((Path(folder) / BOARD).glob("*.json")):
+        yield SearchRun.load(path)

@@ -1,0 +1,75 @@
+"""Presets, options, and what is refused before anything runs."""
+
+import pytest
+
+from classification.search.config import build_config, load_preset, presets
+from classification.search.runner import check
+from classification.search.strategies import METHODS
+from commons.datasets import DATASETS, get_dataset
+from commons.errors import InputError
+
+BOARDS = ("cifar10", "imagenet")
+
+
+def test_paper_preset_is_what_the_papers_state():
+    cfg = load_preset("paper", "cifar10", "cp-nas")
+    assert cfg.options.beta_p == 2
+    assert (cfg.space.cells, cfg.space.channels) == (6, 16)
+    assert cfg.schedule == dict(epochs=105, lr=0.025, momentum=0.9, weight_decay=5e-4)
+    assert (cfg.data.batch_size, cfg.data.train, cfg.data.evaluation) == (512, 0.5, 0.05)
+    imagenet = load_preset("paper", "imagenet", "dcp-nas")
+    assert (imagenet.schedule.lr, imagenet.data.image_size) == (0.05, 224)
+    assert imagenet.data.augmentation == {}
+    assert imagenet.options.lambda_ == 1e-3
+    assert load_preset("paper", "cifar10", "dcp-nas").options.lambda_ == 1e-4
+    assert load_preset("paper", "imagenet", "cp-nas").options.beta_p == 0.33
+    assert load_preset("paper", "cifar10", "bnas").data.evaluation == 0.1
+    assert load_preset("paper", "cifar10", "darts").data.valid == 0.5
+
+
+@pytest.mark.parametrize("board", BOARDS)
+@pytest.mark.parametrize("preset", ["paper", "small", "mini"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_preset_fits_every_method(search_job, method, preset, board):
+    dataset = get_dataset(f"mini-{board}")
+    job = search_job(method, dataset=dataset.name, preset=preset)
+    cfg = build_config(job, dataset, dataset.find(job.data_root))
+    assert cfg.model.method == method
+    assert cfg.model.space.stem == ("cifar" if board == "cifar10" else "imagenet")
+
+
+def test_presets_are_all_there():
+    assert presets() == ["mini", "paper", "small"]
+
+
+def test_search_space_ablations(search_job):
+    dataset = DATASETS["mini-cifar10"]
+    job = search_job(cfg_options={"space.pooling": False, "space.skip": False})
+    cfg = build_config(job, dataset, dataset.find(job.data_root))
+    assert "skip_connect" not in cfg.model.space.operations
+    assert len(cfg.model.space.operations) == 5
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(method="dcpnas"), "unknown search method 'dcpnas'; did you mean dcp-nas"),
+        (dict(preset="tiny"), "unknown preset 'tiny'.*there are mini, paper, small"),
+        (dict(dataset="mini-cifar"), "unknown dataset 'mini-cifar'; did you mean mini-cifar10"),
+        (dict(dataset="mini-voc"), "mini-voc is for detection"),
+        (dict(options={"curvature": 1}), "random: unknown option 'curvature'; known are"),
+        (dict(options={"binarizer": "x1"}), "unknown binarizer 'x1'"),
+        (dict(cfg_options={"space.chanels": 8}), "no option 'space.chanels'; .*space.channels"),
+        (dict(cfg_options={"space.channels": 3}), "channels 3: expected an even number"),
+        (dict(cfg_options={"space.pooling": 1}), "space.pooling 1: expected True or False"),
+        (dict(cfg_options={"schedule.epochs": 0}), "epochs 0: expected at least 1"),
+        (dict(cfg_options={"data.batch_size": "x"}), "data.batch_size 'x': expected a whole number"),
+        (dict(cfg_options={"amp": "half"}), "amp 'half': expected one of None, bfloat16, float16"),
+        (dict(cfg_options={"data.augmentation.turn": 1}), "no option 'data.augmentation.turn'"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_and_nothing_is_written(search_job, fields, message):
+    job = search_job(**fields)
+    with pytest.raises(InputError, match=message):
+        check(job)
+    assert not job.work_dir.exists()

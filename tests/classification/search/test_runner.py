@@ -1,0 +1,187 @@
+"""Searches from end to end: results, resuming, errors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import backbones
+from backbones.genotype import Genotype
+from classification.search import loop
+from classification.search.runner import search
+from classification.search.strategies.random import RandomSearch
+from commons.engine import load_row
+from commons.errors import InputError, WorkError
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    """A search that nothing interrupted, and its job."""
+    from classification.search.job import SearchJob
+    from tests.classification.search.conftest import TINY
+
+    folder = tmp_path_factory.mktemp("finished")
+    job = SearchJob("darts", "mini-cifar10", "mini", 0, data, folder, cfg_options=TINY)
+    return job, search(job)
+
+
+def test_outcome_says_how_the_cell_was_found(finished):
+    job, outcome = finished
+    assert outcome.history.shape == (3, 2, 14, 8)
+    assert torch.isfinite(outcome.history).all()
+    assert outcome.genotype == Genotype.derive(outcome.history[-1], "top2")
+    # DARTS: every step takes a training and a validation batch.
+    assert outcome.images_seen == 3 * (2 * 20 + 2 * 20)
+    assert outcome.wall_seconds > 0
+    assert outcome.peak_memory_bytes > 2**20
+    assert (outcome.gpu_days is None) == (not torch.cuda.is_available())
+    about = outcome.genotype.provenance
+    assert (about["method"], about["preset"], about["seed"]) == ("darts", "mini", 0)
+    assert about["data_checksum"].startswith("content:")
+    assert about["options"]["arch_lr"] == 3e-4
+    assert about["cfg_options"] == dict(job.cfg_options)
+    assert about["versions"]["torch"] == torch.__version__
+    assert about["images_seen"] == outcome.images_seen
+    assert str(job.data_root) not in outcome.config
+
+
+def test_files_of_a_result(finished, tmp_path):
+    _, outcome = finished
+    history, picture, cell = outcome.save(tmp_path / "deep" / "cell.json")
+    assert Genotype.load(cell) == outcome.genotype
+    assert json.loads(cell.read_text())["provenance"]["method"] == "darts"
+    with np.load(history) as kept:
+        np.testing.assert_array_equal(kept["scores"], outcome.history)
+        assert kept["operations"].tolist() == list(outcome.operations)
+        assert kept["edges"][[0, 2, 13]].tolist() == ["0-2", "0-3", "4-5"]
+    assert picture.read_text().count("<svg") == 1
+    assert {p.name for p in cell.parent.iterdir()} == {"cell.json", "cell.svg", "cell.scores.npz"}
+    with torch.device("meta"):
+        network = backbones.create_backbone(f"{cell}_c4_l3", stem="cifar")
+    assert network.genotype == outcome.genotype
+
+
+def test_tensorboard_has_losses_and_scores(finished):
+    job, outcome = finished
+    (file,) = job.work_dir.rglob("events*")
+    events = EventAccumulator(str(file))
+    events.Reload()
+    scalars = events.Tags()["scalars"]
+    assert {"loss_weights", "epoch/loss_weights", "epoch/loss_architecture"} <= set(scalars)
+    values = [e.value for e in events.Scalars("scores_reduce/4-5/sep_conv_3x3")]
+    np.testing.assert_allclose(values, outcome.history[:, 1, 13, 4], rtol=1e-6)
+    assert sum(name.startswith("scores_") for name in scalars) == 2 * 14 * 8
+
+
+def test_same_seed_same_cell_other_seed_other_scores(finished, tmp_path):
+    job, outcome = finished
+    again = search(replace(job, work_dir=tmp_path / "again"))
+    assert torch.equal(again.history, outcome.history)
+    assert again.genotype == outcome.genotype
+    other = search(replace(job, work_dir=tmp_path / "other", seed=1))
+    assert not torch.equal(other.history, outcome.history)
+
+
+_KILLED = """
+import os, signal, sys
+from classification.search import loop
+from leaderboards import cli
+
+step = loop.SearchLoop.step
+def killed(self, losses, images):
+    if (self._epoch, self._step_in_epoch) == (1, 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+    step(self, losses, images)
+loop.SearchLoop.step = killed
+cli.main(sys.argv[1:])
+"""
+
+
+def arguments(job, out, *more):
+    changes = [f"{key}={value}" for key, value in job.cfg_options.items()]
+    return [
+        "search", job.method, "--dataset", job.dataset, "--preset", job.preset,
+        "--data", str(job.data_root), "--work-dir", str(job.work_dir), "--out", str(out),
+        "--cfg-options", *changes, *more,
+    ]  # fmt: skip
+
+
+def test_killed_in_the_middle_and_resumed_it_finds_the_same_cell(finished, tmp_path):
+    from leaderboards import cli
+
+    job, outcome = finished
+    job = replace(job, work_dir=tmp_path / "work")
+    out = tmp_path / "cell.json"
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED, *arguments(job, out)],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert [p.name for p in job.work_dir.glob("epoch_*")] == ["epoch_1.pth"]
+    assert not out.exists()
+    assert cli.main(arguments(job, out)) == 2  # checkpoints of an earlier search
+    assert cli.main(arguments(job, out, "--resume")) == 0
+    assert Genotype.load(out) == outcome.genotype
+    with np.load(out.with_suffix(".scores.npz")) as kept:
+        np.testing.assert_array_equal(kept["scores"], outcome.history)
+    about = Genotype.load(out).provenance
+    assert about["images_seen"] == outcome.images_seen
+    # Once more: nothing is left to search, the same is written again.
+    assert cli.main(arguments(job, out, "--resume")) == 0
+    assert Genotype.load(out) == outcome.genotype
+
+
+def test_resume_refuses_what_another_search_left(finished):
+    job, _ = finished
+    kept = load_row(job.work_dir / "epoch_3.pth")[0]
+    assert kept["task"] == "search"
+    for changes, message in (
+        (dict(seed=1), "with seed 0 and not 1"),
+        (dict(method="random"), "with backbone 'darts' and not 'random'"),
+        (dict(options={"arch_lr": 0.1}), r"with options \{\} and not \{'arch_lr': 0.1\}"),
+        (dict(cfg_options={**job.cfg_options, "amp": "bfloat16"}), "with cfg_options"),
+    ):
+        with pytest.raises(InputError, match=f"cannot resume: .*{message}"):
+            search(replace(job, resume=True, **changes))
+
+
+def test_loss_that_is_not_a_number_ends_the_search(search_job, monkeypatch):
+    def broken(self, supernet, optimizer, loss, report):
+        return float("nan") if report._loop.epoch == 1 else 1.0
+
+    monkeypatch.setattr(RandomSearch, "weight_step", broken)
+    job = search_job()
+    with pytest.raises(WorkError, match=r"loss is nan in epoch 2.*checkpoint: .*epoch_1\.pth"):
+        search(job)
+
+
+def test_full_disk_is_one_line(search_job, monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("commons.files.os.fsync", full)
+    with pytest.raises(WorkError, match="the disk is full"):
+        search(search_job())
+
+
+def test_half_precision_and_an_epoch_of_other_length(search_job, monkeypatch):
+    """Progress knows how long an epoch is from the one before; the search is not its slave."""
+    seen = []
+    advance = loop.Progress.advance
+    monkeypatch.setattr(
+        loop.Progress, "advance", lambda self, steps=1, note="": (seen.append(steps), advance(self, steps, note))
+    )  # fmt: skip
+    job = search_job(cfg_options={"amp": "bfloat16", "schedule.epochs": 2})
+    outcome = search(job)
+    assert torch.isfinite(outcome.history).all()
+    assert sum(seen) == pytest.approx(2 * 2)  # epochs times batches

@@ -1,0 +1,358 @@
+"""The gradient methods and random search, step by step."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from backbones import Genotype
+from backbones.losses import method_losses, onebit_convs
+from classification.search.architecture import frozen, operation_weights
+from classification.search.curvature import Curvature, kl_divergence
+from classification.search.reconstruction import add_reconstruction_gradient
+from classification.search.space import SearchSpace
+from classification.search.strategies import (
+    METHODS,
+    Report,
+    Schedule,
+    SearchData,
+    get_strategy,
+)
+from classification.search.strategies.base import cross_entropy
+from classification.search.strategies.darts import architecture_optimizer
+from classification.search.supernet import Supernet
+from commons.errors import InputError
+
+SPACE = SearchSpace(
+    3, cells=3, channels=4, operations=("none", "skip_connect", "avg_pool_3x3", "dil_conv_3x3")
+)
+SCHEDULE = Schedule(epochs=2, gradient_clip=0)
+
+
+class Losses(Report):
+    def __init__(self) -> None:
+        self.steps = []
+
+    def __call__(self, losses, images):
+        self.steps.append((dict(losses), images))
+
+
+def batches(n: int = 2) -> list:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        (torch.randn(4, 3, 8, 8, generator=generator), torch.randint(3, (4,), generator=generator))
+        for _ in range(n)
+    ]
+
+
+def data() -> SearchData:
+    return SearchData(batches(2), batches(1), batches(1))
+
+
+def make(method: str, space=SPACE, schedule=SCHEDULE, **options):
+    torch.manual_seed(0)
+    return get_strategy(method)(space, options, schedule)
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+GRADIENT_METHODS = [
+    ("darts", {}),
+    ("darts", dict(binarizer="mcn", decoupled=True)),
+    ("pc-darts", dict(k=2, warmup=0.0)),
+    ("random", {}),
+    ("dcp-nas", {}),
+]
+
+
+@pytest.mark.parametrize(("method", "options"), GRADIENT_METHODS)
+def test_an_epoch_repeats_itself_and_leaves_a_cell(method, options):
+    states = []
+    for _ in range(2):
+        strategy, report = make(method, **options), Losses()
+        torch.manual_seed(1)
+        strategy.epoch(0, data(), report)
+        states.append(strategy.state_dict())
+    assert same(*states)
+    assert all(torch.tensor(list(losses.values())).isfinite().all() for losses, _ in report.steps)
+    scores = strategy.scores()
+    assert scores.shape == SPACE.shape
+    cell = Genotype.derive(scores, strategy.derivation, SPACE.operations)
+    assert cell.derivation == strategy.derivation == "top2"
+
+
+def test_a_restored_state_goes_on_alike():
+    strategy, other = make("dcp-nas"), make("dcp-nas")
+    strategy.epoch(0, data(), Report())
+    other.load_state_dict(copy.deepcopy(strategy.state_dict()))
+    for name, optimizer in strategy.optimizers().items():
+        other.optimizers()[name].load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for each in (strategy, other):
+        each.epoch(1, data(), Report())
+    assert same(strategy.state_dict(), other.state_dict())
+
+
+def test_images_are_counted():
+    report = Losses()
+    make("pc-darts", k=2, warmup=0.5).epoch(0, data(), report)
+    assert [images for _, images in report.steps] == [4, 4]  # no architecture steps yet
+    report = Losses()
+    make("darts").epoch(0, data(), report)
+    assert [images for _, images in report.steps] == [8, 8]
+
+
+def test_a_darts_step_is_adam_along_the_gradient_of_the_validation_loss():
+    strategy, (batch,) = make("darts"), batches(1)
+    alpha = torch.nn.Parameter(strategy.alpha.detach().clone())
+    optimizer = architecture_optimizer([alpha], 3e-4, 1e-3)
+    logits = strategy.supernet(batch[0], alpha.softmax(-1))
+    (alpha.grad,) = torch.autograd.grad(cross_entropy(logits, batch[1]), alpha)
+    optimizer.step()
+    before = {n: p.clone() for n, p in strategy.supernet.state_dict().items()}
+    strategy.architecture_step(batch, Report())
+    torch.testing.assert_close(strategy.alpha, alpha)
+    assert same(before, strategy.supernet.state_dict())
+    held = strategy.alpha.detach().clone()
+    strategy.training_step(batch, Report())
+    assert torch.equal(strategy.alpha, held)
+
+
+@pytest.mark.parametrize("method", ["darts", "pc-darts"])
+def test_decoupling_adds_to_the_step(method):
+    options = dict(k=2, warmup=0.0) if method == "pc-darts" else {}
+    batch = batches(1)[0]
+    plain = make(method, **options)
+    decoupled = make(method, decoupled="on", eta=0.5, psi=2.0, epsilon=0.25, **options)
+    start = plain.alpha.detach().clone()
+    for strategy in (plain, decoupled):
+        strategy.architecture_step(batch, Report())
+    # tau = 1: all but `none`, which has no weights.
+    moved = start * torch.tensor([0.0, 1.0, 1.0, 1.0])
+    torch.testing.assert_close(decoupled.alpha, plain.alpha + 0.5 * 2.0 * moved)
+
+
+class TestDCPNAS:
+    def test_parent_and_child_share_nothing(self):
+        strategy = make("dcp-nas")
+        places = [
+            {p.data_ptr() for p in (*network.parameters(), *network.buffers())}
+            for network in (strategy.parent, strategy.child)
+        ]
+        assert not places[0] & places[1]
+        assert strategy.alpha.data_ptr() != strategy.child_alpha.data_ptr()
+        batch = batches(1)[0]
+        parent, child = (copy.deepcopy(n.state_dict()) for n in (strategy.parent, strategy.child))
+        strategy.child_step(batch, Report())
+        strategy.child_architecture_step(batch, Report())
+        assert same(parent, strategy.parent.state_dict())
+        assert not same(child, strategy.child.state_dict())
+        child = copy.deepcopy(strategy.child.state_dict())
+        held = strategy.child_alpha.detach().clone()
+        strategy.parent_step(batch, Report())
+        strategy.parent_architecture_step(batch, Report())
+        assert same(child, strategy.child.state_dict())
+        assert torch.equal(held, strategy.child_alpha)
+
+    def test_the_architecture_is_inherited_both_ways(self):
+        strategy = make("dcp-nas")
+        seen = []
+
+        class Watch(Report):
+            def __call__(self, losses, images):
+                seen.append(
+                    (strategy.alpha.detach().clone(), strategy.child_alpha.detach().clone())
+                )
+
+        child_architecture_step, starts = strategy.child_architecture_step, []
+
+        def watched(batch, report):
+            starts.append(strategy.child_alpha.detach().clone())
+            return child_architecture_step(batch, report)
+
+        strategy.child_architecture_step = watched
+        strategy.epoch(0, data(), Watch())
+        assert torch.equal(starts[0], seen[1][0])  # what the Parent's phase ended with
+        assert not torch.equal(*seen[1])
+        assert torch.equal(seen[3][0], seen[1][0])  # the Parent's stays while the Child learns
+        assert torch.equal(strategy.alpha, seen[3][1])
+        assert torch.equal(strategy.alpha, strategy.child_alpha)
+        assert strategy.alpha.data_ptr() != strategy.child_alpha.data_ptr()
+
+    @pytest.mark.parametrize("off", [dict(mu=0), dict(reconstruction="off")])
+    def test_without_tangent_and_mu_the_childs_step_is_plain_kl(self, off):
+        strategy, batch = make("dcp-nas", tangent=False, **off), batches(1)[0]
+        twin = copy.deepcopy(strategy.child)
+        parent_logits = strategy.parent(batch[0], operation_weights(strategy.alpha)).detach()
+        optimizer = torch.optim.SGD(twin.parameters(), 0.025, momentum=0.9, weight_decay=5e-4)
+        weights = operation_weights(strategy.child_alpha.detach())
+        loss = kl_divergence(parent_logits, twin(batch[0], weights))
+        loss.backward()
+        optimizer.step()
+        found = strategy.child_step(batch, Report())
+        assert found == {"loss_child": pytest.approx(loss.item())}
+        for ours, theirs in zip(strategy.child.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+    def test_with_mu_the_reconstruction_error_is_added(self):
+        strategy, batch = make("dcp-nas", mu=0.3), batches(1)[0]
+        plain = make("dcp-nas", mu=0)
+        expected = sum(
+            (conv.weight - conv.quantize_weight(conv.weight)).square().sum()
+            for conv in onebit_convs(strategy.child).values()
+        ).item()
+        losses = strategy.child_step(batch, Report())
+        plain.child_step(batch, Report())
+        assert losses["reconstruction"] == pytest.approx(expected, rel=1e-5)
+        moved = dict(plain.child.named_parameters())
+        for name, conv in onebit_convs(make("dcp-nas").child).items():
+            residual = (conv.weight - conv.quantize_weight(conv.weight)).detach()
+            torch.testing.assert_close(
+                dict(strategy.child.named_parameters())[f"{name}.weight"],
+                moved[f"{name}.weight"] - 0.025 * 2 * 0.3 * residual,
+            )
+
+    def test_the_gradient_of_the_reconstruction_error_is_that_of_the_losses_of_mcn(self):
+        torch.manual_seed(0)
+        child = Supernet(SPACE, "mcn")
+        for conv in onebit_convs(child).values():
+            conv.quantize_weight.reconstruction = 2 * 0.7
+            torch.nn.init.uniform_(conv.quantize_weight.modulator, 0.5, 1.5)
+        method_losses(child)["loss_reconstruction"].backward()
+        expected = {n: p.grad for n, p in child.named_parameters() if p.grad is not None}
+        child.zero_grad(set_to_none=True)
+        add_reconstruction_gradient(child, 0.7)
+        found = {n: p.grad for n, p in child.named_parameters() if p.grad is not None}
+        assert found.keys() == expected.keys()
+        for name in found:
+            torch.testing.assert_close(found[name], expected[name])
+
+    def test_a_lambda_of_zero_leaves_the_architecture_step_unchanged(self):
+        batch, alphas = batches(1)[0], []
+        for options in (dict(tangent=False), dict(**{"lambda": 0}), dict(**{"lambda": 100.0})):
+            strategy = make("dcp-nas", **options)
+            losses = strategy.child_architecture_step(batch, Report())
+            alphas.append(strategy.child_alpha.detach())
+        assert torch.equal(alphas[0], alphas[1])
+        assert not torch.equal(alphas[0], alphas[2])
+        assert losses["discrepancy"] > 0
+
+    @pytest.mark.parametrize("curvature", ["fisher", "ggn", "hessian"])
+    def test_tangent_propagation(self, curvature):
+        """The step is along gC + 2 lambda F(gC - gP), Eq. 15 with H_G = -F."""
+        strategy = make("dcp-nas", curvature=curvature, decoupled=False, **{"lambda": 10.0})
+        images, labels = batches(1)[0]
+        alpha = strategy.alpha.detach().requires_grad_()
+        logits = strategy.parent(images, operation_weights(alpha))
+        (to_parent,) = torch.autograd.grad(cross_entropy(logits, labels), alpha)
+        of = Curvature(
+            curvature,
+            strategy.child,
+            lambda a: strategy.child(images, operation_weights(a)),
+            strategy.child_alpha,
+            logits,
+        )
+        child_alpha = torch.nn.Parameter(strategy.child_alpha.detach().clone())
+        with frozen(strategy.child):
+            divergence = kl_divergence(logits, strategy.child(images, child_alpha.softmax(-1)))
+        (to_child,) = torch.autograd.grad(divergence, child_alpha)
+        expected = to_child + 2 * 10.0 * of.product(to_child - to_parent)
+        losses = strategy.child_architecture_step((images, labels), Report())
+        torch.testing.assert_close(strategy.child_alpha.grad, expected, rtol=1e-4, atol=1e-6)
+        assert losses["discrepancy"] == pytest.approx(
+            (to_child - to_parent).square().sum().item(), rel=1e-4
+        )
+
+
+def test_random_search_scores_by_mean_performance():
+    strategy = make("random", schedule=Schedule(epochs=3))
+    performances = iter([0.2, 0.4, 0.9])
+    choices = []
+
+    def evaluate(supernet, batches, choice):
+        choices.append(choice)
+        return next(performances)
+
+    strategy.evaluate = evaluate
+    for index in range(3):
+        strategy.epoch(index, data(), Report())
+    for kind in range(2):
+        for edge in range(14):
+            for m in range(4):
+                got = [
+                    p for p, c in zip((0.2, 0.4, 0.9), choices, strict=True) if c[kind, edge] == m
+                ]
+                expected = sum(got) / len(got) if got else 0.0
+                assert strategy.scores()[kind, edge, m].item() == pytest.approx(expected)
+
+
+def test_accuracy_is_the_fraction_of_right_predictions():
+    strategy = make("random")
+
+    def network(images, **path):
+        assert path == {"choice": 7}
+        return torch.nn.functional.one_hot(torch.tensor([0, 1, 2, 0]), 3).float()
+
+    batch = (torch.zeros(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]))
+    assert strategy.evaluate(network, [batch, batch], choice=7) == 0.5
+    with pytest.raises(InputError, match="at least one batch"):
+        strategy.evaluate(network, [], choice=7)
+
+
+def test_learning_rates_follow_a_cosine():
+    schedule = Schedule(epochs=4, lr=0.1, min_lr=0.02)
+    rates = [schedule.lr_of(index, 4) for index in range(5)]
+    assert rates == pytest.approx([0.1, 0.0883, 0.06, 0.0317, 0.02], abs=1e-4)
+
+
+def test_gradients_are_clipped():
+    moved = []
+    for clip in (0.0, 1e-3):
+        schedule = Schedule(epochs=2, weight_decay=0.0, gradient_clip=clip)
+        strategy = make("darts", schedule=schedule)
+        before = torch.cat([p.detach().flatten().clone() for p in strategy.supernet.parameters()])
+        strategy.training_step(batches(1)[0], Report())
+        after = torch.cat([p.detach().flatten() for p in strategy.supernet.parameters()])
+        moved.append((after - before).norm().item())
+    assert moved[0] > 2 * 0.025e-3
+    assert moved[1] == pytest.approx(0.025e-3, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(curvatur="ggn"), "unknown option 'curvatur'; did you mean curvature"),
+        (dict(curvature="kfac"), "expected fisher or ggn or hessian or hessian-explicit"),
+        (dict(tangent="maybe"), "expected on or off, found 'maybe'"),
+        (dict(mu="much"), "expected a number, found 'much'"),
+        (dict(mu=-1), "option mu: expected 0 or more"),
+        (dict(**{"lambda": "nan"}), "option lambda: expected a number"),
+        (dict(epsilon=2), "option epsilon: expected 0 to 1"),
+        (dict(binarizer="mnc"), "unknown binarizer 'mnc'"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(InputError, match=message):
+        make("dcp-nas", **options)
+
+
+def test_options_from_texts():
+    strategy = make("dcp-nas", **{"lambda": "5e-3", "tangent": "off", "eta-psi": "1e-3"})
+    assert (strategy.options.lambda_, strategy.options.tangent) == (5e-3, False)
+    assert strategy.options.eta_psi == 1e-3
+    assert make("darts", binarizer="none").options.binarizer is None
+    assert make("pc-darts", k="2").options.k == 2
+    with pytest.raises(InputError, match=r"expected an integer, found '2\.5'"):
+        make("pc-darts", k="2.5")
+    with pytest.raises(InputError, match="unknown search method 'dcpnas'; did you mean dcp-nas"):
+        get_strategy("dcpnas")
+    assert len(METHODS) == 7
+
+
+@pytest.mark.parametrize("value", [dict(epochs=0), dict(lr=-1.0), dict(momentum="0.9")])
+def test_bad_schedules(value):
+    with pytest.raises(InputError, match=next(iter(value))):
+        Schedule(**value)

@@ -1,0 +1,180 @@
+"""`onebit search` and the board of searches, with a search and a training of milliseconds."""
+
+import json
+
+import pytest
+import torch
+
+from backbones import Genotype
+from classification.search import runner
+from classification.search.result import SearchOutcome
+from commons.task import Outcome
+from leaderboards import cli, search_bench, search_table
+from leaderboards.search_record import SearchRun, load_runs
+from tests.classification.conftest import data, few_images  # noqa: F401
+
+OPERATIONS = ("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3")
+
+
+class Stub:
+    """Stands in for the search and for the training of its cell; keeps what they were asked."""
+
+    def __init__(self):
+        self.searched, self.trained = [], []
+
+    def search(self, job):
+        self.searched.append(job)
+        torch.manual_seed(job.seed)
+        history = torch.rand(2, 2, 14, 4)
+        return SearchOutcome.of(
+            job, options={"x": 1}, scores=history[-1], history=history, operations=OPERATIONS,
+            derivation="top2", processes=1, data_checksum="content:0", config="",
+            wall_seconds=4.0, images_seen=200, peak_memory_bytes=10**6,
+        )  # fmt: skip
+
+    def train(self, job):
+        self.trained.append(job)
+        return Outcome(
+            metrics={"top1": 0.5 + 0.1 * job.seed, "top5": 0.9}, untrained=None, main_metric="top1",
+            epochs=3, split="s", protocol="p", data_checksum="content:0", config="", checkpoint=None,
+            cost={"strict": {"ops": 5.0, "memory_bits": 7}}, num_classes=10,
+            details={"network": {"weight_bits": 1, "activation_bits": 1}},
+        )  # fmt: skip
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    stub = Stub()
+    monkeypatch.setattr(runner, "search", stub.search)
+    monkeypatch.setattr(search_bench, "runner", lambda task: stub)
+    return stub
+
+
+@pytest.fixture
+def onebit(data, tmp_path, monkeypatch, capsys):  # noqa: F811
+    """Runs a command in an empty folder; returns code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        more = ["--data", str(data)] if arguments[0] in ("search", "bench") else []
+        code = cli.main([*arguments, *more])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+MINI = ("--dataset", "mini-cifar10")
+
+
+def test_search_writes_cell_history_and_picture(onebit, stub, tmp_path):
+    code, out, err = onebit("search", "random", *MINI, "--out", "new/cell.json", "--seed", "3")
+    assert (code, err) == (0, "")
+    assert "images      200, 50 per second" in out
+    names = {p.name for p in (tmp_path / "new").iterdir()}
+    assert names == {"cell.json", "cell.svg", "cell.scores.npz"}
+    cell = Genotype.load(tmp_path / "new" / "cell.json")
+    assert cell.hash[:12] in out
+    assert cell.provenance["seed"] == 3
+    (job,) = stub.searched
+    assert (job.preset, job.work_dir.name) == ("mini", "mini-cifar10--random--mini--seed3")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nas", *MINI, "--out", "c.json"], "unknown search method 'nas'"),
+        (["random", *MINI, "--out", "c.txt"], "expected the name of a .json file, got 'c.txt'"),
+        (["random", *MINI, "--out", "file/c.json"], "file is not a folder that can be written"),
+        (["random", *MINI, "--out", "c.json", "--preset", "big"], "unknown preset 'big'"),
+        (["random", *MINI, "--out", "c.json", "--options", "x"], "--options takes KEY=VALUE"),
+        (["random", *MINI, "--out", "c.json", "--options", "x=1"], "unknown option 'x'"),
+        (["random", "--dataset", "mini-voc", "--out", "c.json"], "is for detection"),
+    ],
+)
+def test_what_is_wrong_is_one_line(onebit, tmp_path, arguments, message):
+    (tmp_path / "file").write_text("")
+    try:
+        code, out, err = onebit("search", *arguments)
+    except SystemExit as stopped:  # argparse
+        code, out, err = stopped.code, "", message + "\n"
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_board_is_filled_once_and_shown(onebit, stub, tmp_path):
+    sweep = ("bench", "search", *MINI, "--methods", "random,darts", "--seeds", "0,1")
+    code, out, err = onebit(*sweep)
+    assert (code, err) == (0, "")
+    assert "[4/4] darts seed 1: top1 of its cell 60.0 %, searched 4 s" in out
+    assert len(stub.searched) == len(stub.trained) == 4
+    row = "mini-cifar10--random--mini--seed0"
+    assert stub.trained[0].backbone == f"work_dirs/search/{row}/cell.json_c8_l6"
+    assert stub.trained[0].recipe == "mini"
+    code, again, _ = onebit(*sweep)
+    assert (code, len(stub.searched), again.count("already done")) == (0, 4, 4)
+    runs = list(load_runs(tmp_path / "leaderboards" / "records"))
+    assert {run.file_name() for run in runs} >= {f"{row}.json"}
+    assert runs[0].gpu_days is None or torch.cuda.is_available()
+    assert Genotype.from_dict(runs[0].genotype).provenance["method"] == runs[0].method
+
+    code, csv, _ = onebit("table", "search", "--format", "csv")
+    assert csv.splitlines()[0] == ",".join(search_table.COLUMNS)
+    assert csv.count("mini-cifar10") == 2
+    code, text, _ = onebit("table", "search")
+    assert "55.00 ± 7.07" in text
+    assert "DCP-NAS Table 10" in text
+    assert onebit("verify")[0] == 0
+    code, _, err = onebit(*sweep, "--overwrite", "never")
+    assert code == 2
+    assert "--overwrite never was asked for" in err
+    code, *_ = onebit(*sweep, "--overwrite", "always")
+    assert (code, len(stub.searched)) == (0, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["search"], "needs --dataset"),
+        (["search", *MINI, "--methods", "nas"], "unknown search method 'nas'"),
+        (["search", *MINI, "--backbones", "resnet18"], "--backbones is not for `onebit bench search`"),
+        (["search", *MINI, "--workers", "2"], "its rows run one by one"),
+        (["mini-cifar10", "--methods", "random"], "--methods is for `onebit bench search`"),
+    ],
+)  # fmt: skip
+def test_bench_refuses_what_does_not_fit(onebit, stub, tmp_path, arguments, message):
+    code, out, err = onebit("bench", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert not stub.searched
+    assert not list(tmp_path.iterdir())
+
+
+def test_table_without_records(onebit):
+    code, out, err = onebit("table", "search", "--format", "csv", "--no-reported")
+    assert (code, out) == (2, "")
+    assert "`onebit bench search` makes them" in err
+    assert "ABanditNAS" in onebit("table", "search", "--reported")[1]
+
+
+def test_printed_costs_stand_once():
+    lines = search_table.frame([], printed=True)
+    assert not lines.duplicated(["backbone", "dataset", "gpu_days", "top1"]).any()
+    found = lines[(lines.backbone == "DCP-NAS-L") & (lines.dataset == "ImageNet")]
+    assert found.gpu_days.tolist() == [2.9]
+    slow = lines[lines.backbone == "DCP-NAS-L (T.P.)"]
+    assert (slow.gpu_days.item(), slow.top1.item()) == (27.9, 0.714)
+    bnas = lines[(lines.backbone == "BNAS (XNOR)")]
+    assert (bnas.gpu_days.item(), bnas.top1.item()) == (0.104, 0.9429)
+    assert set(lines.dataset) == {"CIFAR-10", "ImageNet"}
+
+
+def test_a_changed_record_is_refused(onebit, stub, tmp_path):
+    onebit("bench", "search", *MINI, "--methods", "random")
+    (path,) = (tmp_path / "leaderboards" / "records" / "search").glob("*.json")
+    content = json.loads(path.read_text())
+    content["wall_seconds"] = 0.1
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="was changed after it was written"):
+        SearchRun.load(path)
+    assert onebit("verify")[0] == 1
