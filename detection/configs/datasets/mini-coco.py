@@ -4,7 +4,6 @@ _base_ = "./coco.py"
 image_scale = (96, 96)
 num_classes = 5
 split = "train2017 -> val2017 of mini-coco (drawn)"
-# As the file has them, like COCO by id: MMDetection numbers classes in that order.
-_classes = dict(classes=("car", "airplane", "bottle", "chair", "tv"))
+_classes = dict(classes=("airplane", "bottle", "car", "chair", "tv"))
 train_dataloader = dict(dataset=dict(metainfo=_classes))
 test_dataloader = dict(dataset=dict(metainfo=_classes))
