@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import itertools
 import logging
 import sys
@@ -120,6 +121,10 @@ class QuietRunner(Runner):
         model = model.to(get_device())
         self._joint_norms = JointBatchNorms(model) if self.cfg.get("sync_bn", True) else None
         return Parallel(model, find_unused_parameters=self.cfg.get("find_unused_parameters", False))
+
+    def load_or_resume(self) -> None:
+        with contextlib.redirect_stdout(io.StringIO()):  # mmengine prints which file it loads
+            super().load_or_resume()
 
     def train(self) -> nn.Module:
         try:
