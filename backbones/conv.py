@@ -141,18 +141,18 @@ class OneBitConv2d(nn.Conv2d):
                 padding = (0, 0)
             if not isinstance(padding, str):
                 geometry = (self.stride, padding, self.dilation)
-                if self._in_integers(x, weight):
+                if self._in_integers(x, weight, geometry):
                     return integer_conv.onebit_conv2d(x, weight, *geometry, self._pack)
                 if self._pack and packed_conv.possible(x, weight):
                     return packed_conv.conv2d(x, weight, *geometry, self.groups, self.input_bits)
         return F.conv2d(x, weight, None, self.stride, padding, self.dilation, self.groups)
 
-    def _in_integers(self, x: Tensor, weight: Tensor) -> bool:
+    def _in_integers(self, x: Tensor, weight: Tensor, geometry: tuple) -> bool:
         return (
             self.integers
             and self.input_bits == self.weight_bits == 1
             and self.groups == 1
-            and integer_conv.worthwhile(x, weight, self.stride)
+            and integer_conv.worthwhile(x, weight, *geometry)
         )
 
     def extra_repr(self) -> str:

@@ -40,11 +40,23 @@ def onebit_conv2d(
 MIN_POSITIONS = 700
 
 
-def worthwhile(x: Tensor, weight: Tensor, stride: tuple[int, int]) -> bool:
+def worthwhile(
+    x: Tensor,
+    weight: Tensor,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+) -> bool:
     """Whether :func:`onebit_conv2d` takes these operands on this machine, and is faster."""
     positions = x.shape[0] * (x.shape[2] // stride[0]) * (x.shape[3] // stride[1])
+    # Where a window lies in the padding altogether oneDNN's integer convolution can leave what was in
+    # memory before (seen with one input channel in torch 2.13).
+    inside = all(
+        p <= d * (k - 1) for p, d, k in zip(padding, dilation, weight.shape[2:], strict=True)
+    )
     return (
         positions >= MIN_POSITIONS
+        and inside
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == "cpu"
         and not torch.is_autocast_enabled("cpu")

@@ -12,7 +12,7 @@ def configure(verbs) -> None:
         verbs,
         "data",
         run,
-        "write the mini datasets, each in its real dataset's format; map COCO 2014 to 2017",
+        "write the mini datasets; map COCO 2014 to the 2017 layout",
         """\
 onebit data mini data
 onebit data mini data --only mini-voc,mini-cifar10

@@ -246,6 +246,18 @@ def test_without_integer_convolution_results_are_the_same(monkeypatch):
     torch.testing.assert_close(fast, conv(x), rtol=1e-6, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("padding", "dilation", "taken"),
+    [((2, 1), (1, 1), True), ((3, 1), (1, 1), False), ((1, 3), (1, 1), False), ((4, 4), (2, 2), True)],
+)  # fmt: skip
+def test_windows_that_lie_in_the_padding_are_not_left_to_integers(padding, dilation, taken):
+    """There oneDNN may give what was in memory before."""
+    if not integer_conv.supported():
+        pytest.skip("this processor or torch build has no integer convolution")
+    x, weight = torch.ones(4, 8, 16, 16), torch.ones(8, 8, 3, 3)
+    assert integer_conv.worthwhile(x, weight, (1, 1), padding, dilation) == taken
+
+
 def test_zero_and_nan_weights_pass_through_integers():
     conv, x = big_conv()
     with torch.no_grad():

@@ -139,7 +139,7 @@ def test_board_is_filled_once_and_shown(onebit, stub, tmp_path):
         (["search", *MINI, "--methods", "nas"], "unknown search method 'nas'"),
         (["search", *MINI, "--backbones", "resnet18"], "--backbones is not for `onebit bench search`"),
         (["search", *MINI, "--workers", "2"], "its rows run one by one"),
-        (["mini-cifar10", "--methods", "random"], "--methods is for `onebit bench search`"),
+        (["mini-cifar10", "--methods", "random"], "--methods is for benches that search, not for mini-cifar10"),
     ],
 )  # fmt: skip
 def test_bench_refuses_what_does_not_fit(onebit, stub, tmp_path, arguments, message):
