@@ -127,7 +127,7 @@ class StreamedImages(Dataset):
         self.folder = ImageFolder(
             str(root / (split if split == "train" else scored_folder(root, "imagenet"))),
             transform=v2.Compose([*crop, v2.PILToTensor()]),
-            loader=lambda path: read_image(Path(path)),
+            loader=read_image,
         )
         self.labels = torch.tensor(self.folder.targets)
         self.metainfo = dict(classes=class_names(root, "imagenet"))
@@ -210,7 +210,7 @@ def _images(folder: Path):
     return (p for p in folder.iterdir() if p.suffix.lower() in IMG_EXTENSIONS)
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(path: str | Path) -> Image.Image:
     """Decode an image to RGB.
 
     Raises:

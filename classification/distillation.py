@@ -42,7 +42,7 @@ class Distillation:
         sha256: of the teacher's file, where it is known: another file is refused.
 
     Attributes:
-        about: backbone, file, sha256 and recipe of the teacher, for a record.
+        about: backbone, file, sha256, dataset and recipe of the teacher, for a record.
 
     Raises:
         InputError: no such file, a teacher of other classes, or an argument out of range.
@@ -81,7 +81,7 @@ class Distillation:
             )
         self.about: dict[str, Any] = dict(backbone=name, file=path.name, sha256=digest)
         if row:
-            self.about["recipe"] = row["recipe"]
+            self.about.update(dataset=row["dataset"], recipe=row["recipe"])
         classes = len(weights.get("classifier.bias", ()))
         if classes != num_classes:
             raise InputError(

@@ -6,6 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from commons.distributed import unwrapped
 from commons.errors import InputError
 
 
@@ -29,7 +30,7 @@ class DropPathSchedule(Hook):
         self.final = final
 
     def before_train_epoch(self, runner: Runner) -> None:
-        model = getattr(runner.model, "module", runner.model)  # in a distributed wrapper
+        model = unwrapped(runner.model)
         if not hasattr(model.backbone, "drop_path_prob"):
             raise InputError(
                 f"DropPathSchedule: expected a network of cells, found "

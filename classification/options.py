@@ -75,9 +75,11 @@ def _name_teacher(distillation: dict) -> None:
 
     ``load_from`` is a key that the text of a config leaves out: the hash says which file it was.
     """
-    if "load_from" in distillation and "teacher" not in distillation:
+    if "load_from" in distillation and not {"teacher", "checkpoint"} & set(distillation):
         return  # done before
-    teacher, file = distillation.pop("teacher", None), distillation.pop("checkpoint", None)
+    # A stage may have named another file for the same backbone.
+    teacher = distillation.pop("teacher", distillation.get("backbone"))
+    file = distillation.pop("checkpoint", None)
     if not isinstance(teacher, str):
         raise InputError("distillation.teacher: expected a checkpoint or a backbone's name")
     if file is None and (Path(teacher).suffix or "/" in teacher):

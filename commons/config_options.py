@@ -21,18 +21,19 @@ def with_options(cfg: Config, options: Mapping[str, Any], free: Sequence[str] = 
     Args:
         cfg: the config; it stays as it is.
         options: dotted key to value; list items are keyed by their index.
-        free: prefixes below which any key is taken, because they are arguments of something that
-            checks them itself (an optimizer, a network).
+        free: keys that are taken though the recipe lacks them, and any key below them; with a dot at
+            the end, only those below. They are arguments of something that checks them itself (an
+            optimizer, a network).
 
     Raises:
         InputError: an override of something ``cfg`` does not have.
     """
     known = set(dotted(cfg.to_dict(), lists=True))
     for name in dotted(options):
-        if name not in known and not name.startswith(tuple(free)):
+        if name not in known and not _is_free(name, free):
             last = name.split(".")[-1]
             near = sorted(k for k in known if k.split(".")[-1] == last)  # right key, wrong place
-            near += difflib.get_close_matches(name, sorted(known), n=3)
+            near += difflib.get_close_matches(name, sorted({*known, *free}), n=3)
             near = near or sorted(cfg.to_dict())
             raise InputError(f"the recipe has no option {name!r}; did you mean {', '.join(near)}?")
     cfg = cfg.copy()
@@ -41,6 +42,11 @@ def with_options(cfg: Config, options: Mapping[str, Any], free: Sequence[str] = 
     except (KeyError, IndexError, TypeError, ValueError, AssertionError) as error:
         raise InputError(f"the options {dict(options)} do not fit the recipe: {error}") from error
     return cfg
+
+
+def _is_free(name: str, free: Sequence[str]) -> bool:
+    """Whether ``free`` has ``name`` or what it lies below; a longer word is another key."""
+    return any(name == key or name.startswith(key if key[-1] == "." else f"{key}.") for key in free)
 
 
 def dotted(values: Mapping | Sequence, prefix: str = "", lists: bool = False) -> Iterator[str]:

@@ -278,6 +278,8 @@ def build_runner(
                 stale.unlink(missing_ok=True)
         write_atomic(dumped, text)
     barrier()  # all have looked for the checkpoint before the first process may write another
+    if cfg.get("train_dataloader"):
+        cfg.train_dataloader.setdefault("worker_init_fn", dict(type="keep_worker_seed"))
     if parallel:
         cfg.launcher = "pytorch"
         cfg.custom_hooks.append(dict(type="JointLossHook"))
@@ -336,10 +338,14 @@ def score(
 
 
 def loss_curve(runner: Runner) -> list[float]:
-    """Mean training loss of every epoch, those before a resume included."""
+    """Mean training loss of every epoch, those before a resume included.
+
+    mmengine keeps the losses of the last million iterations: of a longer training these are the last
+    whole epochs.
+    """
     values, _ = runner.message_hub.get_scalar("train/loss").data
     per_epoch = len(runner.train_dataloader)
     return [
         float(values[start : start + per_epoch].mean())
-        for start in range(0, len(values), per_epoch)
+        for start in range(len(values) % per_epoch, len(values), per_epoch)
     ]

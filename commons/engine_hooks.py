@@ -13,10 +13,11 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
+from mmengine.registry import FUNCTIONS, HOOKS
 from mmengine.runner import Runner, set_random_seed
 
 from commons.checkpoints import ROW, latest_checkpoint
+from commons.distributed import unwrapped
 from commons.errors import WorkError
 from commons.progress import Progress
 
@@ -24,6 +25,8 @@ from commons.progress import Progress
 @HOOKS.register_module(force=True)
 class EpochSeedHook(Hook):
     """Reseed every generator at the start of each epoch from (seed, epoch, rank).
+
+    Those of loader processes follow, see :func:`keep_worker_seed`.
 
     Args:
         first: the number of the first epoch.
@@ -38,6 +41,15 @@ class EpochSeedHook(Hook):
         # A large odd stride keeps the epochs of neighbouring seeds apart.
         epoch = self.first + runner.epoch
         set_random_seed((self.seed * 1_000_003 + epoch * 1009 + get_rank()) % 2**32)
+
+
+@FUNCTIONS.register_module(force=True)
+def keep_worker_seed(worker: int) -> None:
+    """Leave the generators of loader process ``worker`` as torch has seeded them.
+
+    That is from the generator of the training process, so from (seed, epoch, rank). mmengine's own
+    function seeds them from (seed, rank) alone: every epoch would draw the same crops and flips.
+    """
 
 
 @HOOKS.register_module(force=True)
@@ -59,7 +71,7 @@ def _loss_value(outputs: dict | None) -> float:
 
 @HOOKS.register_module(force=True)
 class FiniteLossHook(Hook):
-    """Stop at the first loss that is not a number.
+    """Stop at the first loss that is not a number, and before weights that are not are kept.
 
     The checkpoints written so far stay: they are the last good state.
     """
@@ -74,6 +86,16 @@ class FiniteLossHook(Hook):
                 f"the loss is {loss} in epoch {runner.epoch + 1}, iteration {runner.iter + 1}; "
                 f"last good checkpoint: {last or 'none'}"
             )
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        # The last step of an epoch can spoil the weights of a loss that was finite itself.
+        for name, parameter in unwrapped(runner.model).named_parameters():
+            if not parameter.isfinite().all():
+                last = latest_checkpoint(runner.work_dir)
+                raise WorkError(
+                    f"{name} is not finite after epoch {runner.epoch + 1}; "
+                    f"last good checkpoint: {last or 'none'}"
+                )
 
 
 @HOOKS.register_module(force=True)

@@ -68,7 +68,11 @@ def test_record_says_whose_student_it_is_and_its_checkpoint_needs_no_teacher(tea
     outcome = classification.train(job(backbone=STUDENT, cfg_options=options))
     digest = sha256_file(teacher)
     assert outcome.details["teacher"] == dict(
-        backbone="resnet18_w8", file="teacher.pth", sha256=digest, recipe="mini"
+        backbone="resnet18_w8",
+        file="teacher.pth",
+        sha256=digest,
+        dataset="mini-cifar10",
+        recipe="mini",
     )
     assert digest in outcome.config
     assert str(copied) not in outcome.config

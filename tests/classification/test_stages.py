@@ -163,6 +163,24 @@ def test_stages_that_cannot_be_trained_are_refused(config, wanted, message):
         _config(config, wanted)
 
 
+def test_a_stage_can_have_weights_of_its_own_for_the_teacher(config, tmp_path):
+    for name in ("a.pth", "b.pth"):
+        (tmp_path / name).write_text(name)
+    built = config(recipe="small", cfg_options={})
+    built.distillation = dict(teacher="resnet34", checkpoint=str(tmp_path / "a.pth"))
+    built.stages = [
+        dict(epochs=1),
+        dict(epochs=1, distillation={"checkpoint": str(tmp_path / "b.pth")}),
+    ]
+    found = [
+        s.cfg.model.distillation for s in stages.stages_of(stages.check(built), _nowhere(), FREE)
+    ]
+    assert [d["backbone"] for d in found] == ["resnet34"] * 2
+    assert [d["load_from"] for d in found] == [str(tmp_path / n) for n in ("a.pth", "b.pth")]
+    assert len({d["sha256"] for d in found}) == 2
+    assert not any("checkpoint" in d for d in found)
+
+
 def test_epochs_beside_stages_are_refused(job):
     with pytest.raises(InputError, match=r"has stages, set stages.0.epochs"):
         classification.train(job(cfg_options=dict(stages=TWO)))

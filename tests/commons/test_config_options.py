@@ -46,6 +46,17 @@ def test_free_prefix_takes_any_key(cfg):
         with_options(cfg, {"optimizer.eps": 1e-5})
 
 
+@pytest.mark.parametrize("name", ["mixup", "mixup.alpha"])
+def test_free_key_takes_what_lies_below_it(cfg, name):
+    assert with_options(cfg, {name: 1}, free=("mixup",)) is not None
+
+
+@pytest.mark.parametrize("name", ["mixup_alpha", "mixups.alpha", "optimizers", "optimize"])
+def test_word_that_only_begins_like_a_free_key_is_refused(cfg, name):
+    with pytest.raises(InputError, match=f"no option '{name}'"):
+        with_options(cfg, {name: 1}, free=("mixup", "optimizer."))
+
+
 def test_option_of_another_shape_is_refused(cfg):
     with pytest.raises(InputError, match="do not fit the recipe"):
         with_options(cfg, {"schedule.7.end": 9}, free=("schedule.",))

@@ -1,9 +1,7 @@
 """docs/records.md has the fields of the model, in its order and its words."""
 
-import re
 from pathlib import Path
 
-from leaderboards import latency_table
 from leaderboards.migration import SCHEMA_VERSION
 from leaderboards.record import Record
 
@@ -33,9 +31,3 @@ def test_every_field_is_documented_as_the_model_says():
 
 def test_the_version_is_the_models():
     assert f"\nVersion {SCHEMA_VERSION}." in DOCS.read_text()
-
-
-def test_every_column_of_the_latency_table_is_documented():
-    text = (DOCS.parent / "tables.md").read_text().split("## Latency")[1].split("\n## ")[0]
-    columns = [c for line in text.splitlines() for c in re.findall(r"`(\w+)`", line.split(" | ")[0]) if line.startswith("| `")]  # fmt: skip
-    assert sorted(columns) == sorted(latency_table.COLUMNS)
