@@ -12,7 +12,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from commons.engine import EpochSeedHook, load_row
+from commons.engine import load_row
+from commons.engine_hooks import EpochSeedHook
 from commons.errors import InputError
 from commons.task import Job
 from detection import foreign, own_config, runner

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from commons.engine import EpochSeedHook, load_row
+from commons.engine import load_row
+from commons.engine_hooks import EpochSeedHook
 from commons.errors import InputError
 from commons.task import Job
 from detection import runner
