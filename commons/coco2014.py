@@ -54,7 +54,8 @@ def convert(folder: str | Path) -> dict[str, int]:
         for link, target in links:
             link.parent.mkdir(exist_ok=True)
             link.unlink(missing_ok=True)
-            link.symlink_to(os.path.relpath(target, link.parent))
+            # Resolved: the folder may be a link itself, and ".." is that of where it leads.
+            link.symlink_to(os.path.relpath(target.resolve(), link.parent.resolve()))
     except OSError as error:
         raise WorkError(f"cannot link {link} to {target}: {error.strerror}") from error
     for split, (content, _) in mapped.items():  # last: with them the dataset is complete
@@ -116,7 +117,8 @@ def _links(folder: Path, split: str, names: dict[str, str]) -> list[tuple[Path, 
     links = []
     for new, old in names.items():
         part = _NAME.fullmatch(old)["part"]
-        if new in present[split] and not (folder / split / new).is_symlink():
+        # A link that leads nowhere is made anew; one that leads to an image is somebody's own.
+        if new in present[split] and (folder / split / new).exists():
             continue
         if old not in present[part]:
             raise InputError(f"image missing: expected {folder / split / new} or {folder / part / old}")  # fmt: skip

@@ -13,8 +13,13 @@ predictions detections as a file
 errors      what is wrong with them, in words and per class
 pictures    objects and detections side by side, the confusion matrix
 config      a dataset, a detector, a recipe and a backbone become one config
+stabilizers what keeps 1-bit training from diverging, as named choices
+pretrained  a backbone that starts from a classifier's checkpoint
 checks      a dataset is looked through before training
+cost        what the whole detector costs
 runner      train and score one row
+own_config  train by somebody's own MMDetection config
+foreign     score a checkpoint that was trained elsewhere
 """
 
 from detection import operators

@@ -20,7 +20,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,8 +76,7 @@ def check_dataset(cfg: Config, loaders: Sequence[str] = ("train", "test")) -> di
     for loader in loaders:
         listed = []
         for dataset in leaves(cfg[f"{loader}_dataloader"].dataset):
-            read = _read_voc if dataset["type"] == "VOCDataset" else _read_coco
-            found_here = read(dataset, _classes(dataset))
+            found_here = _reader(dataset)(dataset, _classes(dataset))
             _check_listing(found_here, (dataset.get("filter_cfg") or {}).get("min_size", 0))
             listed += found_here
         if not any(item.objects for item in listed):
@@ -93,6 +92,16 @@ def leaves(dataset: dict) -> Iterator[dict]:
         yield dataset
     for child in inner:
         yield from leaves(child)
+
+
+def _reader(dataset: dict) -> Callable[[dict, tuple[str, ...]], list[_Listed]]:
+    kind = DATASETS.get(str(dataset.get("type")))
+    for name, read in (("VOCDataset", _read_voc), ("CocoDataset", _read_coco)):
+        if kind is not None and issubclass(kind, DATASETS.get(name)):
+            return read
+    raise InputError(
+        f"cannot check data of {dataset.get('type')}: expected VOCDataset or CocoDataset"
+    )
 
 
 def _classes(dataset: dict) -> tuple[str, ...]:

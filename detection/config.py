@@ -17,11 +17,14 @@ from commons.errors import InputError
 from commons.task import Job
 from detection import pretrained as pretrained_backbone
 from detection import stabilizers
+from detection.metrics import check_judge
 from detection.parts import PARTS, default_parts
 
 CONFIGS = Path(__file__).parent / "configs"
 #: The config key, and option, that chooses the 1-bit parts.
 PARTS_OPTION = "onebit_parts"
+#: The option that chooses who computes COCO's AP.
+JUDGE_OPTION = "test_evaluator.judge"
 #: Below these an option may set what the recipe does not: MMDetection or mmengine checks the keys.
 FREE = (
     "model.",
@@ -55,7 +58,8 @@ def build_config(
     :data:`detection.parts.PARTS`, with the backbone's binarizer: ``lateral`` unless asked
     otherwise, and ``none`` for a real-valued backbone, so that a real-valued row is real-valued
     throughout. ``pretrained=PATH`` names the checkpoint that the backbone starts from
-    (:mod:`detection.pretrained`), ``stabilizers.NAME`` what is in :mod:`detection.stabilizers`.
+    (:mod:`detection.pretrained`), ``stabilizers.NAME`` what is in :mod:`detection.stabilizers`, and
+    ``test_evaluator.judge`` who computes COCO's AP (:data:`detection.metrics.JUDGES`).
     ``job.cfg_options`` are merged last.
 
     Args:
@@ -74,6 +78,7 @@ def build_config(
     options = dict(job.cfg_options)
     start = options.pop(pretrained_backbone.OPTION, None)
     chosen = stabilizers.take(options)
+    judge = options.pop(JUDGE_OPTION, None)
     model = _MODELS[_parts(options.pop(PARTS_OPTION, None), job.backbone, bool(onebit))]
     cfg = Config()  # not a model's own: the runner dumps a config with a file name once more
     for kind, name in (("models", model), ("datasets", job.dataset), ("recipes", job.recipe)):
@@ -90,6 +95,7 @@ def build_config(
     cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="onebit.MethodLossHook")]
     cfg = with_options(cfg, options, free=FREE)
     stabilizers.apply(cfg, chosen)
+    set_judge(cfg, judge)
     if start and not pretrained:
         with torch.device("meta"):
             network = MODELS.build(copy.deepcopy(cfg.model.backbone))
@@ -110,19 +116,34 @@ def _parts(asked: str | None, backbone: str, onebit: bool) -> str:
     return parts
 
 
-def dataset_config(dataset: str, folder: str | Path) -> Config:
+def set_judge(cfg: Config, judge: str | None) -> None:
+    """Have ``judge`` compute the AP of ``cfg``; None leaves it as it is.
+
+    Raises:
+        InputError: no such judge, one that is not installed, or a metric that has no choice of one.
+    """
+    if judge is None:
+        return
+    if cfg.test_evaluator.type != "CocoAveragePrecision":
+        raise InputError(f"{JUDGE_OPTION} {judge!r}: only COCO's AP has a choice of judges")
+    cfg.test_evaluator.judge = check_judge(judge)
+
+
+def dataset_config(dataset: str, folder: str | Path, judge: str | None = None) -> Config:
     """The dataset's part of a config alone: how it is read and scored.
 
     Args:
         dataset: its name.
         folder: as in :func:`build_config`.
+        judge: as in :func:`set_judge`.
 
     Raises:
-        InputError: unknown dataset.
+        InputError: unknown dataset, or a judge that it cannot have.
     """
     cfg = Config()
     cfg.merge_from_dict(copy.deepcopy(_piece("datasets", dataset)))
     cfg.row = dict(dataset=dataset)
+    set_judge(cfg, judge)
     _place(cfg, folder)
     return cfg
 

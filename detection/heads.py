@@ -44,7 +44,8 @@ class OneBitRPNHead(RPNHead):
         super()._init_layers()
         blocks, channels = [], self.in_channels
         for _ in range(self.num_convs):
-            # No ReLU between: a sign behind it would be +1 everywhere.
+            # No ReLU between: the sign of 0 is -1 here, so that a sign behind it would see the same,
+            # but negative inputs would get no gradient.
             block = ConvModule(channels, self.feat_channels, 3, padding=1, bias=False, norm_cfg=self._norm_cfg, act_cfg=None)  # fmt: skip
             binarize(block, **self._onebit)
             blocks.append(block)

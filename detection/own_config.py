@@ -33,7 +33,7 @@ from commons.errors import InputError
 from commons.task import Job, Outcome
 from detection import pretrained, stabilizers
 from detection.checks import check_dataset, leaves
-from detection.config import FREE, dataset_config
+from detection.config import FREE, JUDGE_OPTION, dataset_config, set_judge
 from detection.foreign import (
     check_classes,
     cost_of,
@@ -61,8 +61,8 @@ def train(config: Path, job: Job) -> Outcome:
         config: an MMDetection config file.
         job: ``dataset`` may be empty: then the config's own data is used, which must be
             ``CocoDataset`` or ``VOCDataset``; ``backbone`` and ``recipe`` are not used.
-            ``cfg_options`` are laid over the config; ``pretrained`` and ``stabilizers.NAME`` are
-            those of :func:`detection.config.build_config`.
+            ``cfg_options`` are laid over the config; ``pretrained``, ``stabilizers.NAME`` and
+            ``test_evaluator.judge`` are those of :func:`detection.config.build_config`.
 
     Returns:
         an outcome like a row's; ``cost`` is empty where it cannot be counted
@@ -77,11 +77,13 @@ def train(config: Path, job: Job) -> Outcome:
     options = dict(job.cfg_options)
     start = options.pop(pretrained.OPTION, None)
     chosen = stabilizers.take(options)
+    judge = options.pop(JUDGE_OPTION, None)
     theirs = with_options(read_config(config), options, free=FREE)
     register_all_modules(init_default_scope=False)
     cfg = _complete(theirs, Path(config), job)
     with config_errors():
         stabilizers.apply(cfg, chosen)
+        set_judge(cfg, judge)
         if start:
             with torch.device("meta"), DefaultScope.overwrite_default_scope(cfg.default_scope):
                 backbone = MODELS.build(copy.deepcopy(cfg.model.backbone))

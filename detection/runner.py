@@ -42,9 +42,9 @@ from commons.task import Job, Outcome
 from detection import errors, pictures, pretrained, stabilizers
 from detection import predictions as prediction_files
 from detection.checks import check_dataset
-from detection.config import build_config, dataset_config
+from detection.config import JUDGE_OPTION, build_config, dataset_config
 from detection.cost import summaries
-from detection.metrics import check_judge, facts
+from detection.metrics import facts
 from detection.parts import onebit_convs, parts_of
 
 
@@ -62,8 +62,6 @@ def train(job: Job) -> Outcome:
     dataset = get_dataset(job.dataset, task="detection")
     cfg = build_config(job, dataset.find(job.data_root).resolve())
     text = config_text(cfg)  # before MMDetection's builders write into it
-    # Only the end of the training would build the metric.
-    check_judge(cfg.test_evaluator.get("judge", "pycocotools"))
     checked = check_dataset(cfg)
     work_dir = Path(job.work_dir)
     with output_to_log(work_dir), _threads(cfg.get("threads")):
@@ -107,6 +105,8 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
     row, weights = load_row(checkpoint)
     if "config" in row:
         raise InputError(f"{checkpoint} was trained by a config of its own: name it with --config {row['config']}")  # fmt: skip
+    if pretrained.OPTION in job.cfg_options:
+        raise InputError(f"{pretrained.OPTION} is for training: {checkpoint} has its own weights")
     for key in ("task", "backbone", "recipe"):
         asked = "detection" if key == "task" else getattr(job, key)
         if asked and asked != row[key]:
@@ -150,7 +150,8 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
 
     Args:
         predictions: COCO results JSON; see :mod:`detection.predictions` for VOC's ids.
-        job: ``backbone`` and ``recipe`` may be empty: then the dataset's config alone counts.
+        job: ``backbone`` and ``recipe`` may be empty: then the dataset's config alone counts, and
+            of the options only ``test_evaluator.judge``.
 
     Returns:
         an outcome without checkpoint, cost and epochs: a file says nothing of them.
@@ -160,7 +161,10 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
     """
     dataset = get_dataset(job.dataset, task="detection")
     folder = dataset.find(job.data_root).resolve()
-    cfg = build_config(job, folder) if job.backbone else dataset_config(job.dataset, folder)
+    if job.backbone:
+        cfg = build_config(job, folder)
+    else:
+        cfg = dataset_config(job.dataset, folder, judge=job.cfg_options.get(JUDGE_OPTION))
     text = config_text(cfg)
     checked = check_dataset(cfg, ["test"])
     with output_to_log(Path(job.work_dir)):

@@ -66,7 +66,7 @@ def apply(cfg: Config, chosen: dict[str, Any]) -> None:
     cfg.stabilizers = chosen
     if "warmup" in chosen:
         warmup = _number("warmup", chosen["warmup"], whole=True)
-        schedulers = [s for s in cfg.param_scheduler if s.type != "LinearLR"]
+        schedulers = [s for s in _schedulers(cfg) if s["type"] != "LinearLR"]
         if warmup:
             schedulers.insert(0, dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=warmup))  # fmt: skip
         cfg.param_scheduler = schedulers
@@ -82,7 +82,17 @@ def apply(cfg: Config, chosen: dict[str, Any]) -> None:
     if not isinstance(weights, dict) or set(weights) - set(_LOSSES):
         raise InputError(f"{OPTION}.loss_weights {weights!r}: expected factors of {', '.join(_LOSSES)}")  # fmt: skip
     for name, weight in weights.items():
-        _loss(cfg.model, name)["loss_weight"] = _number(f"loss_weights.{name}", weight)
+        loss = _loss(cfg.model, name)
+        if loss is None:
+            place = ".".join(_LOSSES[name])
+            raise InputError(f"{OPTION}.loss_weights.{name}: this detector has no {place}")
+        loss["loss_weight"] = _number(f"loss_weights.{name}", weight)
+
+
+def _schedulers(cfg: Config) -> list[dict]:
+    """mmengine takes one alone as well as a list."""
+    found = cfg.get("param_scheduler") or []
+    return [found] if isinstance(found, dict) else list(found)
 
 
 def _number(name: str, value: Any, whole: bool = False) -> float:
@@ -94,17 +104,26 @@ def _number(name: str, value: Any, whole: bool = False) -> float:
 
 
 def _loss(model: dict, name: str) -> dict | None:
+    """The config of a loss; None where the detector has none, or several, at that place."""
     for key in _LOSSES[name]:
-        model = model.get(key) or {}
-    return model
+        model = model.get(key) if isinstance(model, dict) else None
+    return model if isinstance(model, dict) else None
 
 
 def read(cfg: Config) -> dict[str, Any]:
-    """The stabilizers that a complete config has, by name."""
-    warmup = [s.end for s in cfg.get("param_scheduler") or [] if s["type"] == "LinearLR"]
+    """The stabilizers that a complete config has, by name.
+
+    ``warmup`` is None where a config of somebody's own does not state it in iterations.
+    """
+    warmup = [
+        None if s.get("by_epoch", True) else s.get("end")
+        for s in _schedulers(cfg)
+        if s["type"] == "LinearLR"
+    ]
     clip = cfg.optim_wrapper.get("clip_grad") or {}
     frozen = cfg.model.backbone.get("norm_eval", False)
-    weights = {name: _loss(cfg.model, name).get("loss_weight", 1.0) for name in _LOSSES if _loss(cfg.model, name)}  # fmt: skip
+    losses = {name: _loss(cfg.model, name) for name in _LOSSES}
+    weights = {name: loss.get("loss_weight", 1.0) for name, loss in losses.items() if loss}
     return dict(
         warmup=warmup[0] if warmup else 0,
         clip_grad=clip.get("max_norm"),

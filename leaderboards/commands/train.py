@@ -260,8 +260,13 @@ def _run_predictions(args, dataset) -> int:
     options = cfg_options(args.cfg_options)
     if args.task == "classification" and not args.backbone:
         raise InputError("--predictions of classification needs --backbone, whose they are")
-    if args.task != "reid" and options:
-        raise InputError(f"--cfg-options with --predictions are for reid, not for {args.task}")
+    taken = {"detection": {"test_evaluator.judge"}, "reid": set(options)}.get(args.task, set())
+    for option in options:
+        if option not in taken:
+            raise InputError(
+                f"--predictions of {args.task} take no option {option!r}"
+                + (f"; there is {', '.join(taken)}" if taken else "")
+            )
     # What is logged on the way goes where it cannot overwrite anything of the row.
     with tempfile.TemporaryDirectory(prefix="onebit-test-") as folder:
         job = Job(

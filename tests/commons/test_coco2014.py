@@ -69,6 +69,20 @@ def test_images_of_2017_are_used_as_they_are(folder):
     assert (folder / "val2017" / "000000000139.jpg").read_text() == "of 2017"
 
 
+def test_links_of_ones_own_stay_and_broken_ones_are_made_anew(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "9.jpg").write_text("of 2017")
+    (folder / "val2017").symlink_to(elsewhere)  # the folder itself may be a link
+    (folder / "train2017").mkdir()
+    (folder / "train2017" / "000000000009.jpg").symlink_to(elsewhere / "9.jpg")
+    (folder / "train2017" / "000000000042.jpg").symlink_to(elsewhere / "gone.jpg")
+    (folder / "train2014" / name("train2014", 9)).unlink()
+    coco2014.convert(folder)
+    assert (folder / "train2017" / "000000000009.jpg").read_text() == "of 2017"
+    assert (folder / "train2017" / "000000000042.jpg").read_text() == "image 42"
+    assert (folder / "val2017" / "000000000139.jpg").read_text() == "image 139"
+
+
 def test_split_in_two_files(folder):
     annotations = folder / "annotations"
     (annotations / "instances_trainval35k.json").unlink()

@@ -13,6 +13,9 @@ from detection import checks
 from detection.checks import check_dataset
 from detection.config import build_config
 
+# ruff: isort: split
+from mmdet.registry import DATASETS as MMDET_DATASETS
+
 YEAR = "VOCdevkit/VOC2007"
 
 
@@ -50,6 +53,27 @@ def test_whole_data_pass(drawn, make_job, dataset):
     assert found["train"]["degenerate"] == 0
     assert found["train"]["decoded"]
     assert found["train"]["objects"] >= 8
+
+
+def test_kinds_of_data_by_their_class(drawn, make_job):
+    """Whatever a config calls them: with a scope, or as a subclass of somebody's own."""
+    job = make_job(drawn)
+    cfg = build_config(job, DATASETS[job.dataset].find(drawn))
+    whole = check_dataset(cfg, ["test"])
+    leaf = cfg.test_dataloader.dataset
+    leaf.metainfo = dict(classes=leaf.metainfo.classes)
+
+    class TheirVOCDataset(MMDET_DATASETS.get("VOCDataset")):
+        pass
+
+    MMDET_DATASETS.register_module(module=TheirVOCDataset, force=True)
+    for kind in ("mmdet.VOCDataset", "TheirVOCDataset"):
+        leaf.type = kind
+        assert check_dataset(cfg, ["test"]) == whole
+    for kind in ("CityPersons", "mmdet.CocoPanopticMetric", "RefCocoDataset"):
+        leaf.type = kind
+        with pytest.raises(InputError, match="expected VOCDataset or CocoDataset"):
+            check_dataset(cfg, ["test"])
 
 
 @pytest.mark.parametrize(

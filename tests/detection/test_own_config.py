@@ -135,10 +135,12 @@ def test_command_on_a_dataset_of_the_suite(mine, drawn, tmp_path, capsys):
     command = ["train", "detection", "--config", str(mine), "--data", str(drawn)]
     command += ["--work-dir", str(tmp_path / "w"), "--dataset", "mini-coco"]
     options = ["--cfg-options", "train_cfg.max_epochs=1", "stabilizers.clip_grad=5"]
+    options.append("test_evaluator.judge=faster-coco-eval")
     assert cli.main([*command, *options]) == 0
     assert "AP50" in capsys.readouterr().out
     text = (tmp_path / "w" / "config.py").read_text()
     assert "max_norm=5" in text
+    assert "judge='faster-coco-eval'" in text
     assert cli.main([*command, *options]) == 2
     assert "holds the checkpoints of an earlier run" in capsys.readouterr().err
 

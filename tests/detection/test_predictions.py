@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from commons.errors import InputError, WorkError
 from commons.task import Job
 from detection import predictions, runner
-from detection.config import build_config
+from detection.config import JUDGE_OPTION, build_config
 from tests.detection.conftest import TINY
 
 # ruff: isort: split
@@ -103,6 +103,66 @@ def test_a_file_gives_the_metrics_to_the_last_digit(imperfect):
     assert 0.05 < metrics[outcome.main_metric] < 0.95
     assert outcome.metrics == metrics
     assert outcome.details["per_class"] == per_class
+
+
+def test_who_judges_is_chosen_and_recorded(imperfect):
+    """By the same option with and without a backbone, and for COCO only."""
+    job, metrics, path = imperfect
+    del metrics["per_class"]
+    for backbone in (job.backbone, ""):
+        judged = replace(job, backbone=backbone, cfg_options={JUDGE_OPTION: "faster-coco-eval"})
+        if job.dataset == "mini-voc":
+            with pytest.raises(InputError, match="only COCO's AP has a choice of judges"):
+                runner.score_predictions(path, judged)
+            continue
+        outcome = runner.score_predictions(path, judged)
+        assert outcome.details["judge"] == "faster-coco-eval"
+        assert (
+            "judge = 'faster-coco-eval'" in outcome.config
+            or "judge='faster-coco-eval'" in outcome.config
+        )
+        assert outcome.metrics == pytest.approx(metrics, abs=1e-12)
+        with pytest.raises(InputError, match="there is no judge 'me' of COCO AP"):
+            runner.score_predictions(path, replace(judged, cfg_options={JUDGE_OPTION: "me"}))
+
+
+def test_classes_have_the_names_of_the_file(drawn, make_job, tmp_path):
+    """mini-coco's config lists its classes in another order than its file does."""
+    truth = json.loads((drawn / "mini-coco/annotations/instances_val2017.json").read_text())
+    names = {row["id"]: row["name"] for row in truth["categories"]}
+    wanted = truth["annotations"][0]["category_id"]
+    kept = [{**{k: a[k] for k in ("image_id", "category_id", "bbox")}, "score": 1.0}
+            for a in truth["annotations"] if a["category_id"] == wanted]  # fmt: skip
+    path = predictions.write(tmp_path / "one.json", kept)
+    job = make_job(drawn, "mini-coco", backbone="")
+    outcome = runner.score_predictions(path, job)
+    per_class = outcome.details["per_class"]
+    assert per_class[names[wanted]] == pytest.approx(1.0)
+    assert sum(per_class.values()) == pytest.approx(1.0)
+    runner.show(outcome, job, tmp_path / "pictures", 1)
+    counts = json.loads((tmp_path / "pictures" / "errors.json").read_text())["per_class"]
+    assert {n for n, row in counts.items() if row["correct"]} == {names[wanted]}
+
+
+def test_labels_of_a_detector_are_those_of_the_file(drawn, make_job):
+    """What the metric makes of label 0 is the category that the loader gives label 0."""
+    cfg = build_config(make_job(drawn, "mini-coco", cfg_options={}), drawn / "mini-coco")
+    register_all_modules(init_default_scope=True)
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    truth = json.loads((drawn / "mini-coco/annotations/instances_val2017.json").read_text())
+    metric = METRICS.build(cfg.test_evaluator)
+    metric.dataset_meta = dataset.metainfo
+    for index in range(len(dataset)):
+        sample = dataset[index]["data_samples"]
+        objects = sample.gt_instances
+        sample.pred_instances = InstanceData(
+            bboxes=objects.bboxes.tensor, labels=objects.labels, scores=torch.ones(len(objects))
+        )
+        metric.process({}, [sample.to_dict()])
+    metric.evaluate(len(dataset))
+    found = sorted((d["image_id"], d["category_id"]) for d in metric.detections)
+    assert found == sorted((a["image_id"], a["category_id"]) for a in truth["annotations"])
+    assert len({category for _, category in found}) > 1
 
 
 def test_another_file_gives_other_metrics(imperfect, tmp_path):

@@ -13,6 +13,9 @@ from commons.task import Job
 from detection import pretrained, runner, stabilizers
 from detection.config import build_config
 
+# ruff: isort: split
+from mmengine.config import Config
+
 RESNET, CELLS = "resnet18_w8_reactnet", "dcp_nas_c8_l6"
 
 
@@ -125,6 +128,8 @@ def test_a_row_that_starts_from_one(drawn, make_job, tmp_path):
     path.rename(tmp_path / "moved.pth")
     bare = Job("", "", "", 0, drawn, tmp_path / "test")
     assert runner.test(outcome.checkpoint, bare).config == outcome.config
+    with pytest.raises(InputError, match="pretrained is for training"):
+        runner.test(outcome.checkpoint, replace(bare, cfg_options={"pretrained": str(path)}))
     other = checkpoint(tmp_path / "c.pth", stem="cifar", extra=torch.zeros(1))
     with pytest.raises(InputError, match="cannot resume"):
         runner.train(replace(job, resume=True, cfg_options={**options, "pretrained": str(other)}))
@@ -182,3 +187,34 @@ def test_stabilizers_by_name():
 def test_wrong_stabilizers(option, value, message):
     with pytest.raises(InputError, match=message):
         config(**{option: value})
+
+
+def own(**changes):
+    """What somebody's own config may look like."""
+    loss = dict(type="SmoothL1Loss")
+    content = dict(
+        model=dict(backbone=dict(), bbox_head=dict(loss_cls=loss)),
+        optim_wrapper=dict(),
+        param_scheduler=dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=9),
+    )
+    return Config({**content, **changes})
+
+
+def test_stabilizers_of_other_detectors():
+    """One scheduler that is not in a list, one without an end, a cascade, a single stage."""
+    cascade = dict(backbone=dict(), roi_head=dict(bbox_head=[dict(loss_cls=dict(loss_weight=1))]))
+    assert stabilizers.read(own()) == dict(warmup=9, clip_grad=None, norm="SyncBN", loss_weights={})
+    assert stabilizers.read(own(model=cascade))["loss_weights"] == {}
+    for scheduler in (dict(type="LinearLR"), dict(type="LinearLR", end=3)):
+        assert stabilizers.read(own(param_scheduler=[scheduler]))["warmup"] is None
+    assert stabilizers.read(own(param_scheduler=None))["warmup"] == 0
+    for schedulers in (None, dict(type="LinearLR", end=3)):
+        cfg = own(param_scheduler=schedulers)
+        stabilizers.apply(cfg, dict(warmup=5))
+        assert stabilizers.read(cfg)["warmup"] == 5
+        assert len(cfg.param_scheduler) == 1
+    for model in (own().model, cascade):
+        with pytest.raises(
+            InputError, match=r"loss_weights\.cls: this detector has no roi_head\.bbox"
+        ):
+            stabilizers.apply(own(model=model), dict(loss_weights=dict(cls=0.5)))

@@ -101,8 +101,11 @@ def test_predictions_are_scored_without_a_record(onebit, data, truth, tmp_path):
     assert code == 0, err
     assert "AP          1.0000" in out
     assert sorted(tmp_path.iterdir()) == before
+    judged = onebit(*command, "--cfg-options", "test_evaluator.judge=faster-coco-eval")
+    assert judged[:2] == (0, out)
     for more, message in (
-        (("--cfg-options", "a=b"), "--cfg-options with --predictions are for reid, not for detection"),
+        (("--cfg-options", "a=b"), "--predictions of detection take no option 'a'; there is test_evaluator.judge"),
+        (("--cfg-options", "test_evaluator.judge=me"), "there is no judge 'me' of COCO AP"),
         (("--backbone", "resnet"), "unknown backbone 'resnet'"),
         (("--show-dir", "p", "--show-score", "1.5"), "--show-score takes a score from 0 to 1"),
         (("--show-score", "0.5"), "--show-score is for `test detection --show-dir DIR`"),
