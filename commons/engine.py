@@ -278,7 +278,7 @@ def build_runner(
                 stale.unlink(missing_ok=True)
         write_atomic(dumped, text)
     barrier()  # all have looked for the checkpoint before the first process may write another
-    if cfg.get("train_dataloader"):
+    if "dataset" in cfg.get("train_dataloader", {}):  # a search builds its loaders itself
         cfg.train_dataloader.setdefault("worker_init_fn", dict(type="keep_worker_seed"))
     if parallel:
         cfg.launcher = "pytorch"

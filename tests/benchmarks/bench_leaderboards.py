@@ -25,7 +25,7 @@ from commons.datasets import DATASETS
 from leaderboards.record import Record
 
 ROOT = Path(__file__).resolve().parents[2]
-MODEL = ROOT / "leaderboards" / "records" / "coco" / "coco128--resnet18_w32_reactnet--small--seed0.json"  # fmt: skip
+MODEL = ROOT / "leaderboards" / "records" / "coco" / "coco128--resnet18_w16_reactnet--small--seed0.json"  # fmt: skip
 SEEDS_PER_ROW = 5
 
 

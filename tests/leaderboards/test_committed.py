@@ -65,7 +65,7 @@ def test_table_follows_from_records(path):
 def test_the_1bit_detector_learned_its_images():
     """The claim of the README: AP50 of at least 0.25 on the images it was trained on."""
     record = Record.load(
-        LEADERBOARDS / "records/coco/coco128--resnet18_w32_reactnet--small--seed0.json"
+        LEADERBOARDS / "records/coco/coco128--resnet18_w16_reactnet--small--seed0.json"
     )
     assert record.metrics["AP50"] >= 0.25 > 0.01 > record.untrained["AP50"]
     assert record.weight_bits == record.activation_bits == 1

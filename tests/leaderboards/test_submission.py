@@ -10,7 +10,7 @@ from leaderboards import cli, submission
 from leaderboards.record import CodeVersion, KeptFile, Record
 from leaderboards.submission import Rules, check
 
-COMMITTED = Path(submission.__file__).parent / "records/coco/coco128--resnet18_w32_reactnet--small--seed0.json"  # fmt: skip
+COMMITTED = Path(submission.__file__).parent / "records/coco/coco128--resnet18_w16_reactnet--small--seed0.json"  # fmt: skip
 COMMIT = "1" * 40
 RULES = Rules(development=True)
 
@@ -128,7 +128,7 @@ def test_mini_data_are_drawn_to_compare(rows):
 
 
 def test_kept_files(rows, complete, tmp_path):
-    folder = tmp_path / "work" / "coco128--resnet18_w32_reactnet--small--seed0"
+    folder = tmp_path / "work" / "coco128--resnet18_w16_reactnet--small--seed0"
     folder.mkdir(parents=True)
     checkpoint = folder / complete.details["checkpoint"]
     checkpoint.write_bytes(b"weights")
