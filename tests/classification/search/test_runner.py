@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def test_outcome_says_how_the_cell_was_found(finished):
     assert about["data_checksum"].startswith("content:")
     assert about["options"]["arch_lr"] == 3e-2  # of the preset
     assert about["cfg_options"] == dict(job.cfg_options)
-    assert about["versions"]["torch"] == torch.__version__
+    assert about["versions"]["torch"] == metadata.version("torch")
     assert about["images_seen"] == outcome.images_seen
     assert str(job.data_root) not in outcome.config
 
