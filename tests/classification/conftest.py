@@ -12,27 +12,26 @@ from commons.task import Job
 TRAIN, TEST = 80, 40
 
 
-@pytest.fixture(scope="session")
-def few_images():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classification, "CIFAR_TRAIN", TRAIN)
-        patch.setattr(classification, "CIFAR_TEST", TEST)
-        patch.setattr(classification, "IMAGENET_TRAIN", 4)
-        patch.setattr(classification, "IMAGENET_VAL", 2)
-        yield
+def _few_images(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(classification, "CIFAR_TRAIN", TRAIN)
+    patch.setattr(classification, "CIFAR_TEST", TEST)
+    patch.setattr(classification, "IMAGENET_TRAIN", 4)
+    patch.setattr(classification, "IMAGENET_VAL", 2)
 
 
 @pytest.fixture(scope="session")
-def data(tmp_path_factory, few_images) -> Path:
+def data(tmp_path_factory) -> Path:
     """A data root with mini-cifar10, mini-imagenet and cifar10-jpeg. Tests must not write to it."""
     from PIL import Image
 
     from classification.datasets import read_cifar
 
     root = tmp_path_factory.mktemp("data")
-    for name, write in classification.WRITERS.items():
-        (root / name).mkdir()
-        write(root / name)
+    with pytest.MonkeyPatch.context() as patch:  # no longer: other tests write the whole ones
+        _few_images(patch)
+        for name, write in classification.WRITERS.items():
+            (root / name).mkdir()
+            write(root / name)
     names = ["airplane", "automobile", "bird"]
     for split in ("train", "test"):
         images, labels = read_cifar(root / "mini-cifar10", split)

@@ -11,7 +11,7 @@ from classification.search.result import SearchOutcome
 from commons.task import Outcome
 from leaderboards import cli, search_bench, search_table
 from leaderboards.search_record import SearchRun, load_runs
-from tests.classification.conftest import data, few_images  # noqa: F401
+from tests.classification.conftest import data  # noqa: F401
 
 OPERATIONS = ("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3")
 
