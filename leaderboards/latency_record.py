@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import json
 import re
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
-from commons.errors import InputError
-from commons.files import write_atomic
-from leaderboards.record import CodeVersion, digest, read_content
+from leaderboards.record import CodeVersion
+from leaderboards.run_file import RunFile
 
 BOARD = "latency"
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -56,10 +53,8 @@ class Entry(BaseModel):
         return first, third
 
 
-class LatencyRun(BaseModel):
+class LatencyRun(RunFile):
     """What was measured on one machine in one run; contenders took turns image by image."""
-
-    model_config = _CONFIG
 
     schema_version: Literal[1] = 1
     board: Literal["latency"] = BOARD
@@ -82,32 +77,6 @@ class LatencyRun(BaseModel):
         what = "features" if self.classes is None else f"{self.classes}-classes"
         height, width = self.input
         return f"{machine}--{height}x{width}-{what}--threads{self.threads}.json"
-
-    def save(self, folder: str | Path) -> Path:
-        """Write the run below ``folder``/latency/ and return its path."""
-        content = self.model_dump(mode="json")
-        content["digest"] = digest(content)
-        text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
-        return write_atomic(Path(folder) / BOARD / self.file_name(), text)
-
-    @classmethod
-    def load(cls, path: str | Path) -> LatencyRun:
-        """Read and check a run.
-
-        Raises:
-            InputError: not a run, changed since it was written, or at another path than its own.
-        """
-        path = Path(path)
-        content = read_content(path)
-        try:
-            run = cls.model_validate(content)
-        except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "record"
-            raise InputError(f"record {path}: {where}: {first['msg']}") from error
-        if (path.parent.name, path.name) != (BOARD, run.file_name()):
-            raise InputError(f"record {path} belongs at {BOARD}/{run.file_name()}")
-        return run
 
     def fastest_reference(self) -> Entry | None:
         """The real-valued network in the engine that is fastest here."""

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import pydantic
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from backbones.genotype import Genotype
-from commons.errors import InputError
-from commons.files import write_atomic
-from leaderboards.record import CodeVersion, Environment, Name, digest, options_tag, read_content
+from leaderboards.record import CodeVersion, Environment, Name, options_tag
 from leaderboards.record import row_name as classified_row_name
+from leaderboards.run_file import RunFile
 
 BOARD = "search"
-_CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
 _Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class SearchRun(BaseModel):
+class SearchRun(RunFile):
     """What one search cost, and how good the network of its cell became."""
-
-    model_config = _CONFIG
 
     schema_version: Literal[1] = 1
     board: Literal["search"] = BOARD
@@ -78,32 +72,6 @@ class SearchRun(BaseModel):
             )
             + ".json"
         )
-
-    def save(self, folder: str | Path) -> Path:
-        """Write the row below ``folder``/search/ and return its path."""
-        content = self.model_dump(mode="json")
-        content["digest"] = digest(content)
-        text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
-        return write_atomic(Path(folder) / BOARD / self.file_name(), text)
-
-    @classmethod
-    def load(cls, path: str | Path) -> SearchRun:
-        """Read and check a row.
-
-        Raises:
-            InputError: not a row, changed since it was written, or at another path than its own.
-        """
-        path = Path(path)
-        content = read_content(path)
-        try:
-            run = cls.model_validate(content)
-        except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "record"
-            raise InputError(f"record {path}: {where}: {first['msg']}") from error
-        if (path.parent.name, path.name) != (BOARD, run.file_name()):
-            raise InputError(f"record {path} belongs at {BOARD}/{run.file_name()}")
-        return run
 
 
 def row_name(
