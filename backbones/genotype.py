@@ -16,6 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from backbones.derivation import DERIVATIONS, checked_operations, checked_scores, derive_cell
 from backbones.genotype_text import format_cells, parse_cells
 from commons.errors import InputError
@@ -210,6 +212,25 @@ class Genotype:
         scores = checked_scores(scores, POSSIBLE_EDGES, operations)
         normal, reduce = (derive_cell(of, derivation, operations, keep_none) for of in scores)
         return cls(normal, reduce, provenance or {})
+
+    @classmethod
+    def random(cls, seed: int, derivation: str = "top2") -> Genotype:
+        """A cell drawn uniformly from all of one kind: what a search has to beat.
+
+        The cells that :meth:`derive` gives for scores that are noise: every operation but ``none``,
+        and every pair of edges into a node, is equally likely.
+
+        Raises:
+            InputError: unknown derivation.
+        """
+        scores = np.random.default_rng(seed).random((2, POSSIBLE_EDGES, len(OPERATIONS)))
+        provenance = {
+            "source": "drawn at random, without a search",
+            "method": "uniform over operations (none left out) and edges",
+            "dataset": None,
+            "seed": seed,
+        }
+        return cls.derive(scores, derivation, provenance=provenance)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Genotype:

@@ -73,8 +73,8 @@ def build_config(
 
     A recipe sets the schedule, the optimizer, ``train_dataloader.batch_size``,
     ``model.label_smoothing``; ``augmentation`` and ``image_size`` for images held in memory
-    (``cifar10``) and for others (``imagenet``), for the latter ``min_crop_area``, and
-    ``auxiliary_weight`` of networks of cells. ``boards`` names other files for some boards. What
+    (``cifar10``; None leaves them the size they have) and for others (``imagenet``), for the latter
+    ``min_crop_area``, and ``auxiliary_weight`` of networks of cells. ``boards`` names other files for some boards. What
     else it can ask for is in :mod:`classification.options` and :mod:`classification.stages`.
 
     Args:
@@ -100,9 +100,14 @@ def build_config(
     kind = "cifar10" if small else "imagenet"
     augmentation = cfg.pop("augmentation")[kind]
     size = cfg.pop("image_size")[kind]
-    if layout == "folder" and dataset.board == FOLDER:
-        size = datasets.small_side(folder)
-    streamed = dict(size=size, min_area=cfg.pop("min_crop_area"))
+    min_area = cfg.pop("min_crop_area")
+    if small:
+        own = datasets.small_side(folder) if dataset.board == FOLDER else datasets.CIFAR_SIZE
+        source = dict(type="InMemoryImages", layout=layout, size=own, resize=size)
+        size = size or own
+    else:
+        source = dict(type="StreamedImages", size=size, min_area=min_area)
+    source["data_root"] = str(folder)
     mean, std = STATISTICS[dataset.board]
     overrides = dict(
         default_scope="mmengine",
@@ -115,8 +120,8 @@ def build_config(
                 type="onebit.BatchAugmentation", mean=mean, std=std, **augmentation
             ),
         ),
-        train_dataloader=_dataloader("train", layout, folder, streamed),
-        test_dataloader=_dataloader("test", layout, folder, streamed),
+        train_dataloader=_dataloader("train", source),
+        test_dataloader=_dataloader("test", source),
         test_cfg=dict(),
         test_evaluator=dict(type="TopK", num_classes=len(classes)),
     )
@@ -154,15 +159,9 @@ def _has_auxiliary_place(backbone: dict) -> bool:
         return bool(getattr(MODELS.build(backbone), "auxiliary_channels", 0))
 
 
-def _dataloader(split: str, layout: str, folder: Path, streamed: dict) -> dict:
-    if layout == "imagenet":
-        source = dict(type="StreamedImages", data_root=str(folder), split=split, **streamed)
-    else:
-        source = dict(type="InMemoryImages", data_root=str(folder), layout=layout, split=split)
-        if streamed["size"] != datasets.CIFAR_SIZE:
-            source["size"] = streamed["size"]
+def _dataloader(split: str, source: dict) -> dict:
     return dict(
-        dataset=source,
+        dataset=dict(split=split, **source),
         sampler=dict(type="DefaultSampler", shuffle=split == "train"),
         collate_fn=dict(type="collate_images"),
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmengine.registry import DATASETS, FUNCTIONS
 from PIL import Image
 from torch import Tensor
@@ -70,20 +71,34 @@ class InMemoryImages(Dataset):
         layout: ``cifar10`` or ``cifar100`` (the pickled batches of the release), or ``folder``
             (``train/<class>/*`` and ``test/<class>/*`` or ``val/<class>/*``).
         split: ``train`` or ``test``.
-        size: height and width in pixels; CIFAR's are 32x32.
+        size: height and width in pixels of the files' images; CIFAR's are 32x32.
+        resize: height and width to bring them to, by averaging areas; None leaves them.
 
-    Items are dicts with ``inputs`` uint8 [N, 3, size, size] and ``labels`` int64 [N].
+    Items are dicts with ``inputs`` uint8 [N, 3, side, side] and ``labels`` int64 [N].
 
     Raises:
         InputError: a file that is missing, broken or of another size, or a label out of range.
     """
 
-    def __init__(self, data_root: str, layout: str, split: str, size: int = CIFAR_SIZE) -> None:
+    def __init__(
+        self,
+        data_root: str,
+        layout: str,
+        split: str,
+        size: int = CIFAR_SIZE,
+        resize: int | None = None,
+    ) -> None:
         root = Path(data_root)
         if layout == "folder":
             self.images, self.labels = read_folder(root, split, size)
         else:
             self.images, self.labels = read_cifar(root, split, layout)
+        if resize not in (None, size):
+            parts = (
+                F.interpolate(part.float(), (resize, resize), mode="area").round().to(torch.uint8)
+                for part in self.images.split(1024)
+            )
+            self.images = torch.cat(list(parts))
         self.metainfo = dict(classes=class_names(Path(data_root), layout))
 
     def __len__(self) -> int:

@@ -48,7 +48,7 @@ class SearchSweep:
     @property
     def recipe(self) -> str:
         """The common short training: the same for every cell of a dataset."""
-        return "mini" if self.dataset.mini else "small"
+        return "mini" if self.dataset.mini else "short"
 
     def rows(self) -> list[tuple[str, int]]:
         """(method, seed) of every row, each once however often it was named."""

@@ -1,7 +1,7 @@
 """The cells that ship, each a JSON file beside this one with its provenance.
 
-Only cells whose origin is certain are here: a published cell as its authors released it, or one
-that our own search found and that says so in its provenance.
+Only cells whose origin is certain are here: a published cell as its authors released it, one that our
+own search found and that says so in its provenance, or one drawn at random to compare these with.
 """
 
 from __future__ import annotations

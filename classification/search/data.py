@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from mmengine.dist import get_rank, get_world_size
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, Subset
@@ -81,7 +80,8 @@ class SearchData:
             scored = StreamedImages(data_root, "test", image_size, min_crop_area)
             plain.folder.transform = scored.folder.transform  # resize and centre crop
         else:
-            source = plain = ResizedImages(data_root, layout, image_size)
+            own = small_side(Path(data_root)) if layout == "folder" else CIFAR_SIZE
+            source = plain = InMemoryImages(data_root, layout, "train", own, image_size)
         total = len(source)
         if images is not None and not 0 < images <= total:
             raise InputError(
@@ -147,25 +147,6 @@ class Batches:
         for batch in self.loader:
             data = self._prepare(batch, training=self._augment)
             yield data["inputs"], data["labels"]
-
-
-class ResizedImages(InMemoryImages):
-    """The small images of a training set at another size.
-
-    Args:
-        folder, layout: see :class:`classification.datasets.InMemoryImages`.
-        size: side in pixels.
-    """
-
-    def __init__(self, folder: str, layout: str, size: int) -> None:
-        own = small_side(Path(folder)) if layout == "folder" else CIFAR_SIZE
-        super().__init__(folder, layout, "train", own)
-        if size != self.images.shape[-1]:
-            parts = (
-                F.interpolate(part.float(), (size, size), mode="area").round().to(torch.uint8)
-                for part in self.images.split(1024)
-            )
-            self.images = torch.cat(list(parts))
 
 
 class SharedShuffle(Sampler[int]):

@@ -1,12 +1,13 @@
-"""`onebit cell show`: a searched cell as text, picture, DARTS tuple or JSON."""
+"""`onebit cell`: show a cell as text, picture, DARTS tuple or JSON; draw one at random."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from leaderboards.commands.options import add_verb
+from leaderboards.commands.options import add_verb, seed
 
 _TUPLE = (".txt", ".py")
+DERIVATIONS = ("top2", "all14")  # those of backbones.genotype, without importing it for --help
 
 
 def configure(verbs) -> None:
@@ -14,19 +15,27 @@ def configure(verbs) -> None:
         verbs,
         "cell",
         run,
-        "show a searched cell: its edges, its provenance, a picture",
+        "show a searched cell: its edges, its provenance, a picture; or draw one at random",
         """\
 onebit cell show dcp_nas_imagenet
 onebit cell show dcp_nas_imagenet --out cell.svg
 onebit cell show cell.json --text
-onebit cell show darts_v2.txt --out darts_v2.json""",
+onebit cell show darts_v2.txt --out darts_v2.json
+onebit cell random --seed 7 --out random_7.json""",
     )
-    parser.add_argument("action", choices=("show",))
+    parser.add_argument("action", choices=("show", "random"))
     parser.add_argument(
         "cell",
         metavar="FILE_OR_NAME",
-        help="a cell that ships, a genotype's .json file, or a .txt file with the named tuple that "
+        nargs="?",
+        help="of show: a cell that ships, a genotype's .json file, or a .txt file with the named tuple that "
         "DARTS and its successors publish",
+    )
+    parser.add_argument("--seed", type=seed, metavar="S", help="of random; default 0")
+    parser.add_argument(
+        "--derivation",
+        choices=DERIVATIONS,
+        help="of random: two edges into every node (the default), or all 14",
     )
     parser.add_argument("--text", action="store_true", help="print the named tuple of DARTS")
     parser.add_argument(
@@ -38,12 +47,32 @@ onebit cell show darts_v2.txt --out darts_v2.json""",
 
 
 def run(args) -> int:
-    genotype = _read(args.cell)
+    genotype = _random(args) if args.action == "random" else _shown(args)
     written = _write(genotype, args.out) if args.out else None
     print(genotype.to_text() if args.text else _description(genotype))
     if written and not args.text:
         print(f"written     {written}")
     return 0
+
+
+def _random(args):
+    from backbones import Genotype
+    from commons.errors import InputError
+
+    if args.cell is not None:
+        raise InputError(f"onebit cell random draws a cell; it takes no {args.cell!r}")
+    return Genotype.random(args.seed or 0, args.derivation or DERIVATIONS[0])
+
+
+def _shown(args):
+    from commons.errors import InputError
+
+    if args.cell is None:
+        raise InputError("onebit cell show: which cell? Give its file or its name")
+    for option in ("seed", "derivation"):
+        if getattr(args, option) is not None:
+            raise InputError(f"--{option} is an option of onebit cell random")
+    return _read(args.cell)
 
 
 def _write(genotype, path: Path) -> Path:

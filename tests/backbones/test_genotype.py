@@ -1,3 +1,4 @@
+import collections
 import copy
 import json
 import pickle
@@ -222,6 +223,22 @@ def test_cells_that_ship():
         assert {"source", "method", "dataset"} <= set(provenance)
     with pytest.raises(InputError, match="did you mean dcp_nas_imagenet"):
         backbones.cells.load_cell("dcp_nas_imagnet")
+
+
+def test_random_cells_are_uniform_and_those_that_ship_can_be_drawn_again():
+    for seed in range(5):
+        assert Genotype.random(seed) == backbones.cells.load_cell(f"random_{seed}")
+    assert Genotype.random(0, "all14").derivation == "all14"
+    cells = [Genotype.random(seed) for seed in range(1400)]
+    last_node = [cell.reduce[-1] for cell in cells]
+    used = collections.Counter(edge for node in last_node for edge, _ in node)
+    assert set(used) == set(OPERATIONS) - {"none"}
+    assert all(300 < count < 500 for count in used.values())  # 400, deviation 18
+    pairs = collections.Counter((first[1], second[1]) for first, second in last_node)
+    assert len(pairs) == 10
+    assert all(90 < count < 190 for count in pairs.values())  # 140, deviation 11
+    with pytest.raises(InputError, match="unknown derivation 'top3'"):
+        Genotype.random(0, "top3")
 
 
 def test_published_cell():

@@ -24,6 +24,14 @@ def test_every_dataset_gets_its_input_stem_and_statistics(config):
     assert config("mini-imagenet").input_size == 64
 
 
+def test_the_recipe_short_brings_small_images_to_16_pixels(config):
+    cfg = config("cifar10-jpeg", recipe="short")
+    assert cfg.input_size == 16
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        assert (loader.dataset["size"], loader.dataset["resize"]) == (32, 16)
+    assert config("mini-imagenet", recipe="short").input_size == 64
+
+
 def test_paper_recipe_says_what_dcp_nas_states(config):
     cfg = config(recipe="paper", cfg_options=FULL)
     assert cfg.train_cfg.max_epochs == 600

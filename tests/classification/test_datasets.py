@@ -200,6 +200,15 @@ def test_image_of_another_size_is_named(folder):
         read_folder(folder, "test")
 
 
+def test_images_become_smaller_by_the_mean_of_areas(data):
+    small = InMemoryImages(data / "mini-cifar10", "cifar10", "train", resize=16)
+    large = InMemoryImages(data / "mini-cifar10", "cifar10", "train")
+    areas = large.images.float().view(80, 3, 16, 2, 16, 2).mean((3, 5))
+    assert (small.images.float() - areas).abs().max() <= 0.5
+    assert small.images.dtype == torch.uint8
+    assert torch.equal(small[3]["inputs"][0], small.images[3])
+
+
 def test_batches_in_memory_are_what_the_indices_say(data):
     dataset = InMemoryImages(str(data / "mini-cifar10"), "cifar10", "train")
     assert len(dataset) == 80

@@ -1,4 +1,4 @@
-"""`onebit cell show`."""
+"""`onebit cell`."""
 
 import pytest
 
@@ -66,6 +66,8 @@ def test_a_wrong_file_is_refused_with_the_reason(capsys, tmp_path, name, content
         (["nothing.json"], "no genotype file at nothing.json"),
         (["nothing.txt"], "no file nothing.txt"),
         (["dcp_nas_imagenet", "--out", "x.pdf"], "ending in .svg, .png or .json"),
+        ([], "which cell?"),
+        (["dcp_nas_imagenet", "--seed", "3"], "--seed is an option of onebit cell random"),
     ],
 )
 def test_wrong_names(capsys, tmp_path, monkeypatch, arguments, message):
@@ -74,3 +76,16 @@ def test_wrong_names(capsys, tmp_path, monkeypatch, arguments, message):
     assert (code, out) == (2, "")
     assert message in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_random_cell_is_drawn_and_written(capsys, tmp_path):
+    path = tmp_path / "cell.json"
+    command = ["cell", "random", "--seed", "3", "--derivation", "all14", "--out", str(path)]
+    assert cli.main(command) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "all14 (14 edges per cell)" in out
+    assert "drawn at random" in out
+    assert Genotype.load(path) == Genotype.random(3, "all14")
+    assert cli.main(["cell", "random", "dcp_nas_imagenet"]) == 2
+    assert "it takes no 'dcp_nas_imagenet'" in capsys.readouterr().err

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from classification.datasets import InMemoryImages
 from classification.search.config import build_config
-from classification.search.data import PARTS, ResizedImages, SearchData
+from classification.search.data import PARTS, SearchData
 from commons.datasets import get_dataset
 from commons.errors import InputError
 
@@ -60,14 +59,6 @@ def test_batches_are_normalized_and_shuffled_by_the_global_generator(search_job)
     assert images.dtype == torch.float32
     assert -1 <= images.min() < images.max() <= 1
     assert torch.equal(*(next(iter(data.evaluation))[0] for _ in range(2)))
-
-
-def test_images_become_smaller_by_the_mean_of_areas(data):
-    small = ResizedImages(data / "mini-cifar10", "cifar10", 16)
-    large = InMemoryImages(data / "mini-cifar10", "cifar10", "train")
-    areas = large.images.float().view(80, 3, 16, 2, 16, 2).mean((3, 5))
-    assert (small.images.float() - areas).abs().max() <= 0.5
-    assert torch.equal(small[3]["inputs"][0], small.images[3])
 
 
 def test_a_part_too_small_for_a_batch_says_so(search_job):
