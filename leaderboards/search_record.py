@@ -60,6 +60,10 @@ class SearchRun(RunFile):
         Genotype.from_dict(self.genotype)
         return self
 
+    @property
+    def genotype_hash(self) -> str:
+        return Genotype.from_dict(self.genotype).hash
+
     def file_name(self) -> str:
         return (
             row_name(

@@ -15,7 +15,7 @@ from leaderboards import formats, reported
 from leaderboards.file_options import short
 from leaderboards.search_record import SearchRun
 from leaderboards.sheet import NOTHING, Cell, Column, Row, Sheet
-from leaderboards.statistics import summarize
+from leaderboards.statistics import Summary, summarize
 
 #: Of CSV files; docs/tables.md says what they mean.
 COLUMNS = (
@@ -60,26 +60,39 @@ class SearchLine:
 
     Attributes:
         number: its place in the frame.
-        reported: whether a paper printed it.
+        printed: paper and number of the table that it stands in; None of ours.
     """
 
     number: int
-    reported: bool
+    printed: tuple[str, str] | None
     weight_bits: float
     activation_bits: float
+
+    @property
+    def reported(self) -> bool:
+        return self.printed is not None
 
 
 def frame(runs: Iterable[SearchRun], printed: bool = False) -> pd.DataFrame:
     """One line per method, dataset, preset, options and device, over its seeds, the best cells of a
     dataset first; and the papers' lines if ``printed``."""
+    rows = [_row(group) for group in grouped(runs)]
+    if printed:
+        rows += _printed()
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def grouped(runs: Iterable[SearchRun]) -> list[list[SearchRun]]:
+    """The runs of each of our lines in :func:`frame`, in its order."""
     groups: dict[tuple, list[SearchRun]] = {}
     for run in runs:
         key = (run.method, run.dataset, run.preset, _options(run), run.recipe, run.network, run.environment.device)  # fmt: skip
         groups.setdefault(key, []).append(run)
-    rows = sorted(map(_row, groups.values()), key=lambda row: (row["dataset"], -row["top1"]))
-    if printed:
-        rows += _printed()
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return sorted(groups.values(), key=lambda group: (group[0].dataset, -_accuracy(group).mean))
+
+
+def _accuracy(group: list[SearchRun]) -> Summary:
+    return summarize([run.metrics[run.main_metric] for run in group])
 
 
 def _options(run: SearchRun) -> str:
@@ -93,7 +106,7 @@ def _row(group: list[SearchRun]) -> dict:
     def mean(values) -> float:
         return summarize(list(values)).mean
 
-    accuracy = summarize([run.metrics[run.main_metric] for run in group])
+    accuracy = _accuracy(group)
     return dict(
         backbone=first.method,
         dataset=first.dataset,
@@ -130,7 +143,7 @@ def _printed() -> list[dict]:
                 backbone=name,
                 dataset=dataset,
                 gpu_days=value["search_cost"],
-                top1=_accuracy(value),
+                top1=_printed_accuracy(value),
                 weight_bits=value.get("weight_bits"),
                 activation_bits=value.get("activation_bits"),
                 source=f"{_NAMES[paper]} Table {table}",
@@ -139,7 +152,7 @@ def _printed() -> list[dict]:
     return list(rows.values())
 
 
-def _accuracy(value: dict[str, float]) -> float | None:
+def _printed_accuracy(value: dict[str, float]) -> float | None:
     if "test_error" in value:
         return round(1 - value["test_error"] / 100, 6)
     percent = value.get("top1", value.get("accuracy"))
@@ -170,7 +183,12 @@ def sheet(lines: pd.DataFrame) -> Sheet:
             if line["options"]:
                 numbers.append(notes.setdefault(line["options"], len(notes) + 1))
             cells[0] = Cell(line["backbone"], notes=tuple(numbers))
-        about = SearchLine(place, not ours, line["weight_bits"], line["activation_bits"])
+        about = SearchLine(
+            place,
+            None if ours else _table_of(line["source"]),
+            line["weight_bits"],
+            line["activation_bits"],
+        )
         section = line["dataset"] if ours else line["source"]
         sections.setdefault((ours, section), []).append(Row(cells, about))
     remarks = [
@@ -179,6 +197,11 @@ def sheet(lines: pd.DataFrame) -> Sheet:
         "printed rows: the papers' networks and trainings, not the common short one",
     ]
     return Sheet("search", columns, list(sections.values()), list(notes), remarks)
+
+
+def _table_of(source: str) -> tuple[str, str]:
+    name, table = source.split(" Table ")
+    return next(paper for paper, known in _NAMES.items() if known == name), table
 
 
 def _cell(line: dict, key: str) -> Cell:

@@ -11,20 +11,22 @@ import base64
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commons.errors import InputError
 from commons.files import write_atomic
-from leaderboards import latency_table, pictures, reported
+from leaderboards import latency_table, pictures, reported, search_table
 from leaderboards import table as tables
 from leaderboards.boards import ALL, Board
 from leaderboards.formats import with_sign
-from leaderboards.latency_record import load_runs
+from leaderboards.latency_record import load_runs as load_latencies
 from leaderboards.lines import Line
 from leaderboards.record import Record, load_all
+from leaderboards.search_record import SearchRun
+from leaderboards.search_record import load_runs as load_searches
 from leaderboards.sheet import Row, Sheet, sheet
 from leaderboards.site.svg import inline
 
@@ -73,9 +75,11 @@ class Section:
     """One board of the page.
 
     Attributes:
-        printed: paper and number of the table whose columns it has, or None.
+        printed: paper and number of the table whose columns it has, or None; a reported line may name
+            its own.
         convention: name of the paper's counting rule; empty where there are no pictures.
         unfolded: what a line unfolds to.
+        genotypes: hashes of the cells that a line's networks are made of.
     """
 
     name: str
@@ -84,12 +88,14 @@ class Section:
     sheet: Sheet
     printed: tuple[str, str] | None
     unfolded: Callable[[Any], list[Kept]]
+    genotypes: Callable[[Any], set[str]]
     convention: str = ""
     pictures: list[Pictures] = field(default_factory=list)
 
-    @property
-    def citation(self) -> str | None:
-        return self.printed and reported.CITATIONS[self.printed[0]]
+    def origin(self, line: Any) -> str:
+        """Where a reported line was printed."""
+        paper, table = getattr(line, "printed", self.printed)
+        return f"table {table} of: {reported.CITATIONS[paper]}"
 
 
 @dataclass
@@ -118,9 +124,10 @@ def build(leaderboards: Path, out: Path, show_reported: bool = True) -> Path:
         lines = tables.lines(board, records, show_reported)
         if lines:
             sections.append(_section(board, lines, ids))
-    latency = _latency(leaderboards / "records", show_reported)
-    if latency.sheet.sections:
-        sections.append(latency)
+    for section in (_searches, _latency):
+        made = section(leaderboards / "records", show_reported)
+        if made.sheet.sections:
+            sections.append(made)
     if not sections:
         raise InputError(f"no records in {leaderboards / 'records'}; `onebit bench` makes them")
     return write_atomic(out / "index.html", _page(sections, ids))
@@ -133,7 +140,7 @@ class _Ids:
         self.of: dict[int, str] = {}
         self.lines: list[Any] = []  # keeps the objects alive, so that ids stay unique
 
-    def row(self, line: Line | latency_table.LatencyLine) -> str:
+    def row(self, line: Any) -> str:
         if id(line) not in self.of:
             self.lines.append(line)
             self.of[id(line)] = f"row-{len(self.lines)}"
@@ -151,6 +158,7 @@ def _section(board: Board, lines: list[Line], ids: _Ids) -> Section:
         laid_out,
         board.printed and (board.printed.paper, str(board.printed.table)),
         lambda line: [_kept(record) for record in line.records],
+        lambda line: {r.genotype_hash for r in line.records if r.genotype_hash},
         board.paper_convention,
         [p for p in drawn if p.strict or p.paper],
     )
@@ -163,9 +171,38 @@ def _kept(record: Record) -> Kept:
     return Kept(summary, f"{record.board}/{record.file_name()}", fields(record))
 
 
+def _searches(records: Path, show_reported: bool) -> Section:
+    """What `onebit bench search` found, with the papers' costs only where there is one of ours."""
+    runs = list(load_searches(records))
+    groups = search_table.grouped(runs)
+
+    def unfolded(line: search_table.SearchLine) -> list[Kept]:
+        return [] if line.reported else [_kept_search(run) for run in groups[line.number]]
+
+    def genotypes(line: search_table.SearchLine) -> set[str]:
+        return set() if line.reported else {run.genotype_hash for run in groups[line.number]}
+
+    laid_out = search_table.sheet(search_table.frame(runs, show_reported and bool(runs)))
+    return Section(
+        "search",
+        "Architecture search",
+        TASKS["classification"],
+        laid_out,
+        None,
+        unfolded,
+        genotypes,
+    )
+
+
+def _kept_search(run: SearchRun) -> Kept:
+    top1 = 100 * run.metrics[run.main_metric]
+    summary = f"Seed {run.seed}: {run.wall_seconds:.0f} s, {run.main_metric} {top1:.2f} %"
+    return Kept(summary, f"{run.board}/{run.file_name()}", run.model_dump(mode="json"))
+
+
 def _latency(records: Path, show_reported: bool) -> Section:
     """What `onebit latency` measured; a line unfolds to its part of the run, without its rivals."""
-    runs = list(load_runs(records))
+    runs = list(load_latencies(records))
     measured = [(run, entry) for run in runs for entry in run.entries]
 
     def unfolded(line: latency_table.LatencyLine) -> list[Kept]:
@@ -179,7 +216,7 @@ def _latency(records: Path, show_reported: bool) -> Section:
         ]
 
     laid_out = latency_table.sheet(latency_table.frame(runs, show_reported))
-    return Section("latency", "Latency", "packed networks on CPUs", laid_out, latency_table.PRINTED, unfolded)  # fmt: skip
+    return Section("latency", "Latency", "packed networks on CPUs", laid_out, latency_table.PRINTED, unfolded, lambda _: set())  # fmt: skip
 
 
 def _pictures(board: Board, dataset: str, lines: list[Line], ids: _Ids) -> Pictures:
@@ -220,7 +257,8 @@ def _page(sections: list[Section], ids: _Ids) -> str:
     script = (_HERE / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     rows = [row for section in sections for row in section.sheet.rows]
-    cells = _cells(row.line for row in rows if isinstance(row.line, Line))
+    hashes = set().union(*(s.genotypes(row.line) for s in sections for row in s.sheet.rows))
+    cells = _cells(hashes)
     return environment.get_template("page.html.j2").render(
         sections=sections,
         script=script,
@@ -229,7 +267,9 @@ def _page(sections: list[Section], ids: _Ids) -> str:
         row_id=lambda row: ids.row(row.line),
         kind=_kind,
         cells=cells,
-        cell_of=lambda line: _cell_of(line, cells),
+        cells_of=lambda section, line: [
+            cell for cell in cells if cell["hash"] in section.genotypes(line)
+        ],
         measured=sum(not row.line.reported for row in rows),
         printed=sum(row.line.reported for row in rows),
     )
@@ -248,22 +288,11 @@ def _kind(row: Row) -> str:
     return {(32, 32): "real", (1, 1): "onebit"}.get(bits, "other")
 
 
-def _cell_of(line: Line | latency_table.LatencyLine, cells: list[dict[str, str]]) -> dict | None:
-    if not isinstance(line, Line):
-        return None
-    return next((cell for cell in cells if cell["hash"] in _hashes(line)), None)
+def _cells(hashes: set[str]) -> list[dict[str, str]]:
+    """Pictures of those cells that ship.
 
-
-def _hashes(line: Line) -> set[str]:
-    return {r.genotype_hash for r in line.records if r.genotype_hash}
-
-
-def _cells(lines: Iterable[Line]) -> list[dict[str, str]]:
-    """Pictures of the cells that the lines' networks are made of, of those that ship.
-
-    A record holds a cell's hash, not its edges: a cell of one's own cannot be drawn from it.
+    A record of a board holds a cell's hash, not its edges: a cell of one's own cannot be drawn from it.
     """
-    hashes = set().union(*(_hashes(line) for line in lines))
     if not hashes:
         return []  # importing `backbones` imports torch
     from backbones.cells import list_cells, load_cell

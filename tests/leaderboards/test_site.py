@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,11 @@ from backbones.cells import load_cell
 from commons.errors import InputError
 from leaderboards import cli, site
 from leaderboards.boards import ALL
-from leaderboards.latency_record import LatencyRun
 from leaderboards.record import Record, load_all
 from tests.leaderboards import browser
+from tests.leaderboards.site_pages import SCRIPT, Elements, latency_run
 
 SHIPPED = Path(site.__file__).parents[1]
-SCRIPT = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>\"'&{{ 7 * 7 }}"
 
 
 @pytest.fixture(scope="module")
@@ -50,27 +48,6 @@ def records(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def page(records, tmp_path_factory) -> Path:
     return site.build(records, tmp_path_factory.mktemp("page"))
-
-
-class Elements(HTMLParser):
-    """Every tag, with its attributes, and every id."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.open, self.wrong = [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        if tag not in ("meta", "link", "input", "img", "br"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        if self.open.pop() != tag:
-            self.wrong.append(tag)
 
 
 def test_the_page_is_one_file_that_asks_for_nothing(page):
@@ -180,49 +157,11 @@ def test_markup_in_a_record_is_shown_as_text(hostile_page):
     assert "49</dd>" not in text
 
 
-def latency_run(text: str = "Some CPU") -> LatencyRun:
-    """A run of a real-valued and a 1-bit network, ``text`` wherever there is free text."""
-    shared = dict(engine_version=text, precision="float32", memory_bits_strict=4100, disk_bytes=600)
-    entries = [
-        dict(backbone=f"resnet18{text}", engine=f"torch{text}", weight_bits=32, activation_bits=32, resident_bytes=None, milliseconds=[9.25, 9.25, 9.25]),
-        dict(backbone="fast", engine="packed", weight_bits=1, activation_bits=1, resident_bytes=10, milliseconds=[9.3, 9.3, 9.3]),
-        dict(backbone="slow", engine="packed", weight_bits=1, activation_bits=1, resident_bytes=10, milliseconds=[10.5, 10.5, 10.5]),
-    ]  # fmt: skip
-    return LatencyRun(
-        processor=text, flags=[text], cores=2, load_before=0.0, threads=1, input=(224, 224),
-        classes=10, entries=[{**shared, **e} for e in entries],
-        code=dict(commit=text, dirty=False), versions={text: text}, created=text,
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def latency_page(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("latency")
     latency_run().save(folder / "records")
     return site.build(folder, folder / "page", show_reported=False)
-
-
-def test_latency_has_a_table_whose_lines_unfold_to_their_part_of_the_run(latency_page):
-    text = latency_page.read_text(encoding="utf-8")
-    assert text.count('<section class="board"') == 1
-    assert ">Latency <small>" in text
-    assert "latency/some-cpu-" in text
-    assert text.count("<dt>milliseconds</dt>") == 3
-    assert "3 measured and 0 reported lines" in text
-
-
-def test_the_paper_s_latencies_are_shown_as_reported(page):
-    text = page.read_text(encoding="utf-8")
-    assert ">Latency <small>" in text
-    assert "Printed in table 15 of: " in text
-
-
-def test_markup_in_a_latency_run_is_shown_as_text(tmp_path):
-    latency_run(SCRIPT).save(tmp_path / "records")
-    text = site.build(tmp_path, tmp_path / "page", False).read_text(encoding="utf-8")
-    assert text.count("<script") == 1
-    assert "&lt;script&gt;window.hacked" in text
-    assert not any(tag == "img" for tag, _ in Elements(text).tags)
 
 
 def test_nothing_to_show(tmp_path):
