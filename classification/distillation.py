@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from backbones.conv import binarize_weights
 from backbones.registry import MODELS
 from commons.config_options import with_options
+from commons.datasets import FOLDER, get_dataset
 from commons.engine import ROW, load_weights, read_foreign_checkpoint
 from commons.errors import InputError
 from commons.files import sha256_file
@@ -40,6 +42,7 @@ class Distillation:
         weight: share of this loss; the rest, 1 - weight, is the cross-entropy's.
         stem: of the teacher's backbone: the student's, since both see the same images.
         sha256: of the teacher's file, where it is known: another file is refused.
+        dataset: the student's, where it is known: a checkpoint that knows other classes is refused.
 
     Attributes:
         about: backbone, file, sha256, dataset and recipe of the teacher, for a record.
@@ -58,6 +61,7 @@ class Distillation:
         weight: float = 1.0,
         stem: str = "cifar",
         sha256: str | None = None,
+        dataset: str | None = None,
     ) -> None:
         if loss not in LOSSES:
             raise InputError(f"distillation.loss {loss!r}: expected {' or '.join(LOSSES)}")
@@ -80,6 +84,10 @@ class Distillation:
                 f"distillation.checkpoint={path}"
             )
         self.about: dict[str, Any] = dict(backbone=name, file=path.name, sha256=digest)
+        if row and dataset and _classes(row["dataset"]) != _classes(dataset):
+            raise InputError(
+                f"teacher {path} knows the classes of {row['dataset']}, not those of {dataset}"
+            )
         if row:
             self.about.update(dataset=row["dataset"], recipe=row["recipe"])
         classes = len(weights.get("classifier.bias", ()))
@@ -91,6 +99,8 @@ class Distillation:
         with torch.random.fork_rng(devices=[]):
             network = _build(name, row, num_classes, stem)
         load_weights(network, weights, path)
+        if row and row.get("binarize") == "activations":  # of a stage before the last
+            binarize_weights(network, False)
         self._network = network.eval().requires_grad_(False)
 
     def __deepcopy__(self, memo) -> Distillation:
@@ -107,6 +117,12 @@ class Distillation:
         t = self.temperature
         student, wanted = (F.log_softmax(x.float() / t, 1) for x in (logits, wanted))
         return F.kl_div(student, wanted, log_target=True, reduction="batchmean") * t**2
+
+
+def _classes(dataset: str) -> tuple:
+    """The same for datasets that have the same classes, as releases of one do."""
+    found = get_dataset(dataset, "classification")
+    return found.board, found.mini, found.name if found.board == FOLDER else None
 
 
 def _file(load_from: str | None, backbone: str | None) -> Path:

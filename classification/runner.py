@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -55,11 +56,7 @@ def train(job: Job) -> Outcome:
     dataset = get_dataset(job.dataset, "classification")
     cfg = build_config(job, dataset, dataset.find(job.data_root))
     stages = stages_of(cfg, job.work_dir, FREE)
-    details: dict = {}
-    for stage in stages:  # before anything is written
-        if stage.cfg.model.get("distillation"):
-            teacher = Distillation(cfg.model.num_classes, **stage.cfg.model.distillation)
-            details["teacher"] = teacher.about
+    details = _teachers(stages, dataset)  # before anything is written
     if not job.resume:
         forget(stages)
     curve: list[float] = []
@@ -116,6 +113,26 @@ def train(job: Job) -> Outcome:
                 **details,
             ),
         )
+
+
+def _teachers(stages: list[Stage], dataset: Dataset) -> dict[str, Any]:
+    """What a record says of the stages' teachers: ``teacher``, or ``teachers`` where they differ.
+
+    Raises:
+        InputError: a teacher that cannot be read, or that knows another dataset's classes.
+    """
+    found: list[dict | None] = []
+    for stage in stages:
+        distillation = stage.cfg.model.get("distillation")
+        if not distillation:
+            found.append(None)
+            continue
+        teacher = Distillation(stage.cfg.model.num_classes, dataset=dataset.name, **distillation)
+        found.append(teacher.about)
+    if not any(found):
+        return {}
+    same = all(about == found[0] for about in found)
+    return {"teacher": found[0]} if same else {"teachers": found}
 
 
 def _carry_over(checkpoint: Path, runner: Runner, real_weights: bool) -> None:

@@ -38,14 +38,14 @@ class Stage:
     Attributes:
         cfg: its complete config.
         work_dir: where its checkpoints go.
-        row: what a checkpoint says of it besides: its number, from 1; nothing where there is only
-            one stage.
+        row: what a checkpoint says of it besides: its number, from 1, and ``binarize`` where that
+            is not ``both``; nothing where there is only one stage.
         epochs_before: of the stages before it.
     """
 
     cfg: Config
     work_dir: Path
-    row: dict[str, int] = field(default_factory=dict)
+    row: dict[str, Any] = field(default_factory=dict)
     epochs_before: int = 0
 
 
@@ -95,7 +95,10 @@ def stages_of(cfg: Config, work_dir: Path, free: tuple[str, ...]) -> list[Stage]
         last = number == len(cfg.stages)
         folder = work_dir if last else work_dir / f"stage{number}"
         staged = expand(check(_with(cfg, changes, free)))
-        found.append(Stage(staged, folder, dict(stage=number), before))
+        row: dict[str, Any] = dict(stage=number)
+        if staged.model.get("binarize", "both") != "both":
+            row["binarize"] = staged.model.binarize
+        found.append(Stage(staged, folder, row, before))
         before += changes.epochs
     return found
 

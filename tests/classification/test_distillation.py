@@ -1,6 +1,7 @@
 """Teachers: whose they can be, and what a student's loss is."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -135,11 +136,32 @@ def test_teacher_that_cannot_be_is_refused_before_anything_is_written(
     assert not asked.work_dir.exists()
 
 
-def test_teacher_of_other_classes_is_refused(teacher, job):
-    asked = job("cifar10-jpeg", recipe="small", cfg_options={"distillation.teacher": str(teacher)})
-    with pytest.raises(InputError, match=r"epoch_1.pth knows 10 classes, the student 3"):
+def test_weights_of_other_classes_are_refused(teacher, job, tmp_path):
+    torch.save(read_foreign_checkpoint(teacher)[1], tmp_path / "weights.pth")
+    options = dict(teacher="resnet18_w8", checkpoint=str(tmp_path / "weights.pth"))
+    options = {f"distillation.{key}": value for key, value in options.items()}
+    asked = job("cifar10-jpeg", recipe="small", cfg_options=options)
+    with pytest.raises(InputError, match=r"weights.pth knows 10 classes, the student 3"):
         classification.train(asked)
     assert not asked.work_dir.exists()
+
+
+def test_teacher_of_another_dataset_with_as_many_classes_is_refused(teacher, job):
+    asked = job("mini-imagenet", cfg_options={"distillation.teacher": str(teacher)})
+    message = "epoch_1.pth knows the classes of mini-cifar10, not those of mini-imagenet"
+    with pytest.raises(InputError, match=message):
+        classification.train(asked)
+    assert not asked.work_dir.exists()
+
+
+def test_record_says_the_teacher_of_every_stage_where_they_differ(teacher, job):
+    first = dict(epochs=1, binarize="activations", distillation=dict(teacher=str(teacher)))
+    asked = job(backbone=STUDENT)
+    asked = replace(asked, cfg_options={"stages": [first, dict(epochs=1)]})
+    details = classification.train(asked).details
+    assert "teacher" not in details
+    (taught, alone) = details["teachers"]
+    assert (taught["backbone"], alone) == ("resnet18_w8", None)
 
 
 def test_another_file_than_the_one_named_is_refused(teacher):

@@ -4,10 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from backbones.conv import OneBitConv2d
 from backbones.losses import onebit_convs
 from classification import runner as classification
 from classification import stages
 from classification.config import FREE
+from classification.distillation import Distillation
 from commons.engine import FiniteLossHook, load_row
 from commons.errors import InputError
 
@@ -105,6 +107,18 @@ def _without_options(job):
     from dataclasses import replace
 
     return replace(job, cfg_options={})
+
+
+def test_a_network_of_an_earlier_stage_teaches_as_it_was_trained(whole):
+    """Its weights are real-valued; binarized, it would be another network."""
+    folder = whole[0].work_dir
+    for path, binarized in (
+        (folder / "stage1" / "epoch_1.pth", False),
+        (whole[1].checkpoint, True),
+    ):
+        network = Distillation(10, str(path))._network
+        found = {m._binarize_weight for m in network.modules() if isinstance(m, OneBitConv2d)}
+        assert found == {binarized}
 
 
 def test_fresh_run_does_not_go_on_from_a_later_stage_of_an_earlier_one(staged, monkeypatch):
