@@ -1,8 +1,11 @@
 """Searches of a second: 80 images of 16x16, supernets of two channels."""
 
 import pytest
+import torch
 
 from classification.search.job import SearchJob
+from classification.search.strategies import abanditnas, bnas, cp_nas, get_strategy
+from classification.search.strategies.sampled import SampledStrategy
 
 #: Two steps an epoch.
 TINY = {
@@ -31,3 +34,33 @@ def search_job(data, tmp_path):
         )
 
     return build
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Strategies without networks; the accuracy of an architecture is a function's value.
+
+    Returns a function that takes the accuracy of a choice [2, 14] and gives the list of choices
+    whose accuracy was asked for.
+    """
+
+    def install(accuracy):
+        choices = []
+
+        def evaluate(self, supernet, batches, choice):
+            choices.append(choice.clone())
+            return accuracy(self, supernet, choice)
+
+        class Network(torch.nn.Linear):
+            def __init__(self, *_, **__):
+                super().__init__(1, 1)
+
+        for module in (cp_nas, bnas, abanditnas):
+            monkeypatch.setattr(module, "Supernet", Network)
+        monkeypatch.setattr(SampledStrategy, "evaluate", evaluate)
+        monkeypatch.setattr(SampledStrategy, "train_path", lambda *_: None)
+        for name, method in (("cp-nas", "_train_both"), ("bnas", "_search_by_pc_darts")):
+            monkeypatch.setattr(get_strategy(name), method, lambda *_, **__: None)
+        return choices
+
+    return install
