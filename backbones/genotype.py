@@ -225,8 +225,8 @@ class Genotype:
         """
         scores = np.random.default_rng(seed).random((2, POSSIBLE_EDGES, len(OPERATIONS)))
         provenance = {
-            "source": "drawn at random, without a search",
-            "method": "uniform over operations (none left out) and edges",
+            "source": "drawn without a search: operations (but none) and edges equally likely",
+            "method": "Random",
             "dataset": None,
             "seed": seed,
         }

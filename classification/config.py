@@ -74,7 +74,8 @@ def build_config(
     A recipe sets the schedule, the optimizer, ``train_dataloader.batch_size``,
     ``model.label_smoothing``; ``augmentation`` and ``image_size`` for images held in memory
     (``cifar10``; None leaves them the size they have) and for others (``imagenet``), for the latter
-    ``min_crop_area``, and ``auxiliary_weight`` of networks of cells. ``boards`` names other files for some boards. What
+    ``min_crop_area``; ``train_images``, how many of those held in memory to train on at most; and
+    ``auxiliary_weight`` of networks of cells. ``boards`` names other files for some boards. What
     else it can ask for is in :mod:`classification.options` and :mod:`classification.stages`.
 
     Args:
@@ -108,6 +109,7 @@ def build_config(
     else:
         source = dict(type="StreamedImages", size=size, min_area=min_area)
     source["data_root"] = str(folder)
+    part = {"images": images} if (images := cfg.pop("train_images", None)) and small else {}
     mean, std = STATISTICS[dataset.board]
     overrides = dict(
         default_scope="mmengine",
@@ -120,7 +122,7 @@ def build_config(
                 type="onebit.BatchAugmentation", mean=mean, std=std, **augmentation
             ),
         ),
-        train_dataloader=_dataloader("train", source),
+        train_dataloader=_dataloader("train", {**source, **part}),
         test_dataloader=_dataloader("test", source),
         test_cfg=dict(),
         test_evaluator=dict(type="TopK", num_classes=len(classes)),

@@ -73,6 +73,8 @@ class InMemoryImages(Dataset):
         split: ``train`` or ``test``.
         size: height and width in pixels of the files' images; CIFAR's are 32x32.
         resize: height and width to bring them to, by averaging areas; None leaves them.
+        images: how many to use at most, drawn once and for all (the same ones in every training); None
+            for all.
 
     Items are dicts with ``inputs`` uint8 [N, 3, side, side] and ``labels`` int64 [N].
 
@@ -87,12 +89,17 @@ class InMemoryImages(Dataset):
         split: str,
         size: int = CIFAR_SIZE,
         resize: int | None = None,
+        images: int | None = None,
     ) -> None:
         root = Path(data_root)
         if layout == "folder":
             self.images, self.labels = read_folder(root, split, size)
         else:
             self.images, self.labels = read_cifar(root, split, layout)
+        if images is not None:
+            order = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(0))
+            chosen = order[:images].sort().values
+            self.images, self.labels = self.images[chosen], self.labels[chosen]
         if resize not in (None, size):
             parts = (
                 F.interpolate(part.float(), (resize, resize), mode="area").round().to(torch.uint8)

@@ -1,9 +1,9 @@
 """Make what the repository derives from its records again.
 
-    python docs/refresh.py            after new records: tables, and the README's table and picture
+    python docs/refresh.py            after new records: tables, also those in pages, and the README's picture
     python docs/refresh.py --check    only say what is out of date; exit code 1 if anything is
 
-`leaderboards/tables/*.csv` is written for every name that is there. In README.md a line
+`leaderboards/tables/*.csv` is written for every name that is there. In README.md and docs/*.md a line
 `<!-- onebit table ... -->` is followed by that command's output up to `<!-- end -->`, and
 `<!-- onebit plot ... -->` names the command that draws the picture below it; --check leaves pictures
 alone, whose bytes depend on matplotlib's version.
@@ -40,14 +40,15 @@ def output(command: str) -> str:
     return stream.getvalue()
 
 
-def readme(text: str) -> str:
-    """The README with its tables as the commands print them now."""
+def page(text: str) -> str:
+    """A page with its tables as the commands print them now."""
     return _TABLE.sub(lambda m: m.group(1) + output(m.group(2)) + m.group(3), text)
 
 
 def stale() -> list[tuple[Path, str]]:
     """Files whose content differs from what it should be, with what it should be."""
-    wanted = {ROOT / "README.md": readme((ROOT / "README.md").read_text(encoding="utf-8"))}
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    wanted = {path: page(path.read_text(encoding="utf-8")) for path in pages}
     for path in sorted((ROOT / "leaderboards/tables").glob("*.csv")):
         wanted[path] = output(f"onebit table {path.stem} --format csv --no-reported")
     return [(p, text) for p, text in wanted.items() if p.read_text(encoding="utf-8") != text]

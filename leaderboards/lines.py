@@ -85,7 +85,7 @@ class Line:
 
 
 def measured(board: Board, records: Iterable[Record]) -> list[Line]:
-    """One line per (dataset, backbone, recipe, options, origin), best first within a dataset.
+    """One line per (dataset, backbone, recipe, options, origin), best first of a dataset and recipe.
 
     Failed rows enter no mean. Lines of one dataset, recipe, set of options and W/A are compared
     with each other over their seeds (:func:`leaderboards.statistics.verdicts`).
@@ -102,7 +102,7 @@ def measured(board: Board, records: Iterable[Record]) -> list[Line]:
         mean = line.summary(first).mean
         # The board's own dataset first: it is what the paper's table is about.
         own = line.dataset != board.name
-        return own, line.dataset, mean is None, -(mean or 0.0), line.backbone, line.recipe, line.cfg_options  # fmt: skip
+        return own, line.dataset, line.recipe, mean is None, -(mean or 0.0), line.backbone, line.cfg_options  # fmt: skip
 
     return sorted(lines, key=rank)
 

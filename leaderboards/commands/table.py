@@ -18,11 +18,15 @@ onebit table mini-voc
 onebit table cifar10 --format latex > table.tex
 onebit table imagenet --reported                 the paper's lines, and ours where there are any
 onebit table cifar10 --format csv --no-reported > cifar10.csv
+onebit table cifar10-jpeg --recipe short         only what was trained so
 onebit table ablation-tangent                    an ablation of the DCP-NAS paper""",
     )
     parser.add_argument("board", metavar="BOARD", help="a board, a dataset of one (mini-voc, coco128), latency, search, or an ablation as `onebit bench` runs it")  # fmt: skip
     parser.add_argument(
         "--format", choices=("text", "csv", "markdown", "latex", "html"), default="text"
+    )
+    parser.add_argument(
+        "--recipe", metavar="R", help="only rows of this recipe, and nothing printed"
     )
     add_reported(parser, "for a whole board in the formats for people, not for CSV")
     add_out(parser)
@@ -47,6 +51,10 @@ def run(args) -> int:
     from leaderboards.record import load_all
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    if args.recipe and (args.board in ("latency", "search") or args.board.startswith(PREFIX)):
+        raise InputError(f"--recipe is for boards of trained networks, not for {args.board}")
+    if args.recipe and args.reported:
+        raise InputError("--recipe: printed lines have none; leave out --reported")
     if args.board in ("latency", "search"):
         sys.stdout.write(_latency(args, width) if args.board == "latency" else _search(args, width))
         return 0
@@ -57,9 +65,14 @@ def run(args) -> int:
     own = dataset is None or dataset.name == board.name
     folder = args.out / "records"
     records = list(load_all(folder, board.name, dataset and dataset.name))
+    of_recipe = ""
+    if args.recipe:
+        records = [record for record in records if record.recipe == args.recipe]
+        of_recipe = f" --recipe {args.recipe}"
     if not records and not args.reported:
-        raise InputError(f"no records of {args.board} in {folder / board.name}; `onebit bench {args.board}` makes them")  # fmt: skip
+        raise InputError(f"no records of {args.board}{of_recipe} in {folder / board.name}; `onebit bench {args.board}{of_recipe}` makes them")  # fmt: skip
     reported = args.reported if args.reported is not None else own and args.format != "csv"
+    reported &= not args.recipe
     lines = tables.lines(board, records, reported)
     sys.stdout.write(tables.render(board, lines, args.format, width))
     return 0

@@ -29,7 +29,9 @@ def test_the_recipe_short_brings_small_images_to_16_pixels(config):
     assert cfg.input_size == 16
     for loader in (cfg.train_dataloader, cfg.test_dataloader):
         assert (loader.dataset["size"], loader.dataset["resize"]) == (32, 16)
-    assert config("mini-imagenet", recipe="short").input_size == 64
+    assert cfg.train_dataloader.dataset["images"] == 25000
+    assert "images" not in cfg.test_dataloader.dataset
+    assert "images" not in config("mini-imagenet", recipe="short").train_dataloader.dataset
 
 
 def test_paper_recipe_says_what_dcp_nas_states(config):

@@ -209,6 +209,19 @@ def test_images_become_smaller_by_the_mean_of_areas(data):
     assert torch.equal(small[3]["inputs"][0], small.images[3])
 
 
+def test_a_part_of_the_images_is_always_the_same(data):
+    root = data / "mini-cifar10"
+    part, again = (InMemoryImages(root, "cifar10", "train", images=30) for _ in range(2))
+    everything = InMemoryImages(root, "cifar10", "train")
+    assert part.images.shape == (30, 3, 32, 32)
+    assert torch.equal(part.images, again.images)
+    assert len(set(part.labels.tolist())) > 5, "drawn, not the first ones"
+    for image, label in zip(part.images, part.labels, strict=True):
+        (found,) = torch.where((everything.images == image).all((1, 2, 3)))[0].tolist()
+        assert everything.labels[found] == label
+    assert len(InMemoryImages(root, "cifar10", "train", images=81)) == 80
+
+
 def test_batches_in_memory_are_what_the_indices_say(data):
     dataset = InMemoryImages(str(data / "mini-cifar10"), "cifar10", "train")
     assert len(dataset) == 80

@@ -85,7 +85,7 @@ def test_a_random_cell_is_drawn_and_written(capsys, tmp_path):
     out, err = capsys.readouterr()
     assert err == ""
     assert "all14 (14 edges per cell)" in out
-    assert "drawn at random" in out
+    assert "drawn without a search" in out
     assert Genotype.load(path) == Genotype.random(3, "all14")
     assert cli.main(["cell", "random", "dcp_nas_imagenet"]) == 2
     assert "it takes no 'dcp_nas_imagenet'" in capsys.readouterr().err

@@ -247,6 +247,29 @@ def test_reported_switch(capsys, sweep, lines):
     assert set(read["source"]) == {"measured", "dcp-nas table 10", "cp-nas tables 1, 3"}
 
 
+def test_one_recipe_alone(capsys, sweep, lines):
+    longer = [r.model_copy(update=dict(recipe="small")) for r in load_all(sweep.records, "cifar10")]
+    for record in longer:
+        record.save(sweep.records)
+
+    def table(*arguments):
+        code = cli.main(["table", *arguments, "--format", "csv", "--out", str(sweep.out)])
+        return code, *capsys.readouterr()
+
+    recipes = [list(pd.read_csv(io.StringIO(table("mini-cifar10", *more)[1]))["recipe"]) for more in ([], ["--recipe", "small"])]  # fmt: skip
+    assert recipes[0] == sorted(recipes[0]), "rows of one recipe stand together"
+    assert set(recipes[0]) == {"mini", "small"}
+    assert set(recipes[1]) == {"small"}
+    for arguments, message in (
+        (["mini-cifar10", "--recipe", "long"], "no records of mini-cifar10 --recipe long in"),
+        (["latency", "--recipe", "small"], "--recipe is for boards of trained networks"),
+        (["cifar10", "--recipe", "small", "--reported"], "leave out --reported"),
+    ):
+        code, out, err = table(*arguments)
+        assert (code, out) == (2, "")
+        assert message in err
+
+
 @pytest.mark.parametrize("form", ["html", "markdown", "latex", "text", "csv"])
 def test_what_a_record_says_stays_text(lines, form):
     lines[0].recipe = lines[0].backbone = HOSTILE
