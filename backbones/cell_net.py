@@ -108,7 +108,8 @@ class CellNet(Backbone):
     instead of concatenated, the scales after the stem have C, 2C and 4C channels.
 
     The macro-architecture (:mod:`backbones.macros`) says how many cells, how wide, and how they are
-    built; every argument that is None or ``default`` is taken from it. CP-NAS and BNAS have not
+    built; every argument that is None or ``default`` is taken from it. Where neither it nor a size is
+    given, a cell of our own search makes a network of the size of the supernet it was found in. CP-NAS and BNAS have not
     published their cells: networks of these names have the published cell of DCP-NAS unless
     ``cell`` is given, and :attr:`cell_name` says which one it is.
 
@@ -179,6 +180,8 @@ class CellNet(Backbone):
         check_choice("stem", stem, ("imagenet", "cifar"))
         rules, cell, width = _resolve(arch, macro, cell)
         self.genotype, self.cell_name = resolve_cell(cell)
+        if macro is None and channels is None and layers is None and not _names_macro(arch):
+            channels, layers = _searched_size(self.genotype)
         channels = width if channels is None else channels
         layers = rules.layers if layers is None else layers
         if (
@@ -293,9 +296,19 @@ def stem_layers(stem: str, channels: int) -> nn.ModuleList:
     return layers
 
 
+def _names_macro(arch) -> bool:
+    return isinstance(arch, str) and not arch.endswith(".json")
+
+
+def _searched_size(genotype: Genotype) -> tuple[int | None, int | None]:
+    """Channels and cells of the supernet that a cell was found in, where its provenance says them."""
+    supernet = genotype.provenance.get("supernet")
+    return (supernet.get("channels"), supernet.get("cells")) if isinstance(supernet, Mapping) else (None, None)  # fmt: skip
+
+
 def _resolve(arch, macro: str | None, cell) -> tuple[Macro, object, int]:
     """The macro-architecture, the cell and the default width that the three arguments mean."""
-    named = parse_arch(arch) if isinstance(arch, str) and not arch.endswith(".json") else None
+    named = parse_arch(arch) if _names_macro(arch) else None
     if named is not None:
         if macro is not None:
             raise InputError(f"macro {macro!r}: arch {arch!r} names its macro-architecture already")

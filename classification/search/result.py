@@ -65,6 +65,7 @@ class SearchOutcome:
         history: Tensor,
         operations: Sequence[str],
         derivation: str,
+        supernet: Mapping[str, int],
         processes: int,
         **facts,
     ) -> SearchOutcome:
@@ -73,6 +74,7 @@ class SearchOutcome:
         Args:
             options: of the method, all of them.
             derivation: see :meth:`backbones.Genotype.derive`.
+            supernet: its ``channels`` and ``cells``: a network named by the cell alone has this size.
             facts: the other attributes but ``gpu_days``.
         """
         gpu_days = None
@@ -93,6 +95,7 @@ class SearchOutcome:
             seed=job.seed,
             options=dict(options),
             cfg_options=dict(job.cfg_options),
+            supernet=dict(supernet),
             data_checksum=found.data_checksum,
             epochs=len(history),
             images_seen=found.images_seen,

@@ -63,6 +63,7 @@ def search(job: SearchJob) -> SearchOutcome:
             history=model.history.cpu(),
             operations=tuple(cfg.model.space.operations),
             derivation=strategy.derivation,
+            supernet=dict(channels=strategy.space.channels, cells=strategy.space.cells),
             processes=get_world_size(),
             data_checksum=dataset.checksum(job.data_root),
             config=config_text(cfg),

@@ -1,5 +1,7 @@
 """Macro-architectures: what the papers state of each, and which cell a network really has."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -215,6 +217,27 @@ def test_a_cell_of_our_own_names_its_networks(shipped, tmp_path, suffix, channel
         assert network.genotype == shipped
         assert backbones.describe(name)["binarizer"] == binarizer
         assert network.cell_name.startswith("dcp_nas_ours")  # the shipped cell that it equals
+
+
+def test_a_cell_that_was_searched_here_has_its_supernet_s_size_unless_one_is_given(
+    shipped, tmp_path
+):
+    found = replace(shipped, provenance={"supernet": {"channels": 6, "cells": 4}})
+    path = found.save(tmp_path / "cell.json")
+
+    def size(name, **arguments):
+        with torch.device("meta"):
+            network = backbones.create_backbone(str(name), **arguments)
+        return network.feature_channels[0], len(network.cells)
+
+    assert size(path) == (6, 4)
+    assert size(f"{path}_reactnet") == (6, 4)
+    assert size(f"{path}_s") == (54, 10)
+    assert size(path, layers=3) == (54, 3)
+    assert size(path, macro="cp_nas") == size("cp_nas_s")
+    wrong = replace(shipped, provenance={"supernet": {"channels": "many", "cells": 4}})
+    with pytest.raises(InputError, match="channels 'many': expected a positive even number"):
+        size(wrong.save(tmp_path / "wrong.json"))
 
 
 def test_our_cells_are_listed_and_published_ones_keep_their_names(shipped):
