@@ -128,7 +128,8 @@ class ImageClassifier(BaseModel):
             losses["loss_main"] = (1 - share) * cross_entropy(logits)
         if self.distillation:
             losses["loss_distillation"] = share * self.distillation(logits, inputs)
-        if self.auxiliary_weight:
+        # Of one image, the head's maps of one pixel have no variance to normalize by.
+        if self.auxiliary_weight and len(inputs) > 1:
             auxiliary = cross_entropy(self.auxiliary_head(auxiliary_map))
             losses["loss_auxiliary"] = self.auxiliary_weight * auxiliary
         if len(losses) > 1:

@@ -32,8 +32,8 @@ def table(board: Board, records: Iterable[Record], reported: bool = False) -> pd
     """One line per (dataset, backbone, recipe, options, origin), aggregated over its seeds.
 
     Columns: see ``docs/tables.md``. Failed rows are left out of the means and counted in
-    ``failed``. The board's own dataset comes first, then others by name; within one, lines are
-    sorted by the board's first metric, best first.
+    ``failed``. The board's own dataset comes first, then others by name; within one, recipe by
+    recipe, lines are sorted by the board's first metric, best first.
     """
     return frame(board, lines(board, records, reported))
 

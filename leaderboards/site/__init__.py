@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -63,9 +64,9 @@ class Picture:
 
 @dataclass
 class Pictures:
-    """The pictures of one dataset: under ``strict``, and under the paper's convention."""
+    """The pictures of what can be compared: under ``strict``, and under the paper's convention."""
 
-    dataset: str
+    title: str
     strict: list[Picture] = field(default_factory=list)
     paper: list[Picture] = field(default_factory=list)
 
@@ -149,8 +150,7 @@ class _Ids:
 
 def _section(board: Board, lines: list[Line], ids: _Ids) -> Section:
     laid_out = sheet(board, lines)
-    datasets = dict.fromkeys(line.dataset for line in lines)
-    drawn = [_pictures(board, d, [x for x in lines if x.dataset == d], ids) for d in datasets]
+    drawn = [_pictures(board, title, shown, ids) for title, shown in _comparable(lines).items()]
     return Section(
         board.name,
         TITLES.get(board.name, board.name),
@@ -162,6 +162,20 @@ def _section(board: Board, lines: list[Line], ids: _Ids) -> Section:
         board.paper_convention,
         [p for p in drawn if p.strict or p.paper],
     )
+
+
+def _comparable(lines: list[Line]) -> dict[str, list[Line]]:
+    """The lines of one dataset; where ours have several recipes, those of one beside the printed ones."""
+    found: dict[str, list[Line]] = {}
+    for dataset in dict.fromkeys(line.dataset for line in lines):
+        own = [line for line in lines if line.dataset == dataset]
+        recipes = dict.fromkeys(line.recipe for line in own if not line.reported)
+        if len(recipes) < 2:
+            found[dataset] = own
+            continue
+        for recipe in recipes:
+            found[f"{dataset}, recipe {recipe}"] = [line for line in own if line.reported or line.recipe == recipe]  # fmt: skip
+    return found
 
 
 def _kept(record: Record) -> Kept:
@@ -219,8 +233,8 @@ def _latency(records: Path, show_reported: bool) -> Section:
     return Section("latency", "Latency", "packed networks on CPUs", laid_out, latency_table.PRINTED, unfolded, lambda _: set())  # fmt: skip
 
 
-def _pictures(board: Board, dataset: str, lines: list[Line], ids: _Ids) -> Pictures:
-    made = Pictures(dataset)
+def _pictures(board: Board, title: str, lines: list[Line], ids: _Ids) -> Pictures:
+    made = Pictures(title)
     metric = next(iter(board.metrics))
     for convention, found in (("strict", made.strict), ("paper", made.paper)):
         for x in pictures.AXES:
@@ -230,16 +244,16 @@ def _pictures(board: Board, dataset: str, lines: list[Line], ids: _Ids) -> Pictu
             figure = pictures.draw(
                 board, lines, x, convention, links=lambda p: "#" + ids.row(p.line)
             )
-            prefix = f"{board.name}-{dataset}-{convention}-{x}"
-            found.append(Picture(inline(figure, prefix), _caption(board, dataset, x, convention, points)))  # fmt: skip
+            prefix = f"{board.name}-{re.sub(r'[^a-z0-9]+', '-', title)}-{convention}-{x}"
+            found.append(Picture(inline(figure, prefix), _caption(board, title, x, convention, points)))  # fmt: skip
     return made
 
 
-def _caption(board: Board, dataset: str, x: str, convention: str, points: list) -> str:
+def _caption(board: Board, title: str, x: str, convention: str, points: list) -> str:
     what = "operations" if x == "ops" else "memory"
     rule = "strict" if convention == "strict" else f"{board.paper_convention}; reported as printed"
     header = next(iter(board.metrics.values()))
-    return f"{dataset}: {header} against {what} ({rule}), {len(points)} points"
+    return f"{title}: {header} against {what} ({rule}), {len(points)} points"
 
 
 def _page(sections: list[Section], ids: _Ids) -> str:

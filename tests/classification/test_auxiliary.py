@@ -42,6 +42,14 @@ def test_the_head_takes_no_part_in_prediction():
     assert not any("auxiliary" in key for key in without.state_dict())
 
 
+def test_a_batch_of_one_image_goes_without():
+    """The last one of an epoch: batch norm has nothing to normalize a single pixel by."""
+    model = classifier(auxiliary_weight=0.4)
+    losses = model(torch.randn(1, 3, 16, 16), torch.tensor([3]), mode="loss")
+    assert set(losses) == {"loss"}
+    assert losses["loss"].isfinite()
+
+
 def test_every_parameter_learns():
     model = classifier(auxiliary_weight=0.4)
     losses = model(torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 4, 2]), mode="loss")

@@ -153,6 +153,10 @@ def test_plot_command(capsys, tmp_path, sweep):
         (["plot", "mini-cifar10", "--out", "x.pdf"], ".svg or .png"),
         (["plot", "mini-cifar10", "--out", "x.png", "--metric", "AP"], "no metric"),
         (["plot", "mini-voc", "--out", "x.png"], "no records of mini-voc"),
+        (
+            ["plot", "mini-cifar10", "--out", "x.png", "--recipe", "long"],
+            "no records of mini-cifar10",
+        ),
         (["plot", "imagenet", "--out", "x.png"], "--convention paper"),
     ):
         capsys.readouterr()

@@ -95,6 +95,20 @@ def test_every_board_every_line_and_every_field_of_a_record_is_there(page, recor
     assert "dcp-nas table 11" in text
 
 
+def test_pictures_show_what_one_recipe_trained(records, tmp_path):
+    import shutil
+
+    shutil.copytree(records / "records", tmp_path / "records")
+    for record in list(load_all(records / "records", "cifar10")):
+        record.model_copy(update=dict(recipe="short")).save(tmp_path / "records")
+    text = site.build(tmp_path, tmp_path / "page", show_reported=False).read_text(encoding="utf-8")
+    for recipe in ("mini", "short"):
+        assert f"<h3>mini-cifar10, recipe {recipe}</h3>" in text
+        assert f"mini-cifar10, recipe {recipe}: top-1" in text
+    ids = [a["id"] for _, a in Elements(text).tags if "id" in a]
+    assert len(ids) == len(set(ids))
+
+
 def test_the_cell_of_a_searched_network_is_drawn(page):
     text = page.read_text(encoding="utf-8")
     assert text.count('<img src="data:image/svg+xml;base64,') == 1
