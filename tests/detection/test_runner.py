@@ -205,6 +205,17 @@ def test_the_neck_follows_the_backbone(make_job):
         assert (neck.type, neck.binarizer) == ("onebit.OneBitFPN", binarizer)
 
 
+def test_the_file_of_a_searched_cell_names_a_backbone(make_job, tmp_path):
+    import backbones
+
+    path = backbones.Genotype.random(5).save(tmp_path / "cell.json")
+    model = config(make_job, backbone=f"{path}_c4_l3").model
+    assert (model.neck.type, model.neck.in_channels) == ("onebit.OneBitFPN", [4, 16, 32, 64])
+    path.write_text(path.read_text().replace("conv_3x3", "conv_9x9"))
+    with pytest.raises(InputError, match=r"cell\.json: .*unknown operation '\w+_conv_9x9'"):
+        config(make_job, backbone=f"{path}_c4_l3")
+
+
 @pytest.mark.parametrize(("dataset", "classes", "scale"), [("voc", 20, (1000, 600)), ("coco", 80, (1333, 800))])  # fmt: skip
 def test_the_papers_recipe(make_job, dataset, classes, scale):
     cfg = config(make_job, dataset=dataset, backbone="dcp_nas_s", recipe="paper", cfg_options={})

@@ -35,6 +35,14 @@ def test_build_model(name):
     assert torch.equal(features, model.embedding(images))
 
 
+def test_the_file_of_a_searched_cell_names_a_network(tmp_path):
+    path = backbones.Genotype.random(5).save(tmp_path / "cell.json")
+    name = f"{path}_c4_l3"
+    reid.register(name)
+    model = torchreid.models.build_model(name, num_classes=7, pretrained=False)
+    assert model.train()(torch.randn(4, 3, 64, 32)).shape == (4, 7)
+
+
 def test_build_model_for_the_triplet_loss():
     reid.register("resnet18_w16")
     model = torchreid.models.build_model("resnet18_w16", 7, loss="triplet", pretrained=False)
