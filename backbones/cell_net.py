@@ -109,9 +109,9 @@ class CellNet(Backbone):
 
     The macro-architecture (:mod:`backbones.macros`) says how many cells, how wide, and how they are
     built; every argument that is None or ``default`` is taken from it. Where neither it nor a size is
-    given, a cell of our own search makes a network of the size of the supernet it was found in. CP-NAS and BNAS have not
-    published their cells: networks of these names have the published cell of DCP-NAS unless
-    ``cell`` is given, and :attr:`cell_name` says which one it is.
+    given, a cell of our own search makes a network of the size of the supernet it was found in.
+    CP-NAS and BNAS have not published their cells: networks of these names have the published cell
+    of DCP-NAS unless ``cell`` is given, and :attr:`cell_name` says which one it is.
 
     Args:
         arch: the name of a macro-architecture with a size or a width (``dcp_nas_s``, ``cp_nas_m``,
