@@ -240,14 +240,35 @@ def _differences(record: Record, outcome: Outcome, limit: float, scored: str) ->
 
 def table_problems(path: Path, records: Path) -> list[str]:
     """Whether a CSV table holds what follows from the records, and nothing else."""
-    from leaderboards import table as tables
-
     try:
-        board, dataset = resolve(path.stem)
-        of_board = load_all(records, board.name, dataset and dataset.name)
-        expected = tables.render(board, tables.lines(board, of_board), "csv")
+        expected = _csv(path.stem, records)
     except InputError as error:
         return [str(error)]
     if path.read_bytes() != expected.encode():
         return ["it does not follow from the records; `onebit bench` and `onebit table --format csv` write it"]  # fmt: skip
     return []
+
+
+def _csv(name: str, records: Path) -> str:
+    """What `onebit table NAME --format csv` prints of measured rows."""
+    from leaderboards import (
+        ablation_table,
+        latency_record,
+        latency_table,
+        search_record,
+        search_table,
+    )
+    from leaderboards import table as tables
+    from leaderboards.ablations import PREFIX, get_ablation
+
+    if name == "search":
+        return search_table.render(search_table.frame(search_record.load_runs(records)), "csv")
+    if name == "latency":
+        runs = latency_record.load_runs(records)
+        return latency_table.render(latency_table.frame(runs), "csv")
+    if name.startswith(PREFIX):
+        found = ablation_table.load(records)
+        return ablation_table.render(get_ablation(name), found, "csv", False)
+    board, dataset = resolve(name)
+    of_board = load_all(records, board.name, dataset and dataset.name)
+    return tables.render(board, tables.lines(board, of_board), "csv")

@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
 import backbones
 from commons.errors import InputError
-from leaderboards import cli
+from leaderboards import cli, verification
 from leaderboards.bench import bench
 from leaderboards.record import Record, digest
 from leaderboards.verification import (
@@ -284,3 +285,15 @@ def test_options_that_no_network_takes(sweep, path, options):
     content = Record.load(path).model_copy(update=dict(cfg_options=options))
     (problem,) = problems(content, sweep.work_root)
     assert "takes no options" in problem
+
+
+@pytest.mark.parametrize("name", ["search", "latency", "ablation-binarization"])
+def test_tables_of_runs_and_ablations_are_checked_too(capsys, tmp_path, name):
+    leaderboards = Path(cli.__file__).parent
+    assert cli.main(["table", name, "--format", "csv", "--no-reported"]) == 0
+    table = tmp_path / f"{name}.csv"
+    table.write_text(capsys.readouterr().out)
+    assert verification.table_problems(table, leaderboards / "records") == []
+    table.write_text(table.read_text() + "one more\n")
+    (problem,) = verification.table_problems(table, leaderboards / "records")
+    assert "does not follow from the records" in problem
