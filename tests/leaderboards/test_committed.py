@@ -9,10 +9,8 @@ import pandas as pd
 import pytest
 
 from leaderboards import latency_record, search_record
-from leaderboards import table as tables
-from leaderboards.boards import resolve
 from leaderboards.record import Record, load_all
-from leaderboards.verification import form_problems, problems
+from leaderboards.verification import form_problems, problems, table_problems
 
 LEADERBOARDS = Path(__file__).resolve().parents[2] / "leaderboards"
 OTHERS = (latency_record.BOARD, search_record.BOARD)
@@ -55,10 +53,7 @@ def test_search_is_sound_and_of_a_clean_checkout(path):
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)
 def test_table_follows_from_records(path):
-    board, dataset = resolve(path.stem)
-    records = load_all(LEADERBOARDS / "records", board.name, dataset and dataset.name)
-    expected = tables.render(board, tables.lines(board, records), "csv")
-    assert path.read_text() == expected
+    assert table_problems(path, LEADERBOARDS / "records") == []
     assert not pd.read_csv(path).empty
 
 
