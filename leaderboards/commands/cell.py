@@ -15,7 +15,7 @@ def configure(verbs) -> None:
         verbs,
         "cell",
         run,
-        "show a searched cell: its edges, its provenance, a picture; or draw one at random",
+        "show a searched cell and its picture, or draw one at random",
         """\
 onebit cell show dcp_nas_imagenet
 onebit cell show dcp_nas_imagenet --out cell.svg

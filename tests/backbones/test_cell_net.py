@@ -204,7 +204,7 @@ def test_mmengine_config(tmp_path):
     ("arguments", "message"),
     [
         (dict(arch="dcp_nas_xl"), "arch 'dcp_nas_xl': expected dcp_nas_s"),
-        (dict(arch=7), "unknown cell 7; known are darts_v2, dcp_nas_imagenet"),
+        (dict(arch=7), r"unknown cell 7; known are .*darts_v2, dcp_nas_imagenet"),
         (dict(channels=7), "channels 7: expected a positive even number"),
         (dict(channels=0), "channels 0"),
         (dict(channels=True), "channels True"),

@@ -24,7 +24,13 @@ def records(tmp_path_factory) -> Path:
     failed row."""
     folder = tmp_path_factory.mktemp("leaderboards")
     base = next(load_all(SHIPPED / "records", "cifar10")).model_copy(
-        update=dict(dataset="mini-cifar10", recipe="mini", cfg_options={}, binarizer="none")
+        update=dict(
+            dataset="mini-cifar10",
+            recipe="mini",
+            cfg_options={},
+            binarizer="none",
+            genotype_hash=None,
+        )
     )
     cell = load_cell("dcp_nas_imagenet").hash
     for seed in range(3):
