@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import copy
+import gc
 import os
 import socket
 
@@ -62,10 +63,21 @@ def join() -> bool:
         # All are here. Gloo would look up the machine's name, which need not lead anywhere.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    atexit.register(dist.destroy_process_group)
+    atexit.register(_leave)
     if rank:
         silence()
     return True
+
+
+def _leave() -> None:
+    """End the group while the interpreter is whole.
+
+    Runners lie in cycles of references, and the models in them hold the group: left to the
+    interpreter's end, gloo's threads would ask for its lock then, which aborts the process once in
+    a while (https://github.com/pytorch/pytorch/pull/179291).
+    """
+    gc.collect()
+    dist.destroy_process_group()
 
 
 def _interfaces() -> set[str]:

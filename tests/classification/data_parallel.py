@@ -2,12 +2,23 @@
 
     torchrun --nproc_per_node 2 data_parallel.py JOBS.json RESULTS
 
-Every process writes what came of its jobs to RESULTS/<rank>.json.
+Every process writes what came of its jobs to RESULTS/<rank>.json, and to RESULTS/<rank>.threads the
+threads that it still has when it has left the group.
 """
 
+import atexit
 import json
+import os
 import sys
 from pathlib import Path
+
+
+def write_threads() -> None:
+    names = sorted(path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm"))
+    (Path(sys.argv[2]) / f"{os.environ['RANK']}.threads").write_text("\n".join(names))
+
+
+atexit.register(write_threads)  # first, and so called last
 
 from classification import runner
 from commons.errors import OnebitError

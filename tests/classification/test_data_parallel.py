@@ -109,3 +109,13 @@ def test_all_processes_end_at_a_loss_that_is_not_finite(parallel):
     _, first, second = parallel["nan"]
     assert first == second
     assert first["error"].startswith("the loss is ")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are read from /proc")
+def test_no_thread_of_the_group_is_left_to_the_interpreter_s_end(parallel):
+    """It would ask for the interpreter's lock there, which now and then aborts the process."""
+    root = parallel[BACKBONES[0]][0].work_dir.parent
+    for rank in (0, 1):
+        names = (root / f"{rank}.threads").read_text().split("\n")
+        assert names
+        assert not [name for name in names if "gloo" in name]
