@@ -13,12 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import pydantic
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from commons.errors import InputError
-from commons.files import write_atomic
-from leaderboards.migration import SCHEMA_VERSION, migrate, require_known
+from leaderboards.migration import SCHEMA_VERSION, migrate
+from leaderboards.run_file import RunFile
 
 # Names become parts of file names: no separator of paths, and no "--", which separates them there.
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.]*(-[A-Za-z0-9_.]+)*$"
@@ -62,14 +60,12 @@ class KeptFile(BaseModel):
     sha256: Sha256
 
 
-class Record(BaseModel):
+class Record(RunFile):
     """One row: what was trained or imported, on what, how long, and what came out.
 
     Metrics are fractions in [0, 1] in full precision. ``cost`` maps a counting convention to the
     summary of the whole model under it.
     """
-
-    model_config = _CONFIG
 
     schema_version: Literal[2] = Field(SCHEMA_VERSION, description="version of this schema; older ones are migrated when they are read")  # fmt: skip
     status: Literal["done", "failed"] = Field(description="`failed` rows have no metrics and count in no mean")  # fmt: skip
@@ -141,62 +137,10 @@ class Record(BaseModel):
     def file_name(self) -> str:
         return row_name(*self.key) + ".json"
 
-    def save(self, folder: str | Path) -> Path:
-        """Write the record below ``folder``/<board>/ and return its path."""
-        content = self.model_dump(mode="json")
-        content["digest"] = digest(content)
-        text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
-        return write_atomic(Path(folder) / self.board / self.file_name(), text)
-
     @classmethod
-    def load(cls, path: str | Path) -> Record:
-        """Read and check a record.
-
-        Raises:
-            InputError: not JSON, not of a schema that is known, changed since it was written, or
-                under a path that does not follow from its content.
-        """
-        path = Path(path)
-        content = read_content(path)
-        try:
-            record = cls.model_validate(migrate(content), strict=True)
-        except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "record"
-            raise InputError(f"record {path}: {where}: {first['msg']}") from error
-        except ValueError as error:
-            raise InputError(f"record {path}: {error}") from error
-        if (path.parent.name, path.name) != (record.board, record.file_name()):
-            raise InputError(f"record {path} belongs at {record.board}/{record.file_name()}")
-        return record
-
-
-def read_content(path: Path) -> dict[str, Any]:
-    """The content of a record's file as it stands there, without its digest, which was checked.
-
-    Raises:
-        InputError: not JSON, of a newer schema, or changed since it was written.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-        if not isinstance(content, dict):
-            raise ValueError(f"expected an object, found a {type(content).__name__}")
-        stored = content.pop("digest")
-        require_known(content)
-        changed = stored != digest(content)
-    except OSError as error:
-        raise InputError(f"cannot read record {path}: {error.strerror}") from error
-    except InputError as error:
-        raise InputError(f"record {path}: {error}") from error
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise InputError(f"{path} is not a record: {error}") from error
-    if changed:
-        raise InputError(f"record {path} was changed after it was written (digest differs)")
-    return content
-
-
-def _refuse_constant(name: str):
-    raise ValueError(f"{name} is not a number")
+    def parse(cls, content: dict[str, Any]) -> Record:
+        """A record of any schema version that was released, as one of the present version."""
+        return cls.model_validate(migrate(content), strict=True)
 
 
 def options_tag(options: dict[str, Any]) -> str:
@@ -211,12 +155,6 @@ def row_name(dataset: str, backbone: str, recipe: str, options: str, seed: int) 
     # A cell file given as backbone has slashes; a record must never leave its folder.
     backbone = re.sub(r"[^A-Za-z0-9_.-]", "_", backbone)
     return "--".join(part for part in (dataset, backbone, recipe, options, f"seed{seed}") if part)
-
-
-def digest(content: dict[str, Any]) -> str:
-    """SHA-256 of a record's canonical JSON."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_all(folder: str | Path, board: str, dataset: str | None = None) -> Iterator[Record]:

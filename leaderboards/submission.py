@@ -23,7 +23,8 @@ from leaderboards.boards import ALL
 from leaderboards.environment import DISTRIBUTIONS, code_version
 from leaderboards.file_options import without_files
 from leaderboards.migration import SCHEMA_VERSION
-from leaderboards.record import Record, read_content
+from leaderboards.record import Record
+from leaderboards.run_file import read_content
 
 #: Of the data that has one form only. Mini datasets are drawn to compare; others need ``data_root``.
 KNOWN_CHECKSUMS = {

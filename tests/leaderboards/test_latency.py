@@ -12,7 +12,7 @@ import pytest
 from commons.errors import InputError
 from leaderboards import cli, latency, latency_table
 from leaderboards.latency_record import Entry, LatencyRun, load_runs
-from leaderboards.record import digest
+from leaderboards.run_file import digest
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 NAME = "resnet18_w16_reactnet"

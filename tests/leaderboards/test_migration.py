@@ -7,7 +7,8 @@ import pytest
 
 from commons.errors import InputError
 from leaderboards.migration import _STEPS, SCHEMA_VERSION
-from leaderboards.record import Record, digest, read_content
+from leaderboards.record import Record
+from leaderboards.run_file import digest, read_content
 
 #: As they were written; no board has them any more.
 VERSION_1 = sorted(Path(__file__).with_name("version_1").rglob("*.json"))

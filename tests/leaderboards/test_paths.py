@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from commons.errors import InputError
-from leaderboards.record import Record, digest, load_all, row_name
+from leaderboards.record import Record, load_all, row_name
+from leaderboards.run_file import digest
 from leaderboards.verification import kept_files
 from tests.leaderboards.test_end_to_end import record
 

@@ -6,7 +6,8 @@ import pytest
 
 from commons.errors import InputError
 from leaderboards.bench import bench
-from leaderboards.record import Record, digest, load_all
+from leaderboards.record import Record, load_all
+from leaderboards.run_file import digest
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import backbones
 from commons.errors import InputError
 from leaderboards import cli, verification
 from leaderboards.bench import bench
-from leaderboards.record import Record, digest
+from leaderboards.record import Record
+from leaderboards.run_file import digest
 from leaderboards.verification import (
     canonical,
     data_problems,
