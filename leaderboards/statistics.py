@@ -113,6 +113,30 @@ def _unpaired(a: list[float], b: list[float]) -> Comparison:
     return Comparison(difference, *_student(difference, math.sqrt(variance), freedom), "Welch's t-test, too few seeds in common", n)  # fmt: skip
 
 
+def compare_networks(a: Sequence[float], b: Sequence[float]) -> Comparison:
+    """Compare two sets of networks, one value per network: a two-sample t-test, pooled variance.
+
+    What differs within a set is the networks, and the noise of a seed with them. One network may
+    stand against a set; the question is then whether it is another draw from that set.
+
+    Raises:
+        ValueError: a set without a network.
+    """
+    n = len(a), len(b)
+    if 0 in n:
+        raise ValueError("no network to compare")
+    difference = math.fsum(a) / n[0] - math.fsum(b) / n[1]
+    freedom = n[0] + n[1] - 2
+    if max(n) < MIN_SEEDS:
+        reason = f"not enough networks ({n[0]} and {n[1]}; one side needs {MIN_SEEDS})"
+        return Comparison(difference, None, None, None, reason, n)
+    if _constant(a) and _constant(b):
+        return Comparison(difference, None, None, None, "no spread within either: no test applies", n)  # fmt: skip
+    squares = math.fsum((summarize(v).std or 0.0) ** 2 * (len(v) - 1) for v in (a, b))
+    error = math.sqrt(squares / freedom * (1 / n[0] + 1 / n[1]))
+    return Comparison(difference, *_student(difference, error, freedom), "t-test over networks, pooled variance", n)  # fmt: skip
+
+
 def _student(difference: float, error: float, freedom: float) -> tuple[float, float, float]:
     """Ends of the 95 % interval and two-sided p-value by Student's distribution.
 

@@ -1,4 +1,4 @@
-"""`onebit compare`: whether one backbone is better than another beyond seed noise."""
+"""`onebit compare`: whether one backbone is better than another, or than a set, beyond noise."""
 
 from __future__ import annotations
 
@@ -10,15 +10,23 @@ def configure(verbs) -> None:
         verbs,
         "compare",
         run,
-        "say whether two backbones differ by more than seed noise",
+        "say whether two backbones, or sets of them, differ by more than noise",
         """\
 onebit compare mini-cifar10 resnet18_w16_reactnet resnet18_w16_bireal
-onebit compare voc resnet18_reactnet dcp_nas_s --metric map_11pt""",
+onebit compare voc resnet18_reactnet dcp_nas_s --metric map_11pt
+onebit compare cifar10-jpeg dcp_nas_c8_l6 'random_*_c8_l6' --recipe short""",
     )
     parser.add_argument("board", metavar="BOARD", help="a board, or a dataset of one (mini-voc, coco128)")  # fmt: skip
-    parser.add_argument("a", metavar="A", help="a backbone with records on it")
-    parser.add_argument("b", metavar="B", help="another; lines of the same dataset, recipe and options are compared")  # fmt: skip
+    parser.add_argument(
+        "a",
+        metavar="A",
+        help="a backbone with records on it, or a pattern in quotes: a set of them, each a network",
+    )
+    parser.add_argument("b", metavar="B", help="another, or a pattern; lines of the same dataset, recipe and options are compared")  # fmt: skip
     parser.add_argument("--metric", metavar="M", help="default: all of the board's")
+    parser.add_argument(
+        "--recipe", metavar="R", help="default: every recipe that both have lines of"
+    )
     add_out(parser)
 
 
@@ -33,7 +41,15 @@ def run(args) -> int:
     if args.metric not in (None, *board.metrics):
         raise InputError(f"board {board.name} has no metric {args.metric!r}; it has {', '.join(board.metrics)}")  # fmt: skip
     records = load_all(args.out / "records", board.name, dataset and dataset.name)
-    pairs = comparison.pairs(measured(board, records), args.a, args.b, args.board)
+    lines = [line for line in measured(board, records) if args.recipe in (None, line.recipe)]
+    where = args.board + (f", recipe {args.recipe}" if args.recipe else "")
     metrics = [args.metric] if args.metric else list(board.metrics)
-    print("\n\n".join(comparison.describe(board, a, b, metrics) for a, b in pairs))
+    names = args.a, args.b
+    if any(map(comparison.is_pattern, names)):
+        found = comparison.sets(lines, *names, where)
+        texts = [comparison.describe_sets(board, a, b, names, metrics) for a, b in found]
+    else:
+        pairs = comparison.pairs(lines, *names, where)
+        texts = [comparison.describe(board, a, b, metrics) for a, b in pairs]
+    print("\n\n".join(texts))
     return 0

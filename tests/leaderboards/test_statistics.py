@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from leaderboards import statistics
-from leaderboards.statistics import compare, summarize, verdicts
+from leaderboards.statistics import compare, compare_networks, summarize, verdicts
 
 
 def seeds(*values):
@@ -33,6 +33,28 @@ def test_paired_by_hand():
     assert (found.low, found.high) == pytest.approx((-0.4841, 4.4841), abs=1e-4)
     assert found.beyond_noise is False
     assert "paired t-test over seeds 0, 1, 2" in found.test
+
+
+def test_networks_are_compared_as_scipy_does():
+    a, b = [0.61, 0.58, 0.62], [0.55, 0.57, 0.59, 0.54]
+    found, expected = compare_networks(a, b), stats.ttest_ind(a, b)
+    interval = expected.confidence_interval()
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_one_network_is_rarely_beyond_a_set_it_was_drawn_with():
+    """In one of twenty cases, by the threshold."""
+    draws = np.random.default_rng(0).normal(0.5, 0.01, (2000, 6))
+    beyond = [compare_networks(row[:1], row[1:]).beyond_noise for row in draws]
+    assert np.mean(beyond) == pytest.approx(0.05, abs=0.015)
+
+
+def test_networks_without_spread_or_in_too_small_sets():
+    assert compare_networks([1.0], [2.0, 3.0]).p is None
+    assert compare_networks([1.0], [2.0, 2.0, 2.0]).p is None
+    with pytest.raises(ValueError, match="no network"):
+        compare_networks([], [1.0, 2.0, 3.0])
 
 
 def test_pairing_sees_what_means_hide():
