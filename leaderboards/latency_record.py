@@ -108,7 +108,8 @@ def record_run(contenders: Sequence, *, size, classes, threads: int, load_before
     import os
 
     import backbones
-    from leaderboards.environment import code_version, processor_name, versions
+    from commons.provenance import versions
+    from leaderboards.environment import code_version, processor_name
 
     entries = []
     for contender in contenders:

@@ -137,6 +137,7 @@ def run_row(sweep: SearchSweep, method: str, seed: int) -> SearchRun:
         preset=sweep.preset,
         options=dict(sweep.options),
         cfg_options=dict(sweep.cfg_options),
+        config_sha256=found.config_sha256,
         seed=seed,
         epochs=len(found.history),
         wall_seconds=found.wall_seconds,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from backbones.genotype import Genotype
-from leaderboards.record import CodeVersion, Environment, Name, options_tag
+from leaderboards.record import CodeVersion, Environment, Name, Sha256, options_tag
 from leaderboards.record import row_name as classified_row_name
 from leaderboards.run_file import RunFile
 
@@ -28,6 +28,7 @@ class SearchRun(RunFile):
     preset: Name = Field(description="the config file the search followed")
     options: dict[str, Any] = Field(description="what `--options` asked of the method")
     cfg_options: dict[str, Any] = Field(description="what `--cfg-options` changed in the preset")
+    config_sha256: Sha256 = Field(description="of the whole config of the search, less seed and folders")  # fmt: skip
     seed: int = Field(ge=0, lt=2**32, description="of the search and of the training")
 
     epochs: int = Field(ge=1, description="of the search")

@@ -86,7 +86,7 @@ def grouped(runs: Iterable[SearchRun]) -> list[list[SearchRun]]:
     """The runs of each of our lines in :func:`frame`, in its order."""
     groups: dict[tuple, list[SearchRun]] = {}
     for run in runs:
-        key = (run.method, run.dataset, run.preset, _options(run), run.recipe, run.network, run.environment.device)  # fmt: skip
+        key = (run.method, run.dataset, run.preset, run.config_sha256, _options(run), run.recipe, run.network, run.environment.device)  # fmt: skip
         groups.setdefault(key, []).append(run)
     return sorted(groups.values(), key=lambda group: (group[0].dataset, -_accuracy(group).mean))
 
@@ -97,7 +97,8 @@ def _accuracy(group: list[SearchRun]) -> Summary:
 
 def _options(run: SearchRun) -> str:
     changed = {**run.options, **run.cfg_options}
-    return short(" ".join(f"{k}={json.dumps(v)}" for k, v in sorted(changed.items())))
+    # `lambda_` is the field of the option `lambda`.
+    return short(" ".join(f"{k.rstrip('_')}={json.dumps(v)}" for k, v in sorted(changed.items())))
 
 
 def _row(group: list[SearchRun]) -> dict:

@@ -18,9 +18,10 @@ from commons import mini
 from commons.datasets import FOLDER, Dataset, get_dataset
 from commons.errors import InputError
 from commons.files import sha256_file
+from commons.provenance import DISTRIBUTIONS
 from commons.task import Job
 from leaderboards.boards import ALL
-from leaderboards.environment import DISTRIBUTIONS, code_version
+from leaderboards.environment import code_version
 from leaderboards.file_options import without_files
 from leaderboards.migration import SCHEMA_VERSION
 from leaderboards.record import Record

@@ -33,7 +33,7 @@ class SearchData:
     Which images go where follows from ``seed`` alone. Batches of ``train`` and ``valid`` are
     shuffled by torch's global generator and augmented; with several processes, each gets its share
     of every batch, and all must have drawn the same from the generator before. ``evaluation`` is
-    the same in every process, whole, in order, and not augmented.
+    the same in every process, whole, in one order that follows from ``seed``, and not augmented.
 
     Args:
         data_root, layout: see :class:`classification.datasets.InMemoryImages`; ``imagenet`` images are
@@ -93,9 +93,9 @@ class SearchData:
         ends = [round(sum(shares[: i + 1]) * len(order)) for i in range(len(shares))]
         starts = [0, *ends[:-1]]
         for name, start, end in zip(PARTS, starts, ends, strict=True):
-            chosen = Subset(
-                plain if name == "evaluation" else source, order[start:end].sort().values.tolist()
-            )
+            # In the order of the draw: folders list their images class by class, and a batch of one
+            # class has batch statistics (supernets use these in evaluation, too) of its own.
+            chosen = Subset(plain if name == "evaluation" else source, order[start:end].tolist())
             shuffle = name != "evaluation"
             size = batch_size if shuffle else evaluation_batch_size
             loader = _loader(chosen, size, shuffle, num_workers if layout == "imagenet" else 0)

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from commons.errors import InputError
+
+
+def option_names(options: Mapping[str, Any]) -> dict[str, Any]:
+    """``options`` by the names of their fields: ``lambda`` is ``lambda_``, ``arch-lr`` ``arch_lr``.
+
+    Raises:
+        InputError: two names of one field.
+    """
+    named: dict[str, Any] = {}
+    for name, value in options.items():
+        field_name = str(name).replace("-", "_")
+        field_name += "_" * keyword.iskeyword(field_name)
+        if field_name in named:
+            raise InputError(f"option {name!r} is given twice")
+        named[field_name] = value
+    return named
 
 
 @dataclass(frozen=True)
@@ -20,7 +39,7 @@ class SearchJob:
         data_root: the folder below which the dataset is looked for.
         work_dir: checkpoints, logs and the dumped config go here.
         resume: go on from the last checkpoint in ``work_dir``, if there is one.
-        options: options of the method, by name, on top of the preset's.
+        options: options of the method, on top of the preset's; by the names of :func:`option_names`.
         cfg_options: dotted overrides of the preset (``space.channels``, ``data.batch_size``, ...).
     """
 
@@ -33,3 +52,6 @@ class SearchJob:
     resume: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     cfg_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", option_names(self.options))

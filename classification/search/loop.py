@@ -8,10 +8,12 @@ architectures; whatever could come to differ between them is made the first proc
 from __future__ import annotations
 
 import contextlib
+import re
 import resource
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from mmengine.dist import all_reduce, broadcast, get_world_size
@@ -151,6 +153,7 @@ class SearchLoop(EpochBasedTrainLoop):
         self._seed = seed
         self._on_gpu = device.type == "cuda"
         self._own_state = own_state(self.strategy)
+        forget_peak_memory(self._on_gpu)
 
     def run_epoch(self) -> None:
         self.runner.call_hook("before_train_epoch")
@@ -205,12 +208,29 @@ def own_state(strategy: nn.Module) -> list[Tensor]:
     return [tensor for tensor in everything if id(tensor) not in theirs]
 
 
+def forget_peak_memory(on_gpu: bool) -> None:
+    """Let :func:`peak_memory_bytes` count from now: other searches of this process are not ours.
+
+    On systems other than Linux, and where the kernel does not allow it, the process's peak cannot be
+    forgotten.
+    """
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+        return
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_bytes(on_gpu: bool) -> int:
     """The most that was in use at once: of the GPU's memory, or of the process's."""
     if on_gpu:
         return torch.cuda.max_memory_allocated()
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used if sys.platform == "darwin" else used * 1024
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)[1]) * 1024
+    except (OSError, TypeError):
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return used if sys.platform == "darwin" else used * 1024
 
 
 @HOOKS.register_module(force=True)

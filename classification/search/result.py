@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +17,7 @@ from backbones.genotype import Genotype
 from classification.search.job import SearchJob
 from classification.search.loop import CELLS, EDGES
 from commons.files import write_atomic
-
-#: Whose versions a result names.
-DISTRIBUTIONS = ("onebit-bench", "torch", "mmengine", "numpy")
+from commons.provenance import checkout, versions
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,8 @@ class SearchOutcome:
         history: [epochs, 2, 14, operations], the scores after each epoch.
         operations: names of the last axis.
         data_checksum: see :meth:`commons.datasets.Dataset.checksum`.
-        config: the full text of the config that ran.
+        config_sha256: of the text of the config that ran, less seed and folders: the same for all
+            seeds, another one when the preset was edited.
         wall_seconds: spent in the epochs, those before a resume included; reading the data and
             writing checkpoints are not.
         images_seen: images of training and validation that were put through a network.
@@ -45,7 +42,7 @@ class SearchOutcome:
     history: Tensor
     operations: tuple[str, ...]
     data_checksum: str
-    config: str
+    config_sha256: str
     wall_seconds: float
     images_seen: int
     peak_memory_bytes: int
@@ -96,6 +93,7 @@ class SearchOutcome:
             options=dict(options),
             cfg_options=dict(job.cfg_options),
             supernet=dict(supernet),
+            config_sha256=found.config_sha256,
             data_checksum=found.data_checksum,
             epochs=len(history),
             images_seen=found.images_seen,
@@ -103,6 +101,7 @@ class SearchOutcome:
             wall_seconds=found.wall_seconds,
             peak_memory_bytes=found.peak_memory_bytes,
             processes=processes,
+            code=checkout(),
             versions=versions(),
         )
         if gpu_days is not None:
@@ -136,14 +135,3 @@ class SearchOutcome:
 def written_files(path: Path) -> tuple[Path, Path, Path]:
     """Where the score history, the picture and the cell go that :meth:`SearchOutcome.save` writes."""
     return path.with_suffix(".scores.npz"), path.with_suffix(".svg"), path
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of what a search depends on."""
-    found = {"python": platform.python_version()}
-    for name in DISTRIBUTIONS:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # run from a checkout that is not installed
-            continue
-    return found

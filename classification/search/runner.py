@@ -6,8 +6,11 @@ strategy, which trains as its paper says and tells the loop of every step.
 
 from __future__ import annotations
 
+import copy
+import hashlib
 from dataclasses import asdict
 
+from mmengine.config import Config
 from mmengine.dist import get_world_size
 
 from classification.search.config import build_config
@@ -51,8 +54,10 @@ def search(job: SearchJob) -> SearchOutcome:
     check(job)
     dataset = get_dataset(job.dataset, "classification")
     cfg = build_config(job, dataset, dataset.find(job.data_root))
+    checksum = dataset.checksum(job.data_root)
     with plain_errors(job.work_dir):
-        runner = build_runner(cfg, row_of(job), work_dir=job.work_dir, resume=job.resume)
+        row = dict(row_of(job), data=checksum)
+        runner = build_runner(cfg, row, work_dir=job.work_dir, resume=job.resume)
         model = unwrapped(runner.model)
         runner.train()
         strategy = model.strategy
@@ -65,12 +70,20 @@ def search(job: SearchJob) -> SearchOutcome:
             derivation=strategy.derivation,
             supernet=dict(channels=strategy.space.channels, cells=strategy.space.cells),
             processes=get_world_size(),
-            data_checksum=dataset.checksum(job.data_root),
-            config=config_text(cfg),
+            data_checksum=checksum,
+            config_sha256=config_hash(cfg),
             wall_seconds=float(model.seconds),
             images_seen=int(model.images_seen),
             peak_memory_bytes=int(model.peak_memory_bytes),
         )
+
+
+def config_hash(cfg: Config) -> str:
+    """SHA-256 of a config that :func:`build_config` made, less seed and folders."""
+    same = copy.deepcopy(cfg)
+    for part in (same.train_cfg, same.train_dataloader):
+        del part["seed"]
+    return hashlib.sha256(config_text(same).encode()).hexdigest()
 
 
 def row_of(job: SearchJob) -> dict:

@@ -136,6 +136,7 @@ def run(args) -> int:
 
 
 def _run_search(args) -> int:
+    from classification.search.job import option_names
     from classification.search.strategies import METHODS
     from commons.datasets import get_dataset
     from commons.errors import InputError
@@ -161,7 +162,7 @@ def _run_search(args) -> int:
         out=args.out,
         work_root=args.work_dir,
         overwrite=args.overwrite,
-        options=cfg_options(args.options, "--options"),
+        options=option_names(cfg_options(args.options, "--options")),
         cfg_options=cfg_options(args.cfg_options),
     )
     total = len(sweep.rows())

@@ -28,7 +28,8 @@ def run(args) -> int:
     from commons.compat import ensure_torchvision
     from commons.datasets import DATASETS
     from commons.errors import InputError
-    from leaderboards.environment import code_version, device_name, versions
+    from commons.provenance import versions
+    from leaderboards.environment import code_version, device_name
 
     print("versions")
     for name, version in versions().items():

@@ -57,12 +57,13 @@ def run(args) -> int:
     dataset = get_dataset(args.dataset, "classification")
     preset = args.preset or default_recipe(dataset)
     _require_writable(args.out)
-    options = cfg_options(args.options, "--options")
+    from classification.search.job import SearchJob, option_names
+
+    options = option_names(cfg_options(args.options, "--options"))
     changes = cfg_options(args.cfg_options)
 
     from mmengine.dist import is_main_process
 
-    from classification.search.job import SearchJob
     from classification.search.runner import search
     from leaderboards.search_record import row_name
 

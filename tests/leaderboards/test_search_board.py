@@ -28,7 +28,7 @@ class Stub:
         history = torch.rand(2, 2, 14, 4)
         return SearchOutcome.of(
             job, options={"x": 1}, scores=history[-1], history=history, operations=OPERATIONS,
-            derivation="top2", supernet=dict(channels=4, cells=3), processes=1, data_checksum="content:0", config="",
+            derivation="top2", supernet=dict(channels=4, cells=3), processes=1, data_checksum="content:0", config_sha256="0" * 64,
             wall_seconds=4.0, images_seen=200, peak_memory_bytes=10**6,
         )  # fmt: skip
 

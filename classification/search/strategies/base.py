@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from classification.search.job import option_names
 from classification.search.space import SearchSpace
 from classification.search.supernet import Supernet
 from commons.errors import InputError
@@ -282,13 +283,11 @@ def read_options(strategy: type[Strategy], given: Mapping[str, Any]) -> Any:
     hints = typing.get_type_hints(strategy.Options)
     names = [field.name for field in dataclasses.fields(strategy.Options)]
     read = {}
-    for name, value in given.items():
-        key = str(name).replace("-", "_")
-        key = f"{key}_" if f"{key}_" in names else key  # `lambda` is a word of Python's
+    for key, value in option_names(given).items():
         if key not in names:
             near = difflib.get_close_matches(key, names, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {_listed(names)}"
-            raise InputError(f"{strategy.name}: unknown option {name!r}; {hint}")
+            hint = f"did you mean {_listed(near)}?" if near else f"known are {_listed(names)}"
+            raise InputError(f"{strategy.name}: unknown option {_listed([key])!r}; {hint}")
         read[key] = _converted(value, hints[key], f"{strategy.name}, option {_listed([key])}")
     return strategy.Options(**read)
 

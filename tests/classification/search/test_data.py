@@ -61,6 +61,17 @@ def test_batches_are_normalized_and_shuffled_by_the_global_generator(search_job)
     assert torch.equal(*(next(iter(data.evaluation))[0] for _ in range(2)))
 
 
+def test_what_is_evaluated_at_once_is_a_sample_of_all_classes(search_job):
+    """Folders list their images class by class; supernets use each batch's own statistics."""
+    job = search_job(dataset="mini-imagenet", cfg_options={"data.images": None})
+    shares = dict(train=0.2, valid=0.0, evaluation=0.8, evaluation_batch_size=16)
+    data = SearchData(**arguments(job, images=None, image_size=16, **shares))
+    batches = [labels for _, labels in data.evaluation]
+    classes = len(torch.cat(batches).unique())
+    assert classes > 1
+    assert all(len(labels.unique()) > classes / 2 for labels in batches if len(labels) == 16)
+
+
 def test_a_part_too_small_for_a_batch_says_so(search_job):
     data = SearchData(**arguments(search_job(), evaluation=0.0))
     with pytest.raises(InputError, match="evaluation part of the data has 0 images"):

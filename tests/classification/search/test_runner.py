@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +17,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import backbones
 from backbones.genotype import Genotype
-from classification.search import loop
+from classification.search import loop, runner
 from classification.search.runner import search
 from classification.search.strategies.random import RandomSearch
+from commons.datasets import get_dataset
 from commons.engine import load_row
 from commons.errors import InputError, WorkError
+from commons.provenance import checkout
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -53,7 +56,49 @@ def test_outcome_says_how_the_cell_was_found(finished):
     assert about["cfg_options"] == dict(job.cfg_options)
     assert about["versions"]["torch"] == metadata.version("torch")
     assert about["images_seen"] == outcome.images_seen
-    assert str(job.data_root) not in outcome.config
+    assert about["supernet"] == {"channels": 2, "cells": 3}
+    assert about["code"] == checkout()
+
+
+def test_the_hash_of_the_config_is_that_of_all_seeds_and_folders_alone(search_job, tmp_path):
+    def config_hash(job):
+        dataset = get_dataset(job.dataset)
+        return runner.config_hash(runner.build_config(job, dataset, dataset.find(job.data_root)))
+
+    first = config_hash(search_job("darts"))
+    assert config_hash(search_job("darts", seed=1, work_dir=tmp_path / "other")) == first
+    for change in (dict(options={"arch_lr": 1.0}), dict(cfg_options={"data.valid": 0.2})):  # fmt: skip
+        assert config_hash(search_job("darts", **change)) != first
+
+
+def test_an_option_with_the_name_of_a_python_word_is_one_row_however_it_is_written(search_job):
+    jobs = [
+        search_job("dcp-nas", name=name, cfg_options={"schedule.epochs": 1}, options={name: 0.5})
+        for name in ("lambda", "lambda_")
+    ]
+    assert runner.row_of(jobs[0]) == runner.row_of(jobs[1])
+    assert search(jobs[0]).genotype.provenance["options"]["lambda_"] == 0.5
+    with pytest.raises(InputError, match="'lambda_' is given twice"):
+        search_job("dcp-nas", options={"lambda": 1, "lambda_": 2})
+
+
+def test_peak_memory_is_that_of_the_search_alone(search_job):
+    """On Linux, where a process can forget its peak."""
+    before = np.ones(2**28)  # 2 GiB
+    most = loop.peak_memory_bytes(on_gpu=False)
+    assert most > 2**31
+    del before
+    outcome = search(search_job(cfg_options={"schedule.epochs": 1}))
+    assert outcome.peak_memory_bytes < most - 2**30
+
+
+def test_other_data_than_before_are_refused_when_a_search_is_resumed(finished, data, tmp_path):
+    job, _ = finished
+    shutil.copytree(data / "mini-cifar10", tmp_path / "mini-cifar10")
+    image = next((tmp_path / "mini-cifar10").rglob("*_batch*"))
+    image.write_bytes(image.read_bytes()[::-1])
+    with pytest.raises(InputError, match=r"cannot resume: .* with data 'content:"):
+        search(replace(job, data_root=tmp_path, resume=True))
 
 
 def test_files_of_a_result(finished, tmp_path):
