@@ -101,8 +101,8 @@ def share_of_batch(batch_size: int) -> int:
     share, rest = divmod(batch_size, dist.get_world_size())
     if rest or not share:
         raise InputError(
-            f"train_dataloader.batch_size {batch_size} is that of all processes together: expected "
-            f"a multiple of {dist.get_world_size()}, their number"
+            f"batch_size {batch_size} is that of all processes together: expected a multiple of "
+            f"{dist.get_world_size()}, their number"
         )
     return share
 

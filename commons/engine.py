@@ -242,8 +242,9 @@ def build_runner(
     allow_mmengine_checkpoints()
     parallel = distributed.join()
     work_dir = Path(work_dir)
-    # A copy, and anonymous: the Runner would dump a config that has a file name a second time.
-    cfg = Config(cfg.to_dict())
+    # A copy, and anonymous: the Runner would dump a config that has a file name a second time. It
+    # puts the config's text into every checkpoint; laying it out by yapf can take seconds each time.
+    cfg = Config(cfg.to_dict(), format_python_code=False)
     cfg.work_dir = str(work_dir)
     # On a GPU some operators of detection have no deterministic form and would raise.
     cfg.randomness = dict(seed=row["seed"], deterministic=not torch.cuda.is_available())

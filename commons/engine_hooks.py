@@ -22,6 +22,14 @@ from commons.errors import WorkError
 from commons.progress import Progress
 
 
+def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
+    """The seed of one epoch in one process.
+
+    A large odd stride keeps the epochs of neighbouring seeds apart.
+    """
+    return (seed * 1_000_003 + epoch * 1009 + rank) % 2**32
+
+
 @HOOKS.register_module(force=True)
 class EpochSeedHook(Hook):
     """Reseed every generator at the start of each epoch from (seed, epoch, rank).
@@ -38,9 +46,7 @@ class EpochSeedHook(Hook):
         self.seed, self.first = seed, first
 
     def before_train_epoch(self, runner: Runner) -> None:
-        # A large odd stride keeps the epochs of neighbouring seeds apart.
-        epoch = self.first + runner.epoch
-        set_random_seed((self.seed * 1_000_003 + epoch * 1009 + get_rank()) % 2**32)
+        set_random_seed(epoch_seed(self.seed, self.first + runner.epoch, get_rank()))
 
 
 @FUNCTIONS.register_module(force=True)

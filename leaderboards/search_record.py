@@ -33,9 +33,9 @@ class SearchRun(RunFile):
 
     epochs: int = Field(ge=1, description="of the search")
     wall_seconds: float = Field(gt=0, description="of the search's epochs, those before a resume included")  # fmt: skip
-    images_seen: int = Field(gt=0, description="by the search; an image counts each time")
+    images_seen: int = Field(gt=0, description="in the batches of the search's steps; one that two networks work on counts once, evaluation counts none")  # fmt: skip
     images_per_second: float = Field(gt=0)
-    peak_memory_bytes: int = Field(gt=0, description="of the GPU; without one, of the process")
+    peak_memory_bytes: int = Field(gt=0, description="of the GPU; without one, of the process since the search began")  # fmt: skip
     gpu_days: float | None = Field(ge=0, description="null where no GPU was used")
     genotype: dict[str, Any] = Field(description="the cell, with its provenance")
 

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 import backbones
 from commons.engine import latest_checkpoint, load_weights
+from commons.engine_hooks import epoch_seed
 from commons.errors import InputError, WorkError
 from commons.progress import Progress
 from commons.task import Job
@@ -149,8 +150,7 @@ def fit(
     progress.start(completed=len(losses) * batches)
     try:
         for epoch in range(len(losses), cfg.epochs):
-            # A large odd stride keeps the epochs of neighbouring seeds apart.
-            set_random_seed((job.seed * 1_000_003 + epoch * 1009) % 2**32)
+            set_random_seed(epoch_seed(job.seed, epoch))
             engine.epoch = epoch
             steps.clear()
             with append_stdout(log):

@@ -15,7 +15,7 @@ from classification.config import layout_of
 from classification.search.data import PARTS, check_shares
 from classification.search.job import SearchJob
 from classification.search.space import SearchSpace
-from classification.search.strategies import Schedule, get_strategy, read_options
+from classification.search.strategies import Schedule, Strategy, get_strategy, read_options
 from commons.config_options import with_options
 from commons.datasets import Dataset
 from commons.errors import InputError
@@ -70,10 +70,15 @@ def build_config(job: SearchJob, dataset: Dataset, folder: Path) -> Config:
     layout = layout_of(dataset, folder)
     cfg = with_options(load_preset(job.preset, layout, job.method), job.cfg_options, free=FREE)
     preset = ConfigDict({key: cfg.pop(key) for key in _PRESET}).to_dict()
-    preset["options"] = {**preset["options"], **job.options}
     check_preset(preset)
+    preset["options"] = {**preset["options"], **job.options}
     read_options(strategy, preset["options"])
     Schedule(**preset["schedule"])
+    if "schedule.epochs" in job.cfg_options and strategy.epochs is not Strategy.epochs:
+        raise InputError(
+            f"schedule.epochs: {job.method} takes as many epochs as its options say (docs/search.md); "
+            f"leave it out"
+        )
     space = preset["space"]
     space = dict(
         num_classes=len(datasets.class_names(folder, layout)),
@@ -133,6 +138,11 @@ _EXPECTED = {
 
 def check_preset(preset: Mapping[str, Any]) -> None:
     """Raises InputError where a preset holds a value that no search can use."""
+    for name in ("space", "schedule", "data", "options"):
+        if not isinstance(preset[name], Mapping):
+            raise InputError(f"{name} {preset[name]!r}: expected settings by name, e.g. {name}.KEY=VALUE")  # fmt: skip
+    if not isinstance(preset["data"]["augmentation"], Mapping):
+        raise InputError(f"data.augmentation {preset['data']['augmentation']!r}: expected settings by name")  # fmt: skip
     for name, (expected, fits) in _EXPECTED.items():
         value = preset
         for key in name.split("."):

@@ -5,7 +5,8 @@ The test set is never opened: an architecture that was chosen by it would be tra
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -101,6 +102,11 @@ class SearchData:
             loader = _loader(chosen, size, shuffle, num_workers if layout == "imagenet" else 0)
             setattr(self, name, Batches(loader, augmentation if shuffle else {}, name))
 
+    def require(self, names: Sequence[str]) -> None:
+        """Raises InputError where a part in ``names`` has no image."""
+        for name in names:
+            getattr(self, name).require_images()
+
     def to(self, device: torch.device) -> SearchData:
         """Let all parts hand out their batches on ``device``."""
         for name in PARTS:
@@ -134,13 +140,17 @@ class Batches:
     def __len__(self) -> int:
         return len(self.loader)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images [N, 3, H, W] float32 in [-1, 1] and labels [N]."""
+    def require_images(self) -> None:
+        """Raises InputError where there is no batch."""
         if not len(self.loader):
             raise InputError(
                 f"the {self.name} part of the data has {self.images} images, too few for a batch; "
                 f"raise data.{self.name} or data.images, or lower data.batch_size"
             )
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images [N, 3, H, W] float32 in [-1, 1] and labels [N]."""
+        self.require_images()
         if self.before is not None:
             self.before()
         self._prepare.to(self.device)
@@ -183,7 +193,13 @@ def _loader(chosen: Subset, batch_size: int, shuffle: bool, workers: int) -> Dat
 def check_shares(shares: tuple[float, ...]) -> None:
     """Raises InputError where ``shares`` cannot be parts of a training set."""
     numbers = all(isinstance(s, int | float) and not isinstance(s, bool) for s in shares)
-    if not numbers or min(shares) < 0 or sum(shares) > 1 + 1e-9 or not shares[0]:
+    if (
+        not numbers
+        or not all(map(math.isfinite, shares))
+        or min(shares) < 0
+        or sum(shares) > 1 + 1e-9
+        or not shares[0]
+    ):
         raise InputError(
             f"data.train, data.valid and data.evaluation are shares of the training set: expected "
             f"numbers from 0 whose sum is at most 1, the first above 0; found "

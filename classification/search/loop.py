@@ -12,7 +12,7 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -32,11 +32,13 @@ from torch import Tensor, nn
 
 from backbones.genotype import INPUT_NODES, INTERMEDIATE_NODES
 from classification.search.data import SearchData
+from classification.search.decoupling import Decoupling
 from classification.search.space import SearchSpace
 from classification.search.strategies import Report, Schedule, get_strategy
 from classification.search.supernet import Supernet
 from commons.distributed import unwrapped
 from commons.engine import ProgressHook
+from commons.engine_hooks import epoch_seed
 from commons.errors import InputError
 from commons.progress import Progress
 
@@ -147,6 +149,7 @@ class SearchLoop(EpochBasedTrainLoop):
         self.strategy = self.model.strategy
         device = self.model.images_seen.device
         self.data = SearchData(**dataloader).to(device)
+        self.data.require(self.strategy.parts())
         self.data.evaluation.before = self._synchronize
         super().__init__(runner, self.data.train.loader, max_epochs=self.strategy.epochs)
         self.report = StepReport(self, device, amp)
@@ -158,7 +161,7 @@ class SearchLoop(EpochBasedTrainLoop):
     def run_epoch(self) -> None:
         self.runner.call_hook("before_train_epoch")
         # The same in every process: all must sample the same architectures.
-        set_random_seed((self._seed * 1_000_003 + self._epoch * 1009) % 2**32)
+        set_random_seed(epoch_seed(self._seed, self._epoch))
         self.model.train()
         self.losses: dict[str, tuple[float, int]] = {}
         self._step_in_epoch = 0
@@ -208,6 +211,34 @@ def own_state(strategy: nn.Module) -> list[Tensor]:
     return [tensor for tensor in everything if id(tensor) not in theirs]
 
 
+def architecture(strategy: nn.Module) -> dict[str, Tensor]:
+    """Architecture parameters by name: [2, 14, M] of operations, [2, 14] of edges.
+
+    ``alpha``, ``child_alpha``, ``beta``, as far as the method has them, and psi~ of its decoupled
+    optimizations.
+    """
+    networks = [m for m in strategy.modules() if isinstance(m, Supernet)]
+    weights = {id(p) for network in networks for p in network.parameters()}
+    found = {n: p.detach() for n, p in strategy.named_parameters() if id(p) not in weights}
+    for name, module in strategy.named_modules():
+        if isinstance(module, Decoupling):
+            found[f"{name}.psi"] = module.psi.flatten(1)
+    return found
+
+
+def by_edge(name: str, values: Tensor, operations: Sequence[str]) -> dict[str, float]:
+    """``values`` [2, 14, M] or [2, 14] as scalars ``NAME_CELL/EDGE/OPERATION``."""
+    found = {}
+    for cell, edges in zip(CELLS, values.tolist(), strict=True):
+        for edge, value in zip(EDGES, edges, strict=True):
+            where = f"{name}_{cell}/{edge}"
+            if isinstance(value, list):
+                found |= {f"{where}/{o}": v for o, v in zip(operations, value, strict=True)}
+            else:
+                found[where] = value
+    return found
+
+
 def forget_peak_memory(on_gpu: bool) -> None:
     """Let :func:`peak_memory_bytes` count from now: other searches of this process are not ours.
 
@@ -235,17 +266,17 @@ def peak_memory_bytes(on_gpu: bool) -> int:
 
 @HOOKS.register_module(force=True)
 class SearchStateHook(Hook):
-    """Scores and mean losses of every epoch to TensorBoard; the scaler's state to checkpoints."""
+    """Scores, architecture parameters and mean losses of every epoch to TensorBoard.
+
+    And the scaler's state to checkpoints.
+    """
 
     def after_train_epoch(self, runner: Runner) -> None:
         loop = runner.train_loop
-        names = loop.strategy.space.operations
-        scores = loop.model.history[runner.epoch].tolist()
         scalars = {f"epoch/{name}": value for name, value in loop.mean_losses().items()}
-        for cell, edges in zip(CELLS, scores, strict=True):
-            for edge, of_edge in zip(EDGES, edges, strict=True):
-                for operation, score in zip(names, of_edge, strict=True):
-                    scalars[f"scores_{cell}/{edge}/{operation}"] = score
+        shown = {"scores": loop.model.history[runner.epoch], **architecture(loop.strategy)}
+        for name, values in shown.items():
+            scalars |= by_edge(name, values, loop.strategy.space.operations)
         runner.visualizer.add_scalars(scalars, step=runner.epoch + 1)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

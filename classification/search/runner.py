@@ -31,8 +31,14 @@ def check(job: SearchJob) -> None:
             is missing; a work folder with another search's checkpoints.
     """
     dataset = get_dataset(job.dataset, "classification")
-    model = build_config(job, dataset, dataset.find(job.data_root)).model
-    SearchModel(**{key: value for key, value in model.items() if key != "type"})
+    cfg = build_config(job, dataset, dataset.find(job.data_root))
+    strategy = SearchModel(
+        **{key: value for key, value in cfg.model.items() if key != "type"}
+    ).strategy
+    if without := [part for part in strategy.parts() if not cfg.train_dataloader[part]]:
+        raise InputError(f"data.{without[0]} 0: {job.method} needs a share above 0")
+    if job.work_dir.exists() and not job.work_dir.is_dir():
+        raise InputError(f"--work-dir {job.work_dir} is not a folder")
     if not job.resume and any(job.work_dir.glob("epoch_*.pth")):
         raise InputError(
             f"{job.work_dir} holds the checkpoints of an earlier search: add --resume to go on, or "

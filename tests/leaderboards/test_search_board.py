@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
-from backbones import Genotype
+from backbones import Genotype, create_backbone
 from classification.search import runner
 from classification.search.result import SearchOutcome
+from commons.engine import load_row
 from commons.task import Outcome
 from leaderboards import cli, search_bench, search_table
 from leaderboards.search_record import SearchRun, load_runs
@@ -178,3 +179,51 @@ def test_a_changed_record_is_refused(onebit, stub, tmp_path):
     with pytest.raises(ValueError, match="was changed after it was written"):
         SearchRun.load(path)
     assert onebit("verify")[0] == 1
+
+
+#: One epoch of two batches.
+QUICK = ("--cfg-options", "data.images=80", "data.image_size=8", "data.batch_size=20", "space.channels=2", "schedule.epochs=1")  # fmt: skip
+
+
+def test_a_cell_that_was_searched_is_trained_by_its_file(onebit, data, tmp_path):  # noqa: F811
+    code, out, err = onebit("search", "dcp-nas", *MINI, "--out", "cell.json", "--options", "lambda=1e-3", *QUICK)  # fmt: skip
+    assert (code, err) == (0, "")
+    cell = Genotype.load(tmp_path / "cell.json")
+    assert cell.hash[:12] in out
+    assert cell.provenance["options"]["lambda_"] == 1e-3
+    train = ("train", "classification", *MINI, "--data", str(data), "--work-dir", "run")
+    code, out, err = onebit(*train, "--backbone", "cell.json", "--cfg-options", "train_cfg.max_epochs=1")  # fmt: skip
+    assert code == 0, err
+    assert "cell.json on mini-cifar10" in out
+    _, weights = load_row(tmp_path / "run" / "epoch_1.pth")
+    with torch.device("meta"):  # as wide and deep as the supernet was
+        network = create_backbone("cell.json_c2_l3", stem="cifar")
+    stored = {name.removeprefix("backbone."): value.shape for name, value in weights.items()}
+    assert all(stored[name] == value.shape for name, value in network.state_dict().items())
+
+
+def test_searches_of_a_bench_are_real(onebit, monkeypatch, tmp_path):
+    """Only the training of the cells is a stand-in."""
+    stub = Stub()
+    monkeypatch.setattr(search_bench, "runner", lambda task: stub)
+    code, _, err = onebit("bench", "search", *MINI, "--methods", "dcp-nas,random", *QUICK)
+    assert (code, err) == (0, "")
+    runs = {run.method: run for run in load_runs(tmp_path / "leaderboards" / "records")}
+    assert set(runs) == {"dcp-nas", "random"}
+    for run, job in zip(runs.values(), stub.trained, strict=True):
+        cell = Genotype.load(job.backbone.removesuffix("_c8_l6"))
+        assert cell == Genotype.from_dict(run.genotype)
+        assert cell.provenance["config_sha256"] == run.config_sha256
+        assert cell.provenance["supernet"] == {"channels": 2, "cells": 3}
+        assert run.epochs == 1
+        assert run.images_seen > 0
+    assert runs["random"].images_seen == 40  # the half that trains weights
+    assert runs["dcp-nas"].config_sha256 != runs["random"].config_sha256
+
+
+def test_searches_by_another_preset_of_the_same_name_are_another_line(onebit, stub, tmp_path):
+    onebit("bench", "search", *MINI, "--methods", "random", "--seeds", "0,1")
+    runs = list(load_runs(tmp_path / "leaderboards" / "records"))
+    assert len(search_table.frame(runs)) == 1
+    runs[1] = runs[1].model_copy(update={"config_sha256": "1" * 64})
+    assert len(search_table.frame(runs)) == 2

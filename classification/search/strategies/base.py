@@ -141,6 +141,10 @@ class Strategy(nn.Module):
     def epochs(self) -> int:
         return self.schedule.epochs
 
+    def parts(self) -> tuple[str, ...]:
+        """The parts of the data, see :class:`SearchData`, without which it cannot run."""
+        return ("train", "valid")
+
     def epoch(self, index: int, data: SearchData, report: Report) -> None:
         """Epoch ``index``, from 0, in place."""
         raise NotImplementedError
@@ -240,6 +244,14 @@ def gradient(
     return gradients
 
 
+def usable(gradients: Iterable[Tensor], report: Report) -> bool:
+    """False where float16 has overflowed; that step is left out, as GradScaler does with weights.
+
+    Without a scaler everything is usable: a loss that is not finite is an error then.
+    """
+    return report.scaler is None or all(bool(each.isfinite().all()) for each in gradients)
+
+
 def average_over_processes(tensors: Iterable[Tensor]) -> None:
     """Average each tensor, in place, over the processes of a data-parallel run."""
     distributed = torch.distributed
@@ -321,7 +333,7 @@ def _converted(value: Any, kind: Any, where: str) -> Any:
         raise InputError(f"{where}: expected a word, found {value!r}")
     try:
         number = None if isinstance(value, bool) else kind(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = None
     if number is None or not math.isfinite(number) or (kind is int and number != float(value)):
         wanted = "an integer" if kind is int else "a number"

@@ -35,6 +35,7 @@ from classification.search.strategies.base import (
     cross_entropy,
     gradient,
     paired,
+    usable,
 )
 from classification.search.strategies.darts import architecture_optimizer
 from classification.search.strategies.sampled import SampledStrategy
@@ -156,6 +157,10 @@ class BNAS(SampledStrategy):
         """105 + 7 for ``1bit`` and 5 + 57 + 7 for ``w1a32``, with 8 operations."""
         return len(self._plan)
 
+    def parts(self) -> tuple[str, ...]:
+        by_pc_darts = ("valid",) if None in self._plan else ()
+        return ("train", *by_pc_darts, "evaluation")
+
     def epoch(self, index: int, data: SearchData, report: Report) -> None:
         self.set_learning_rate(index, "weights")
         if self._plan[index] is None:
@@ -212,8 +217,10 @@ class BNAS(SampledStrategy):
     def _architecture_step(self, batch: Batch, report: Report) -> float:
         with frozen(self.supernet), report.autocast():
             loss = self._mixed_loss(batch, self.alpha, self.beta)
-        self.alpha.grad, self.beta.grad = gradient(loss, [self.alpha, self.beta], report)
-        self._optimizers["alpha"].step()
+        gradients = gradient(loss, [self.alpha, self.beta], report)
+        if usable(gradients, report):
+            self.alpha.grad, self.beta.grad = gradients
+            self._optimizers["alpha"].step()
         return loss.item()
 
     def _mixed_loss(self, batch: Batch, alpha: Tensor, beta: Tensor) -> Tensor:

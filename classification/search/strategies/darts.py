@@ -22,6 +22,7 @@ from classification.search.strategies.base import (
     cross_entropy,
     gradient,
     paired,
+    usable,
 )
 from classification.search.supernet import Supernet
 
@@ -121,7 +122,9 @@ class DARTS(Strategy):
             loss = cross_entropy(self.supernet(batch[0], **self.mixture()), batch[1])
         parameters = self.architecture_parameters()
         gradients = gradient(loss, parameters, report)
-        descend(self._optimizers["alpha"], parameters, gradients, self.decoupling, self.supernet)
+        if usable(gradients, report):
+            optimizer = self._optimizers["alpha"]
+            descend(optimizer, parameters, gradients, self.decoupling, self.supernet)
         return loss.item()
 
     def scores(self) -> Tensor:

@@ -25,6 +25,7 @@ from classification.search.strategies.base import (
     cross_entropy,
     gradient,
     paired,
+    usable,
 )
 from classification.search.strategies.darts import architecture_optimizer, descend
 from classification.search.supernet import Supernet
@@ -136,7 +137,8 @@ class DCPNAS(Strategy):
         """The Parent's alpha on a validation batch, then decoupling (lines 3 and 4)."""
         loss, tangent, _ = self._tangent_direction(batch, report)
         optimizer = self._optimizers["alpha"]
-        descend(optimizer, [self.alpha], (tangent,), self.parent_decoupling, self.parent)
+        if usable([tangent], report):
+            descend(optimizer, [self.alpha], (tangent,), self.parent_decoupling, self.parent)
         return loss.item()
 
     def _tangent_direction(self, batch: Batch, report: Report) -> tuple[Tensor, Tensor, Tensor]:
@@ -197,7 +199,8 @@ class DCPNAS(Strategy):
             step = step + self._lambda * curvature.product(slope)
             losses["discrepancy"] = distance.item()
         optimizer = self._optimizers["child_alpha"]
-        descend(optimizer, [self.child_alpha], (step,), self.child_decoupling, self.child)
+        if usable([step], report):
+            descend(optimizer, [self.child_alpha], (step,), self.child_decoupling, self.child)
         return {"loss_child_architecture": curvature.loss.item(), **losses}
 
     def scores(self) -> Tensor:

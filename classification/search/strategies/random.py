@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from classification.search.bandits import MeanScores
 from classification.search.space import SearchSpace
 from classification.search.strategies.base import (
     Report,
@@ -46,8 +47,10 @@ class RandomSearch(Strategy):
         super().__init__(space, options, schedule)
         self.supernet = Supernet(space, self.options.binarizer)
         self.weight_optimizer("weights", self.supernet)
-        self.register_buffer("total", torch.zeros(space.shape, dtype=torch.float64))
-        self.register_buffer("count", torch.zeros(space.shape, dtype=torch.int64))
+        self.performance = MeanScores(space.shape)
+
+    def parts(self) -> tuple[str, ...]:
+        return ("train", "evaluation")
 
     def epoch(self, index: int, data: SearchData, report: Report) -> None:
         self.set_learning_rate(index, "weights")
@@ -62,12 +65,8 @@ class RandomSearch(Strategy):
                 report,
             )
             report({"loss_weights": loss}, len(images))
-        performance = self.evaluate(self.supernet, data.evaluation, choice=choice)
-        chosen = choice[..., None].to(self.total.device)
-        self.total.scatter_add_(
-            -1, chosen, torch.full_like(chosen, performance, dtype=self.total.dtype)
-        )
-        self.count.scatter_add_(-1, chosen, torch.ones_like(chosen))
+        accuracy = self.evaluate(self.supernet, data.evaluation, choice=choice)
+        self.performance.give(choice.to(self.performance.count.device), accuracy)
 
     def scores(self) -> Tensor:
-        return self.total / self.count.clamp(min=1)
+        return self.performance.mean()

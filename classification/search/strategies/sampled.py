@@ -46,6 +46,9 @@ class SampledStrategy(Strategy):
             raise InputError(f"{self.name}: expected at least 2 operations to choose from, found 1")
         self.operations = ActiveOperations(space.shape)
 
+    def parts(self) -> tuple[str, ...]:
+        return ("train", "evaluation")
+
     def train_path(
         self, supernet: Supernet, choice: Tensor, data: SearchData, report: Report
     ) -> None:

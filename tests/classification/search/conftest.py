@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from classification.search.job import SearchJob
-from classification.search.strategies import abanditnas, bnas, cp_nas, get_strategy
+from classification.search.strategies import (
+    METHODS,
+    Strategy,
+    abanditnas,
+    bnas,
+    cp_nas,
+    get_strategy,
+)
 from classification.search.strategies.sampled import SampledStrategy
 
 #: Two steps an epoch.
@@ -24,6 +31,8 @@ def search_job(data, tmp_path):
 
     def build(method="random", *, name="run", dataset="mini-cifar10", preset="mini", **fields):
         changes = {**TINY, **fields.pop("cfg_options", {})}
+        if method in METHODS and get_strategy(method).epochs is not Strategy.epochs:
+            changes["schedule.epochs"] = None  # of its own
         values = dict(seed=0, data_root=data, work_dir=tmp_path / name)
         return SearchJob(
             method=method,

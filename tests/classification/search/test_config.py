@@ -1,5 +1,7 @@
 """Presets, options, and what is refused before anything runs."""
 
+from dataclasses import replace
+
 import pytest
 
 from classification.search.config import build_config, load_preset, presets
@@ -8,6 +10,8 @@ from classification.search.strategies import METHODS
 from commons.datasets import DATASETS, get_dataset
 from commons.errors import InputError
 
+#: Two channels cannot be halved.
+WHOLE = {"channel_fraction": 1.0}
 BOARDS = ("cifar10", "imagenet")
 
 
@@ -66,6 +70,11 @@ def test_search_space_ablations(search_job):
         (dict(cfg_options={"data.batch_size": "x"}), "data.batch_size 'x': expected a whole number"),
         (dict(cfg_options={"amp": "half"}), "amp 'half': expected one of None, bfloat16, float16"),
         (dict(cfg_options={"data.augmentation.turn": 1}), "no option 'data.augmentation.turn'"),
+        (dict(cfg_options={"data.train": float("nan")}), "data.train.* are shares .* found nan"),
+        (dict(method="cp-nas", cfg_options={"data.evaluation": 0.0}), "data.evaluation 0: cp-nas needs"),
+        (dict(method="bnas", options=WHOLE, cfg_options={"data.valid": 0.0}), "data.valid 0: bnas needs"),
+        (dict(method="cp-nas", options={"T": 1e400}), "option T: expected an integer, found inf"),
+        (dict(method="dcp-nas", options={"mu": 10**400}), "option mu: expected a number"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_and_nothing_is_written(search_job, fields, message):
@@ -73,3 +82,28 @@ def test_what_is_wrong_is_named_and_nothing_is_written(search_job, fields, messa
     with pytest.raises(InputError, match=message):
         check(job)
     assert not job.work_dir.exists()
+
+
+@pytest.mark.parametrize("section", ["data", "space", "schedule", "options", "data.augmentation"])
+def test_a_section_is_not_a_value(search_job, section):
+    job = replace(search_job(), cfg_options={section: 5})
+    with pytest.raises(InputError, match=f"{section} 5: expected settings by name"):
+        check(job)
+
+
+@pytest.mark.parametrize("method", ["cp-nas", "bnas", "abanditnas"])
+def test_a_number_of_epochs_is_refused_where_the_method_has_its_own(search_job, method):
+    job = search_job(method, options=WHOLE if method == "bnas" else {})
+    check(job)
+    with pytest.raises(InputError, match=f"schedule.epochs: {method} takes as many epochs as"):
+        check(replace(job, cfg_options={**job.cfg_options, "schedule.epochs": 3}))
+
+
+def test_bnas_without_pc_darts_needs_no_validation_images(search_job):
+    check(search_job("bnas", options={"V": 0, **WHOLE}, cfg_options={"data.valid": 0.0}))
+
+
+def test_a_file_is_no_work_folder(search_job, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file is not a folder"):
+        check(search_job(work_dir=tmp_path / "file"))

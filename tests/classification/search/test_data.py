@@ -74,8 +74,12 @@ def test_what_is_evaluated_at_once_is_a_sample_of_all_classes(search_job):
 
 def test_a_part_too_small_for_a_batch_says_so(search_job):
     data = SearchData(**arguments(search_job(), evaluation=0.0))
-    with pytest.raises(InputError, match="evaluation part of the data has 0 images"):
+    message = "evaluation part of the data has 0 images"
+    with pytest.raises(InputError, match=message):
         next(iter(data.evaluation))
+    data.require(("train", "valid"))
+    with pytest.raises(InputError, match=message):
+        data.require(PARTS)
 
 
 def test_streamed_images_are_searched_too(search_job):

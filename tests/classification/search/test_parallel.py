@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 
 from classification.search.job import SearchJob
+from classification.search.strategies import Strategy, get_strategy
 from tests.classification.search.conftest import TINY
 
 SCRIPT = Path(__file__).with_name("parallel.py")
-METHODS = ("dcp-nas", "cp-nas", "bnas")
+METHODS = ("dcp-nas", "cp-nas", "bnas", "abanditnas", "darts", "pc-darts", "random")
 SHORT = {
     "cp-nas": {"T": 1},
     "bnas": {"T": 1, "channel_fraction": 1.0},
+    "abanditnas": {"T": 1},
+    "pc-darts": {"k": 1, "warmup": 0.0},
 }
 #: Five operations, not eight, and one step an epoch.
 FEW = {"space.pooling": False, "space.skip": False, "schedule.epochs": 2, "data.images": 40}
@@ -29,6 +32,8 @@ def parallel(data, tmp_path_factory):
 
     def job(name, method, **changes):
         cfg_options = {**TINY, **FEW, **changes}
+        if get_strategy(method).epochs is not Strategy.epochs:
+            del cfg_options["schedule.epochs"]
         options = SHORT.get(method, {})
         return SearchJob(method, "mini-cifar10", "mini", 0, data, root / name, False, options, cfg_options)  # fmt: skip
 

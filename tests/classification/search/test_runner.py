@@ -129,6 +129,71 @@ def test_tensorboard_has_losses_and_scores(finished):
     assert sum(name.startswith("scores_") for name in scalars) == 2 * 14 * 8
 
 
+def test_tensorboard_has_the_architecture_parameters(search_job):
+    job = search_job("dcp-nas", cfg_options={"schedule.epochs": 1})
+    search(job)
+    (file,) = job.work_dir.rglob("events*")
+    events = EventAccumulator(str(file))
+    events.Reload()
+    _, weights = load_row(job.work_dir / "epoch_1.pth")
+
+    def shown(tag):
+        return events.Scalars(tag)[-1].value
+
+    alpha = weights["strategy.child_alpha"]
+    assert shown("child_alpha_reduce/4-5/sep_conv_3x3") == pytest.approx(alpha[1, 13, 4].item())
+    assert shown("alpha_normal/0-2/none") == pytest.approx(alpha[0, 0, 0].item())  # inherited
+    psi = weights["strategy.child_decoupling.psi"]
+    assert shown("child_decoupling.psi_normal/1-2") == pytest.approx(psi[0, 1, 0].item())
+    job = search_job("pc-darts", name="pc", cfg_options={"schedule.epochs": 1}, options={"k": 1})
+    search(job)
+    (file,) = job.work_dir.rglob("events*")
+    events = EventAccumulator(str(file))
+    events.Reload()
+    assert {"alpha_normal/0-2/none", "beta_normal/0-2"} <= set(events.Tags()["scalars"])
+
+
+#: Options that make a search of every method short.
+RESUMED = {
+    "dcp-nas": {},
+    "cp-nas": {"T": 1},
+    "bnas": {"T": 1, "channel_fraction": 1.0},
+    "abanditnas": {"T": 1},
+    "pc-darts": {"k": 1, "warmup": 0.5},
+    "random": {},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", RESUMED)
+def test_every_method_goes_on_from_a_checkpoint_as_if_nothing_had_happened(
+    search_job, method, monkeypatch
+):
+    few = {"space.pooling": False, "space.skip": False}
+    job = search_job(method, options=RESUMED[method], cfg_options=few)
+    whole = search(job)
+    stopped = replace(job, work_dir=job.work_dir.with_name("stopped"))
+    step, at = loop.SearchLoop.step, len(whole.history) // 2
+
+    def interrupted(self, losses, images):
+        if (self._epoch, self._step_in_epoch) == (at, 1):
+            raise KeyboardInterrupt
+        step(self, losses, images)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.SearchLoop, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            search(stopped)
+    assert (stopped.work_dir / f"epoch_{at}.pth").exists()
+    resumed = search(replace(stopped, resume=True))
+    assert torch.equal(resumed.history, whole.history)
+    assert resumed.genotype == whole.genotype
+    assert resumed.images_seen == whole.images_seen
+    ends = [load_row(j.work_dir / f"epoch_{len(whole.history)}.pth")[1] for j in (job, stopped)]
+    counters = {"seconds", "peak_memory_bytes"}
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0].keys() - counters)
+
+
 def test_same_seed_same_cell_other_seed_other_scores(finished, tmp_path):
     job, outcome = finished
     again = search(replace(job, work_dir=tmp_path / "again"))
@@ -231,3 +296,42 @@ def test_half_precision_and_an_epoch_of_other_length(search_job, monkeypatch):
     outcome = search(job)
     assert torch.isfinite(outcome.history).all()
     assert sum(seen) == pytest.approx(2 * 2)  # epochs times batches
+
+
+@pytest.mark.parametrize("curvature", ["fisher", "ggn", "hessian"])
+def test_dcp_nas_in_half_precision(search_job, curvature):
+    job = search_job(
+        "dcp-nas", options={"curvature": curvature}, cfg_options={"amp": "bfloat16", "schedule.epochs": 1}
+    )  # fmt: skip
+    outcome = search(job)
+    assert torch.isfinite(outcome.history).all()
+
+
+def test_float16_is_resumed_with_its_scale(search_job):
+    """The scale starts at 65536 and is halved at every overflow."""
+    job = search_job("darts", cfg_options={"amp": "float16", "schedule.epochs": 2})
+    whole = search(job)
+    assert torch.isfinite(whole.history).all()
+    content = torch.load(job.work_dir / "epoch_1.pth", weights_only=False)
+    assert content["grad_scaler"]["scale"] > 0
+    (job.work_dir / "epoch_2.pth").unlink()
+    (job.work_dir / "last_checkpoint").unlink()
+    content["grad_scaler"]["scale"] = 4.0
+    torch.save(content, job.work_dir / "epoch_1.pth")
+    search(replace(job, resume=True))
+    end = torch.load(job.work_dir / "epoch_2.pth", weights_only=False)
+    assert end["grad_scaler"]["scale"] == 4.0
+
+
+def test_an_epoch_does_not_lay_out_the_config_again(search_job, monkeypatch):
+    """mmengine puts its text into every checkpoint; yapf takes up to seconds for it."""
+    from mmengine.config import config
+
+    calls, format_code = [], config.FormatCode
+    monkeypatch.setattr(
+        config, "FormatCode", lambda *a, **k: calls.append(1) or format_code(*a, **k)
+    )
+    search(search_job(name="short", cfg_options={"schedule.epochs": 1}))
+    once = len(calls)
+    search(search_job(name="longer", cfg_options={"schedule.epochs": 3}))
+    assert len(calls) == 2 * once

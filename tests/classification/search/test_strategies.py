@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import importlib
 
 import pytest
 import torch
+from torch import nn
 
 from backbones import Genotype
 from backbones.losses import method_losses, onebit_convs
 from classification.search.architecture import frozen, operation_weights
 from classification.search.curvature import Curvature, kl_divergence
+from classification.search.decoupling import backtracked_operations, squared_norms
+from classification.search.discrepancy import discrepancy
 from classification.search.reconstruction import add_reconstruction_gradient
 from classification.search.space import SearchSpace
 from classification.search.strategies import (
@@ -20,7 +25,7 @@ from classification.search.strategies import (
     SearchData,
     get_strategy,
 )
-from classification.search.strategies.base import cross_entropy
+from classification.search.strategies.base import cross_entropy, gradient
 from classification.search.strategies.darts import architecture_optimizer
 from classification.search.supernet import Supernet
 from commons.errors import InputError
@@ -265,6 +270,69 @@ class TestDCPNAS:
         assert losses["discrepancy"] == pytest.approx(
             (to_child - to_parent).square().sum().item(), rel=1e-4
         )
+
+    @pytest.mark.parametrize("norm", ["l1", "cosine"])
+    def test_the_discrepancy_that_was_asked_for_is_followed(self, norm):
+        batch = batches(1)[0]
+        plain = make("dcp-nas", curvature="fisher", tangent=False, decoupled=False)
+        strategy = make("dcp-nas", curvature="fisher", discrepancy=norm, decoupled=False, **{"lambda": 10.0})  # fmt: skip
+        _, tangent, _ = strategy._tangent_direction(batch, Report())
+        losses = strategy.child_architecture_step(batch, Report())
+        plain.child_architecture_step(batch, Report())
+        gradient = plain.child_alpha.grad
+        distance, slope = discrepancy(gradient, tangent, norm)
+        assert losses["discrepancy"] == pytest.approx(distance.item(), rel=1e-4)
+        expected = gradient + 10.0 * gradient * (gradient * slope).sum()
+        torch.testing.assert_close(strategy.child_alpha.grad, expected, rtol=1e-4, atol=1e-7)
+
+    def test_each_architecture_is_backtracked_by_the_weights_of_its_own_network(self):
+        """Of the Child the smallest convolution has rank 1, of the Parent the identity."""
+        batch = batches(1)[0]
+        strategy = make("dcp-nas", tangent=False, eta=0.5, psi=2.0, epsilon=0.5)
+        with torch.no_grad():
+            for parameter in strategy.child.operation_parameters(3):
+                parameter.fill_(0.0)  # dil_conv_3x3: beta o sign(w) is what counts
+            for conv in onebit_convs(nn.ModuleList(strategy.child.operation_modules(3))).values():
+                conv.quantize_weight.modulator.zero_()
+            for parameter in strategy.parent.operation_parameters(3):
+                parameter.fill_(10.0)
+        for network, alpha, step in (
+            (strategy.parent, "alpha", "parent_architecture_step"),
+            (strategy.child, "child_alpha", "child_architecture_step"),
+        ):
+            norms = squared_norms(network)
+            chosen = backtracked_operations(norms, 0.5)
+            start = getattr(strategy, alpha).detach().clone()
+            twin = torch.nn.Parameter(start.clone())
+            getattr(strategy, step)(batch, Report())
+            twin.grad = getattr(strategy, alpha).grad
+            architecture_optimizer([twin], 1e-4, 1e-3).step()
+            expected = twin.detach() + 0.5 * 2.0 * start * chosen
+            torch.testing.assert_close(getattr(strategy, alpha).detach(), expected)
+            assert bool(chosen[3]) == (network is strategy.parent)
+
+
+def test_a_gradient_that_float16_cannot_hold_moves_no_architecture(monkeypatch):
+    class Half(Report):
+        scaler = torch.amp.GradScaler("cpu")
+
+    for method, step in (
+        ("darts", "architecture_step"),
+        ("dcp-nas", "parent_architecture_step"),
+        ("dcp-nas", "child_architecture_step"),
+        ("bnas", "_architecture_step"),
+    ):
+        strategy = make(method, channel_fraction=1.0) if method == "bnas" else make(method)
+        before = [p.detach().clone() for p in strategy.parameters()]
+        module = importlib.import_module(type(strategy).__module__)
+        holed = lambda *a, **k: tuple(g.index_fill(0, torch.tensor([0]), torch.inf) for g in gradient(*a, **k))  # noqa: E731  # fmt: skip
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "gradient", holed)
+            patch.setattr("classification.search.curvature.gradient", holed)
+            options = {"curvature": "fisher"} if method == "dcp-nas" else {}
+            strategy.options = dataclasses.replace(strategy.options, **options)
+            getattr(strategy, step)(batches(1)[0], Half())
+        assert all(map(torch.equal, before, strategy.parameters()))
 
 
 def test_random_search_scores_by_mean_performance():
