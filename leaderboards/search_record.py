@@ -28,7 +28,7 @@ class SearchRun(RunFile):
     preset: Name = Field(description="the config file the search followed")
     options: dict[str, Any] = Field(description="what `--options` asked of the method")
     cfg_options: dict[str, Any] = Field(description="what `--cfg-options` changed in the preset")
-    config_sha256: Sha256 = Field(description="of the whole config of the search, less seed and folders")  # fmt: skip
+    config_sha256: Sha256 | None = Field(None, description="of the whole config of the search, less seed and folders; null in the earliest records")  # fmt: skip
     seed: int = Field(ge=0, lt=2**32, description="of the search and of the training")
 
     epochs: int = Field(ge=1, description="of the search")
