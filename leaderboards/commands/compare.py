@@ -10,7 +10,7 @@ def configure(verbs) -> None:
         verbs,
         "compare",
         run,
-        "say whether two backbones, or sets of them, differ by more than noise",
+        "say whether backbones differ by more than noise",
         """\
 onebit compare mini-cifar10 resnet18_w16_reactnet resnet18_w16_bireal
 onebit compare voc resnet18_reactnet dcp_nas_s --metric map_11pt
