@@ -60,8 +60,8 @@ def search(job: SearchJob) -> SearchOutcome:
     check(job)
     dataset = get_dataset(job.dataset, "classification")
     cfg = build_config(job, dataset, dataset.find(job.data_root))
-    checksum = dataset.checksum(job.data_root)
     with plain_errors(job.work_dir):
+        checksum = dataset.checksum(job.data_root)
         row = dict(row_of(job), data=checksum)
         runner = build_runner(cfg, row, work_dir=job.work_dir, resume=job.resume)
         model = unwrapped(runner.model)

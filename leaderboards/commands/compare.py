@@ -14,7 +14,7 @@ def configure(verbs) -> None:
         """\
 onebit compare mini-cifar10 resnet18_w16_reactnet resnet18_w16_bireal
 onebit compare voc resnet18_reactnet dcp_nas_s --metric map_11pt
-onebit compare cifar10-jpeg dcp_nas_c8_l6 'random_*_c8_l6' --recipe short""",
+onebit compare cifar10-jpeg dcp_nas_c8_l6 'random_[0-9]_c8_l6' --recipe short""",
     )
     parser.add_argument("board", metavar="BOARD", help="a board, or a dataset of one (mini-voc, coco128)")  # fmt: skip
     parser.add_argument(
