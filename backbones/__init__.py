@@ -36,15 +36,15 @@ from __future__ import annotations
 
 import importlib
 
-from backbones import cells
-from backbones.binarization import MCN, Binarizer, get_binarizer, register_binarizer
-from backbones.class_centres import ClassCentreLoss
-from backbones.conv import OneBitConv2d, binarize_weights, pack_activations
-from backbones.cost import Cost, cost, costs
-from backbones.cost_rules import register_cost_rule
-from backbones.genotype import Genotype
-from backbones.losses import ChildParentLoss, method_losses
-from backbones.registry import (
+from onebit.backbones import cells
+from onebit.backbones.binarization import MCN, Binarizer, get_binarizer, register_binarizer
+from onebit.backbones.cells.genotype import Genotype
+from onebit.backbones.class_centres import ClassCentreLoss
+from onebit.backbones.conv import OneBitConv2d, binarize_weights, pack_activations
+from onebit.backbones.cost import Cost, cost, costs
+from onebit.backbones.cost.rules import register_cost_rule
+from onebit.backbones.losses import ChildParentLoss, method_losses
+from onebit.backbones.registry import (
     HOOKS,
     MODELS,
     Family,
@@ -56,13 +56,13 @@ from backbones.registry import (
 
 #: Public names that live in modules imported at first use (PEP 562).
 _LAZY = {
-    "CellNet": "backbones.cell_net",
-    "ReActNetA": "backbones.reactnet",
-    "ResNet": "backbones.resnet",
-    "WideResNet": "backbones.wide_resnet",
-    "deploy": "backbones.packed",
-    "describe": "backbones.description",
-    "foreign_packages": "backbones.description",
+    "CellNet": "onebit.backbones.cells.net",
+    "ReActNetA": "onebit.backbones.reactnet",
+    "ResNet": "onebit.backbones.resnet",
+    "WideResNet": "onebit.backbones.wide_resnet",
+    "deploy": "onebit.backbones.packed",
+    "describe": "onebit.backbones.description",
+    "foreign_packages": "onebit.backbones.description",
 }
 
 __all__ = [
@@ -96,7 +96,7 @@ __all__ = [
 def __getattr__(name: str):
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'backbones' has no attribute {name!r}")
+    raise AttributeError(f"module 'onebit.backbones' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

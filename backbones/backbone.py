@@ -8,7 +8,7 @@ from mmengine.model import BaseModule
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from commons.errors import InputError
+from onebit.commons.errors import InputError
 
 
 class Backbone(BaseModule):

@@ -1,7 +1,7 @@
 """Losses on the features of a classifier that draw each class together.
 
 Such a module is called with (features, labels) in every training step, keeps the loss of that call,
-and hands it over when :func:`backbones.losses.method_losses` asks.
+and hands it over when :func:`onebit.backbones.losses.method_losses` asks.
 """
 
 from __future__ import annotations

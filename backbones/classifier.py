@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from commons.errors import InputError
+from onebit.commons.errors import InputError
 
 
 class Classifier(nn.Module):

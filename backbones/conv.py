@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones import integer_conv, packed_conv
-from backbones.binarization import Binarizer, get_binarizer
-from backbones.registry import MODELS
-from commons.errors import InputError
+from onebit.backbones import integer_conv, packed_conv
+from onebit.backbones.binarization import Binarizer, get_binarizer
+from onebit.backbones.registry import MODELS
+from onebit.commons.errors import InputError
 
 REAL_BITS = 32
 
@@ -126,7 +126,7 @@ class OneBitConv2d(nn.Conv2d):
         self.reset_parameters()
 
     def method_losses(self) -> dict[str, Tensor]:
-        """The losses that the binarization adds to the task's, see :mod:`backbones.losses`."""
+        """The losses that the binarization adds to the task's, see :mod:`onebit.backbones.losses`."""
         losses = getattr(self.quantize_weight, "losses", None)
         return losses(self.weight) if losses is not None and self._binarize_weight else {}
 

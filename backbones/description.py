@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from backbones import plugins
-from backbones.conv import REAL_BITS
-from backbones.registry import create_backbone, find_family
-from commons.errors import InputError
+from onebit.backbones import plugins
+from onebit.backbones.conv import REAL_BITS
+from onebit.backbones.registry import create_backbone, find_family
+from onebit.commons.errors import InputError
 
 
 def describe(backbone: str | nn.Module, **overrides) -> dict[str, str | int | None]:
@@ -23,7 +23,7 @@ def describe(backbone: str | nn.Module, **overrides) -> dict[str, str | int | No
     Returns:
         ``binarizer``: its name, or ``none`` for a real-valued network; ``cell`` and
         ``genotype_hash``: which cell a cell network is made of, else None (a network may have
-        another cell than its name's paper, see :mod:`backbones.macros`); ``weight_bits`` and
+        another cell than its name's paper, see :mod:`onebit.backbones.cells.macros`); ``weight_bits`` and
         ``activation_bits``: the lowest precisions that its layers declare.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from commons.compat import ensure_torchvision
+from onebit.commons.compat import ensure_torchvision
 
 ensure_torchvision()  # mmengine.hooks imports mmengine.runner, which imports torchvision
 
@@ -11,10 +11,10 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import nn
 
-from backbones.conv import pack_activations
-from backbones.losses import method_losses
-from backbones.registry import HOOKS
-from commons.errors import InputError
+from onebit.backbones.conv import pack_activations
+from onebit.backbones.losses import method_losses
+from onebit.backbones.registry import HOOKS
+from onebit.commons.errors import InputError
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -26,7 +26,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 class MethodLossHook(Hook):
     """Adds the losses of the model's binarization methods to its own in every training step.
 
-    They enter the loss dict under their names (:func:`backbones.method_losses`), and with it the
+    They enter the loss dict under their names (:func:`onebit.backbones.method_losses`), and with it the
     sum that is differentiated and the logs. A model without such losses is left as it is.
     """
 
@@ -68,7 +68,7 @@ class MethodLossHook(Hook):
 
 @HOOKS.register_module()
 class PackActivationsHook(Hook):
-    """Switches :func:`backbones.pack_activations` on for the training."""
+    """Switches :func:`onebit.backbones.pack_activations` on for the training."""
 
     def before_train(self, runner) -> None:
         pack_activations(runner.model)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from backbones.binarization import packing
+from onebit.backbones.binarization import packing
 
 
 def onebit_conv2d(

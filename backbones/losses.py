@@ -1,10 +1,10 @@
 """Losses that belong to a binarization method, collected from a model's modules.
 
 A module with a method ``method_losses()`` that returns scalars by name takes part. A 1-bit
-convolution asks its quantizer of weights; modules of :mod:`backbones.class_centres` are called with
+convolution asks its quantizer of weights; modules of :mod:`onebit.backbones.class_centres` are called with
 the features of a classifier first. A trainer adds all of them without knowing the method::
 
-    loss = sum(model(batch).values()) + sum(backbones.method_losses(model).values())
+    loss = sum(model(batch).values()) + sum(onebit.backbones.method_losses(model).values())
 
 or, where mmengine trains, by ``custom_hooks=[dict(type="onebit.MethodLossHook")]``.
 """
@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from backbones.binarization.reconstruction import reconstruction_loss
-from backbones.conv import OneBitConv2d
-from commons.errors import InputError
+from onebit.backbones.binarization.reconstruction import reconstruction_loss
+from onebit.backbones.conv import OneBitConv2d
+from onebit.commons.errors import InputError
 
 
 def method_losses(model: nn.Module) -> dict[str, Tensor]:
@@ -81,7 +81,7 @@ class ChildParentLoss(nn.Module):
     the reconstructed (binarized and scaled) filter of the 1-bit child. The gradient goes through
     the child's quantizer of weights to its latent weights; the parent is held constant.
     Zhuo et al., CP-NAS, IJCAI 2020, Eqs. 3 and 4, first term; the second is
-    :class:`backbones.class_centres.ClassCentreLoss`.
+    :class:`onebit.backbones.class_centres.ClassCentreLoss`.
 
     A child gets both by being given them as submodules, which is enough for
     :func:`method_losses`::

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from backbones.binarization import packing
+from onebit.backbones.binarization import packing
 
 
 def conv2d(

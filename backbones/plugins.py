@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 
-from commons.errors import InputError
+from onebit.commons.errors import InputError
 
 #: The entry point group of packages that are found once they are installed.
 GROUP = "onebit.backbones"

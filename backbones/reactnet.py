@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from backbones.backbone import Backbone, check_choice
-from backbones.binarization import BINARIZERS, Binarizer, get_binarizer
-from backbones.registry import MODELS, Family, register_family
-from backbones.resnet import OneBitUnit, average_pool, real_conv
-from commons.errors import InputError
+from onebit.backbones.backbone import Backbone, check_choice
+from onebit.backbones.binarization import BINARIZERS, Binarizer, get_binarizer
+from onebit.backbones.registry import MODELS, Family, register_family
+from onebit.backbones.resnet import OneBitUnit, average_pool, real_conv
+from onebit.commons.errors import InputError
 
 #: What the blocks put out, by scale, in multiples of the stem's channels. Of each scale the first
 #: block has stride 2, but of the first scale the second: its first is at the stem's resolution.

@@ -15,17 +15,17 @@ from dataclasses import dataclass
 import mmengine.registry
 from torch import nn
 
-from backbones import plugins
-from commons.errors import InputError
+from onebit.backbones import plugins
+from onebit.commons.errors import InputError
 
 #: Modules that register layers, networks and families. Imported when a name is first looked up,
 #: so that importing `backbones` stays cheap.
 LOCATIONS = [
-    "backbones.conv",
-    "backbones.resnet",
-    "backbones.wide_resnet",
-    "backbones.reactnet",
-    "backbones.cell_net",
+    "onebit.backbones.conv",
+    "onebit.backbones.resnet",
+    "onebit.backbones.wide_resnet",
+    "onebit.backbones.reactnet",
+    "onebit.backbones.cells.net",
 ]
 
 
@@ -40,7 +40,7 @@ class _Registry(mmengine.registry.Registry):
 MODELS = _Registry("model", parent=mmengine.registry.MODELS, scope="onebit", locations=LOCATIONS)
 #: Hooks for mmengine's runner: ``dict(type="onebit.MethodLossHook")``.
 HOOKS = mmengine.registry.Registry(
-    "hook", parent=mmengine.registry.HOOKS, scope="onebit", locations=["backbones.hooks"]
+    "hook", parent=mmengine.registry.HOOKS, scope="onebit", locations=["onebit.backbones.hooks"]
 )
 
 

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from backbones.backbone import Backbone, check_choice
-from backbones.binarization import BINARIZERS, Binarizer, get_binarizer
-from backbones.conv import OneBitConv2d
-from backbones.registry import MODELS, Family, register_family
-from commons.errors import InputError
+from onebit.backbones.backbone import Backbone, check_choice
+from onebit.backbones.binarization import BINARIZERS, Binarizer, get_binarizer
+from onebit.backbones.conv import OneBitConv2d
+from onebit.backbones.registry import MODELS, Family, register_family
+from onebit.commons.errors import InputError
 
 #: Blocks per stage, He et al., CVPR 2016, Table 1.
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}

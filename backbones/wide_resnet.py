@@ -14,11 +14,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from backbones.backbone import Backbone, check_choice
-from backbones.binarization import BINARIZERS, Binarizer, get_binarizer
-from backbones.registry import MODELS, Family, register_family
-from backbones.resnet import OneBitBlock, real_conv
-from commons.errors import InputError
+from onebit.backbones.backbone import Backbone, check_choice
+from onebit.backbones.binarization import BINARIZERS, Binarizer, get_binarizer
+from onebit.backbones.registry import MODELS, Family, register_family
+from onebit.backbones.resnet import OneBitBlock, real_conv
+from onebit.commons.errors import InputError
 
 #: Residual blocks per stage: depth 22 = 6 x 3 + 4 (Zagoruyko and Komodakis, Table 1).
 BLOCKS = 3

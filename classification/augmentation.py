@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
-from backbones.registry import MODELS
-from commons.compat import ensure_torchvision
-from commons.errors import InputError
+from onebit.backbones.registry import MODELS
+from onebit.commons.compat import ensure_torchvision
+from onebit.commons.errors import InputError
 
 ensure_torchvision()
 

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from backbones import backbone_config
-from backbones.registry import MODELS
-from classification import datasets, hooks, metrics, model  # noqa: F401  registered by import
-from classification.augmentation import BatchAugmentation  # noqa: F401  likewise
-from classification.options import KEYS, check
-from classification.stages import check_stages
-from commons.config_options import with_options
-from commons.datasets import FOLDER, Dataset
-from commons.errors import InputError
-from commons.task import Job
+from onebit.backbones import backbone_config
+from onebit.backbones.registry import MODELS
+from onebit.classification import datasets, hooks, metrics, model  # noqa: F401  registered by import
+from onebit.classification.augmentation import BatchAugmentation  # noqa: F401  likewise
+from onebit.classification.options import KEYS, check
+from onebit.classification.stages import check_stages
+from onebit.commons.config_options import with_options
+from onebit.commons.datasets import FOLDER, Dataset
+from onebit.commons.errors import InputError
+from onebit.commons.task import Job
 
 RECIPES = Path(__file__).parent / "configs" / "recipes"
 #: Mean and deviation of the channels, on the scale 0 to 255, by board.
@@ -49,7 +49,7 @@ FREE = (
 
 
 def layout_of(dataset: Dataset, folder: Path | None = None) -> str:
-    """How its files lie: a key of :data:`classification.datasets.CIFAR`, ``folder`` or ``imagenet``.
+    """How its files lie: a key of :data:`onebit.classification.datasets.CIFAR`, ``folder`` or ``imagenet``.
 
     ``folder`` is held in memory, ``imagenet`` read as the batches come.
 
@@ -76,7 +76,7 @@ def build_config(
     (``cifar10``; None leaves them the size they have) and for others (``imagenet``), for the latter
     ``min_crop_area``; ``train_images``, how many of those held in memory to train on at most; and
     ``auxiliary_weight`` of networks of cells. ``boards`` names other files for some boards. What
-    else it can ask for is in :mod:`classification.options` and :mod:`classification.stages`.
+    else it can ask for is in :mod:`onebit.classification.options` and :mod:`onebit.classification.stages`.
 
     Args:
         backbone: config of the backbone, instead of the name in ``job``.

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-import backbones
+from onebit import backbones
 
 #: Height and width in pixels unless another size is asked for.
 INPUT_SIZE = (224, 224)
@@ -24,7 +24,7 @@ def model_cost(
 
     Args:
         backbone: a backbone's name.
-        convention: see :func:`backbones.cost`.
+        convention: see :func:`onebit.backbones.cost`.
         input_size: height and width in pixels, default 224 x 224.
         num_classes: without it the backbone alone is counted.
 

@@ -19,9 +19,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from commons.compat import ensure_torchvision
-from commons.errors import InputError
-from commons.progress import Progress
+from onebit.commons.compat import ensure_torchvision
+from onebit.commons.errors import InputError
+from onebit.commons.progress import Progress
 
 ensure_torchvision()
 

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from backbones.conv import binarize_weights
-from backbones.registry import MODELS
-from commons.config_options import with_options
-from commons.datasets import FOLDER, get_dataset
-from commons.engine import ROW, load_weights, read_foreign_checkpoint
-from commons.errors import InputError
-from commons.files import sha256_file
+from onebit.backbones.conv import binarize_weights
+from onebit.backbones.registry import MODELS
+from onebit.commons.config_options import with_options
+from onebit.commons.datasets import FOLDER, get_dataset
+from onebit.commons.engine import ROW, load_weights, read_foreign_checkpoint
+from onebit.commons.errors import InputError
+from onebit.commons.files import sha256_file
 
 LOSSES = ("kl", "mse")
 _PARTS = ("backbone.", "classifier.")

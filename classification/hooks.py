@@ -6,8 +6,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from commons.distributed import unwrapped
-from commons.errors import InputError
+from onebit.commons.distributed import unwrapped
+from onebit.commons.errors import InputError
 
 
 @HOOKS.register_module(force=True)

@@ -8,14 +8,14 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
 
-from classification.predictions import Predictions, ranks_of, top_k
+from onebit.classification.predictions import Predictions, ranks_of, top_k
 
 
 @METRICS.register_module(force=True)
 class TopK(BaseMetric):
     """Share of images whose label is among the k classes of highest score, as a fraction.
 
-    Takes what :class:`classification.model.ImageClassifier` predicts, and holds what was scored
+    Takes what :class:`onebit.classification.model.ImageClassifier` predicts, and holds what was scored
     last in ``predictions``, in the order of the data.
 
     Args:

@@ -7,13 +7,13 @@ import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from backbones.auxiliary import AuxiliaryHead
-from backbones.conv import binarize_weights
-from backbones.losses import feature_losses
-from backbones.registry import MODELS
-from classification.distillation import Distillation
-from classification.predictions import leading
-from commons.errors import InputError
+from onebit.backbones.auxiliary import AuxiliaryHead
+from onebit.backbones.conv import binarize_weights
+from onebit.backbones.losses import feature_losses
+from onebit.backbones.registry import MODELS
+from onebit.classification.distillation import Distillation
+from onebit.classification.predictions import leading
+from onebit.commons.errors import InputError
 
 
 @MODELS.register_module()
@@ -21,8 +21,8 @@ class ImageClassifier(BaseModel):
     """Backbone, global average pooling, linear classifier, cross-entropy.
 
     In training the pooled features and the labels go to the modules in ``feature_losses`` too: those
-    of the backbone's binarizer, and what is appended (:class:`backbones.ClassCentreLoss`). Their
-    losses are collected with those of the layers (:func:`backbones.method_losses`).
+    of the backbone's binarizer, and what is appended (:class:`onebit.backbones.ClassCentreLoss`). Their
+    losses are collected with those of the layers (:func:`onebit.backbones.method_losses`).
 
     Args:
         backbone: config of a backbone with one output.
@@ -30,10 +30,10 @@ class ImageClassifier(BaseModel):
         label_smoothing: of the cross-entropy.
         auxiliary_weight: of the cross-entropy of an auxiliary head on a network of cells, in
             training; the papers have 0.4. Without weight there is no such head.
-        data_preprocessor: config of :class:`classification.augmentation.BatchAugmentation`.
+        data_preprocessor: config of :class:`onebit.classification.augmentation.BatchAugmentation`.
         binarize: ``both``, or ``activations`` of the 1-bit convolutions alone, whose weights are
             then used as they are.
-        distillation: arguments of :class:`classification.distillation.Distillation`.
+        distillation: arguments of :class:`onebit.classification.distillation.Distillation`.
         channels_last: keep weights and maps in this memory format.
         compile: True, or arguments of :func:`torch.compile`, which then compiles the backbone.
 
@@ -89,7 +89,7 @@ class ImageClassifier(BaseModel):
 
         Args:
             mode: ``tensor``; ``loss``; or ``predict``: one dict per image with its ``label`` and,
-                of :func:`classification.predictions.leading`, its ``classes`` and ``ranks``.
+                of :func:`onebit.classification.predictions.leading`, its ``classes`` and ``ranks``.
         """
         if self.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)

@@ -7,9 +7,9 @@
     channels_last = True            memory format of weights and maps
     compile = True                  torch.compile for the backbone; or a dict of its arguments
     distillation = dict(teacher="resnet34.pth", loss="kl", temperature=1.0, weight=1.0)
-                                    see :class:`classification.distillation.Distillation`
+                                    see :class:`onebit.classification.distillation.Distillation`
     stages = [dict(epochs=256, binarize="activations"), dict(epochs=256)]
-                                    see :mod:`classification.stages`
+                                    see :mod:`onebit.classification.stages`
 
 All of them are off by default, can be given as ``--cfg-options ema.momentum=0.01``, and be set for
 one stage. What needs no key of its own: ``optim_wrapper.type="AmpOptimWrapper"`` trains in mixed
@@ -30,8 +30,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.hooks import EMAHook
 
-from commons.errors import InputError, WorkError
-from commons.files import sha256_file
+from onebit.commons.errors import InputError, WorkError
+from onebit.commons.files import sha256_file
 
 #: Keys and what each takes; None: a plain value.
 KEYS: dict[str, set[str] | None] = {

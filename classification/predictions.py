@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from commons.errors import InputError
-from commons.files import write_atomic
+from onebit.commons.errors import InputError
+from onebit.commons.files import write_atomic
 
 #: How many ranks are kept.
 KEPT = 5

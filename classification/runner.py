@@ -13,20 +13,20 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
-import backbones
-from backbones.conv import binarize_weights
-from backbones.registry import MODELS
-from classification.config import FREE, build_config, layout_of
-from classification.cost import summaries
-from classification.datasets import CIFAR, scored_folder
-from classification.distillation import Distillation
-from classification.metrics import TopK
-from classification.options import compiler_errors, score_averaged_weights
-from classification.predictions import Predictions, ranks_of, top_k
-from classification.stages import Stage, forget, stages_of
-from commons.datasets import FOLDER, Dataset, get_dataset
-from commons.distributed import join, unwrapped
-from commons.engine import (
+from onebit import backbones
+from onebit.backbones.conv import binarize_weights
+from onebit.backbones.registry import MODELS
+from onebit.classification.config import FREE, build_config, layout_of
+from onebit.classification.cost import summaries
+from onebit.classification.datasets import CIFAR, scored_folder
+from onebit.classification.distillation import Distillation
+from onebit.classification.metrics import TopK
+from onebit.classification.options import compiler_errors, score_averaged_weights
+from onebit.classification.predictions import Predictions, ranks_of, top_k
+from onebit.classification.stages import Stage, forget, stages_of
+from onebit.commons.datasets import FOLDER, Dataset, get_dataset
+from onebit.commons.distributed import join, unwrapped
+from onebit.commons.engine import (
     build_runner,
     config_errors,
     config_text,
@@ -37,8 +37,8 @@ from commons.engine import (
     plain_errors,
     score,
 )
-from commons.errors import InputError
-from commons.task import Job, Outcome
+from onebit.commons.errors import InputError
+from onebit.commons.task import Job, Outcome
 
 #: The file in the work folder that :func:`score_predictions` reads.
 PREDICTIONS = "predictions.npz"
@@ -161,7 +161,7 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
     Args:
         job: ``backbone`` may be empty: the checkpoint's own. ``recipe``, ``seed`` and
             ``cfg_options`` are the checkpoint's own, the last overlaid with the job's.
-        packed: score what :func:`backbones.deploy` makes of the network, on the CPU.
+        packed: score what :func:`onebit.backbones.deploy` makes of the network, on the CPU.
 
     Raises:
         InputError: not such a checkpoint, one of another backbone, or of other classes; ``packed``
@@ -250,7 +250,7 @@ def test_packed_file(path: Path, job: Job) -> Outcome:
     """Score a packed file with a classifier, on the CPU.
 
     Args:
-        path: see :func:`backbones.packed.save`.
+        path: see :func:`onebit.backbones.packed.save`.
         job: of its recipe the size and the normalization of scored images count; ``backbone`` is
             the file's own.
 
@@ -260,7 +260,7 @@ def test_packed_file(path: Path, job: Job) -> Outcome:
     Raises:
         InputError: not such a file, or one without classifier or of other classes.
     """
-    from backbones import packed
+    from onebit.backbones import packed
 
     network, about = packed.load(path)
     dataset = get_dataset(job.dataset, "classification")
@@ -296,7 +296,7 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
     The metrics of a file that :func:`train` or :func:`test` kept are theirs to the last digit.
 
     Args:
-        predictions: see :mod:`classification.predictions`; one line per scored image, in the order
+        predictions: see :mod:`onebit.classification.predictions`; one line per scored image, in the order
             of the data (sorted by class and file name, or as CIFAR-10's test batch has them).
         job: whose dataset, backbone and recipe it was.
 

@@ -24,9 +24,9 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 
-from classification.options import check, expand
-from commons.config_options import with_options
-from commons.errors import InputError
+from onebit.classification.options import check, expand
+from onebit.commons.config_options import with_options
+from onebit.commons.errors import InputError
 
 BINARIZE = ("activations", "both")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from commons.compat import ensure_torchvision
+from onebit.commons.compat import ensure_torchvision
 
 ensure_torchvision()  # mmengine.optim imports mmengine.runner, which imports torchvision
 
@@ -15,7 +15,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
-from commons.errors import InputError
+from onebit.commons.errors import InputError
 
 
 @OPTIM_WRAPPERS.register_module(force=True)

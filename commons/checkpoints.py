@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from commons.compat import allow_mmengine_checkpoints
-from commons.errors import InputError
+from onebit.commons.compat import allow_mmengine_checkpoints
+from onebit.commons.errors import InputError
 
-#: Where :class:`commons.engine_hooks.RowHook` puts the row in a checkpoint.
+#: Where :class:`onebit.commons.engine_hooks.RowHook` puts the row in a checkpoint.
 ROW = "onebit_row"
 
 

@@ -14,8 +14,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from commons.errors import InputError, WorkError
-from commons.files import write_atomic
+from onebit.commons.errors import InputError, WorkError
+from onebit.commons.files import write_atomic
 
 #: Split of 2017 to the annotation files of 2014 that make it up; the first complete choice counts.
 SPLITS = {

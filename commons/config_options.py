@@ -12,7 +12,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from commons.errors import InputError
+from onebit.commons.errors import InputError
 
 
 def with_options(cfg: Config, options: Mapping[str, Any], free: Sequence[str] = ()) -> Config:

@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from commons.errors import InputError
-from commons.files import dataset_checksum
+from onebit.commons.errors import InputError
+from onebit.commons.files import dataset_checksum
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Dataset:
         return present[0]
 
     def checksum(self, data_root: str | os.PathLike, cached: bool = True) -> str:
-        """What identifies the data; see :func:`commons.files.dataset_checksum`."""
+        """What identifies the data; see :func:`onebit.commons.files.dataset_checksum`."""
         folder = self.find(data_root)
         return dataset_checksum([folder / r for r in self.required], folder, cached)
 

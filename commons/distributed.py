@@ -1,6 +1,6 @@
 """Data-parallel training: one process per device, started by ``torchrun``.
 
-    torchrun --nproc_per_node 2 -m leaderboards.cli train classification --dataset ... --backbone ...
+    torchrun --nproc_per_node 2 -m onebit train classification --dataset ... --backbone ...
 
 Every process builds the same network and takes its share of every batch; gradients are averaged.
 NCCL connects processes with GPUs, gloo those without. Without ``torchrun`` nothing here does
@@ -15,7 +15,7 @@ import gc
 import os
 import socket
 
-from commons.compat import ensure_torchvision
+from onebit.commons.compat import ensure_torchvision
 
 ensure_torchvision()  # mmengine.hooks imports mmengine.runner, which imports torchvision
 
@@ -28,8 +28,8 @@ from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
-from commons.errors import InputError
-from commons.progress import silence
+from onebit.commons.errors import InputError
+from onebit.commons.progress import silence
 
 
 def launched() -> bool:

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from commons.compat import allow_mmengine_checkpoints, ensure_torchvision
+from onebit.commons.compat import allow_mmengine_checkpoints, ensure_torchvision
 
 ensure_torchvision()  # mmengine.runner imports torchvision
 
@@ -34,20 +34,20 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from commons import distributed
-from commons.amp import CpuAmpOptimWrapper  # noqa: F401  registered by import
-from commons.checkpoints import (
+from onebit.commons import distributed
+from onebit.commons.amp import CpuAmpOptimWrapper  # noqa: F401  registered by import
+from onebit.commons.checkpoints import (
     ROW,
     latest_checkpoint,
     load_row,
     load_weights,
     read_foreign_checkpoint,
 )
-from commons.distributed import JointBatchNorms, Parallel, share_of_batch
-from commons.engine_hooks import FiniteLossHook, ProgressHook
-from commons.errors import InputError, OnebitError, WorkError
-from commons.files import disk_error_message, write_atomic
-from commons.progress import Progress
+from onebit.commons.distributed import JointBatchNorms, Parallel, share_of_batch
+from onebit.commons.engine_hooks import FiniteLossHook, ProgressHook
+from onebit.commons.errors import InputError, OnebitError, WorkError
+from onebit.commons.files import disk_error_message, write_atomic
+from onebit.commons.progress import Progress
 
 __all__ = [
     "CHECKPOINT_HOOK",

@@ -1,10 +1,10 @@
-"""The hooks of every training by :mod:`commons.engine`."""
+"""The hooks of every training by :mod:`onebit.commons.engine`."""
 
 from __future__ import annotations
 
 import math
 
-from commons.compat import ensure_torchvision
+from onebit.commons.compat import ensure_torchvision
 
 ensure_torchvision()  # mmengine.runner imports torchvision
 
@@ -16,10 +16,10 @@ from mmengine.hooks import Hook
 from mmengine.registry import FUNCTIONS, HOOKS
 from mmengine.runner import Runner, set_random_seed
 
-from commons.checkpoints import ROW, latest_checkpoint
-from commons.distributed import unwrapped
-from commons.errors import WorkError
-from commons.progress import Progress
+from onebit.commons.checkpoints import ROW, latest_checkpoint
+from onebit.commons.distributed import unwrapped
+from onebit.commons.errors import WorkError
+from onebit.commons.progress import Progress
 
 
 def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from commons.errors import WorkError
+from onebit.commons.errors import WorkError
 
 #: How the hidden files end that :func:`write_atomic` writes before it renames them.
 TEMPORARY_SUFFIX = ".onebit-tmp"

@@ -17,8 +17,8 @@ class Job:
     """One row to be trained and scored.
 
     Attributes:
-        dataset: a name of :data:`commons.datasets.DATASETS`.
-        backbone: a name that :func:`backbones.create_backbone` knows.
+        dataset: a name of :data:`onebit.commons.datasets.DATASETS`.
+        backbone: a name that :func:`onebit.backbones.create_backbone` knows.
         recipe: the stem of a config file under ``<task>/configs/recipes/``.
         seed: the only source of randomness.
         data_root: the folder below which the dataset is looked for.
@@ -48,13 +48,13 @@ class Outcome:
         epochs: epochs actually trained.
         split: which images were trained on and scored, e.g. ``trainval07+12 -> test07``.
         protocol: how they were scored, e.g. ``VOC2007, IoU 0.5, area and 11-point AP``.
-        data_checksum: see :meth:`commons.datasets.Dataset.checksum`.
+        data_checksum: see :meth:`onebit.commons.datasets.Dataset.checksum`.
         config: the full text of the config that ran.
         checkpoint: the trained weights; None where a file of predictions was scored.
-        cost: convention to the summary of :class:`backbones.Cost` of the WHOLE model of the task.
+        cost: convention to the summary of :class:`onebit.backbones.Cost` of the WHOLE model of the task.
         num_classes: classes or training identities.
         details: further plain values for the record (per-class AP, loss curve, ...). ``network``
-            among them is what :func:`backbones.describe` says of the network that was built, which
+            among them is what :func:`onebit.backbones.describe` says of the network that was built, which
             ``cfg_options`` may have made another than the name's.
         predictions: the file of what the network put out on the scored images, from which
             ``<task>.runner.score_predictions`` computes the same metrics again without the network;

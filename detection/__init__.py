@@ -1,6 +1,6 @@
 """Floor 2: the backbones inside MMDetection.
 
-``custom_imports = dict(imports=["backbones", "detection"])`` in any MMDetection config makes
+``custom_imports = dict(imports=["onebit"])`` in any MMDetection config makes
 ``type="onebit.<backbone>"`` and ``type="onebit.OneBitFPN"`` known, and makes MMDetection importable
 beside mmcv-lite.
 
@@ -22,13 +22,13 @@ own_config  train by somebody's own MMDetection config
 foreign     score a checkpoint that was trained elsewhere
 """
 
-from detection import operators
+from onebit.detection import operators
 
 operators.install()
 
 # ruff: isort: split
-from detection.heads import OneBitRPNHead
-from detection.metrics import CocoAveragePrecision, VOCAveragePrecision
-from detection.necks import OneBitFPN
+from onebit.detection.heads import OneBitRPNHead
+from onebit.detection.metrics import CocoAveragePrecision, VOCAveragePrecision
+from onebit.detection.necks import OneBitFPN
 
 __all__ = ["CocoAveragePrecision", "OneBitFPN", "OneBitRPNHead", "VOCAveragePrecision"]

@@ -30,8 +30,8 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from PIL import Image
 
-from commons.errors import InputError
-from commons.progress import Progress
+from onebit.commons.errors import InputError
+from onebit.commons.progress import Progress
 
 TOLERANCE = 1.0  # pixels
 DEGENERATE_SHARE = 1000
@@ -61,7 +61,7 @@ def check_dataset(cfg: Config, loaders: Sequence[str] = ("train", "test")) -> di
     """Check every dataset of the config's loaders.
 
     Args:
-        cfg: as :func:`detection.config.build_config` returns it.
+        cfg: as :func:`onebit.detection.config.build_config` returns it.
         loaders: which of ``train`` and ``test``.
 
     Returns:

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from backbones import MODELS, OneBitConv2d, backbone_config, create_backbone
-from commons.config_options import with_options
-from commons.errors import InputError
-from commons.task import Job
-from detection import pretrained as pretrained_backbone
-from detection import stabilizers
-from detection.metrics import check_judge
-from detection.parts import PARTS, default_parts
+from onebit.backbones import MODELS, OneBitConv2d, backbone_config, create_backbone
+from onebit.commons.config_options import with_options
+from onebit.commons.errors import InputError
+from onebit.commons.task import Job
+from onebit.detection import pretrained as pretrained_backbone
+from onebit.detection import stabilizers
+from onebit.detection.metrics import check_judge
+from onebit.detection.parts import PARTS, default_parts
 
 CONFIGS = Path(__file__).parent / "configs"
 #: The config key, and option, that chooses the 1-bit parts.
@@ -55,11 +55,11 @@ def build_config(
     """Compose ``configs/{models,datasets,recipes}`` and put the backbone in.
 
     Which parts beside the backbone are 1-bit is the option ``onebit_parts``, one of
-    :data:`detection.parts.PARTS`, with the backbone's binarizer: ``lateral`` unless asked
+    :data:`onebit.detection.parts.PARTS`, with the backbone's binarizer: ``lateral`` unless asked
     otherwise, and ``none`` for a real-valued backbone, so that a real-valued row is real-valued
     throughout. ``pretrained=PATH`` names the checkpoint that the backbone starts from
-    (:mod:`detection.pretrained`), ``stabilizers.NAME`` what is in :mod:`detection.stabilizers`, and
-    ``test_evaluator.judge`` who computes COCO's AP (:data:`detection.metrics.JUDGES`).
+    (:mod:`onebit.detection.pretrained`), ``stabilizers.NAME`` what is in :mod:`onebit.detection.stabilizers`, and
+    ``test_evaluator.judge`` who computes COCO's AP (:data:`onebit.detection.metrics.JUDGES`).
     ``job.cfg_options`` are merged last.
 
     Args:

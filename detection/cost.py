@@ -12,10 +12,10 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from torch import nn
 
-import backbones
-from commons.task import Job
-from detection.config import PARTS_OPTION, build_config
-from detection.parts import parts_of
+from onebit import backbones
+from onebit.commons.task import Job
+from onebit.detection.config import PARTS_OPTION, build_config
+from onebit.detection.parts import parts_of
 
 CONVENTIONS = ("strict", "mmdet-legacy")
 #: Height and width in pixels of Table 13 of the DCP-NAS paper.
@@ -37,11 +37,11 @@ def model_cost(
 
     Args:
         backbone: a backbone's name.
-        convention: see :func:`backbones.cost`.
+        convention: see :func:`onebit.backbones.cost`.
         input_size: height and width in pixels, default 600 x 1000.
         num_classes: default 20.
         proposals: boxes that the head sees, default 1000 (the recipe's).
-        onebit_parts: one of :data:`detection.parts.PARTS`, default ``lateral`` for a 1-bit
+        onebit_parts: one of :data:`onebit.detection.parts.PARTS`, default ``lateral`` for a 1-bit
             backbone, ``none`` for a real-valued one.
 
     Raises:

@@ -27,7 +27,7 @@ import numpy as np
 from mmdet.evaluation.functional import bbox_overlaps
 from mmengine.dataset import BaseDataset
 
-from detection import predictions as files
+from onebit.detection import predictions as files
 
 IOU, NEAR = 0.5, 0.1
 #: What a detection may be.
@@ -77,7 +77,7 @@ def scenes(dataset: BaseDataset, detections: Sequence[dict], score: float) -> li
 
     Args:
         dataset: a VOC or COCO dataset of MMDetection; its images are not read.
-        detections: as :func:`detection.predictions.read` returns them.
+        detections: as :func:`onebit.detection.predictions.read` returns them.
     """
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
     coco = hasattr(dataset, "cat_ids")

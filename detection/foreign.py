@@ -20,9 +20,9 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
-import backbones
-from commons.datasets import get_dataset
-from commons.engine import (
+from onebit import backbones
+from onebit.commons.datasets import get_dataset
+from onebit.commons.engine import (
     config_errors,
     config_text,
     load_weights,
@@ -30,13 +30,13 @@ from commons.engine import (
     read_foreign_checkpoint,
     score,
 )
-from commons.errors import InputError
-from commons.task import Job, Outcome
-from detection.checks import check_dataset
-from detection.config import dataset_config
-from detection.cost import CONVENTIONS, forward_all
-from detection.metrics import facts
-from detection.runner import keep_predictions, log_to, output_to_log
+from onebit.commons.errors import InputError
+from onebit.commons.task import Job, Outcome
+from onebit.detection.checks import check_dataset
+from onebit.detection.config import dataset_config
+from onebit.detection.cost import CONVENTIONS, forward_all
+from onebit.detection.metrics import facts
+from onebit.detection.runner import keep_predictions, log_to, output_to_log
 
 _META_KEYS = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
 #: Keys of a model's config that hold its number of classes, where a head has one.

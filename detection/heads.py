@@ -6,9 +6,9 @@ from mmcv.cnn import ConvModule
 from mmdet.models.dense_heads import RPNHead
 from torch import nn
 
-from backbones import OneBitConv2d
-from backbones.registry import MODELS
-from detection.necks import binarize
+from onebit.backbones import OneBitConv2d
+from onebit.backbones.registry import MODELS
+from onebit.detection.necks import binarize
 
 
 @MODELS.register_module(force=True)
@@ -20,7 +20,7 @@ class OneBitRPNHead(RPNHead):
 
     Args:
         in_channels, num_convs, **kwargs: as in ``RPNHead``.
-        binarizer: any name that :class:`backbones.OneBitConv2d` knows.
+        binarizer: any name that :class:`onebit.backbones.OneBitConv2d` knows.
         pad_value: what a 1-bit conv sees outside the map: 0, -1 or +1.
         norm_cfg: normalization after every 1-bit conv. One head serves all levels of the pyramid,
             whose statistics differ, so that the default normalizes every image and level by itself

@@ -25,8 +25,8 @@ from mmengine.dataset import BaseDataset
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
-from commons.errors import InputError
-from detection import predictions as files
+from onebit.commons.errors import InputError
+from onebit.detection import predictions as files
 
 
 @contextlib.contextmanager
@@ -72,7 +72,7 @@ class VOCAveragePrecision(VOCMetric):
     in the test set do not count; objects marked difficult are ignored.
 
     Attributes:
-        detections: what was scored last, in the form of :mod:`detection.predictions`.
+        detections: what was scored last, in the form of :mod:`onebit.detection.predictions`.
     """
 
     default_prefix = None
@@ -101,7 +101,7 @@ class VOCAveragePrecision(VOCMetric):
             dataset: of the ground truth; its images are not read.
 
         Raises:
-            InputError: see :func:`detection.predictions.read`.
+            InputError: see :func:`onebit.detection.predictions.read`.
         """
         infos = [dataset.get_data_info(index) for index in range(len(dataset))]
         ids = files.voc_image_ids([info["img_id"] for info in infos])
@@ -161,7 +161,7 @@ class CocoAveragePrecision(CocoMetric):
         judge: ``pycocotools``, or ``faster-coco-eval`` where it is installed.
 
     Attributes:
-        detections: what was scored last, in the form of :mod:`detection.predictions`.
+        detections: what was scored last, in the form of :mod:`onebit.detection.predictions`.
 
     Raises:
         InputError: see :func:`check_judge`.
@@ -191,7 +191,7 @@ class CocoAveragePrecision(CocoMetric):
             dataset: names the classes; its images are not read.
 
         Raises:
-            InputError: see :func:`detection.predictions.read`.
+            InputError: see :func:`onebit.detection.predictions.read`.
         """
         self.dataset_meta = dataset.metainfo
         self.cat_ids = self._coco_api.get_cat_ids(cat_names=self.dataset_meta["classes"])

@@ -12,8 +12,8 @@ from mmdet.models.necks import FPN
 from mmengine.model import xavier_init
 from torch import nn
 
-from backbones import OneBitConv2d, get_binarizer
-from backbones.registry import MODELS
+from onebit.backbones import OneBitConv2d, get_binarizer
+from onebit.backbones.registry import MODELS
 
 #: ``act_cfg`` for the activation that the binarizer's paper ends a block with.
 OF_BINARIZER = "binarizer"
@@ -28,7 +28,7 @@ class OneBitFPN(FPN):
 
     Args:
         in_channels, out_channels, num_outs: as in ``FPN``.
-        binarizer: any name that :class:`backbones.OneBitConv2d` knows.
+        binarizer: any name that :class:`onebit.backbones.OneBitConv2d` knows.
         pad_value: what a 1-bit conv sees outside the map: 0, -1 or +1.
         onebit_outputs: make the 3x3 output convs (and extra levels) 1-bit as well.
         norm_cfg: normalization after every conv. A 1-bit conv's output is a scaled count, so the

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from commons.compat import ensure_torchvision
+from onebit.commons.compat import ensure_torchvision
 
 _EXTENSION = "mmcv._ext"
 #: NMS compares this many boxes with all that follow at a time: the size of its only big matrix.
@@ -261,7 +261,9 @@ class _FallbackFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname == _EXTENSION:
-            return importlib.machinery.ModuleSpec(fullname, self, origin="detection.operators")
+            return importlib.machinery.ModuleSpec(
+                fullname, self, origin="onebit.detection.operators"
+            )
         return None
 
     def exec_module(self, module: ModuleType) -> None:

@@ -17,10 +17,10 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 
-from commons.config_options import with_options
-from commons.datasets import get_dataset
-from commons.distributed import unwrapped
-from commons.engine import (
+from onebit.commons.config_options import with_options
+from onebit.commons.datasets import get_dataset
+from onebit.commons.distributed import unwrapped
+from onebit.commons.engine import (
     build_runner,
     config_errors,
     config_text,
@@ -29,21 +29,15 @@ from commons.engine import (
     plain_errors,
     score,
 )
-from commons.errors import InputError
-from commons.task import Job, Outcome
-from detection import pretrained, stabilizers
-from detection.checks import check_dataset, leaves
-from detection.config import FREE, JUDGE_OPTION, dataset_config, set_judge
-from detection.foreign import (
-    check_classes,
-    cost_of,
-    network_of,
-    read_config,
-    scored_config,
-)
-from detection.metrics import facts
-from detection.parts import onebit_convs, parts_of
-from detection.runner import keep_predictions, output_to_log
+from onebit.commons.errors import InputError
+from onebit.commons.task import Job, Outcome
+from onebit.detection import pretrained, stabilizers
+from onebit.detection.checks import check_dataset, leaves
+from onebit.detection.config import FREE, JUDGE_OPTION, dataset_config, set_judge
+from onebit.detection.foreign import check_classes, cost_of, network_of, read_config, scored_config
+from onebit.detection.metrics import facts
+from onebit.detection.parts import onebit_convs, parts_of
+from onebit.detection.runner import keep_predictions, output_to_log
 
 #: What a config states of a training; its validation and its visualizer are not used.
 _KEPT = ("model", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr", "custom_hooks",
@@ -62,7 +56,7 @@ def train(config: Path, job: Job) -> Outcome:
         job: ``dataset`` may be empty: then the config's own data is used, which must be
             ``CocoDataset`` or ``VOCDataset``; ``backbone`` and ``recipe`` are not used.
             ``cfg_options`` are laid over the config; ``pretrained``, ``stabilizers.NAME`` and
-            ``test_evaluator.judge`` are those of :func:`detection.config.build_config`.
+            ``test_evaluator.judge`` are those of :func:`onebit.detection.config.build_config`.
 
     Returns:
         an outcome like a row's; ``cost`` is empty where it cannot be counted

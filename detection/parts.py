@@ -12,7 +12,7 @@ from typing import Any
 from mmdet.models.necks import FPN
 from torch import nn
 
-from backbones import OneBitConv2d
+from onebit.backbones import OneBitConv2d
 
 #: Choice to what it means, the default of 1-bit backbones second.
 PARTS = {

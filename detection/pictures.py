@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from commons.errors import InputError
-from commons.files import write_atomic
-from commons.progress import Progress
-from detection.errors import CONFUSED, CORRECT, IGNORED, MISSED, Scene, Summary
+from onebit.commons.errors import InputError
+from onebit.commons.files import write_atomic
+from onebit.commons.progress import Progress
+from onebit.detection.errors import CONFUSED, CORRECT, IGNORED, MISSED, Scene, Summary
 
 #: The longer side of an image in a picture, pixels; small images are enlarged up to ``_LARGEST`` times.
 SIDE, _LARGEST = 480, 5

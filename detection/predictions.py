@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from commons.errors import InputError, WorkError
-from commons.files import write_atomic
+from onebit.commons.errors import InputError, WorkError
+from onebit.commons.files import write_atomic
 
 #: Pixels; no image is that large, and float32 counts no further.
 LARGEST = 2.0**24

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from commons.engine import load_row
-from commons.errors import InputError
-from commons.files import sha256_file
+from onebit.commons.engine import load_row
+from onebit.commons.errors import InputError
+from onebit.commons.files import sha256_file
 
 #: The config key, and option, that names the checkpoint.
 OPTION = "pretrained"

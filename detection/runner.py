@@ -23,11 +23,11 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import nn
 
-import backbones
-from backbones import deploy
-from commons.datasets import get_dataset
-from commons.distributed import unwrapped
-from commons.engine import (
+from onebit import backbones
+from onebit.backbones import deploy
+from onebit.commons.datasets import get_dataset
+from onebit.commons.distributed import unwrapped
+from onebit.commons.engine import (
     build_runner,
     config_text,
     latest_checkpoint,
@@ -36,16 +36,16 @@ from commons.engine import (
     loss_curve,
     score,
 )
-from commons.errors import InputError, WorkError
-from commons.files import disk_error_message, write_atomic
-from commons.task import Job, Outcome
-from detection import errors, pictures, pretrained, stabilizers
-from detection import predictions as prediction_files
-from detection.checks import check_dataset
-from detection.config import JUDGE_OPTION, build_config, dataset_config
-from detection.cost import summaries
-from detection.metrics import facts
-from detection.parts import onebit_convs, parts_of
+from onebit.commons.errors import InputError, WorkError
+from onebit.commons.files import disk_error_message, write_atomic
+from onebit.commons.task import Job, Outcome
+from onebit.detection import errors, pictures, pretrained, stabilizers
+from onebit.detection import predictions as prediction_files
+from onebit.detection.checks import check_dataset
+from onebit.detection.config import JUDGE_OPTION, build_config, dataset_config
+from onebit.detection.cost import summaries
+from onebit.detection.metrics import facts
+from onebit.detection.parts import onebit_convs, parts_of
 
 
 def train(job: Job) -> Outcome:
@@ -96,7 +96,7 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
         checkpoint: the file.
         job: an empty ``dataset``, ``backbone`` or ``recipe`` is the checkpoint's own;
             ``cfg_options`` are laid over those it was trained with.
-        packed: score what :func:`backbones.deploy` makes of the detector, on the CPU.
+        packed: score what :func:`onebit.backbones.deploy` makes of the detector, on the CPU.
 
     Raises:
         InputError: not such a checkpoint, or one of another backbone or recipe; missing or broken
@@ -149,7 +149,7 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
     The metrics of a file that :func:`train` or :func:`test` kept are theirs to the last digit.
 
     Args:
-        predictions: COCO results JSON; see :mod:`detection.predictions` for VOC's ids.
+        predictions: COCO results JSON; see :mod:`onebit.detection.predictions` for VOC's ids.
         job: ``backbone`` and ``recipe`` may be empty: then the dataset's config alone counts, and
             of the options only ``test_evaluator.judge``.
 
@@ -196,7 +196,7 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
 
 
 def show(outcome: Outcome, job: Job, folder: Path, count: int, score: float = 0.3) -> list[Path]:
-    """Draw a scored row, and sum up what it gets wrong: :mod:`detection.errors` says how.
+    """Draw a scored row, and sum up what it gets wrong: :mod:`onebit.detection.errors` says how.
 
     Args:
         outcome: of :func:`train`, :func:`test` or :func:`score_predictions`.

@@ -11,7 +11,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from commons.errors import InputError
+from onebit.commons.errors import InputError
 
 #: The config key under which the choices stand.
 OPTION = "stabilizers"

@@ -23,8 +23,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from commons.files import write_atomic
-from leaderboards import cli
+from onebit.commons.files import write_atomic
+from onebit.leaderboards import cli
 
 _TABLE = re.compile(r"(<!-- (onebit table [^\n]*) -->\n\n).*?(\n<!-- end -->)", re.DOTALL)
 _PLOT = re.compile(r"<!-- (onebit plot [^\n]*) -->")

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from commons.datasets import Dataset
-from commons.errors import InputError
-from leaderboards.boards import Printed
-from leaderboards.file_options import without_files
+from onebit.commons.datasets import Dataset
+from onebit.commons.errors import InputError
+from onebit.leaderboards.boards import Printed
+from onebit.leaderboards.recording.file_options import without_files
 
 if TYPE_CHECKING:
-    from leaderboards.record import Record
+    from onebit.leaderboards.recording.record import Record
 
 PREFIX = "ablation-"
 _TOP = {"top1": "top1", "top5": "top5"}
@@ -46,7 +46,7 @@ class Variant:
     record alone, whatever the recipe and the preset have.
 
     Attributes:
-        name: as :mod:`leaderboards.reported` names the paper's row.
+        name: as :mod:`onebit.leaderboards.reported` names the paper's row.
         cfg_options: of the training.
         search: None takes the cell that the backbone has.
     """

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from commons.datasets import BOARDS, DATASETS, FOLDER, Dataset, get_dataset
-from commons.errors import InputError
+from onebit.commons.datasets import BOARDS, DATASETS, FOLDER, Dataset, get_dataset
+from onebit.commons.errors import InputError
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -21,10 +21,10 @@ class Printed:
     """The table of a paper that a board repeats.
 
     Attributes:
-        paper: key of :data:`leaderboards.reported.CITATIONS`.
+        paper: key of :data:`onebit.leaderboards.reported.CITATIONS`.
         table: its number there.
         group: the part of the table that is this board's; None for all of it.
-        metrics: column of :func:`leaderboards.reported.load` to the board's metric key;
+        metrics: column of :func:`onebit.leaderboards.reported.load` to the board's metric key;
             ``test_error`` becomes ``1 - top1``.
         epochs: what the paper trains for; None where no recipe of ours says it.
         input_shape: (channels, height, width) that the paper's costs and scores are for; None where
@@ -55,7 +55,7 @@ class Board:
         metrics: metric key to the header of the printed table; the first one ranks the rows.
         paper_convention: the counting rule of the paper's table, shown beside ``strict``.
         printed: the paper's table; None where no paper here reports on the dataset.
-        layout: columns of the table for people, keys of :data:`leaderboards.sheet.COLUMNS` and
+        layout: columns of the table for people, keys of :data:`onebit.leaderboards.showing.sheet.COLUMNS` and
             metric keys, in the paper's order; what the paper does not print comes last.
         further: another paper's table of the same dataset, reported after ``printed``.
     """
@@ -226,4 +226,4 @@ def runner(task: str) -> ModuleType:
     """Import the runner of a task; heavy, so only when a row is run."""
     import importlib
 
-    return importlib.import_module(f"{task}.runner")
+    return importlib.import_module(f"onebit.{task}.runner")

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from commons.errors import OnebitError
-from leaderboards.commands import (
+from onebit.commons.errors import OnebitError
+from onebit.leaderboards.commands import (
     backbones,
     bench,
     cell,
@@ -35,7 +35,7 @@ from leaderboards.commands import (
     train,
     verify,
 )
-from leaderboards.commands.options import request_imports
+from onebit.leaderboards.commands.options import request_imports
 
 #: In the order of their use: look around, count, search, train, fill and read boards, deploy, contribute.
 VERBS = (

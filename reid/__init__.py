@@ -1,7 +1,7 @@
 """Floor 2: the backbones inside torchreid.
 
 Importing this package makes ``torchreid.models.build_model(name, num_classes, pretrained=False)``
-work for every name of :func:`backbones.list_backbones`. ``resnet18``, ``resnet34`` and ``resnet50``
+work for every name of :func:`onebit.backbones.list_backbones`. ``resnet18``, ``resnet34`` and ``resnet50``
 are this suite's from then on, so that a name means one network on every board; torchreid's own stay
 available as ``torchreid_resnet18`` and so on. Further names of the naming rule (``resnet18_w24``)
 are made known by :func:`register`.
@@ -13,9 +13,9 @@ runner              trains and scores one row
 torchreid_adapter   all that is known about torchreid's inside
 """
 
-import backbones
-from reid.model import ReIDModel, builder
-from reid.torchreid_adapter import register_model
+from onebit import backbones
+from onebit.reid.model import ReIDModel, builder
+from onebit.reid.torchreid_adapter import register_model
 
 __all__ = ["ReIDModel", "register"]
 

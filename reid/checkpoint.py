@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from commons.engine import config_text, latest_checkpoint, load_row, load_weights
-from commons.errors import InputError
-from commons.files import sha256_file, write_atomic
+from onebit.commons.engine import config_text, latest_checkpoint, load_row, load_weights
+from onebit.commons.errors import InputError
+from onebit.commons.files import sha256_file, write_atomic
 
 _KEYS = {"state_dict", "backbone", "num_classes", "config", "losses", "untrained"}
 
@@ -48,7 +48,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, backbone: str = "") -> dict[str, Any]:
-    """Read a checkpoint of :func:`reid.runner.train`; ``backbone`` is the one expected, or empty.
+    """Read a checkpoint of :func:`onebit.reid.runner.train`; ``backbone`` is the one expected, or empty.
 
     Raises:
         InputError: not a file, not such a checkpoint, or one of another backbone.

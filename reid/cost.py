@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-import backbones
-from reid.model import ReIDModel
+from onebit import backbones
+from onebit.reid.model import ReIDModel
 
 #: Height and width of person crops in the papers, pixels.
 INPUT_SIZE = (256, 128)
@@ -25,10 +25,10 @@ def model_cost(
 
     Args:
         backbone: a backbone's name.
-        convention: see :func:`backbones.cost`.
+        convention: see :func:`onebit.backbones.cost`.
         input_size: height and width in pixels, default 256 x 128.
         num_classes: count the classifier over so many identities too, which only training uses.
-        options: of :class:`reid.model.ReIDModel`: ``neck``, ``feature_dim``, ``last_stride``, ...
+        options: of :class:`onebit.reid.model.ReIDModel`: ``neck``, ``feature_dim``, ``last_stride``, ...
 
     Raises:
         InputError: unknown backbone, convention or option.

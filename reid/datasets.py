@@ -19,10 +19,10 @@ from pathlib import Path
 from PIL import Image
 from scipy.io.matlab import MatReadError
 
-from commons.datasets import get_dataset
-from commons.errors import InputError, WorkError
-from commons.files import dataset_checksum, disk_error_message, write_atomic
-from reid.torchreid_adapter import CUHK03, MSMT17, DukeMTMCreID, Market1501, register_dataset
+from onebit.commons.datasets import get_dataset
+from onebit.commons.errors import InputError, WorkError
+from onebit.commons.files import dataset_checksum, disk_error_message, write_atomic
+from onebit.reid.torchreid_adapter import CUHK03, MSMT17, DukeMTMCreID, Market1501, register_dataset
 
 #: Dataset (with or without ``mini-``) to the name under which ours is registered in torchreid.
 TORCHREID_NAMES = {
@@ -30,7 +30,7 @@ TORCHREID_NAMES = {
     "dukemtmcreid": "onebit_dukemtmcreid",
     "cuhk03": "onebit_cuhk03",
     "msmt17": "onebit_msmt17",
-    "face": "onebit_face",  # registered by reid.face_datasets
+    "face": "onebit_face",  # registered by onebit.reid.face_datasets
 }
 
 #: What torchreid, h5py and scipy raise over a .mat file that holds something else.
@@ -47,7 +47,7 @@ def torchreid_root(dataset: str, data_root: str | os.PathLike) -> tuple[str, Pat
     """Check that ``dataset`` is there; say how torchreid is to be asked for it.
 
     Args:
-        dataset: a re-ID dataset of :data:`commons.datasets.DATASETS`.
+        dataset: a re-ID dataset of :data:`onebit.commons.datasets.DATASETS`.
         data_root: the folder below which it is looked for.
 
     Returns:

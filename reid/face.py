@@ -8,16 +8,16 @@ from typing import Any
 
 from mmengine.config import Config
 
-from commons.datasets import get_dataset
-from commons.errors import InputError
-from commons.task import Outcome
-from reid.datasets import TORCHREID_NAMES
-from reid.face_datasets import Pairs
-from reid.features import Features, extract, relative_names
-from reid.model import ReIDModel
-from reid.torchreid_adapter import ImageDataManager
-from reid.training import image_data
-from reid.verification import metrics_of, pair_distances
+from onebit.commons.datasets import get_dataset
+from onebit.commons.errors import InputError
+from onebit.commons.task import Outcome
+from onebit.reid.datasets import TORCHREID_NAMES
+from onebit.reid.face_datasets import Pairs
+from onebit.reid.features import Features, extract, relative_names
+from onebit.reid.model import ReIDModel
+from onebit.reid.torchreid_adapter import ImageDataManager
+from onebit.reid.training import image_data
+from onebit.reid.verification import metrics_of, pair_distances
 
 PROTOCOL = (
     "10-fold accuracy, the threshold chosen on the other nine; TAR at FAR over all pairs; "
@@ -35,7 +35,7 @@ def face_data(cfg: Config, data_root: Path, log: Path) -> ImageDataManager:
     """torchreid's loaders; the images of all pairs are the queries.
 
     Raises:
-        InputError: see :class:`reid.face_datasets.FaceDataset` and :func:`reid.training.image_data`.
+        InputError: see :class:`onebit.reid.face_datasets.FaceDataset` and :func:`onebit.reid.training.image_data`.
     """
     root = get_dataset(cfg.dataset, task="reid").find(data_root)
     return image_data(cfg, TORCHREID_NAMES["face"], root, log)
@@ -56,7 +56,7 @@ def score_pairs(
     """Metrics of the lists of pairs, and details.
 
     Raises:
-        InputError: an image of the pairs has no feature; what :mod:`reid.verification` refuses.
+        InputError: an image of the pairs has no feature; what :mod:`onebit.reid.verification` refuses.
     """
     number = {name: i for i, name in enumerate(images.names)}
     metrics, details = {}, {"test_images": len(images)}
@@ -83,7 +83,7 @@ def outcome(
     checkpoint: Path,
     untrained: dict[str, float] | None = None,
 ) -> Outcome:
-    """Score features and report, with what else is known of the row; see :func:`reid.scoring.outcome`."""
+    """Score features and report, with what else is known of the row; see :func:`onebit.reid.scoring.outcome`."""
     metrics, details = score_pairs(images, lists, cfg, root)
     flip = "; features of image and mirror image added" if cfg.flip_features else ""
     fields = ("epochs", "split", "data_checksum", "config", "cost", "num_classes")

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from commons.errors import InputError
-from reid.datasets import TORCHREID_NAMES, Checked
-from reid.torchreid_adapter import ImageDataset, register_dataset
+from onebit.commons.errors import InputError
+from onebit.reid.datasets import TORCHREID_NAMES, Checked
+from onebit.reid.torchreid_adapter import ImageDataset, register_dataset
 
 FOLDS = 10
 TRAIN = "casia-webface"

@@ -26,9 +26,9 @@ import safetensors
 import safetensors.numpy
 import torch
 
-from commons.errors import InputError, WorkError
-from commons.files import write_atomic
-from commons.progress import Progress
+from onebit.commons.errors import InputError, WorkError
+from onebit.commons.files import write_atomic
+from onebit.commons.progress import Progress
 
 FORMAT = "onebit-reid-features-1"
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import torch
 
-from commons.engine import load_weights, plain_errors
-from commons.errors import InputError
-from commons.files import sha256_file
-from reid.checkpoint import load_checkpoint
-from reid.datasets import read_image
-from reid.features import Features, extract, relative_names, save
-from reid.recipe import saved_config
-from reid.runner import build_model
-from reid.torchreid_adapter import test_transform
+from onebit.commons.engine import load_weights, plain_errors
+from onebit.commons.errors import InputError
+from onebit.commons.files import sha256_file
+from onebit.reid.checkpoint import load_checkpoint
+from onebit.reid.datasets import read_image
+from onebit.reid.features import Features, extract, relative_names, save
+from onebit.reid.recipe import saved_config
+from onebit.reid.runner import build_model
+from onebit.reid.torchreid_adapter import test_transform
 
 #: File name endings that are taken for images.
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -44,9 +44,9 @@ def features_of_folder(
     sorted by their name relative to ``images``.
 
     Args:
-        checkpoint: of :func:`reid.runner.train`.
+        checkpoint: of :func:`onebit.reid.runner.train`.
         images: a folder; folders below it are looked into.
-        out: the ``.safetensors`` file; see :mod:`reid.features`, its group is ``images``.
+        out: the ``.safetensors`` file; see :mod:`onebit.reid.features`, its group is ``images``.
         batch_size: images at a time.
         workers: processes that read images; 0 reads them in this one.
 

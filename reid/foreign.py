@@ -22,18 +22,18 @@ import yaml
 from mmengine.config import Config
 from torch import nn
 
-import backbones
-from commons.datasets import get_dataset
-from commons.engine import config_text, load_weights, plain_errors, read_foreign_checkpoint
-from commons.errors import InputError
-from commons.task import Job, Outcome
-from reid.datasets import torchreid_root
-from reid.features import FORMAT, Features, relative_names, save
-from reid.model import ReIDModel, builder
-from reid.recipe import BASE, load_recipe, with_options
-from reid.runner import CONVENTIONS, features_of, read_data, score_predictions, split_of
-from reid.scoring import check_against_dataset, outcome
-from reid.torchreid_adapter import register_model, registered_models
+from onebit import backbones
+from onebit.commons.datasets import get_dataset
+from onebit.commons.engine import config_text, load_weights, plain_errors, read_foreign_checkpoint
+from onebit.commons.errors import InputError
+from onebit.commons.task import Job, Outcome
+from onebit.reid.datasets import torchreid_root
+from onebit.reid.features import FORMAT, Features, relative_names, save
+from onebit.reid.model import ReIDModel, builder
+from onebit.reid.recipe import BASE, load_recipe, with_options
+from onebit.reid.runner import CONVENTIONS, features_of, read_data, score_predictions, split_of
+from onebit.reid.scoring import check_against_dataset, outcome
+from onebit.reid.torchreid_adapter import register_model, registered_models
 
 GROUPS = ("query", "gallery")
 #: Mean and deviation of pixels from 0 to 1, by torchreid's names.

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-import backbones
-from backbones.losses import feature_losses
-from backbones.registry import MODELS
-from commons.errors import InputError
+from onebit import backbones
+from onebit.backbones.losses import feature_losses
+from onebit.backbones.registry import MODELS
+from onebit.commons.errors import InputError
 
 LOSSES = ("softmax", "triplet")
 NECKS = ("none", "bn")
@@ -63,7 +63,7 @@ class ReIDModel(nn.Module):
     features and classifier; the triplet loss sees the features before it, retrieval those behind it.
 
     Args:
-        backbone: a name that :func:`backbones.create_backbone` knows.
+        backbone: a name that :func:`onebit.backbones.create_backbone` knows.
         num_classes: number of training identities.
         loss: ``softmax`` or ``triplet``.
         neck: ``none`` or ``bn``.

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from commons.files import write_atomic
-from commons.progress import Progress
-from reid.datasets import read_image
-from reid.evaluation import Ranking, rankings
-from reid.evaluation_options import Evaluation
-from reid.features import Features
+from onebit.commons.files import write_atomic
+from onebit.commons.progress import Progress
+from onebit.reid.datasets import read_image
+from onebit.reid.evaluation import Ranking, rankings
+from onebit.reid.evaluation.options import Evaluation
+from onebit.reid.features import Features
 
 #: Width and height of an image in the picture, pixels; the shape of person crops.
 CELL = (96, 192)

@@ -9,14 +9,14 @@ from typing import Any
 
 from mmengine.config import Config
 
-from commons import config_options
-from commons.config_options import dotted
-from commons.errors import InputError
-from commons.task import Job
-from reid.checkpoint import classification_sha256
-from reid.evaluation_options import Evaluation
-from reid.model import LOSSES
-from reid.training import SCHEDULES
+from onebit.commons import config_options
+from onebit.commons.config_options import dotted
+from onebit.commons.errors import InputError
+from onebit.commons.task import Job
+from onebit.reid.checkpoint import classification_sha256
+from onebit.reid.evaluation.options import Evaluation
+from onebit.reid.model import LOSSES
+from onebit.reid.training import SCHEDULES
 
 RECIPES = Path(__file__).parent / "configs" / "recipes"
 #: The recipe that all others are made from: they have its options and no others.
@@ -164,5 +164,5 @@ def _check_triplet(cfg: Config) -> None:
 
 
 def with_options(cfg: Config, options: Mapping[str, Any]) -> Config:
-    """``cfg`` with dotted overrides; see :func:`commons.config_options.with_options`."""
+    """``cfg`` with dotted overrides; see :func:`onebit.commons.config_options.with_options`."""
     return config_options.with_options(cfg, options, free=_FREE)

@@ -9,31 +9,31 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import set_random_seed
 
-import backbones
-from commons.datasets import get_dataset
-from commons.engine import config_text, latest_checkpoint, load_weights, plain_errors
-from commons.errors import InputError
-from commons.task import Job, Outcome
-from reid import face
-from reid.checkpoint import load_backbone, load_checkpoint, prepare
-from reid.datasets import torchreid_root
-from reid.evaluation import check_labels
-from reid.evaluation_options import Evaluation
-from reid.face import face_data, is_face
-from reid.face_datasets import Pairs, read_pairs
-from reid.features import Features, load, of_dataset, save
-from reid.model import ReIDModel
-from reid.pictures import write_rankings
-from reid.recipe import build_config, check, init_from, saved_config, with_options
-from reid.scoring import (
+from onebit import backbones
+from onebit.commons.datasets import get_dataset
+from onebit.commons.engine import config_text, latest_checkpoint, load_weights, plain_errors
+from onebit.commons.errors import InputError
+from onebit.commons.task import Job, Outcome
+from onebit.reid import face
+from onebit.reid.checkpoint import load_backbone, load_checkpoint, prepare
+from onebit.reid.datasets import torchreid_root
+from onebit.reid.evaluation import check_labels
+from onebit.reid.evaluation.options import Evaluation
+from onebit.reid.face import face_data, is_face
+from onebit.reid.face_datasets import Pairs, read_pairs
+from onebit.reid.features import Features, load, of_dataset, save
+from onebit.reid.model import ReIDModel
+from onebit.reid.pictures import write_rankings
+from onebit.reid.recipe import build_config, check, init_from, saved_config, with_options
+from onebit.reid.scoring import (
     check_against_dataset,
     load_predictions,
     outcome,
     score,
     with_evaluation_options,
 )
-from reid.torchreid_adapter import ImageDataManager
-from reid.training import build_optimizer, fit, image_data
+from onebit.reid.torchreid_adapter import ImageDataManager
+from onebit.reid.training import build_optimizer, fit, image_data
 
 CONVENTIONS = ("strict", "dcp-nas")
 SPLITS = {
@@ -87,8 +87,8 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
         job: ``dataset`` and ``backbone`` may be empty and are then the checkpoint's own; so is the
             config, over which ``cfg_options`` are laid. ``details["filled_from_recipe"]`` names the
             options that recipes had not yet when it was written; see
-            :func:`reid.recipe.saved_config`.
-        packed: score what :func:`backbones.deploy` makes of the network, on the CPU.
+            :func:`onebit.reid.recipe.saved_config`.
+        packed: score what :func:`onebit.backbones.deploy` makes of the network, on the CPU.
 
     Raises:
         InputError: not such a checkpoint, or one of another backbone; a value out of range; missing
@@ -176,7 +176,7 @@ def _config_of(facts: dict[str, Any], predictions: Path, job: Job) -> Config:
 
 
 def show(outcome: Outcome, job: Job, folder: Path, count: int) -> list[Path]:
-    """Draw rankings of a scored row: see :func:`reid.pictures.write_rankings`.
+    """Draw rankings of a scored row: see :func:`onebit.reid.pictures.write_rankings`.
 
     Args:
         outcome: of :func:`train`, :func:`test` or :func:`score_predictions`.
@@ -297,7 +297,7 @@ def _outcome(
 def _face_features(
     model: ReIDModel, data: ImageDataManager, cfg: Config, job: Job
 ) -> tuple[Features, list[Pairs], Config, Path]:
-    """What :func:`reid.face.score_pairs` takes."""
+    """What :func:`onebit.reid.face.score_pairs` takes."""
     (loaders,) = data.test_loader.values()
     root = get_dataset(cfg.dataset, task="reid").find(job.data_root)
     images = face.features_of_pairs(model, data, cfg, root)

@@ -8,12 +8,12 @@ from typing import Any
 
 from mmengine.config import Config
 
-from commons.errors import InputError
-from commons.task import Outcome
-from reid.evaluation import evaluate
-from reid.evaluation_options import RERANKED, Evaluation
-from reid.features import Features, load, relative_names
-from reid.recipe import with_options
+from onebit.commons.errors import InputError
+from onebit.commons.task import Outcome
+from onebit.reid.evaluation import evaluate
+from onebit.reid.evaluation.options import RERANKED, Evaluation
+from onebit.reid.features import Features, load, relative_names
+from onebit.reid.recipe import with_options
 
 
 def score(
@@ -22,7 +22,7 @@ def score(
     """Metrics, and how many there are of what.
 
     Raises:
-        InputError: see :func:`reid.evaluation.evaluate`.
+        InputError: see :func:`onebit.reid.evaluation.evaluate`.
     """
     labels = (query.pids, gallery.pids, query.cameras, gallery.cameras)
     options = dict(distance=evaluation.distance, protocol=evaluation.protocol)
@@ -55,7 +55,7 @@ def outcome(
         query, gallery: of the file ``predictions``.
         cfg: of the row, with the options of evaluation that are to be used.
         facts: of the file: ``details`` and fields of Outcome.
-        checkpoint, untrained: see :class:`commons.task.Outcome`.
+        checkpoint, untrained: see :class:`onebit.commons.task.Outcome`.
     """
     evaluation = Evaluation.of(cfg)
     metrics, counts = score(query, gallery, evaluation)
@@ -76,7 +76,7 @@ def load_predictions(path: Path) -> tuple[Features, Features, dict[str, Any]]:
     """Query, gallery and facts of a file that a row left.
 
     Raises:
-        InputError: see :func:`reid.features.load`; or features of a folder, which nobody can score.
+        InputError: see :func:`onebit.reid.features.load`; or features of a folder, which nobody can score.
     """
     groups, facts = load(path)
     labelled = [g for g, images in groups.items() if images.pids is not None and images.cameras is not None]  # fmt: skip

@@ -18,7 +18,7 @@ from types import ModuleType
 
 import torch
 
-from commons.compat import ensure_torchvision
+from onebit.commons.compat import ensure_torchvision
 
 __all__ = [
     "CUHK03",

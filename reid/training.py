@@ -11,15 +11,15 @@ from mmengine.config import Config
 from mmengine.runner import set_random_seed
 from torch.optim.lr_scheduler import LambdaLR
 
-import backbones
-from commons.engine import latest_checkpoint, load_weights
-from commons.engine_hooks import epoch_seed
-from commons.errors import InputError, WorkError
-from commons.progress import Progress
-from commons.task import Job
-from reid.checkpoint import save_checkpoint
-from reid.model import ReIDModel
-from reid.torchreid_adapter import (
+from onebit import backbones
+from onebit.commons.engine import latest_checkpoint, load_weights
+from onebit.commons.engine_hooks import epoch_seed
+from onebit.commons.errors import InputError, WorkError
+from onebit.commons.progress import Progress
+from onebit.commons.task import Job
+from onebit.reid.checkpoint import save_checkpoint
+from onebit.reid.model import ReIDModel
+from onebit.reid.torchreid_adapter import (
     ImageDataManager,
     ImageSoftmaxEngine,
     ImageTripletEngine,

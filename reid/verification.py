@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from commons.errors import InputError
-from reid.evaluation_distances import prepared
+from onebit.commons.errors import InputError
+from onebit.reid.evaluation.distances import prepared
 
 #: False accept rates at which the true accept rate is reported, where there are pairs enough.
 FALSE_ACCEPT_RATES = (1e-3, 1e-4)

@@ -11,13 +11,24 @@ FOREIGN = {"backbones": {"mmdet", "torchreid"}, "classification": {"mmdet", "tor
 FILES = [p for room in FLOOR for p in sorted((ROOT / room).rglob("*.py"))]
 
 
+def room_of(module: str) -> str:
+    """The room of a module, or the top of a foreign package."""
+    first, _, rest = module.partition(".")
+    return rest.partition(".")[0] or first if first == "onebit" else first
+
+
 def imported(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            found |= {room_of(alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.split(".")[0])
+            rooms = (
+                [alias.name for alias in node.names]
+                if node.module == "onebit"
+                else [room_of(node.module)]
+            )
+            found |= set(rooms)
     return found
 
 

@@ -12,21 +12,21 @@ Importing this package registers all of them.
 
 # Names are listed in the order of these imports.
 # isort: off
-from backbones.binarization.binarizer import (
+from onebit.backbones.binarization.binarizer import (
     BINARIZERS,
     Binarizer,
     get_binarizer,
     no_activation,
     register_binarizer,
 )
-from backbones.binarization.signs import ApproxSign, ClippedSign, sign
-from backbones.binarization.xnor import XNOR, CentredScaledSign
-from backbones.binarization.bireal import BIREAL, ScaledSign
-from backbones.binarization.reactnet import REACTNET, RPReLU, RSign
-from backbones.binarization.mcn import MCN, ModulatedSign
-from backbones.binarization.pcnn import PCNN, ProjectedSign
-from backbones.binarization.bonn import BONN, BayesianSign
-from backbones.binarization.bnas import (
+from onebit.backbones.binarization.signs import ApproxSign, ClippedSign, sign
+from onebit.backbones.binarization.xnor import XNOR, CentredScaledSign
+from onebit.backbones.binarization.bireal import BIREAL, ScaledSign
+from onebit.backbones.binarization.reactnet import REACTNET, RPReLU, RSign
+from onebit.backbones.binarization.mcn import MCN, ModulatedSign
+from onebit.backbones.binarization.pcnn import PCNN, ProjectedSign
+from onebit.backbones.binarization.bonn import BONN, BayesianSign
+from onebit.backbones.binarization.bnas import (
     BNAS_PCNN,
     BNAS_PCNN_W1A32,
     BNAS_XNOR,
@@ -34,7 +34,7 @@ from backbones.binarization.bnas import (
     ClosedFormAmplitude,
     LearnedAmplitude,
 )
-from backbones.binarization.dorefa import DOREFA2, DOREFA4, DoReFaActivation, DoReFaWeight
+from onebit.backbones.binarization.dorefa import DOREFA2, DOREFA4, DoReFaActivation, DoReFaWeight
 # isort: on
 
 __all__ = [

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from backbones import plugins
-from commons.errors import InputError
+from onebit.backbones import plugins
+from onebit.commons.errors import InputError
 
 
 def no_activation(channels: int) -> nn.Module:
@@ -35,7 +35,7 @@ class Binarizer:
             of every block.
         feature_loss: from a number of features and a number of classes to the module that is
             called with (features, labels) where a classifier is trained, see
-            :mod:`backbones.losses`; None for methods without one.
+            :mod:`onebit.backbones.losses`; None for methods without one.
 
     A quantizer is a module with an attribute ``precision``: the bits of what it puts out. For 1
     bit these are, of activations, the values -1 and +1; of weights, -a_k and +a_k with one
@@ -43,7 +43,7 @@ class Binarizer:
     0 to 1.
 
     A quantizer of activations may have an attribute ``pack`` (see
-    :func:`backbones.pack_activations`). A quantizer of weights may have two methods:
+    :func:`onebit.backbones.pack_activations`). A quantizer of weights may have two methods:
     ``fit(weight)`` sizes its parameters and sets them, whenever the weights [K, C, h, w] have been
     initialized; ``losses(weight)`` returns the method's losses by name, a dict of scalars.
     """
@@ -89,7 +89,7 @@ def get_binarizer(binarizer: str | Binarizer) -> Binarizer:
     if isinstance(binarizer, Binarizer):
         return binarizer
     if binarizer not in BINARIZERS:
-        from backbones.registry import MODELS
+        from onebit.backbones.registry import MODELS
 
         MODELS.import_from_location()  # other people's packages are imported at the first look-up
     if binarizer not in BINARIZERS:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from backbones.binarization.binarizer import Binarizer, register_binarizer
-from backbones.binarization.signs import ApproxSign, clip_gradient, scaled_sign
+from onebit.backbones.binarization.binarizer import Binarizer, register_binarizer
+from onebit.backbones.binarization.signs import ApproxSign, clip_gradient, scaled_sign
 
 
 class _ScaledSignFunction(torch.autograd.Function):

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from backbones.binarization.binarizer import Binarizer, register_binarizer
-from backbones.binarization.reconstruction import reconstruction_loss
-from backbones.binarization.signs import ClippedSign, clip_gradient, scaled_sign
-from backbones.prelu import PReLU
+from onebit.backbones.binarization.binarizer import Binarizer, register_binarizer
+from onebit.backbones.binarization.reconstruction import reconstruction_loss
+from onebit.backbones.binarization.signs import ClippedSign, clip_gradient, scaled_sign
+from onebit.backbones.prelu import PReLU
 
 #: theta, the weight of the amplitude loss (ours: the paper gives none).
 AMPLITUDE_LOSS = 1e-4

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from backbones.binarization.binarizer import Binarizer, register_binarizer
-from backbones.binarization.bnas import amplitude_sign
-from backbones.binarization.pcnn import projection_loss
-from backbones.binarization.signs import ClippedSign
-from backbones.class_centres import BayesFeatureLoss
-from backbones.prelu import PReLU
+from onebit.backbones.binarization.binarizer import Binarizer, register_binarizer
+from onebit.backbones.binarization.bnas import amplitude_sign
+from onebit.backbones.binarization.pcnn import projection_loss
+from onebit.backbones.binarization.signs import ClippedSign
+from onebit.backbones.class_centres import BayesFeatureLoss
+from onebit.backbones.prelu import PReLU
 
 #: lambda and nu, the weights of the kernel loss and of its prior (ours).
 KERNEL, PRIOR = 1e-4, 1e-4
@@ -74,8 +74,8 @@ class BayesianSign(nn.Module):
     Forward: k^ = mean(w) sign(k). Gradient to k: mean(w) g where |k| <= 1, else 0; to w [h, w]: the
     sum over filters and input channels of g o sign(k).
     Loss ``loss_bayes_kernel``: (lambda / 2) (||k^ - w o k||^2 + nu * prior), its first part as
-    :func:`backbones.binarization.pcnn.projection_loss`, its prior that of :func:`two_mode_prior`. Beside it, ``loss_bayes_feature`` where a classifier is
-    trained (:class:`backbones.class_centres.BayesFeatureLoss`).
+    :func:`onebit.backbones.binarization.pcnn.projection_loss`, its prior that of :func:`two_mode_prior`. Beside it, ``loss_bayes_feature`` where a classifier is
+    trained (:class:`onebit.backbones.class_centres.BayesFeatureLoss`).
     Gu et al., Bayesian Optimized 1-Bit CNNs, ICCV 2019, Bayesian kernel loss. mu and Psi of every
     filter are estimated anew in every step, where the paper starts from such estimates and trains
     them (ours: they are of no use after training, so they are no parameters). w starts at mean |k|,

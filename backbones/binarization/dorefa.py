@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from backbones.binarization import packing
-from backbones.binarization.binarizer import Binarizer, register_binarizer
+from onebit.backbones.binarization import packing
+from onebit.backbones.binarization.binarizer import Binarizer, register_binarizer
 
 
 class _SquashedRoundFunction(torch.autograd.Function):

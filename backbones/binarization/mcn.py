@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from backbones.binarization.binarizer import Binarizer, register_binarizer
-from backbones.binarization.reconstruction import reconstruction_loss
-from backbones.binarization.signs import ClippedSign, scaled_sign
+from onebit.backbones.binarization.binarizer import Binarizer, register_binarizer
+from onebit.backbones.binarization.reconstruction import reconstruction_loss
+from onebit.backbones.binarization.signs import ClippedSign, scaled_sign
 
 #: Amplitude of a binarized weight whose modulator is 1.
 AMPLITUDE = 0.02

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from backbones.binarization.binarizer import Binarizer, register_binarizer
-from backbones.binarization.signs import ClippedSign, clip_gradient, scaled_sign, sign
-from backbones.prelu import PReLU
+from onebit.backbones.binarization.binarizer import Binarizer, register_binarizer
+from onebit.backbones.binarization.signs import ClippedSign, clip_gradient, scaled_sign, sign
+from onebit.backbones.prelu import PReLU
 
 #: Weight of the projection loss (ours).
 PROJECTION = 1e-4

@@ -6,15 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from backbones.binarization.binarizer import Binarizer, register_binarizer
-from backbones.binarization.bireal import ScaledSign
-from backbones.binarization.packing import PackedSlopes
-from backbones.binarization.signs import (
-    SignQuantizer,
-    approx_sign_slope,
-    sign,
-)
-from backbones.prelu import PReLU
+from onebit.backbones.binarization.binarizer import Binarizer, register_binarizer
+from onebit.backbones.binarization.bireal import ScaledSign
+from onebit.backbones.binarization.packing import PackedSlopes
+from onebit.backbones.binarization.signs import SignQuantizer, approx_sign_slope, sign
+from onebit.backbones.prelu import PReLU
 
 
 class _RSignFunction(torch.autograd.Function):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from backbones.binarization import packing
+from onebit.backbones.binarization import packing
 
 
 def sign(x: Tensor, threshold: float | Tensor = 0) -> Tensor:
@@ -84,7 +84,7 @@ class SignQuantizer(nn.Module):
 
     Attributes:
         pack: keep for backward, in place of the float input, only what the gradient needs; see
-            :func:`backbones.pack_activations`.
+            :func:`onebit.backbones.pack_activations`.
     """
 
     precision = 1

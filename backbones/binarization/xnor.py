@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from backbones.binarization.binarizer import Binarizer, register_binarizer
-from backbones.binarization.signs import ClippedSign, clip_gradient, sign
+from onebit.backbones.binarization.binarizer import Binarizer, register_binarizer
+from onebit.backbones.binarization.signs import ClippedSign, clip_gradient, sign
 
 
 class _CentredScaledSignFunction(torch.autograd.Function):

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from backbones.genotype import Genotype
-from commons.errors import InputError
+from onebit.backbones.cells.genotype import Genotype
+from onebit.commons.errors import InputError
 
 FOLDER = Path(__file__).resolve().parent
 

@@ -12,7 +12,7 @@ file         packed networks as files
 interchange  ONNX and OpenVINO
 """
 
-from backbones.packed.deploy import deploy, packed_form
-from backbones.packed.file import description, load, save
+from onebit.backbones.packed.deploy import deploy, packed_form
+from onebit.backbones.packed.file import description, load, save
 
 __all__ = ["deploy", "description", "load", "packed_form", "save"]

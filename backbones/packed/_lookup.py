@@ -1,4 +1,4 @@
-"""Vector code of table lookups, for AVX-512; see :mod:`backbones.packed._vector`."""
+"""Vector code of table lookups, for AVX-512; see :mod:`onebit.backbones.packed._vector`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from backbones.packed._vector import FLOAT_POINTER, FLOATS, I32, I64, constant, vector_function
+from onebit.backbones.packed._vector import (
+    FLOAT_POINTER,
+    FLOATS,
+    I32,
+    I64,
+    constant,
+    vector_function,
+)
 
 
 @intrinsic

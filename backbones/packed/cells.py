@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.packed import engine
-from backbones.packed.bits import pack_bits, unpack_bits
-from backbones.packed.geometry import classes_of, valid_taps
-from backbones.packed.layers import (
+from onebit.backbones.packed import engine
+from onebit.backbones.packed.bits import pack_bits, unpack_bits
+from onebit.backbones.packed.geometry import classes_of, valid_taps
+from onebit.backbones.packed.layers import (
     PackedConv,
     PackedLayer,
     activation_of,
@@ -61,7 +61,7 @@ class PackedSeparableBlock(PackedOperation):
     """BN, depthwise convolution, BN, PReLU, sign in one pass; 1x1 convolution to PReLU in another.
 
     Args:
-        block: a :class:`backbones.cell_ops.SeparableBlock` whose depthwise convolution has 1-bit
+        block: a :class:`onebit.backbones.cells.operations.SeparableBlock` whose depthwise convolution has 1-bit
             weights and real-valued activations.
     """
 
@@ -183,7 +183,7 @@ class PackedPool(PackedOperation):
     """3x3 pooling with the batch norm behind it.
 
     Args:
-        pool: a :class:`backbones.cell_ops.Pool`.
+        pool: a :class:`onebit.backbones.cells.operations.Pool`.
     """
 
     def __init__(self, pool) -> None:
@@ -304,7 +304,7 @@ class PackedHalve(PackedOperation):
     """Two projections side by side, at the even and at the odd rows and columns.
 
     Args:
-        halve: a :class:`backbones.cell_ops.Halve` of 1-bit weights and real-valued activations.
+        halve: a :class:`onebit.backbones.cells.operations.Halve` of 1-bit weights and real-valued activations.
     """
 
     def __init__(self, halve) -> None:

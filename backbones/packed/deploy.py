@@ -9,11 +9,11 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from backbones import cell_ops
-from backbones.cell_net import Cell
-from backbones.conv import OneBitConv2d
-from backbones.packed import cells
-from backbones.packed.layers import (
+from onebit.backbones.cells import operations as cell_ops
+from onebit.backbones.cells.net import Cell
+from onebit.backbones.conv import OneBitConv2d
+from onebit.backbones.packed import cells
+from onebit.backbones.packed.layers import (
     PackedConv,
     PackedUnit,
     SignWeightConv,
@@ -21,8 +21,8 @@ from backbones.packed.layers import (
     affine,
     threshold_of,
 )
-from backbones.resnet import OneBitUnit, ResNet
-from commons.errors import InputError
+from onebit.backbones.resnet import OneBitUnit, ResNet
+from onebit.commons.errors import InputError
 
 Rule = Callable[[nn.Module], nn.Module]
 _RULES: dict[type[nn.Module], Rule] = {}

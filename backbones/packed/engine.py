@@ -23,7 +23,7 @@ def kernels():
     if os.environ.get("ONEBIT_KERNELS") == "torch":
         return None
     try:
-        from backbones.packed import kernels as compiled
+        from onebit.backbones.packed import kernels as compiled
     except ImportError as error:
         warnings.warn(
             f"packed inference falls back to torch, which is many times slower: {error}; "

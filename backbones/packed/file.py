@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backbones.classifier import Classifier
-from backbones.packed.deploy import deploy
-from backbones.registry import MODELS, backbone_config, families
-from commons.errors import InputError
-from commons.files import write_atomic
+from onebit.backbones.classifier import Classifier
+from onebit.backbones.packed.deploy import deploy
+from onebit.backbones.registry import MODELS, backbone_config, families
+from onebit.commons.errors import InputError
+from onebit.commons.files import write_atomic
 
 FORMAT, VERSION = "onebit-packed", 1
 REAL = ("float32", "float16", "int8")
@@ -47,7 +47,7 @@ def description(name: str, classes: int | None = None, **overrides) -> dict[str,
     Raises:
         InputError: unknown name, or an override that cannot be written down.
     """
-    from backbones.genotype import Genotype
+    from onebit.backbones.cells.genotype import Genotype
 
     config = backbone_config(name, **overrides)
     config.pop("init_cfg", None)

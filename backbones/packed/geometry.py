@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backbones.packed.bits import words_for
-from commons.errors import InputError
+from onebit.backbones.packed.bits import words_for
+from onebit.commons.errors import InputError
 
 if TYPE_CHECKING:
-    from backbones.packed.layers import PackedConv
+    from onebit.backbones.packed.layers import PackedConv
 
 
 class Geometry:

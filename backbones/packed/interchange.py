@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.conv import OneBitConv2d
-from backbones.packed.layers import signs_and_scale, threshold_of
-from backbones.prelu import PReLU
-from commons.errors import InputError, WorkError
-from commons.files import write_atomic
+from onebit.backbones.conv import OneBitConv2d
+from onebit.backbones.packed.layers import signs_and_scale, threshold_of
+from onebit.backbones.prelu import PReLU
+from onebit.commons.errors import InputError, WorkError
+from onebit.commons.files import write_atomic
 
 
 class FloatForm(nn.Module):

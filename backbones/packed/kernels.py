@@ -18,8 +18,8 @@ import numpy as np
 from llvmlite import binding
 from numba import config, njit
 
-from backbones.packed._lookup import make_lookups, sums_of_four, sums_of_sixteen
-from backbones.packed._vector import (
+from onebit.backbones.packed._lookup import make_lookups, sums_of_four, sums_of_sixteen
+from onebit.backbones.packed._vector import (
     address,
     make_depthwise,
     make_differences,

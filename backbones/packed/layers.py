@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.binarization import RPReLU, RSign
-from backbones.packed import engine
-from backbones.packed.bits import pack_bits, unpack_bits, words_for
-from backbones.packed.geometry import Geometry
-from commons.errors import InputError
+from onebit.backbones.binarization import RPReLU, RSign
+from onebit.backbones.packed import engine
+from onebit.backbones.packed.bits import pack_bits, unpack_bits, words_for
+from onebit.backbones.packed.geometry import Geometry
+from onebit.commons.errors import InputError
 
 
 def affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -149,7 +149,7 @@ class PackedConv(PackedLayer):
     ``sum = conv(sign(x * in_scale - threshold), signs of weights)``.
 
     Args:
-        conv: an :class:`backbones.OneBitConv2d` with 1-bit activations and groups = 1.
+        conv: an :class:`onebit.backbones.OneBitConv2d` with 1-bit activations and groups = 1.
         norm_before: a batch norm between the input and the sign.
         norm: a batch norm behind the convolution.
         activation: behind it and the shortcut.
@@ -324,7 +324,7 @@ class SignWeightConv(PackedLayer):
     that of floats; only its weights are small.
 
     Args:
-        conv: an :class:`backbones.OneBitConv2d`.
+        conv: an :class:`onebit.backbones.OneBitConv2d`.
 
     Raises:
         InputError: weights or activations of more than one bit.

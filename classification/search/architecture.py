@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from classification.search.space import INCOMING, SearchSpace
+from onebit.classification.search.space import INCOMING, SearchSpace
 
 #: Deviation of the architecture parameters at the start (Liu et al., DARTS, released code).
 START = 1e-3

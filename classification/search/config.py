@@ -9,16 +9,16 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from backbones.genotype import search_space
-from classification import datasets
-from classification.config import layout_of
-from classification.search.data import PARTS, check_shares
-from classification.search.job import SearchJob
-from classification.search.space import SearchSpace
-from classification.search.strategies import Schedule, Strategy, get_strategy, read_options
-from commons.config_options import with_options
-from commons.datasets import Dataset
-from commons.errors import InputError
+from onebit.backbones.cells.genotype import search_space
+from onebit.classification import datasets
+from onebit.classification.config import layout_of
+from onebit.classification.search.data import PARTS, check_shares
+from onebit.classification.search.job import SearchJob
+from onebit.classification.search.space import SearchSpace
+from onebit.classification.search.strategies import Schedule, Strategy, get_strategy, read_options
+from onebit.commons.config_options import with_options
+from onebit.commons.datasets import Dataset
+from onebit.commons.errors import InputError
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs" / "search"
 AMP = (None, "bfloat16", "float16")
@@ -37,7 +37,7 @@ def load_preset(name: str, layout: str, method: str) -> Config:
     """A preset with its overrides for ``layout`` and ``method`` applied.
 
     Args:
-        layout: see :func:`classification.config.layout_of`; ``imagenet`` is every folder of images
+        layout: see :func:`onebit.classification.config.layout_of`; ``imagenet`` is every folder of images
             that are read as the batches come.
 
     Raises:
@@ -60,7 +60,7 @@ def build_config(job: SearchJob, dataset: Dataset, folder: Path) -> Config:
     """Preset, dataset, method and the job's overrides.
 
     Returns:
-        a config that :func:`commons.engine.build_runner` takes.
+        a config that :func:`onebit.commons.engine.build_runner` takes.
 
     Raises:
         InputError: unknown method, preset or option, a value out of range, or a dataset whose

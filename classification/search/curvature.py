@@ -17,7 +17,7 @@ which are constant. Its Hessian is -H_G of DCP-NAS, Eq. 15. Four ways to multipl
 
 Eq. 23 gets from the Fisher matrix, the mean of products of scores, to products of dp without 1/p;
 scores are used here. Through 1-bit layers, J and the Hessian are those of
-:mod:`classification.search.straight_through`.
+:mod:`onebit.classification.search.straight_through`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from classification.search.architecture import frozen
-from classification.search.straight_through import twice_differentiable
-from classification.search.strategies.base import Report, average_over_processes, gradient
-from commons.errors import InputError
+from onebit.classification.search.architecture import frozen
+from onebit.classification.search.straight_through import twice_differentiable
+from onebit.classification.search.strategies.base import Report, average_over_processes, gradient
+from onebit.commons.errors import InputError
 
 CURVATURES = ("fisher", "ggn", "hessian", "hessian-explicit")
 

@@ -14,15 +14,15 @@ from mmengine.dist import get_rank, get_world_size
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, Subset
 
-from classification.augmentation import BatchAugmentation
-from classification.datasets import (
+from onebit.classification.augmentation import BatchAugmentation
+from onebit.classification.datasets import (
     CIFAR_SIZE,
     InMemoryImages,
     StreamedImages,
     collate_images,
     small_side,
 )
-from commons.errors import InputError
+from onebit.commons.errors import InputError
 
 #: Parts of the training set, in the order in which it is dealt out.
 PARTS = ("train", "valid", "evaluation")
@@ -37,7 +37,7 @@ class SearchData:
     the same in every process, whole, in one order that follows from ``seed``, and not augmented.
 
     Args:
-        data_root, layout: see :class:`classification.datasets.InMemoryImages`; ``imagenet`` images are
+        data_root, layout: see :class:`onebit.classification.datasets.InMemoryImages`; ``imagenet`` images are
             streamed.
         seed: of the division.
         image_size: side in pixels; small images are brought to it by averaging areas.
@@ -47,7 +47,7 @@ class SearchData:
         evaluation_batch_size: of the part that is evaluated, in each process.
         num_workers: of the loaders, for streamed images.
         augmentation: ``padding``, ``flip`` and ``cutout`` of
-            :class:`classification.augmentation.BatchAugmentation`.
+            :class:`onebit.classification.augmentation.BatchAugmentation`.
         min_crop_area: of streamed images.
 
     Attributes:

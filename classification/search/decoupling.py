@@ -13,10 +13,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from backbones.conv import OneBitConv2d
-from classification.search.space import CELL_TYPES, SearchSpace
-from classification.search.supernet import Supernet
-from commons.errors import InputError
+from onebit.backbones.conv import OneBitConv2d
+from onebit.classification.search.space import CELL_TYPES, SearchSpace
+from onebit.classification.search.supernet import Supernet
+from onebit.commons.errors import InputError
 
 #: Side of the pooling windows, whose "weights" are K x K times 1 / K^2 (section 3.6.1).
 POOL = 3

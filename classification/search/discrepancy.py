@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from commons.errors import InputError
+from onebit.commons.errors import InputError
 
 NORMS = ("frobenius", "l1", "cosine")
 

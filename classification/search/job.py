@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from commons.errors import InputError
+from onebit.commons.errors import InputError
 
 
 def option_names(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,8 +32,8 @@ class SearchJob:
     """One search.
 
     Attributes:
-        method: a name of :mod:`classification.search.strategies`.
-        dataset: a classification dataset of :data:`commons.datasets.DATASETS`.
+        method: a name of :mod:`onebit.classification.search.strategies`.
+        dataset: a classification dataset of :data:`onebit.commons.datasets.DATASETS`.
         preset: the stem of a config file under ``classification/configs/search/``.
         seed: the only source of randomness.
         data_root: the folder below which the dataset is looked for.

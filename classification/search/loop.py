@@ -30,17 +30,17 @@ from mmengine.registry import (
 from mmengine.runner import EpochBasedTrainLoop, Runner, set_random_seed
 from torch import Tensor, nn
 
-from backbones.genotype import INPUT_NODES, INTERMEDIATE_NODES
-from classification.search.data import SearchData
-from classification.search.decoupling import Decoupling
-from classification.search.space import SearchSpace
-from classification.search.strategies import Report, Schedule, get_strategy
-from classification.search.supernet import Supernet
-from commons.distributed import unwrapped
-from commons.engine import ProgressHook
-from commons.engine_hooks import epoch_seed
-from commons.errors import InputError
-from commons.progress import Progress
+from onebit.backbones.cells.genotype import INPUT_NODES, INTERMEDIATE_NODES
+from onebit.classification.search.data import SearchData
+from onebit.classification.search.decoupling import Decoupling
+from onebit.classification.search.space import SearchSpace
+from onebit.classification.search.strategies import Report, Schedule, get_strategy
+from onebit.classification.search.supernet import Supernet
+from onebit.commons.distributed import unwrapped
+from onebit.commons.engine import ProgressHook
+from onebit.commons.engine_hooks import epoch_seed
+from onebit.commons.errors import InputError
+from onebit.commons.progress import Progress
 
 #: Names of a cell's edges, in the order of the scores.
 EDGES = tuple(
@@ -57,7 +57,7 @@ class SearchModel(BaseModel):
     """A strategy, and what a checkpoint has to keep besides.
 
     Attributes:
-        strategy: the :class:`classification.search.strategies.base.Strategy`.
+        strategy: the :class:`onebit.classification.search.strategies.base.Strategy`.
         history: [epochs, 2, 14, operations], the scores after each epoch; NaN for those to come.
         images_seen: images of training and validation that were put through a network.
         seconds: spent in epochs that were finished.
@@ -112,7 +112,7 @@ def copy_from_first_process(tensors) -> None:
 
 
 class StepReport(Report):
-    """Passes on what a strategy tells; see :class:`classification.search.strategies.Report`."""
+    """Passes on what a strategy tells; see :class:`onebit.classification.search.strategies.Report`."""
 
     def __init__(self, loop: SearchLoop, device: torch.device, amp: str | None) -> None:
         self._loop = loop
@@ -134,7 +134,7 @@ class SearchLoop(EpochBasedTrainLoop):
     """Epochs of a strategy; what it reports is an iteration to mmengine's hooks.
 
     Args:
-        dataloader: arguments of :class:`classification.search.data.SearchData`.
+        dataloader: arguments of :class:`onebit.classification.search.data.SearchData`.
         seed: of the search.
         amp: ``bfloat16`` or ``float16``; None computes in float32.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from backbones.binarization import ModulatedSign
-from backbones.binarization.mcn import AMPLITUDE
-from backbones.losses import onebit_convs
+from onebit.backbones.binarization import ModulatedSign
+from onebit.backbones.binarization.mcn import AMPLITUDE
+from onebit.backbones.losses import onebit_convs
 
 
 @torch.no_grad()
@@ -18,7 +18,7 @@ def add_reconstruction_gradient(child: nn.Module, mu: float) -> Tensor:
     2 mu (w - beta o sign(w)) to every 1-bit weight; with the binarizer ``mcn``, beta = 0.02 |m|,
     also to its modulators, the sum of -2 mu (w - beta o sign(w)) 0.02 sign(w) over a filter: the
     rule of DCP-NAS's release, a derivative where m > 0 (m starts at 1). That is the gradient of
-    :func:`backbones.method_losses` at f = 2 mu, of all layers at once.
+    :func:`onebit.backbones.method_losses` at f = 2 mu, of all layers at once.
     """
     convs = list(onebit_convs(child).values())
     weights = [conv.weight for conv in convs]

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backbones.cell_drawing import draw_cells
-from backbones.genotype import Genotype
-from classification.search.job import SearchJob
-from classification.search.loop import CELLS, EDGES
-from commons.files import write_atomic
-from commons.provenance import checkout, versions
+from onebit.backbones.cells.drawing import draw_cells
+from onebit.backbones.cells.genotype import Genotype
+from onebit.classification.search.job import SearchJob
+from onebit.classification.search.loop import CELLS, EDGES
+from onebit.commons.files import write_atomic
+from onebit.commons.provenance import checkout, versions
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class SearchOutcome:
         genotype: the derived cell; its provenance says how it was found.
         history: [epochs, 2, 14, operations], the scores after each epoch.
         operations: names of the last axis.
-        data_checksum: see :meth:`commons.datasets.Dataset.checksum`.
+        data_checksum: see :meth:`onebit.commons.datasets.Dataset.checksum`.
         config_sha256: of the text of the config that ran, less seed and folders: the same for all
             seeds, another one when the preset was edited.
         wall_seconds: spent in the epochs, those before a resume included; reading the data and
@@ -70,7 +70,7 @@ class SearchOutcome:
 
         Args:
             options: of the method, all of them.
-            derivation: see :meth:`backbones.Genotype.derive`.
+            derivation: see :meth:`onebit.backbones.Genotype.derive`.
             supernet: its ``channels`` and ``cells``: a network named by the cell alone has this size.
             facts: the other attributes but ``gpu_days``.
         """

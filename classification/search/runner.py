@@ -13,14 +13,14 @@ from dataclasses import asdict
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 
-from classification.search.config import build_config
-from classification.search.job import SearchJob
-from classification.search.loop import SearchModel
-from classification.search.result import SearchOutcome
-from commons.datasets import get_dataset
-from commons.distributed import unwrapped
-from commons.engine import build_runner, config_text, plain_errors
-from commons.errors import InputError
+from onebit.classification.search.config import build_config
+from onebit.classification.search.job import SearchJob
+from onebit.classification.search.loop import SearchModel
+from onebit.classification.search.result import SearchOutcome
+from onebit.commons.datasets import get_dataset
+from onebit.commons.distributed import unwrapped
+from onebit.commons.engine import build_runner, config_text, plain_errors
+from onebit.commons.errors import InputError
 
 
 def check(job: SearchJob) -> None:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backbones.genotype import INPUT_NODES, INTERMEDIATE_NODES, OPERATIONS, POSSIBLE_EDGES
-from commons.errors import InputError
+from onebit.backbones.cells.genotype import (
+    INPUT_NODES,
+    INTERMEDIATE_NODES,
+    OPERATIONS,
+    POSSIBLE_EDGES,
+)
+from onebit.commons.errors import InputError
 
 #: Normal and reduction cell: the first axis of every architecture parameter.
 CELL_TYPES = 2
@@ -27,13 +32,13 @@ class SearchSpace:
     """The supernet's size and its candidate operations.
 
     DCP-NAS, sections 3.1 and 4.1.2: 6 cells of 16 channels, 8 operations. For the ablations of its
-    Table 7 see :func:`backbones.genotype.search_space`.
+    Table 7 see :func:`onebit.backbones.cells.genotype.search_space`.
 
     Attributes:
         num_classes: of the data.
         cells: L, at least 3; the cells floor(L/3) and floor(2L/3), from 0, are reduction cells.
         channels: C, of the first cells, an even number.
-        stem: ``cifar`` or ``imagenet``, see :class:`backbones.CellNet`.
+        stem: ``cifar`` or ``imagenet``, see :class:`onebit.backbones.CellNet`.
         operations: names of the candidates, in the order of the last axis of every architecture
             parameter.
 

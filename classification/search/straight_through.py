@@ -15,9 +15,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from backbones.binarization import ApproxSign, ClippedSign, DoReFaActivation, RSign
-from backbones.conv import OneBitConv2d
-from commons.errors import InputError
+from onebit.backbones.binarization import ApproxSign, ClippedSign, DoReFaActivation, RSign
+from onebit.backbones.conv import OneBitConv2d
+from onebit.commons.errors import InputError
 
 
 def _clipped(x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The supernet: every candidate operation on every edge, as Parent (real-valued) or Child (1-bit).
 
 One code for both; only the binarizer of the cells' convolutions differs. The parts of the cells are
-those of :mod:`backbones.cell_ops`, put together as in :class:`backbones.CellNet`, with batch norms
+those of :mod:`onebit.backbones.cells.operations`, put together as in :class:`onebit.backbones.CellNet`, with batch norms
 as DARTS has them in search: without scale and shift, so that no operation's size can make up for
 its architecture parameter, and of the batch, in evaluation too (the running statistics of a
 supernet would mix those of many architectures).
@@ -24,15 +24,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.binarization import Binarizer, get_binarizer
-from backbones.cell_net import stem_layers
-from backbones.cell_ops import BINARIZED, CellStyle, SeparableBlock
-from backbones.conv import OneBitConv2d
-from backbones.genotype import INPUT_NODES, INTERMEDIATE_NODES, POSSIBLE_EDGES
-from classification.search.depthwise import depthwise_conv2d
-from classification.search.mixture import mix
-from classification.search.space import INCOMING, NORMAL, REDUCTION, SOURCES, SearchSpace
-from commons.errors import InputError
+from onebit.backbones.binarization import Binarizer, get_binarizer
+from onebit.backbones.cells.genotype import INPUT_NODES, INTERMEDIATE_NODES, POSSIBLE_EDGES
+from onebit.backbones.cells.net import stem_layers
+from onebit.backbones.cells.operations import BINARIZED, CellStyle, SeparableBlock
+from onebit.backbones.conv import OneBitConv2d
+from onebit.classification.search.depthwise import depthwise_conv2d
+from onebit.classification.search.mixture import mix
+from onebit.classification.search.space import INCOMING, NORMAL, REDUCTION, SOURCES, SearchSpace
+from onebit.commons.errors import InputError
 
 
 def normalize(x: Tensor) -> Tensor:
@@ -192,7 +192,7 @@ class Supernet(nn.Module):
 
 
 class SuperCell(nn.Module):
-    """One cell of a supernet. See :class:`backbones.cell_net.Cell` for its place and arguments.
+    """One cell of a supernet. See :class:`onebit.backbones.cells.net.Cell` for its place and arguments.
 
     Args:
         groups: K of the partial channels; 1 lets the operations see all.

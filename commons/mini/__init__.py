@@ -16,9 +16,9 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from commons.datasets import DATASETS
-from commons.errors import InputError, WorkError
-from commons.files import dataset_checksum, disk_error_message, sha256_file
+from onebit.commons.datasets import DATASETS
+from onebit.commons.errors import InputError, WorkError
+from onebit.commons.files import dataset_checksum, disk_error_message, sha256_file
 
 #: Lies inside every mini dataset and says what a complete one contains.
 MANIFEST = "manifest.json"
@@ -116,7 +116,7 @@ def _replace_folder(new: Path, target: Path) -> None:
 
 def _writers(task: str) -> dict[str, Callable[[Path], None]]:
     # Imported here: drawing needs numpy, Pillow and h5py, the command's --help does not.
-    return importlib.import_module(f"commons.mini.{task}").WRITERS
+    return importlib.import_module(f"onebit.commons.mini.{task}").WRITERS
 
 
 def _generator_hash() -> str:

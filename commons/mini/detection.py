@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image, ImageDraw
 
-from commons.files import write_atomic
+from onebit.commons.files import write_atomic
 
 SIZE = 96  # px, width and height of every image
 _SEED = 20230805

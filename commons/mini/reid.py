@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from commons.mini.face import write_face
+from onebit.commons.mini.face import write_face
 
 HEIGHT, WIDTH = 128, 64  # pixels: the size of every image of Market-1501
 PATTERNS = ("plain", "horizontal", "vertical", "diagonal", "checks")
@@ -304,7 +304,7 @@ def write_cuhk03(folder: Path, per_pair: int = 18) -> None:
         folder: where to write.
         per_pair: identities per camera pair.
     """
-    from commons.mini.cuhk03_files import release_mat, split_mat
+    from onebit.commons.mini.cuhk03_files import release_mat, split_mat
 
     rng = np.random.default_rng(1467)
     pairs = 5

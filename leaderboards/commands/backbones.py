@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leaderboards.commands.options import add_import, add_verb
+from onebit.leaderboards.commands.options import add_import, add_verb
 
 
 def configure(verbs) -> None:
@@ -24,8 +24,8 @@ onebit backbones 'resnet18*'""",
 def run(args) -> int:
     import gc
 
-    import backbones
-    from commons.errors import InputError
+    from onebit import backbones
+    from onebit.commons.errors import InputError
 
     names = backbones.list_backbones(args.pattern)
     gc.freeze()  # else Python looks through all of torch again and again, a third of the time

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from leaderboards.commands.options import (
+from onebit.leaderboards.commands.options import (
     add_cfg_options,
     add_data,
     add_import,
@@ -73,12 +73,12 @@ onebit bench ablation-tangent --dataset mini-cifar10""",
 
 
 def run(args) -> int:
-    from commons.errors import InputError
-    from leaderboards.ablation_bench import AblationSweep
-    from leaderboards.ablations import PREFIX, get_ablation
-    from leaderboards.ablations import default_backbones as ablation_backbones
-    from leaderboards.bench import Sweep
-    from leaderboards.boards import default_backbones, default_recipe, resolve
+    from onebit.commons.errors import InputError
+    from onebit.leaderboards.ablations import PREFIX, get_ablation
+    from onebit.leaderboards.ablations import default_backbones as ablation_backbones
+    from onebit.leaderboards.boards import default_backbones, default_recipe, resolve
+    from onebit.leaderboards.running.ablation_bench import AblationSweep
+    from onebit.leaderboards.running.bench import Sweep
 
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise InputError(
@@ -103,7 +103,7 @@ def run(args) -> int:
         board, dataset = resolve(args.board, args.dataset)
     slurm = None
     if args.slurm is not None:
-        from leaderboards.pools import slurm_parameters
+        from onebit.leaderboards.running.pools import slurm_parameters
 
         slurm = key_values("--slurm", args.slurm)
         slurm_parameters(slurm)  # a wrong one is refused before anything is looked for
@@ -136,14 +136,14 @@ def run(args) -> int:
 
 
 def _run_search(args) -> int:
-    from classification.search.job import option_names
-    from classification.search.strategies import METHODS
-    from commons.datasets import get_dataset
-    from commons.errors import InputError
-    from leaderboards import search_table
-    from leaderboards.boards import default_recipe
-    from leaderboards.search_bench import SearchSweep, bench
-    from leaderboards.search_record import BOARD, load_runs
+    from onebit.classification.search.job import option_names
+    from onebit.classification.search.strategies import METHODS
+    from onebit.commons.datasets import get_dataset
+    from onebit.commons.errors import InputError
+    from onebit.leaderboards.boards import default_recipe
+    from onebit.leaderboards.recording.search_record import BOARD, load_runs
+    from onebit.leaderboards.running.search_bench import SearchSweep, bench
+    from onebit.leaderboards.showing import search_table
 
     for option in ("backbones", "recipe", "retry_failed", "slurm", "search_options"):
         if getattr(args, option) not in (None, False):
@@ -178,8 +178,8 @@ def _run_search(args) -> int:
 
 def _default_dataset(board, root: Path):
     """The board's own dataset; when it is missing, the message says which others are there."""
-    from commons.datasets import DATASETS, FOLDER
-    from commons.errors import InputError
+    from onebit.commons.datasets import DATASETS, FOLDER
+    from onebit.commons.errors import InputError
 
     if board.name == FOLDER:
         raise InputError(f"which folder? name it, e.g. `onebit bench {FOLDER}-NAME` for NAME below {root}")  # fmt: skip
@@ -210,8 +210,8 @@ def _failed(name: str, record, run_now: bool) -> bool:
 
 def report_ablation(sweep) -> int:
     """Run an ablation, say what becomes of each row, and print its table."""
-    from leaderboards import ablation_table
-    from leaderboards.ablation_bench import bench_ablation
+    from onebit.leaderboards.running.ablation_bench import bench_ablation
+    from onebit.leaderboards.showing import ablation_table
 
     failed = 0
     total = len(sweep.rows.rows()) * len(sweep.variants)
@@ -227,11 +227,11 @@ def report_ablation(sweep) -> int:
 
 def report(sweep, table_name: str) -> int:
     """Run the sweep, say what becomes of each row, write and print the table."""
-    from commons.files import remove_stale
-    from leaderboards import table as tables
-    from leaderboards.bench import bench
-    from leaderboards.locks import holding
-    from leaderboards.record import load_all
+    from onebit.commons.files import remove_stale
+    from onebit.leaderboards.recording.record import load_all
+    from onebit.leaderboards.running.bench import bench
+    from onebit.leaderboards.running.locks import holding
+    from onebit.leaderboards.showing import table as tables
 
     failed = 0
     total = len(sweep.rows())

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from leaderboards.commands.options import add_verb, seed
+from onebit.leaderboards.commands.options import add_verb, seed
 
 _TUPLE = (".txt", ".py")
-DERIVATIONS = ("top2", "all14")  # those of backbones.genotype, without importing it for --help
+DERIVATIONS = (
+    "top2",
+    "all14",
+)  # those of onebit.backbones.cells.genotype, without importing it for --help
 
 
 def configure(verbs) -> None:
@@ -56,8 +59,8 @@ def run(args) -> int:
 
 
 def _random(args):
-    from backbones import Genotype
-    from commons.errors import InputError
+    from onebit.backbones import Genotype
+    from onebit.commons.errors import InputError
 
     if args.cell is not None:
         raise InputError(f"onebit cell random draws a cell; it takes no {args.cell!r}")
@@ -65,7 +68,7 @@ def _random(args):
 
 
 def _shown(args):
-    from commons.errors import InputError
+    from onebit.commons.errors import InputError
 
     if args.cell is None:
         raise InputError("onebit cell show: which cell? Give its file or its name")
@@ -78,8 +81,8 @@ def _shown(args):
 def _write(genotype, path: Path) -> Path:
     if path.suffix.lower() == ".json":
         return genotype.save(path)
-    from backbones.cell_drawing import FORMATS, draw_cells
-    from commons.errors import InputError
+    from onebit.backbones.cells.drawing import FORMATS, draw_cells
+    from onebit.commons.errors import InputError
 
     if path.suffix.lower().removeprefix(".") not in FORMATS:
         raise InputError(f"--out {path}: expected a name ending in .svg, .png or .json")
@@ -87,8 +90,8 @@ def _write(genotype, path: Path) -> Path:
 
 
 def _read(name: str):
-    from backbones import Genotype, cells
-    from commons.errors import InputError
+    from onebit.backbones import Genotype, cells
+    from onebit.commons.errors import InputError
 
     path = Path(name)
     if name in cells.list_cells():
@@ -111,7 +114,7 @@ def _read(name: str):
 
 
 def _description(genotype) -> str:
-    from backbones.genotype import INPUT_NODES
+    from onebit.backbones.cells.genotype import INPUT_NODES
 
     names = ["c_{k-2}", "c_{k-1}", "0", "1", "2", "3"]
     lines = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leaderboards.commands.options import add_out, add_verb
+from onebit.leaderboards.commands.options import add_out, add_verb
 
 
 def configure(verbs) -> None:
@@ -31,11 +31,11 @@ onebit compare cifar10-jpeg dcp_nas_c8_l6 'random_[0-9]_c8_l6' --recipe short"""
 
 
 def run(args) -> int:
-    from commons.errors import InputError
-    from leaderboards import comparison
-    from leaderboards.boards import resolve
-    from leaderboards.lines import measured
-    from leaderboards.record import load_all
+    from onebit.commons.errors import InputError
+    from onebit.leaderboards.boards import resolve
+    from onebit.leaderboards.recording.record import load_all
+    from onebit.leaderboards.showing import comparison
+    from onebit.leaderboards.showing.lines import measured
 
     board, dataset = resolve(args.board)
     if args.metric not in (None, *board.metrics):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from leaderboards.commands.options import TASKS, add_import, add_verb, comma_list
+from onebit.leaderboards.commands.options import TASKS, add_import, add_verb, comma_list
 
 CONVENTIONS = ("strict", "dcp-nas", "cp-nas", "mmdet-legacy")
 #: The papers' convention that a picture shows beside `strict`, by task.
@@ -62,7 +62,7 @@ def run(args) -> int:
     names = list(dict.fromkeys(args.backbones))
     counted = [(name, _count(args, name, one)) for name in names for one in conventions]
     if args.plot:
-        from backbones.cost_drawing import draw_costs
+        from onebit.backbones.cost.drawing import draw_costs
 
         draw_costs(counted, args.plot)
     print(_format(counted, args))
@@ -70,7 +70,7 @@ def run(args) -> int:
 
 
 def _check(args) -> None:
-    from commons.errors import InputError
+    from onebit.commons.errors import InputError
 
     if args.input and min(args.input) < 1:
         raise InputError(f"--input takes two sizes from 1 up, got {args.input[0]} {args.input[1]}")
@@ -129,7 +129,7 @@ def _format(counted, args) -> str:
 def _text(name: str, cost, args) -> str:
     import pandas as pd
 
-    from backbones.cost_conventions import BOPS_PER_FLOP
+    from onebit.backbones.cost.conventions import BOPS_PER_FLOP
 
     layers = pd.DataFrame(cost.table())
     lines = [layers.to_string(index=False), ""] if args.layers else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from leaderboards.commands.options import add_verb, comma_list
+from onebit.leaderboards.commands.options import add_verb, comma_list
 
 
 def configure(verbs) -> None:
@@ -28,8 +28,8 @@ def run(args) -> int:
 
 
 def _map_coco(args) -> int:
-    from commons.coco2014 import convert
-    from commons.errors import InputError
+    from onebit.commons.coco2014 import convert
+    from onebit.commons.errors import InputError
 
     if args.only:
         raise InputError("--only goes with `onebit data mini`")
@@ -39,7 +39,7 @@ def _map_coco(args) -> int:
 
 
 def _write_mini(args) -> int:
-    from commons.mini import write
+    from onebit.commons.mini import write
 
     for name, written in write(args.folder, args.only):
         print(f"{name:<20} {'written to' if written else 'complete in'} {args.folder / name}")

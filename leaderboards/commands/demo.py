@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from leaderboards.commands.options import add_verb
+from onebit.leaderboards.commands.options import add_verb
 
 
 def configure(verbs) -> None:
@@ -20,6 +20,6 @@ onebit demo --out demo""",
 
 
 def run(args) -> int:
-    from leaderboards.demo import demo
+    from onebit.leaderboards.running.demo import demo
 
     return demo(args.out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leaderboards.commands.options import add_data, add_import, add_verb, data_root
+from onebit.leaderboards.commands.options import add_data, add_import, add_verb, data_root
 
 
 def configure(verbs) -> None:
@@ -25,11 +25,11 @@ def run(args) -> int:
 
     import torch
 
-    from commons.compat import ensure_torchvision
-    from commons.datasets import DATASETS
-    from commons.errors import InputError
-    from commons.provenance import versions
-    from leaderboards.environment import code_version, device_name
+    from onebit.commons.compat import ensure_torchvision
+    from onebit.commons.datasets import DATASETS
+    from onebit.commons.errors import InputError
+    from onebit.commons.provenance import versions
+    from onebit.leaderboards.running.environment import code_version, device_name
 
     print("versions")
     for name, version in versions().items():
@@ -38,8 +38,8 @@ def run(args) -> int:
     if code.commit:
         print(f"  {'commit':<14} {code.commit[:12]}{' (with local changes)' if code.dirty else ''}")
 
-    import backbones
-    from backbones import plugins
+    from onebit import backbones
+    from onebit.backbones import plugins
 
     try:
         backbones.list_backbones()
@@ -59,7 +59,7 @@ def run(args) -> int:
     print("\noperators")
     native = ensure_torchvision()
     print(f"  torchvision    {'native' if native else 'not loadable beside this torch; none of ours needs them'}")  # fmt: skip
-    from detection.operators import operator_status
+    from onebit.detection.operators import operator_status
 
     for name, source in operator_status().items():
         print(f"  {'mmcv ' + name:<14} {source}")

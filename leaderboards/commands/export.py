@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from leaderboards.commands.options import add_import, add_verb
+from onebit.leaderboards.commands.options import add_import, add_verb
 
 FORMATS = ("packed", "onnx", "openvino")
 
@@ -53,10 +53,10 @@ onebit export resnet18_reactnet --to packed small.safetensors --real float16""",
 
 
 def run(args) -> int:
-    import backbones
-    from backbones import packed
-    from commons.errors import InputError
-    from leaderboards.sources import load_network
+    from onebit import backbones
+    from onebit.backbones import packed
+    from onebit.commons.errors import InputError
+    from onebit.leaderboards.running.sources import load_network
 
     if args.real != "float32" and args.to != "packed":
         raise InputError(f"--real {args.real} goes with --to packed only")
@@ -74,7 +74,7 @@ def run(args) -> int:
             f"{strict / 1e6:.2f} Mbit, so the file takes {size * 8 / strict:.3f} of it"
         )
         return 0
-    from backbones.packed import interchange
+    from onebit.backbones.packed import interchange
 
     if args.to == "onnx":
         path = interchange.save_onnx(network, _shape(args, about)[1:], args.file)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from leaderboards.commands.options import add_import, add_verb
+from onebit.leaderboards.commands.options import add_import, add_verb
 
 
 def configure(verbs) -> None:
@@ -26,7 +26,7 @@ onebit features --checkpoint run/epoch_120.pth --images crops --out crops.safete
 
 
 def run(args) -> int:
-    from reid.features_folder import features_of_folder
+    from onebit.reid.features_folder import features_of_folder
 
     found = features_of_folder(
         args.checkpoint, args.images, args.out, args.batch_size, args.workers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from leaderboards.commands.options import (
+from onebit.leaderboards.commands.options import (
     add_cfg_options,
     add_data,
     add_out,
@@ -46,8 +46,8 @@ def add_import_options(parser, name_required: bool = False) -> None:
 
 
 def run(args) -> int:
-    from commons.errors import InputError
-    from leaderboards.boards import runner
+    from onebit.commons.errors import InputError
+    from onebit.leaderboards.boards import runner
 
     if not args.predictions.is_file():
         raise InputError(f"predictions not found: {args.predictions}")
@@ -55,7 +55,7 @@ def run(args) -> int:
     def scorer(job):
         if args.task == "detection":
             return runner("detection").score_predictions(args.predictions, job)
-        from reid.foreign import score_features
+        from onebit.reid.foreign import score_features
 
         return score_features(args.predictions, job)
 
@@ -66,9 +66,9 @@ def score_and_record(args, origin: str, scorer, keep: bool) -> int:
     """Score, print, and write a record if ``keep``."""
     import dataclasses
 
-    from commons.datasets import get_dataset
-    from commons.errors import InputError
-    from leaderboards import imports
+    from onebit.commons.datasets import get_dataset
+    from onebit.commons.errors import InputError
+    from onebit.leaderboards.running import imports
 
     options = cfg_options(args.cfg_options)
     if options and args.task != "reid":

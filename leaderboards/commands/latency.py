@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leaderboards.commands.options import add_import, add_out, add_verb
+from onebit.leaderboards.commands.options import add_import, add_out, add_verb
 
 
 def configure(verbs) -> None:
@@ -54,11 +54,12 @@ def run(args) -> int:
     import os
     import sys
 
-    import backbones
-    from commons.errors import InputError
-    from leaderboards import latency, latency_table
-    from leaderboards.commands.options import comma_list
-    from leaderboards.latency_record import record_run
+    from onebit import backbones
+    from onebit.commons.errors import InputError
+    from onebit.leaderboards.commands.options import comma_list
+    from onebit.leaderboards.recording.latency_record import record_run
+    from onebit.leaderboards.running import latency
+    from onebit.leaderboards.showing import latency_table
 
     for value, name in (
         (min(args.input), "--input"),

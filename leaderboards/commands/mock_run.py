@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from leaderboards.commands.options import TASKS, add_import, add_verb, comma_list
+from onebit.leaderboards.commands.options import TASKS, add_import, add_verb, comma_list
 
 
 def configure(verbs) -> None:
@@ -28,8 +28,8 @@ def run(args) -> int:
     import tempfile
     import time
 
-    from commons.errors import InputError
-    from leaderboards.mock_run import mock_run
+    from onebit.commons.errors import InputError
+    from onebit.leaderboards.running.mock_run import mock_run
 
     unknown = [task for task in args.tasks if task not in TASKS]
     if unknown or not args.tasks:

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from commons.datasets import default_data_root
-from commons.errors import InputError
+from onebit.commons.datasets import default_data_root
+from onebit.commons.errors import InputError
 
 TASKS = ("classification", "detection", "reid")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from leaderboards.commands.options import add_verb
-from leaderboards.commands.table import add_reported
+from onebit.leaderboards.commands.options import add_verb
+from onebit.leaderboards.commands.table import add_reported
 
 
 def configure(verbs) -> None:
@@ -41,12 +41,12 @@ def add_leaderboards(parser) -> None:
 
 
 def run(args) -> int:
-    from commons.errors import InputError
-    from commons.files import write_atomic
-    from leaderboards import pictures
-    from leaderboards import table as tables
-    from leaderboards.boards import resolve
-    from leaderboards.record import load_all
+    from onebit.commons.errors import InputError
+    from onebit.commons.files import write_atomic
+    from onebit.leaderboards.boards import resolve
+    from onebit.leaderboards.recording.record import load_all
+    from onebit.leaderboards.showing import pictures
+    from onebit.leaderboards.showing import table as tables
 
     form = args.out.suffix.lstrip(".").lower()
     if form not in pictures.FORMATS:

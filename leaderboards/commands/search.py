@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from leaderboards.commands.options import (
+from onebit.leaderboards.commands.options import (
     add_cfg_options,
     add_data,
     add_import,
@@ -51,21 +51,21 @@ def _json_file(text: str) -> Path:
 
 
 def run(args) -> int:
-    from commons.datasets import get_dataset
-    from leaderboards.boards import default_recipe
+    from onebit.commons.datasets import get_dataset
+    from onebit.leaderboards.boards import default_recipe
 
     dataset = get_dataset(args.dataset, "classification")
     preset = args.preset or default_recipe(dataset)
     _require_writable(args.out)
-    from classification.search.job import SearchJob, option_names
+    from onebit.classification.search.job import SearchJob, option_names
 
     options = option_names(cfg_options(args.options, "--options"))
     changes = cfg_options(args.cfg_options)
 
     from mmengine.dist import is_main_process
 
-    from classification.search.runner import search
-    from leaderboards.search_record import row_name
+    from onebit.classification.search.runner import search
+    from onebit.leaderboards.recording.search_record import row_name
 
     row = row_name(dataset.name, args.method, preset, options, changes, args.seed)
     job = SearchJob(
@@ -94,7 +94,7 @@ def run(args) -> int:
 
 def _require_writable(path: Path) -> None:
     """An --out that cannot be written must not show up after hours of search."""
-    from commons.errors import InputError
+    from onebit.commons.errors import InputError
 
     folder = path.absolute().parent
     while not folder.exists():

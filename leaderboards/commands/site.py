@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from leaderboards.commands.options import add_verb
-from leaderboards.commands.plot import add_leaderboards
+from onebit.leaderboards.commands.options import add_verb
+from onebit.leaderboards.commands.plot import add_leaderboards
 
 
 def configure(verbs) -> None:
@@ -30,7 +30,7 @@ onebit site build/site --no-reported             only what was measured""",
 
 
 def run(args) -> int:
-    from leaderboards.site import build
+    from onebit.leaderboards.showing.site import build
 
     print(build(args.leaderboards, args.folder, args.reported))
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from leaderboards.commands.options import add_import, add_verb
+from onebit.leaderboards.commands.options import add_import, add_verb
 
 
 def configure(verbs) -> None:
@@ -27,9 +27,9 @@ onebit submit-check leaderboards/records/cifar10/mini-*.json --development --see
 
 
 def run(args) -> int:
-    from commons.errors import InputError
-    from leaderboards import latency_record, search_record
-    from leaderboards.submission import Rules, check
+    from onebit.commons.errors import InputError
+    from onebit.leaderboards.recording import latency_record, search_record
+    from onebit.leaderboards.recording.submission import Rules, check
 
     if args.seeds < 1:
         raise InputError(f"--seeds takes a number from 1 up, got {args.seeds}")

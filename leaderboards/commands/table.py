@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from leaderboards.commands.options import add_out, add_verb
+from onebit.leaderboards.commands.options import add_out, add_verb
 
 
 def configure(verbs) -> None:
@@ -44,11 +44,11 @@ def run(args) -> int:
     import shutil
     import sys
 
-    from commons.errors import InputError
-    from leaderboards import table as tables
-    from leaderboards.ablations import PREFIX
-    from leaderboards.boards import resolve
-    from leaderboards.record import load_all
+    from onebit.commons.errors import InputError
+    from onebit.leaderboards.ablations import PREFIX
+    from onebit.leaderboards.boards import resolve
+    from onebit.leaderboards.recording.record import load_all
+    from onebit.leaderboards.showing import table as tables
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     if args.recipe and (args.board in ("latency", "search") or args.board.startswith(PREFIX)):
@@ -79,8 +79,8 @@ def run(args) -> int:
 
 
 def _ablation(args, width: int | None) -> str:
-    from leaderboards import ablation_table
-    from leaderboards.ablations import get_ablation
+    from onebit.leaderboards.ablations import get_ablation
+    from onebit.leaderboards.showing import ablation_table
 
     ablation = get_ablation(args.board)
     reported = args.reported if args.reported is not None else args.format != "csv"
@@ -89,9 +89,9 @@ def _ablation(args, width: int | None) -> str:
 
 
 def _latency(args, width: int | None) -> str:
-    from commons.errors import InputError
-    from leaderboards import latency_table
-    from leaderboards.latency_record import load_runs
+    from onebit.commons.errors import InputError
+    from onebit.leaderboards.recording.latency_record import load_runs
+    from onebit.leaderboards.showing import latency_table
 
     runs = list(load_runs(args.out / "records"))
     reported = args.reported if args.reported is not None else args.format != "csv"
@@ -104,9 +104,9 @@ def _latency(args, width: int | None) -> str:
 
 
 def _search(args, width: int | None) -> str:
-    from commons.errors import InputError
-    from leaderboards import search_table
-    from leaderboards.search_record import load_runs
+    from onebit.commons.errors import InputError
+    from onebit.leaderboards.recording.search_record import load_runs
+    from onebit.leaderboards.showing import search_table
 
     runs = list(load_runs(args.out / "records"))
     reported = args.reported if args.reported is not None else args.format != "csv"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from leaderboards.commands.import_ import add_import_options, score_and_record
-from leaderboards.commands.options import (
+from onebit.leaderboards.commands.import_ import add_import_options, score_and_record
+from onebit.leaderboards.commands.options import (
     TASKS,
     add_cfg_options,
     add_data,
@@ -32,7 +32,7 @@ onebit train detection --config mine.py --work-dir runs/mine
 onebit train detection --config mine.py --dataset mini-coco
 onebit train detection --dataset coco128 --backbone resnet18_w16_reactnet --cfg-options pretrained=cifar/epoch_3.pth
 onebit train reid --dataset market1501 --backbone resnet18 --recipe paper --cfg-options train_cfg.max_epochs=60
-torchrun --nproc_per_node 2 -m leaderboards.cli train classification --dataset cifar10 --backbone resnet18_reactnet""",
+torchrun --nproc_per_node 2 -m onebit train classification --dataset cifar10 --backbone resnet18_reactnet""",
     )
     train.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
     train.add_argument("--dataset", metavar="D")
@@ -85,7 +85,7 @@ onebit test reid --checkpoint model.pth.tar-60 --model osnet_x1_0 --dataset mark
     test.add_argument(
         "--packed",
         action="store_true",
-        help="score the network as `backbones.deploy` packs it (docs/packed.md); on the CPU",
+        help="score the network as `onebit.backbones.deploy` packs it (docs/packed.md); on the CPU",
     )
     elsewhere = test.add_argument_group(
         "a checkpoint that was trained elsewhere (docs/importing.md)"
@@ -102,13 +102,13 @@ onebit test reid --checkpoint model.pth.tar-60 --model osnet_x1_0 --dataset mark
 
 
 def run_train(args) -> int:
-    import backbones
-    from commons.datasets import get_dataset
-    from commons.errors import InputError
-    from commons.task import Job
-    from leaderboards.bench import check_recipe
-    from leaderboards.boards import default_recipe, runner
-    from leaderboards.record import options_tag, row_name
+    from onebit import backbones
+    from onebit.commons.datasets import get_dataset
+    from onebit.commons.errors import InputError
+    from onebit.commons.task import Job
+    from onebit.leaderboards.boards import default_recipe, runner
+    from onebit.leaderboards.recording.record import options_tag, row_name
+    from onebit.leaderboards.running.bench import check_recipe
 
     if args.config:
         return _run_own_config(args)
@@ -144,7 +144,7 @@ def run_train(args) -> int:
 
 
 def _require_empty(work_dir: Path, resume: bool) -> None:
-    from commons.errors import InputError
+    from onebit.commons.errors import InputError
 
     if not resume and any(work_dir.rglob("*.pth")):
         raise InputError(
@@ -154,9 +154,9 @@ def _require_empty(work_dir: Path, resume: bool) -> None:
 
 
 def _run_own_config(args) -> int:
-    from commons.datasets import get_dataset
-    from commons.errors import InputError
-    from commons.task import Job
+    from onebit.commons.datasets import get_dataset
+    from onebit.commons.errors import InputError
+    from onebit.commons.task import Job
 
     if args.task != "detection":
         raise InputError(f"--config is for detection, not for {args.task}")
@@ -178,7 +178,7 @@ def _run_own_config(args) -> int:
         resume=args.resume,
         cfg_options=cfg_options(args.cfg_options),
     )
-    from detection import own_config
+    from onebit.detection import own_config
 
     outcome = own_config.train(args.config, job)
     if not _first_process():
@@ -196,10 +196,10 @@ def _first_process() -> bool:
 
 
 def run_test(args) -> int:
-    from commons.datasets import get_dataset
-    from commons.errors import InputError
-    from commons.task import Job
-    from leaderboards.boards import default_recipe
+    from onebit.commons.datasets import get_dataset
+    from onebit.commons.errors import InputError
+    from onebit.commons.task import Job
+    from onebit.leaderboards.boards import default_recipe
 
     dataset = get_dataset(args.dataset, args.task)
     dataset.find(data_root(args))
@@ -250,9 +250,9 @@ def run_test(args) -> int:
 def _run_predictions(args, dataset) -> int:
     import tempfile
 
-    from commons.errors import InputError
-    from commons.task import Job
-    from leaderboards.boards import default_recipe
+    from onebit.commons.errors import InputError
+    from onebit.commons.task import Job
+    from onebit.leaderboards.boards import default_recipe
 
     for option in ("config", "model", "record", "packed"):
         if getattr(args, option):
@@ -282,8 +282,8 @@ def _run_predictions(args, dataset) -> int:
 
 
 def _score_and_show(args, file: Path, how: str, job, packed: bool = False) -> int:
-    from commons.errors import InputError
-    from leaderboards.boards import runner
+    from onebit.commons.errors import InputError
+    from onebit.leaderboards.boards import runner
 
     task = runner(args.task)
     if args.show_dir and not hasattr(task, "show"):
@@ -301,7 +301,7 @@ def _score_and_show(args, file: Path, how: str, job, packed: bool = False) -> in
 def _run_foreign(args) -> int:
     import importlib
 
-    from commons.errors import InputError
+    from onebit.commons.errors import InputError
 
     taken = {"detection": ("config",), "reid": ("config", "model")}.get(args.task, ())
     for option in ("config", "model"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from leaderboards.commands.options import add_data, add_import, add_out, add_verb, data_root
+from onebit.leaderboards.commands.options import add_data, add_import, add_out, add_verb, data_root
 
 
 def configure(verbs) -> None:
@@ -36,7 +36,7 @@ onebit verify --data data --rescore              predictions and checkpoints giv
 
 
 def run(args) -> int:
-    from commons.errors import InputError
+    from onebit.commons.errors import InputError
 
     if args.tolerance is not None and not 0 <= args.tolerance < 1:
         raise InputError(f"--tolerance takes a fraction from 0 up to 1, got {args.tolerance}")
@@ -53,7 +53,7 @@ def run(args) -> int:
 
 def _paths(args) -> list[Path]:
     """The records and tables that were named, or all."""
-    from commons.errors import InputError
+    from onebit.commons.errors import InputError
 
     given = args.paths or [args.out / "records"]
     found = []
@@ -68,11 +68,16 @@ def _paths(args) -> list[Path]:
 
 def _record(path: Path, args) -> tuple[list[str], list[str]]:
     """What is wrong with a record, and what else was found out."""
-    from commons.errors import InputError
-    from leaderboards import search_record
-    from leaderboards.latency_record import BOARD, LatencyRun
-    from leaderboards.record import Record
-    from leaderboards.verification import data_problems, form_problems, problems, rescore
+    from onebit.commons.errors import InputError
+    from onebit.leaderboards.recording import search_record
+    from onebit.leaderboards.recording.latency_record import BOARD, LatencyRun
+    from onebit.leaderboards.recording.record import Record
+    from onebit.leaderboards.recording.verification import (
+        data_problems,
+        form_problems,
+        problems,
+        rescore,
+    )
 
     done: list[str] = []
     try:
@@ -94,6 +99,6 @@ def _record(path: Path, args) -> tuple[list[str], list[str]]:
 
 
 def _table(path: Path, args) -> tuple[list[str], list[str]]:
-    from leaderboards.verification import table_problems
+    from onebit.leaderboards.recording.verification import table_problems
 
     return table_problems(path, args.out / "records"), []

@@ -23,7 +23,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from commons.errors import InputError
+from onebit.commons.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

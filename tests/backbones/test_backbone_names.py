@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-import backbones
-from backbones import registry
-from backbones.binarization import BINARIZERS, ApproxSign, Binarizer, ScaledSign
-from commons.errors import InputError
+from onebit import backbones
+from onebit.backbones import registry
+from onebit.backbones.binarization import BINARIZERS, ApproxSign, Binarizer, ScaledSign
+from onebit.commons.errors import InputError
 
 
 def test_list_has_every_depth_in_every_binarization():

@@ -7,12 +7,13 @@ import sys
 MEASURE = """
 import json, sys, time
 start = time.perf_counter(); import torch; torch_time = time.perf_counter() - start
-start = time.perf_counter(); import backbones; time_of_ours = time.perf_counter() - start
+start = time.perf_counter(); from onebit import backbones; time_of_ours = time.perf_counter() - start
 print(json.dumps({"seconds": time_of_ours, "modules": sorted({m.split(".")[0] for m in sys.modules})}))
 """
 
 BUILD = """
-import backbones, mmengine, sys
+import mmengine, sys
+from onebit import backbones
 build = mmengine.registry.MODELS.build
 net = build(dict(type="onebit.ResNet", depth=18, width=8, binarizer="reactnet"))
 assert type(net).__name__ == "ResNet", net

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backbones import OneBitConv2d, integer_conv
-from backbones.binarization import BINARIZERS, PCNN, ProjectedSign, get_binarizer
-from backbones.binarization.bonn import MIN_VARIANCE, two_mode_prior
+from onebit.backbones import OneBitConv2d, integer_conv
+from onebit.backbones.binarization import BINARIZERS, PCNN, ProjectedSign, get_binarizer
+from onebit.backbones.binarization.bonn import MIN_VARIANCE, two_mode_prior
 from tests.backbones.reference import cases, corner_or_random, np_conv, np_sign
 
 ONE_BIT = ["mcn", "pcnn", "bonn", "bnasxnor", "bnaspcnn"]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import backbones
-from backbones import Genotype
-from backbones.cell_drawing import cell_figure, draw_cells
-from backbones.genotype import OPERATIONS, POSSIBLE_EDGES
-from commons.errors import InputError, WorkError
+from onebit import backbones
+from onebit.backbones import Genotype
+from onebit.backbones.cells.drawing import cell_figure, draw_cells
+from onebit.backbones.cells.genotype import OPERATIONS, POSSIBLE_EDGES
+from onebit.commons.errors import InputError, WorkError
 
 PUBLISHED = backbones.cells.load_cell("dcp_nas_imagenet")
 
@@ -43,7 +43,7 @@ def test_every_edge_has_a_label_and_no_text_covers_another(genotype):
 
 @pytest.mark.parametrize("genotype", CELLS)
 def test_every_arrow_ends_at_its_target_and_labels_lie_on_it(genotype):
-    from backbones.cell_drawing import _NODE, _PITCH, _Layout
+    from onebit.backbones.cells.drawing import _NODE, _PITCH, _Layout
 
     for cell in (genotype.normal, genotype.reduce):
         keys = [(operation, target) for target, node in enumerate(cell) for operation, _ in node]

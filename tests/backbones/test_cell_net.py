@@ -7,11 +7,11 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import nn
 
-import backbones
-from backbones.cell_net import Cell
-from backbones.cell_ops import CellStyle, Halve, PReLU, SeparableBlock, operation
-from backbones.genotype import OPERATIONS
-from commons.errors import InputError
+from onebit import backbones
+from onebit.backbones.cells.genotype import OPERATIONS
+from onebit.backbones.cells.net import Cell
+from onebit.backbones.cells.operations import CellStyle, Halve, PReLU, SeparableBlock, operation
+from onebit.commons.errors import InputError
 
 MCN_STYLE = CellStyle(backbones.MCN)
 GENOTYPE = backbones.cells.load_cell("dcp_nas_imagenet")

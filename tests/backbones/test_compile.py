@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import backbones
+from onebit import backbones
 
 #: One narrow network of each family and structure.
 FAMILIES = {

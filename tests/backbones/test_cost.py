@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import backbones
-from backbones.cost_conventions import CONVENTIONS
-from backbones.cost_rules import _BY_NAME, _BY_TYPE, Count
-from commons.errors import InputError
+from onebit import backbones
+from onebit.backbones.cost.conventions import CONVENTIONS
+from onebit.backbones.cost.rules import _BY_NAME, _BY_TYPE, Count
+from onebit.commons.errors import InputError
 
 
 @pytest.fixture
@@ -369,7 +369,7 @@ def test_quick_shapes_are_the_real_ones(name):
 
 
 def test_shapes_that_are_not_plain_are_left_to_torch():
-    from backbones.shapes import ShapesOnly
+    from onebit.backbones.shapes import ShapesOnly
 
     with torch.device("meta"), ShapesOnly():
         x = torch.ones(2, 1, 4)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-import backbones
-from commons.errors import InputError
+from onebit import backbones
+from onebit.commons.errors import InputError
 
 MACS = 6 * 9 * 4 * 9  # 4 channels to 6, 3x3, on a 3x3 map
 

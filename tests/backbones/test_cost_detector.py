@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-import backbones
+from onebit import backbones
 
 pytest.importorskip("detection")  # makes MMDetection importable beside mmcv-lite
 mmdet = pytest.importorskip("mmdet")

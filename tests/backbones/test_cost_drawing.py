@@ -3,9 +3,9 @@
 import pytest
 from PIL import Image
 
-import backbones
-from backbones.cost_drawing import cost_figure, draw_costs, group_sums
-from commons.errors import InputError
+from onebit import backbones
+from onebit.backbones.cost.drawing import cost_figure, draw_costs, group_sums
+from onebit.commons.errors import InputError
 
 NAMES = ("resnet18_w16", "resnet18_w16_reactnet", "dcp_nas_c8")
 

@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import flop_registry
 
-import backbones
-from backbones.cost_observation import multiplies
-from backbones.cost_rules import _BY_NAME, _BY_TYPE, Count
-from commons.errors import InputError
+from onebit import backbones
+from onebit.backbones.cost.observation import multiplies
+from onebit.backbones.cost.rules import _BY_NAME, _BY_TYPE, Count
+from onebit.commons.errors import InputError
 
 
 class Container(nn.Module):

@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import backbones
-from backbones.cell_net import Cell
-from backbones.darts_ops import DartsStyle, FactorizedReduce, SeparableConv
-from backbones.genotype import OPERATIONS
-from commons.errors import InputError
+from onebit import backbones
+from onebit.backbones.cells.darts_operations import DartsStyle, FactorizedReduce, SeparableConv
+from onebit.backbones.cells.genotype import OPERATIONS
+from onebit.backbones.cells.net import Cell
+from onebit.commons.errors import InputError
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from backbones import Genotype
-from backbones.genotype import OPERATIONS, search_space
-from commons.errors import InputError
+from onebit.backbones import Genotype
+from onebit.backbones.cells.genotype import OPERATIONS, search_space
+from onebit.commons.errors import InputError
 
 #: (target, source) of the 14 edges, written out.
 EDGES = [(2, 0), (2, 1), (3, 0), (3, 1), (3, 2), (4, 0), (4, 1), (4, 2), (4, 3)]

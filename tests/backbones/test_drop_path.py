@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import backbones
-from backbones.auxiliary import AuxiliaryHead
-from backbones.cell_net import Cell, drop_path
-from backbones.cell_ops import CellStyle
-from commons.errors import InputError
+from onebit import backbones
+from onebit.backbones.auxiliary import AuxiliaryHead
+from onebit.backbones.cells.net import Cell, drop_path
+from onebit.backbones.cells.operations import CellStyle
+from onebit.commons.errors import InputError
 
 
 def test_drop_path_drops_whole_images_and_keeps_the_mean():

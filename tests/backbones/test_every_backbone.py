@@ -14,9 +14,9 @@ from mmengine.analysis import FlopAnalyzer
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import backbones
-from backbones.binarization import BINARIZERS
-from commons.errors import InputError
+from onebit import backbones
+from onebit.backbones.binarization import BINARIZERS
+from onebit.commons.errors import InputError
 
 NAMES = backbones.list_backbones()
 NARROW = [name for name in NAMES if re.search(r"_[wc](8|16)(_|$)", name)]

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import backbones
-from backbones import Genotype
-from backbones.genotype import OPERATIONS, POSSIBLE_EDGES
-from commons.errors import InputError, WorkError
+from onebit import backbones
+from onebit.backbones import Genotype
+from onebit.backbones.cells.genotype import OPERATIONS, POSSIBLE_EDGES
+from onebit.commons.errors import InputError, WorkError
 
 
 def edges(number, size):
@@ -212,7 +212,7 @@ def test_immutable_and_copied_and_pickled():
 def test_hash_is_the_same_in_every_process():
     """The hash stands in records: this value may never change."""
     expected = "5429b42ab6e4ec8167da99afe65298f17fd0ee4bd99f158890e06a5d5d8b6386"
-    code = "import backbones; print(backbones.cells.load_cell('dcp_nas_imagenet').hash)"
+    code = "from onebit import backbones; print(backbones.cells.load_cell('dcp_nas_imagenet').hash)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == expected
 
 

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import backbones
-from backbones import Genotype
-from backbones.genotype import OPERATIONS
-from commons.errors import InputError
+from onebit import backbones
+from onebit.backbones import Genotype
+from onebit.backbones.cells.genotype import OPERATIONS
+from onebit.commons.errors import InputError
 
 GOOD = backbones.cells.load_cell("dcp_nas_imagenet")
 #: The cell as its authors released it, edges in their order.

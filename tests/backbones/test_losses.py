@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-import backbones
-from backbones import ChildParentLoss, ClassCentreLoss, OneBitConv2d, method_losses
-from backbones.binarization import BINARIZERS, MCN, ModulatedSign
-from backbones.class_centres import MIN_VARIANCE, BayesFeatureLoss, ClassCentres
-from backbones.losses import feature_losses, paired_convs, reconstruction_error
-from commons.errors import InputError
+from onebit import backbones
+from onebit.backbones import ChildParentLoss, ClassCentreLoss, OneBitConv2d, method_losses
+from onebit.backbones.binarization import BINARIZERS, MCN, ModulatedSign
+from onebit.backbones.class_centres import MIN_VARIANCE, BayesFeatureLoss, ClassCentres
+from onebit.backbones.losses import feature_losses, paired_convs, reconstruction_error
+from onebit.commons.errors import InputError
 
 #: Which binarizer has which loss in its layers.
 LOSSES = {

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-import backbones
-from backbones.cell_ops import Halve
-from backbones.macros import MACROS
-from commons.errors import InputError
+from onebit import backbones
+from onebit.backbones.cells.macros import MACROS
+from onebit.backbones.cells.operations import Halve
+from onebit.commons.errors import InputError
 
 GENOTYPE = backbones.cells.load_cell("pc_darts_cifar")
 

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import backbones
-from backbones import OneBitConv2d, binarize_weights, integer_conv
-from backbones.binarization import BINARIZERS, ApproxSign, ClippedSign, RPReLU, RSign, sign
-from commons.errors import InputError
+from onebit import backbones
+from onebit.backbones import OneBitConv2d, binarize_weights, integer_conv
+from onebit.backbones.binarization import BINARIZERS, ApproxSign, ClippedSign, RPReLU, RSign, sign
+from onebit.commons.errors import InputError
 from tests.backbones.reference import cases, corner_or_random, filter_mean, np_conv, np_sign
 
 # --- forward and backward -------------------------------------------------------------------------

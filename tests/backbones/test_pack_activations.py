@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import backbones
-from backbones import OneBitConv2d, integer_conv, pack_activations
-from backbones.binarization import BINARIZERS, packing
+from onebit import backbones
+from onebit.backbones import OneBitConv2d, integer_conv, pack_activations
+from onebit.backbones.binarization import BINARIZERS, packing
 from tests.backbones.reference import cases, corner_or_random
 
 WITH_INPUT = [name for name, b in BINARIZERS.items() if b.input is not None]

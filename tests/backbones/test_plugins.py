@@ -41,7 +41,7 @@ def python(code, *paths, **environment):
 
 
 def onebit(*arguments, paths=()):
-    return run(["-m", "leaderboards.cli", *arguments], *paths)
+    return run(["-m", "onebit", *arguments], *paths)
 
 
 def package(folder, name, text, entry_point=False):
@@ -56,8 +56,8 @@ def package(folder, name, text, entry_point=False):
 
 
 LAYERS = """
-from backbones import Binarizer, register_binarizer
-from backbones.binarization import ApproxSign, ScaledSign
+from onebit.backbones import Binarizer, register_binarizer
+from onebit.backbones.binarization import ApproxSign, ScaledSign
 __version__ = "3.4"
 """
 BINARIZER = (
@@ -87,12 +87,13 @@ assert net.feature_channels == (8, 16, 32, 64)
 
 def test_a_config_alone_finds_it(installed):
     code = """
-import backbones, mmengine
+import mmengine
+from onebit import backbones
 assert mmengine.registry.MODELS.get("onebit.TinyNet").__module__ == "onebit_method_template.backbone"
 """
     python(code, installed)
     code = """
-import backbones
+from onebit import backbones
 assert backbones.get_binarizer("tanhsign").name == "tanhsign"
 """
     python(code, installed)
@@ -105,7 +106,7 @@ def test_help_imports_no_package(tmp_path):
     done = onebit("bench", "--help", paths=[tmp_path])
     assert done.returncode == 0
     assert "--import PKG" in done.stdout
-    python("import backbones", tmp_path)
+    python("from onebit import backbones", tmp_path)
 
 
 def test_import_on_the_command_line(tmp_path):
@@ -120,10 +121,10 @@ def test_version_of_a_module_without_metadata(tmp_path):
     package(tmp_path, "theirs", BINARIZER.format("mine"))
     package(tmp_path, "bare", BINARIZER.format("other").replace("__version__", "number"))
     code = """
-import backbones
+from onebit import backbones
 assert backbones.foreign_packages("resnet18_w8_mine") == {"theirs": "3.4"}
 assert backbones.foreign_packages("dcp_nas_c8_other") == {"bare": "unknown"}
-from leaderboards.environment import environment
+from onebit.leaderboards.running.environment import environment
 assert environment("reid", "resnet18_w8_mine").versions["theirs"] == "3.4"
 assert "theirs" not in environment("reid", "resnet18_w8").versions
 """
@@ -134,8 +135,8 @@ def test_processes_that_are_spawned_import_it_too(tmp_path):
     package(tmp_path, "theirs", BINARIZER.format("mine"))
     (tmp_path / "main.py").write_text("""
 import argparse, multiprocessing
-from leaderboards.commands.options import request_imports
-import backbones
+from onebit.leaderboards.commands.options import request_imports
+from onebit import backbones
 if __name__ == "__main__":
     request_imports(argparse.Namespace(imports=["theirs"]))
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -178,7 +179,7 @@ def test_a_package_that_is_not_there():
 
 
 FAMILY = """
-from backbones import Family, register_family
+from onebit.backbones import Family, register_family
 register_family(Family("ResNet", lambda: {names}, lambda name: dict(width=8) if {rule} else None))
 """
 
@@ -200,8 +201,8 @@ def test_families_that_claim_a_name_that_is_taken(tmp_path):
 def test_a_failure_stays_one(tmp_path):
     package(tmp_path, "theirs", BINARIZER.format("mine") + "1 / 0")
     code = """
-import backbones
-from commons.errors import InputError
+from onebit import backbones
+from onebit.commons.errors import InputError
 for _ in range(2):
     try:
         backbones.create_backbone("resnet18_w8_mine")
@@ -215,11 +216,14 @@ for _ in range(2):
 
 def test_a_package_may_use_names_while_it_is_imported(tmp_path):
     text = (
-        BINARIZER.format("mine") + "import backbones\nbackbones.create_backbone('resnet18_w8_mine')"
+        BINARIZER.format("mine")
+        + "from onebit import backbones\nbackbones.create_backbone('resnet18_w8_mine')"
     )
     package(tmp_path, "theirs", text)
     python(
-        "import backbones; backbones.describe('resnet18_w8_mine')", tmp_path, ONEBIT_IMPORT="theirs"
+        "from onebit import backbones; backbones.describe('resnet18_w8_mine')",
+        tmp_path,
+        ONEBIT_IMPORT="theirs",
     )
 
 

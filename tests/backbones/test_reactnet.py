@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import backbones
-from backbones import OneBitConv2d
-from backbones.reactnet import ReActBlock
-from commons.errors import InputError
+from onebit import backbones
+from onebit.backbones import OneBitConv2d
+from onebit.backbones.reactnet import ReActBlock
+from onebit.commons.errors import InputError
 
 
 def test_printed_parameters_and_operations():

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-import backbones
-from backbones import OneBitConv2d
-from commons.compat import ensure_torchvision
-from commons.errors import InputError
+from onebit import backbones
+from onebit.backbones import OneBitConv2d
+from onebit.commons.compat import ensure_torchvision
+from onebit.commons.errors import InputError
 
 PARAMETERS = {18: 11_176_512, 34: 21_284_672, 50: 23_508_032}
 

@@ -10,7 +10,7 @@ ratios to the real-valued step of the same turn. Memory: `peak` is what three st
 resident memory of a process of their own, in which the C allocator gives large blocks back; `kept`
 is what one forward pass keeps for backward, counted exactly; `inputs` the part of it that belongs
 to the inputs of 1-bit convolutions, in bytes per value (the straightforward version keeps the
-float input and its float sign: 8). `+pack` is a network after `backbones.pack_activations`.
+float input and its float sign: 8). `+pack` is a network after `onebit.backbones.pack_activations`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import backbones
-from backbones.binarization import BINARIZERS
+from onebit import backbones
+from onebit.backbones.binarization import BINARIZERS
 
 REAL, PACK = "real-valued", "+pack"
 #: What most rows of the papers use; their aim is 1.10, that of the others 1.25.

@@ -29,13 +29,13 @@ from bench_training_step import TEXTBOOK, Classifier
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-import backbones
-from classification.augmentation import BatchAugmentation
-from classification.config import STATISTICS
-from classification.datasets import InMemoryImages, collate_images
-from classification.model import ImageClassifier
-from commons.compat import ensure_torchvision
-from commons.mini.classification import dump_python2_pickle
+from onebit import backbones
+from onebit.classification.augmentation import BatchAugmentation
+from onebit.classification.config import STATISTICS
+from onebit.classification.datasets import InMemoryImages, collate_images
+from onebit.classification.model import ImageClassifier
+from onebit.commons.compat import ensure_torchvision
+from onebit.commons.mini.classification import dump_python2_pickle
 
 ensure_torchvision()
 MEAN, STD = STATISTICS["cifar10"]

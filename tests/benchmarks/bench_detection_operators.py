@@ -71,7 +71,7 @@ class Detector:
     """The detector, its optimizer and one batch."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        import detection  # noqa: F401  first: MMDetection cannot be imported without its operators
+        from onebit import detection  # noqa: F401  first: MMDetection cannot be imported without its operators
 
         # ruff: isort: split
         from mmdet.registry import MODELS
@@ -79,8 +79,8 @@ class Detector:
         from mmdet.utils import register_all_modules
         from mmengine.structures import InstanceData
 
-        from commons.task import Job
-        from detection.config import build_config
+        from onebit.commons.task import Job
+        from onebit.detection.config import build_config
 
         register_all_modules(init_default_scope=True)
         job = Job("voc", args.backbone, "paper", seed=0, data_root=Path(), work_dir=Path())
@@ -124,7 +124,7 @@ def measure(args: argparse.Namespace) -> dict:
     detector = Detector(args)
     from mmcv import _ext as extension
 
-    from detection import operators
+    from onebit.detection import operators
 
     sets = {"fallback": {name: getattr(operators, name) for name in OPERATORS}}
     if operators.operator_status()["nms"] == "native":

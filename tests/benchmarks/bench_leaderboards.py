@@ -21,8 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from commons.datasets import DATASETS
-from leaderboards.record import Record
+from onebit.commons.datasets import DATASETS
+from onebit.leaderboards.recording.record import Record
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "leaderboards" / "records" / "coco" / "coco128--resnet18_w16_reactnet--small--seed0.json"  # fmt: skip
@@ -44,7 +44,7 @@ def write_records(out: Path, rows: int) -> list[str]:
 
 def timed(repeat: int, *arguments: object) -> tuple[list[float], list[float]]:
     """Seconds on the wall and of the processor of `onebit` with these arguments."""
-    command = [sys.executable, "-m", "leaderboards.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "onebit", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     wall, processor = [], []
     for _ in range(repeat):

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 from torch.utils import mkldnn
 
-from backbones.conv import OneBitConv2d
-from backbones.packed.layers import PackedConv
+from onebit.backbones.conv import OneBitConv2d
+from onebit.backbones.packed.layers import PackedConv
 
 SHAPES = ((64, 56), (128, 28), (256, 14), (512, 7))
 

@@ -33,9 +33,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from reid.evaluation import Scores, evaluate, evaluate_distances
-from reid.evaluation_distances import distance_chunks, prepared
-from reid.evaluation_reranking import ReRanking
+from onebit.reid.evaluation import Scores, evaluate, evaluate_distances
+from onebit.reid.evaluation.distances import distance_chunks, prepared
+from onebit.reid.evaluation.reranking import ReRanking
 
 PEOPLE, CAMERAS = 750, 6
 #: Of the gallery, OF_PEOPLE images show the 750 people; the other ones are distractors.
@@ -128,7 +128,7 @@ def compare(case: tuple, args: argparse.Namespace, report: Callable) -> None:
     report("ours, from distances", from_distances)
     if args.skip_torchreid:
         return
-    from reid.torchreid_adapter import evaluate_rank
+    from onebit.reid.torchreid_adapter import evaluate_rank
 
     theirs, result = timed(lambda: evaluate_rank(matrix, *labels, max_rank=50))
     report("torchreid, from distances", theirs)

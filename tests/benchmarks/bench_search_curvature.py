@@ -39,12 +39,12 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from classification.search.architecture import operation_weights
-from classification.search.curvature import CURVATURES, Curvature
-from classification.search.space import SearchSpace
-from classification.search.strategies import Report, Schedule, SearchData, get_strategy
-from classification.search.strategies.darts import descend
-from classification.search.strategies.dcp_nas import DCPNAS
+from onebit.classification.search.architecture import operation_weights
+from onebit.classification.search.curvature import CURVATURES, Curvature
+from onebit.classification.search.space import SearchSpace
+from onebit.classification.search.strategies import Report, Schedule, SearchData, get_strategy
+from onebit.classification.search.strategies.darts import descend
+from onebit.classification.search.strategies.dcp_nas import DCPNAS
 
 FIRST_ORDER = "first-order"
 Batch = tuple[Tensor, Tensor]
@@ -68,7 +68,7 @@ class FirstFewRows(Curvature):
 def batches(args: argparse.Namespace) -> Iterator[Batch]:
     """Batches without end, of ``--images`` or of noise."""
     if args.images:
-        from classification.datasets import InMemoryImages
+        from onebit.classification.datasets import InMemoryImages
 
         source = InMemoryImages(args.images, "folder", "train")
         images, labels = source.images, source.labels

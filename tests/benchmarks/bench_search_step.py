@@ -26,9 +26,9 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from classification.search.architecture import frozen, operation_weights
-from classification.search.space import SearchSpace
-from classification.search.supernet import Supernet
+from onebit.classification.search.architecture import frozen, operation_weights
+from onebit.classification.search.space import SearchSpace
+from onebit.classification.search.supernet import Supernet
 from tests.classification.search.plain import TEXTBOOK, PlainSupernet
 
 CASES = ("mixed", "architecture", "half", "path")

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import backbones
-from backbones.binarization import Binarizer
+from onebit import backbones
+from onebit.backbones.binarization import Binarizer
 
 VARIANTS = ("real-valued", "1-bit", "textbook")
 

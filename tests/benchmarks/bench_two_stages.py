@@ -20,9 +20,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from classification import runner
-from commons.files import write_atomic
-from commons.task import Job
+from onebit.classification import runner
+from onebit.commons.files import write_atomic
+from onebit.commons.task import Job
 
 PLAIN = "one stage"
 

@@ -18,7 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import backbones
+from onebit import backbones
 
 
 def main() -> None:

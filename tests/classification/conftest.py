@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from commons.datasets import get_dataset
-from commons.mini import classification
-from commons.task import Job
+from onebit.commons.datasets import get_dataset
+from onebit.commons.mini import classification
+from onebit.commons.task import Job
 
 TRAIN, TEST = 80, 40
 
@@ -24,7 +24,7 @@ def data(tmp_path_factory) -> Path:
     """A data root with mini-cifar10, mini-imagenet and cifar10-jpeg. Tests must not write to it."""
     from PIL import Image
 
-    from classification.datasets import read_cifar
+    from onebit.classification.datasets import read_cifar
 
     root = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:  # no longer: other tests write the whole ones
@@ -73,7 +73,7 @@ def job(data, tmp_path):
 @pytest.fixture
 def config(job):
     """Builds the complete config of a job."""
-    from classification.config import build_config
+    from onebit.classification.config import build_config
 
     def build(*arguments, **fields):
         built = job(*arguments, **fields)

@@ -20,9 +20,9 @@ def write_threads() -> None:
 
 atexit.register(write_threads)  # first, and so called last
 
-from classification import runner
-from commons.errors import OnebitError
-from commons.task import Job
+from onebit.classification import runner
+from onebit.commons.errors import OnebitError
+from onebit.commons.task import Job
 
 results = []
 for fields in json.loads(Path(sys.argv[1]).read_text()):

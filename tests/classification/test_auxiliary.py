@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from classification import runner as classification
-from classification.hooks import DropPathSchedule
-from classification.model import ImageClassifier
-from commons.errors import InputError
+from onebit.classification import runner as classification
+from onebit.classification.hooks import DropPathSchedule
+from onebit.classification.model import ImageClassifier
+from onebit.commons.errors import InputError
 
 
 def classifier(name="dcp_nas_c8_l3", out_index=3, **arguments):

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from backbones.binarization import (
+from onebit.backbones.binarization import (
     BINARIZERS,
     BONN,
     MCN,
@@ -16,10 +16,10 @@ from backbones.binarization import (
     ProjectedSign,
     register_binarizer,
 )
-from backbones.class_centres import BayesFeatureLoss
-from classification import runner
-from commons.mini import write
-from commons.task import Job
+from onebit.backbones.class_centres import BayesFeatureLoss
+from onebit.classification import runner
+from onebit.commons.mini import write
+from onebit.commons.task import Job
 
 #: Half of a ResNet-18 on maps of 8x8: seconds an epoch.
 SMALL = {

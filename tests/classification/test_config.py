@@ -5,11 +5,11 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import CosineAnnealingLR
 
-from classification.config import build_config
-from classification.runner import row_of
-from commons.datasets import get_dataset
-from commons.engine import build_runner
-from commons.errors import InputError
+from onebit.classification.config import build_config
+from onebit.classification.runner import row_of
+from onebit.commons.datasets import get_dataset
+from onebit.commons.engine import build_runner
+from onebit.commons.errors import InputError
 
 FULL = {"train_cfg.max_epochs": 600, "train_dataloader.batch_size": 96}
 

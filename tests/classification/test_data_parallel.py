@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from classification import runner as classification
-from commons.engine import load_row
+from onebit.classification import runner as classification
+from onebit.commons.engine import load_row
 
 SCRIPT = Path(__file__).with_name("data_parallel.py")
 #: Nothing random in an image: each process would draw its own.
@@ -23,7 +23,7 @@ BACKBONES = (REAL, "resnet18_w8_reactnet")
 @pytest.fixture(scope="module")
 def parallel(data, tmp_path_factory):
     """What two processes made of every job, by name: (job, results of rank 0, of rank 1)."""
-    from commons.task import Job
+    from onebit.commons.task import Job
 
     root = tmp_path_factory.mktemp("parallel")
 

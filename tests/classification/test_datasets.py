@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from classification.config import build_config
-from classification.datasets import (
+from onebit.classification.config import build_config
+from onebit.classification.datasets import (
     InMemoryImages,
     StreamedImages,
     class_names,
@@ -19,9 +19,9 @@ from classification.datasets import (
     read_folder,
     read_image,
 )
-from commons.datasets import get_dataset
-from commons.errors import InputError
-from commons.mini.classification import CLASSES, WNIDS, dump_python2_pickle
+from onebit.commons.datasets import get_dataset
+from onebit.commons.errors import InputError
+from onebit.commons.mini.classification import CLASSES, WNIDS, dump_python2_pickle
 
 
 @pytest.fixture
@@ -349,8 +349,8 @@ def test_a_folder_of_several_small_sizes_names_the_odd_one(tmp_path):
 
 
 def test_a_folder_trains_and_its_checkpoint_is_scored(tmp_path, job):
-    from classification import runner
-    from leaderboards.sources import _of_classification
+    from onebit.classification import runner
+    from onebit.leaderboards.running.sources import _of_classification
 
     own_folder(tmp_path, [(24, 24)] * 2)
     options = {"train_cfg.max_epochs": 1}

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from classification import runner as classification
-from classification.distillation import Distillation
-from commons.engine import load_row, read_foreign_checkpoint
-from commons.errors import InputError
+from onebit.classification import runner as classification
+from onebit.classification.distillation import Distillation
+from onebit.commons.engine import load_row, read_foreign_checkpoint
+from onebit.commons.errors import InputError
 
 STUDENT = "resnet18_w8_reactnet"
 
@@ -17,7 +17,7 @@ STUDENT = "resnet18_w8_reactnet"
 @pytest.fixture(scope="module")
 def teacher(data, tmp_path_factory):
     """The checkpoint of a network trained for one epoch."""
-    from commons.task import Job
+    from onebit.commons.task import Job
 
     options = {"train_cfg.max_epochs": 1, "train_dataloader.batch_size": 40}
     folder = tmp_path_factory.mktemp("teacher")
@@ -61,7 +61,7 @@ def test_weight_shares_the_loss_with_the_cross_entropy(teacher, config):
 
 
 def test_record_says_whose_student_it_is_and_its_checkpoint_needs_no_teacher(teacher, job):
-    from commons.files import sha256_file
+    from onebit.commons.files import sha256_file
 
     copied = job().work_dir.parent / "teacher.pth"
     copied.write_bytes(teacher.read_bytes())

@@ -2,9 +2,9 @@
 
 import pytest
 
-from classification import runner
-from commons.mini import write
-from commons.task import Job
+from onebit.classification import runner
+from onebit.commons.mini import write
+from onebit.commons.task import Job
 
 
 @pytest.fixture(scope="module")

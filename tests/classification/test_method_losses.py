@@ -6,9 +6,9 @@ import pytest
 import torch
 from mmengine.logging import MessageHub
 
-import backbones
-from backbones.registry import MODELS
-from classification import runner
+from onebit import backbones
+from onebit.backbones.registry import MODELS
+from onebit.classification import runner
 
 
 @pytest.mark.parametrize(

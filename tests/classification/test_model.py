@@ -2,11 +2,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from backbones.registry import MODELS
-from classification.augmentation import BatchAugmentation
-from classification.metrics import TopK
-from classification.model import ImageClassifier
-from classification.predictions import UNRANKED, ranks_of
+from onebit.backbones.registry import MODELS
+from onebit.classification.augmentation import BatchAugmentation
+from onebit.classification.metrics import TopK
+from onebit.classification.model import ImageClassifier
+from onebit.classification.predictions import UNRANKED, ranks_of
 
 MEAN, STD = (10.0, 20.0, 30.0), (2.0, 4.0, 5.0)
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from classification import runner as classification
-from classification.augmentation import BatchAugmentation
-from commons.amp import CpuAmpOptimWrapper
-from commons.engine import load_row
-from commons.errors import InputError
+from onebit.classification import runner as classification
+from onebit.classification.augmentation import BatchAugmentation
+from onebit.commons.amp import CpuAmpOptimWrapper
+from onebit.commons.engine import load_row
+from onebit.commons.errors import InputError
 
 BACKBONE = "resnet18_w8_reactnet"
 ONE = {"train_cfg.max_epochs": 1, "score_untrained": False}

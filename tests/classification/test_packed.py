@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from backbones import packed
-from backbones.classifier import Classifier
-from classification import runner
-from classification.predictions import Predictions
-from commons.errors import InputError
-from commons.task import Job
-from leaderboards import cli
+from onebit.backbones import packed
+from onebit.backbones.classifier import Classifier
+from onebit.classification import runner
+from onebit.classification.predictions import Predictions
+from onebit.commons.errors import InputError
+from onebit.commons.task import Job
+from onebit.leaderboards import cli
 
 
 @pytest.fixture(scope="module")

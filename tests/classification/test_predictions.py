@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from classification.predictions import KEPT, UNRANKED, Predictions, leading, ranks_of, top_k
-from commons.errors import InputError
+from onebit.classification.predictions import KEPT, UNRANKED, Predictions, leading, ranks_of, top_k
+from onebit.commons.errors import InputError
 
 
 def by_definition(logits, label):

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from backbones.macros import MACROS
-from backbones.registry import MODELS
-from classification import runner as classification
-from classification.config import FREE, RECIPES
-from classification.runner import row_of
-from classification.stages import stages_of
-from commons.engine import build_runner
+from onebit.backbones.cells.macros import MACROS
+from onebit.backbones.registry import MODELS
+from onebit.classification import runner as classification
+from onebit.classification.config import FREE, RECIPES
+from onebit.classification.runner import row_of
+from onebit.classification.stages import stages_of
+from onebit.commons.engine import build_runner
 
 #: Of the fixtures' mini-cifar10: larger batches make an epoch one step.
 IMAGES = 80
@@ -87,8 +87,8 @@ def recipe(config, job):
         made.cfg_options["distillation"] = None
         if len(stated.epochs) == 2:
             del made.cfg_options["train_cfg.max_epochs"]
-        from classification.config import build_config
-        from commons.datasets import get_dataset
+        from onebit.classification.config import build_config
+        from onebit.commons.datasets import get_dataset
 
         dataset = get_dataset(made.dataset)
         cfg = build_config(made, dataset, dataset.find(made.data_root))
@@ -192,7 +192,7 @@ def test_one_step_of_each(job, name, tmp_path, request):
 def test_without_the_teachers_weights_it_says_how_to_give_them(job, name):
     asked = job(recipe=name, backbone="resnet18_w8_reactnet")
     del asked.cfg_options["train_cfg.max_epochs"]
-    from commons.errors import InputError
+    from onebit.commons.errors import InputError
 
     with pytest.raises(InputError, match=r"teacher resnet34: .* distillation\.checkpoint=FILE"):
         classification.train(asked)

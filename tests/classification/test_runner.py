@@ -6,20 +6,20 @@ import sys
 import pytest
 import torch
 
-import backbones
-from classification import runner as classification
-from classification.predictions import Predictions
-from commons.engine import ROW, latest_checkpoint, load_row
-from commons.errors import InputError, WorkError
+from onebit import backbones
+from onebit.classification import runner as classification
+from onebit.classification.predictions import Predictions
+from onebit.commons.engine import ROW, latest_checkpoint, load_row
+from onebit.commons.errors import InputError, WorkError
 
 #: Runs a job, and kills itself after iteration 4 of 6 (two an epoch): in the middle of epoch 2.
 #: With a stray hook rather than one in the config, which resuming would find to be another.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from classification import runner
-from commons.engine import FiniteLossHook
-from commons.task import Job
+from onebit.classification import runner
+from onebit.commons.engine import FiniteLossHook
+from onebit.commons.task import Job
 
 def kill(self, runner, *arguments, **options):
     if runner.iter == 2:
@@ -34,7 +34,7 @@ runner.train(Job("mini-cifar10", "resnet18_w8_bireal", "mini", 0, Path(sys.argv[
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
     """A finished run of two epochs: (job, outcome). Tests must not write to its folder."""
-    from commons.task import Job
+    from onebit.commons.task import Job
 
     job = Job(
         dataset="mini-cifar10",
@@ -198,7 +198,7 @@ def test_diverging_run_ends_with_one_line(job):
 def test_full_disk_is_one_line(job, monkeypatch):
     import errno
 
-    from commons import files
+    from onebit.commons import files
 
     def full_disk(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -213,7 +213,7 @@ def test_command_line_says_a_full_disk_in_one_line(job, data, monkeypatch, capsy
     import builtins
     import errno
 
-    from leaderboards.cli import main
+    from onebit.leaderboards.cli import main
 
     real_open = builtins.open
 

@@ -4,14 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from backbones.conv import OneBitConv2d
-from backbones.losses import onebit_convs
-from classification import runner as classification
-from classification import stages
-from classification.config import FREE
-from classification.distillation import Distillation
-from commons.engine import FiniteLossHook, load_row
-from commons.errors import InputError
+from onebit.backbones.conv import OneBitConv2d
+from onebit.backbones.losses import onebit_convs
+from onebit.classification import runner as classification
+from onebit.classification import stages
+from onebit.classification.config import FREE
+from onebit.classification.distillation import Distillation
+from onebit.commons.engine import FiniteLossHook, load_row
+from onebit.commons.errors import InputError
 
 TWO = [
     dict(epochs=1, binarize="activations", weight_decay=1e-5),
@@ -42,7 +42,7 @@ def staged(job):
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
     """A finished run in two stages. Tests must not write to its folder."""
-    from commons.task import Job
+    from onebit.commons.task import Job
 
     options = {"train_dataloader.batch_size": 40, **OPTIONS}
     folder = tmp_path_factory.mktemp("whole")
@@ -202,8 +202,8 @@ def test_epochs_beside_stages_are_refused(job):
 
 def test_weights_of_the_first_stage_are_real_and_carried_over(whole):
     """What stage 2 starts from is what stage 1 ended with: no gradient came in between."""
-    from classification.config import build_config
-    from commons.datasets import get_dataset
+    from onebit.classification.config import build_config
+    from onebit.commons.datasets import get_dataset
 
     job = whole[0]
     dataset = get_dataset(job.dataset)

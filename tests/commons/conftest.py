@@ -1,11 +1,11 @@
-"""A network of one layer, trained by `commons.engine` in a fraction of a second."""
+"""A network of one layer, trained by `onebit.commons.engine` in a fraction of a second."""
 
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
-from commons.engine import build_runner  # before mmengine: it makes torchvision importable
+from onebit.commons.engine import build_runner  # before mmengine: it makes torchvision importable
 
 # ruff: isort: split
 import torch

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from commons import coco2014
-from commons.errors import InputError
-from leaderboards import cli
+from onebit.commons import coco2014
+from onebit.commons.errors import InputError
+from onebit.leaderboards import cli
 
 CATEGORIES = [dict(id=1, name="person")]
 

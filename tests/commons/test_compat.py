@@ -3,10 +3,10 @@ import sys
 
 import torch
 
-from commons.compat import allow_mmengine_checkpoints
+from onebit.commons.compat import allow_mmengine_checkpoints
 
 TORCHVISION = """
-from commons.compat import ensure_torchvision
+from onebit.commons.compat import ensure_torchvision
 native = ensure_torchvision()
 import torch, torchvision
 from torchvision.transforms import v2

@@ -1,8 +1,8 @@
 import pytest
 from mmengine.config import Config
 
-from commons.config_options import with_options
-from commons.errors import InputError
+from onebit.commons.config_options import with_options
+from onebit.commons.errors import InputError
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from commons.datasets import BOARDS, DATASETS, FOLDER, default_data_root, get_dataset
-from commons.errors import InputError
+from onebit.commons.datasets import BOARDS, DATASETS, FOLDER, default_data_root, get_dataset
+from onebit.commons.errors import InputError
 
 
 def make(root, dataset, folder):

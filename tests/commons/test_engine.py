@@ -10,8 +10,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from commons import engine, engine_hooks, files
-from commons.engine import (
+from onebit.commons import engine, engine_hooks, files
+from onebit.commons.engine import (
     latest_checkpoint,
     load_row,
     load_weights,
@@ -19,7 +19,7 @@ from commons.engine import (
     plain_errors,
     score,
 )
-from commons.errors import InputError, WorkError
+from onebit.commons.errors import InputError, WorkError
 
 BATCHES = 3  # of an epoch
 

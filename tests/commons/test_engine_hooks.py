@@ -4,10 +4,10 @@ import pytest
 import torch
 from mmengine.registry import DATASETS
 
-from commons.checkpoints import load_row
-from commons.engine import loss_curve
-from commons.engine_hooks import EpochSeedHook
-from commons.errors import WorkError
+from onebit.commons.checkpoints import load_row
+from onebit.commons.engine import loss_curve
+from onebit.commons.engine_hooks import EpochSeedHook
+from onebit.commons.errors import WorkError
 from tests.commons.conftest import BATCH, IMAGES, line_config
 
 BATCHES = IMAGES // BATCH

@@ -3,9 +3,9 @@ import os
 
 import pytest
 
-from commons import files
-from commons.errors import WorkError
-from commons.files import dataset_checksum, sha256_file, write_atomic
+from onebit.commons import files
+from onebit.commons.errors import WorkError
+from onebit.commons.files import dataset_checksum, sha256_file, write_atomic
 
 
 def full_disk(*_):

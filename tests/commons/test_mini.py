@@ -7,10 +7,10 @@ import os
 
 import pytest
 
-from commons import mini
-from commons.datasets import DATASETS
-from commons.errors import InputError, WorkError
-from commons.mini import classification
+from onebit.commons import mini
+from onebit.commons.datasets import DATASETS
+from onebit.commons.errors import InputError, WorkError
+from onebit.commons.mini import classification
 
 NAMES = ["mini-cifar10", "mini-imagenet"]
 #: Of the cut-down mini-cifar10 below. It must be the same on every machine.

@@ -9,8 +9,8 @@ import json
 import sys
 from pathlib import Path
 
-from commons.task import Job
-from detection import runner
+from onebit.commons.task import Job
+from onebit.detection import runner
 
 fields = json.loads(Path(sys.argv[1]).read_text())
 fields |= {key: Path(fields[key]) for key in ("data_root", "work_dir")}

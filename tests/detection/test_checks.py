@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from commons.datasets import DATASETS
-from commons.errors import InputError
-from detection import checks
-from detection.checks import check_dataset
-from detection.config import build_config
+from onebit.commons.datasets import DATASETS
+from onebit.commons.errors import InputError
+from onebit.detection import checks
+from onebit.detection.checks import check_dataset
+from onebit.detection.config import build_config
 
 # ruff: isort: split
 from mmdet.registry import DATASETS as MMDET_DATASETS
@@ -239,7 +239,7 @@ def test_rotated_by_exif(data, make_job):
 
 
 def test_missing_and_incomplete_dataset(data, make_job, tmp_path):
-    from detection.runner import train
+    from onebit.detection.runner import train
 
     with pytest.raises(InputError, match="dataset mini-voc not found: expected"):
         train(make_job(tmp_path / "nowhere"))
@@ -250,7 +250,7 @@ def test_missing_and_incomplete_dataset(data, make_job, tmp_path):
 
 
 def test_a_damaged_dataset_stops_training_before_it_begins(data, make_job, tmp_path):
-    from detection.runner import train
+    from onebit.detection.runner import train
 
     edit_xml(data, r"<name>\w+</name>", "<name>unicorn</name>")
     with pytest.raises(InputError, match="unicorn"):

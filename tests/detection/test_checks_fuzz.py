@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from commons.errors import InputError
-from commons.task import Job
-from detection.checks import check_dataset, leaves
-from detection.config import build_config
+from onebit.commons.errors import InputError
+from onebit.commons.task import Job
+from onebit.detection.checks import check_dataset, leaves
+from onebit.detection.config import build_config
 
 # ruff: isort: split
 from mmdet.registry import DATASETS

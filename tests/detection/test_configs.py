@@ -9,9 +9,9 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from commons.task import Job
-from detection.config import CONFIGS, build_config
-from detection.parts import parts_of
+from onebit.commons.task import Job
+from onebit.detection.config import CONFIGS, build_config
+from onebit.detection.parts import parts_of
 
 FILES = sorted((CONFIGS / "faster_rcnn").glob("*.py"))
 BACKBONES = [

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import detection  # noqa: F401  first: MMDetection cannot be imported without its operators
-from commons.errors import InputError
-from detection import errors, pictures
-from detection.errors import Scene, match, summarize
+from onebit import detection  # noqa: F401  first: MMDetection cannot be imported without its operators
+from onebit.commons.errors import InputError
+from onebit.detection import errors, pictures
+from onebit.detection.errors import Scene, match, summarize
 
 CLASSES = ("cat", "dog", "sheep")
 CAT, DOG = 0, 1

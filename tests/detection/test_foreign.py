@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from commons.errors import InputError
-from commons.task import Job
-from detection import foreign, runner
+from onebit.commons.errors import InputError
+from onebit.commons.task import Job
+from onebit.detection import foreign, runner
 from tests.detection.conftest import TINY
 
 # ruff: isort: split

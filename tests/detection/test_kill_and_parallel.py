@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from commons import engine
-from commons.files import sha256_file
-from detection import predictions, runner
-from detection.metrics import VOCAveragePrecision
+from onebit.commons import engine
+from onebit.commons.files import sha256_file
+from onebit.detection import predictions, runner
+from onebit.detection.metrics import VOCAveragePrecision
 from tests.detection.conftest import TINY
 
 SCRIPT = Path(__file__).with_name("data_parallel.py")
@@ -59,7 +59,7 @@ KILLS = {
 
 @pytest.fixture(scope="module")
 def uninterrupted(drawn, tmp_path_factory):
-    from commons.task import Job
+    from onebit.commons.task import Job
 
     options = {**TINY, "test_dataloader.batch_size": 2}
     job = Job("mini-voc", "resnet18_w8_bireal", "mini", 1, drawn, tmp_path_factory.mktemp("row"), False, options)  # fmt: skip

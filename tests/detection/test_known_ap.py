@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import detection
-from commons.errors import InputError
-from detection import predictions
-from detection.metrics import JUDGES
+from onebit import detection
+from onebit.commons.errors import InputError
+from onebit.detection import predictions
+from onebit.detection.metrics import JUDGES
 
 # ruff: isort: split
 from pycocotools.coco import COCO

@@ -7,8 +7,8 @@ import pytest
 import torch
 from mmdet.evaluation import CocoMetric, VOCMetric
 
-from detection import CocoAveragePrecision, VOCAveragePrecision
-from detection.metrics import threads_for_processes
+from onebit.detection import CocoAveragePrecision, VOCAveragePrecision
+from onebit.detection.metrics import threads_for_processes
 
 CLASSES = ("cat", "dog", "sheep")
 

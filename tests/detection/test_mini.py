@@ -8,9 +8,9 @@ from mmdet.registry import DATASETS as MMDET_DATASETS
 from mmdet.utils import register_all_modules
 from PIL import Image
 
-from commons.datasets import DATASETS
-from commons.mini import detection as mini
-from detection.config import build_config
+from onebit.commons.datasets import DATASETS
+from onebit.commons.mini import detection as mini
+from onebit.detection.config import build_config
 
 
 def digests(folder):

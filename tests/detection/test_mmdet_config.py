@@ -8,11 +8,11 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
-import backbones
+from onebit import backbones
 
 USER_CONFIG = """
 _base_ = "mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
-custom_imports = dict(imports=["backbones", "detection"])
+custom_imports = dict(imports=["onebit"])
 model = dict(
     backbone=dict(_delete_=True, {backbone}),
     neck=dict({neck}in_channels={channels}),

@@ -5,9 +5,9 @@ import torch
 from mmengine.registry import MODELS as ENGINE_MODELS
 from torch import nn
 
-from backbones import OneBitConv2d
-from commons.errors import InputError
-from detection import OneBitFPN
+from onebit.backbones import OneBitConv2d
+from onebit.commons.errors import InputError
+from onebit.detection import OneBitFPN
 
 CHANNELS = [8, 16, 32, 64]
 

@@ -11,12 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import detection  # noqa: F401  (puts the fallback operators in)
+from onebit import detection  # noqa: F401  (puts the fallback operators in)
 
 # ruff: isort: split
 from mmcv.ops import RoIAlign, batched_nms, nms, roi_align
 
-from detection import operators
+from onebit.detection import operators
 
 
 def bilinear(channel, y, x):

@@ -12,18 +12,18 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from commons.engine import load_row
-from commons.engine_hooks import EpochSeedHook
-from commons.errors import InputError
-from commons.task import Job
-from detection import foreign, own_config, runner
-from leaderboards import cli
+from onebit.commons.engine import load_row
+from onebit.commons.engine_hooks import EpochSeedHook
+from onebit.commons.errors import InputError
+from onebit.commons.task import Job
+from onebit.detection import foreign, own_config, runner
+from onebit.leaderboards import cli
 from tests.detection.test_mmdet_config import batch
 
 #: Our backbone and neck in MMDetection's config, everything narrow; and the user's own data.
 CONFIG = """
 _base_ = "mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
-custom_imports = dict(imports=["backbones", "detection"])
+custom_imports = dict(imports=["onebit"])
 model = dict(
     backbone=dict(_delete_=True, type="onebit.ResNet", depth=18, width=8, binarizer="reactnet"),
     neck=dict(
@@ -194,7 +194,7 @@ def test_mmdetections_own_runner(mine, tmp_path):
 
 RETINANET = """
 _base_ = "mmdet::retinanet/retinanet_r50_fpn_1x_coco.py"
-custom_imports = dict(imports=["backbones", "detection"])
+custom_imports = dict(imports=["onebit"])
 model = dict(
     backbone=dict(_delete_=True, {backbone}),
     neck=dict({neck}in_channels={channels}, out_channels=16, num_outs=5, start_level=1, add_extra_convs="on_output"),

@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from backbones import deploy
-from backbones.packed.layers import PackedConv
-from detection import runner
-from detection.config import build_config
+from onebit.backbones import deploy
+from onebit.backbones.packed.layers import PackedConv
+from onebit.detection import runner
+from onebit.detection.config import build_config
 
 
 @pytest.fixture(scope="module")
 def trained(drawn, tmp_path_factory):
-    from commons.task import Job
+    from onebit.commons.task import Job
     from tests.detection.conftest import TINY
 
     job = Job(

@@ -9,12 +9,12 @@ from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from torch import nn
 
-from backbones import OneBitConv2d
-from commons.errors import InputError
-from detection import OneBitFPN, OneBitRPNHead, runner
-from detection.config import build_config
-from detection.cost import model_cost
-from detection.parts import PARTS, parts_of
+from onebit.backbones import OneBitConv2d
+from onebit.commons.errors import InputError
+from onebit.detection import OneBitFPN, OneBitRPNHead, runner
+from onebit.detection.config import build_config
+from onebit.detection.cost import model_cost
+from onebit.detection.parts import PARTS, parts_of
 
 #: Of a detector of four levels: 1-bit convs in neck and RPN.
 COUNTS = {"none": (0, 0), "lateral": (4, 0), "neck": (8, 0), "neck+rpn": (8, 1)}

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from commons.errors import InputError, WorkError
-from commons.task import Job
-from detection import predictions, runner
-from detection.config import JUDGE_OPTION, build_config
+from onebit.commons.errors import InputError, WorkError
+from onebit.commons.task import Job
+from onebit.detection import predictions, runner
+from onebit.detection.config import JUDGE_OPTION, build_config
 from tests.detection.conftest import TINY
 
 # ruff: isort: split

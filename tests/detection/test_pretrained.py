@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from backbones import create_backbone
-from commons.errors import InputError
-from commons.files import sha256_file
-from commons.task import Job
-from detection import pretrained, runner, stabilizers
-from detection.config import build_config
+from onebit.backbones import create_backbone
+from onebit.commons.errors import InputError
+from onebit.commons.files import sha256_file
+from onebit.commons.task import Job
+from onebit.detection import pretrained, runner, stabilizers
+from onebit.detection.config import build_config
 
 # ruff: isort: split
 from mmengine.config import Config

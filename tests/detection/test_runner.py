@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from commons.engine import load_row
-from commons.engine_hooks import EpochSeedHook
-from commons.errors import InputError
-from commons.task import Job
-from detection import runner
-from detection.config import CONFIGS, build_config
+from onebit.commons.engine import load_row
+from onebit.commons.engine_hooks import EpochSeedHook
+from onebit.commons.errors import InputError
+from onebit.commons.task import Job
+from onebit.detection import runner
+from onebit.detection.config import CONFIGS, build_config
 
 
 def config(make_job, **changes):
@@ -64,7 +64,7 @@ def test_cost_of_the_whole_detector(trained):
     assert strict["proposals"] == 100
     # The neck's laterals: 3x3 1-bit convs from 8, 16, 32, 64 channels to 64 at strides 4 to 32.
     neck = sum(9 * 64 * c * (96 // s) ** 2 for c, s in ((8, 4), (16, 8), (32, 16), (64, 32)))
-    import backbones
+    from onebit import backbones
 
     alone = backbones.cost("resnet18_w8_reactnet", (3, 96, 96))
     assert strict["bops"] == alone.bops + neck
@@ -206,7 +206,7 @@ def test_the_neck_follows_the_backbone(make_job):
 
 
 def test_the_file_of_a_searched_cell_names_a_backbone(make_job, tmp_path):
-    import backbones
+    from onebit import backbones
 
     path = backbones.Genotype.random(5).save(tmp_path / "cell.json")
     model = config(make_job, backbone=f"{path}_c4_l3").model

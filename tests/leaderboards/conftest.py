@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from commons.datasets import DATASETS
-from commons.task import Outcome
-from leaderboards import bench as bench_module
-from leaderboards import verification
-from leaderboards.bench import Sweep
-from leaderboards.boards import ALL
+from onebit.commons.datasets import DATASETS
+from onebit.commons.task import Outcome
+from onebit.leaderboards.boards import ALL
+from onebit.leaderboards.recording import verification
+from onebit.leaderboards.running import bench as bench_module
+from onebit.leaderboards.running.bench import Sweep
 
 
 def stub_cost():

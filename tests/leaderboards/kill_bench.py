@@ -35,11 +35,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import backbones
-from commons.datasets import DATASETS
-from leaderboards.environment import environment
-from leaderboards.record import Record, load_all
-from leaderboards.verification import problems
+from onebit import backbones
+from onebit.commons.datasets import DATASETS
+from onebit.leaderboards.recording.record import Record, load_all
+from onebit.leaderboards.recording.verification import problems
+from onebit.leaderboards.running.environment import environment
 from tests.leaderboards import stub_bench
 
 BACKBONES = ("resnet18_w4", "resnet18_w4_bireal", "resnet18_w4_xnor")
@@ -301,7 +301,7 @@ def _can_mount() -> bool:
 
 def _import_before_forking() -> None:
     """What a bench imports on its way; torch alone would take longer than all of a board's rows."""
-    import leaderboards.table  # noqa: F401
+    import onebit.leaderboards.showing.table  # noqa: F401
 
     for backbone in BACKBONES:
         backbones.describe(backbone)

@@ -2,7 +2,7 @@
 
 from html.parser import HTMLParser
 
-from leaderboards.latency_record import LatencyRun
+from onebit.leaderboards.recording.latency_record import LatencyRun
 
 SCRIPT = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>\"'&{{ 7 * 7 }}"
 

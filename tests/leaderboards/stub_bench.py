@@ -14,9 +14,10 @@ import sys
 import time
 from pathlib import Path
 
-from commons.files import write_atomic
-from commons.task import Job, Outcome
-from leaderboards import bench, cli
+from onebit.commons.files import write_atomic
+from onebit.commons.task import Job, Outcome
+from onebit.leaderboards import cli
+from onebit.leaderboards.running import bench
 
 EPOCHS = 3
 _EPOCH_SECONDS = 0.004

@@ -9,14 +9,15 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from backbones import Genotype, cells
-from commons.datasets import get_dataset
-from commons.errors import InputError
-from leaderboards import ablation_table, cli, reported
-from leaderboards.ablation_bench import AblationSweep, bench_ablation
-from leaderboards.ablations import ABLATIONS, NARROW, default_backbones, variant_of
-from leaderboards.record import load_all
-from leaderboards.verification import problems
+from onebit.backbones import Genotype, cells
+from onebit.commons.datasets import get_dataset
+from onebit.commons.errors import InputError
+from onebit.leaderboards import cli, reported
+from onebit.leaderboards.ablations import ABLATIONS, NARROW, default_backbones, variant_of
+from onebit.leaderboards.recording.record import load_all
+from onebit.leaderboards.recording.verification import problems
+from onebit.leaderboards.running.ablation_bench import AblationSweep, bench_ablation
+from onebit.leaderboards.showing import ablation_table
 from tests.leaderboards.conftest import StubRunner
 
 NAMES = sorted(ABLATIONS)
@@ -39,7 +40,7 @@ def searches(monkeypatch):
         found = Genotype(normal, genotype.reduce, provenance)
         return types.SimpleNamespace(save=lambda path: found.save(path))
 
-    module = types.ModuleType("classification.search.runner")
+    module = types.ModuleType("onebit.classification.search.runner")
     module.search, module.check = search, lambda job: None
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return jobs
@@ -60,8 +61,8 @@ def start(sweep, stub_runner, searches):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_variant_is_told_from_its_record_alone(start, stub_runner, name, monkeypatch):
     def with_network(job, *arguments, of=StubRunner.outcome):
-        from backbones import describe
-        from leaderboards.verification import _network_options
+        from onebit.backbones import describe
+        from onebit.leaderboards.recording.verification import _network_options
 
         options = _network_options(job.cfg_options)
         outcome = of(stub_runner, job, *arguments)

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from commons.errors import InputError, WorkError
-from leaderboards.bench import bench
-from leaderboards.file_options import without_files
-from leaderboards.lines import options_text
-from leaderboards.record import Record
+from onebit.commons.errors import InputError, WorkError
+from onebit.leaderboards.recording.file_options import without_files
+from onebit.leaderboards.recording.record import Record
+from onebit.leaderboards.running.bench import bench
+from onebit.leaderboards.showing.lines import options_text
 from tests.leaderboards.conftest import records_below
 
 
@@ -145,7 +145,7 @@ def threads_for_processes(monkeypatch):
     def pool(workers, mp_context, initializer, initargs):
         return ThreadPoolExecutor(workers)
 
-    monkeypatch.setattr("leaderboards.pools.ProcessPoolExecutor", pool)
+    monkeypatch.setattr("onebit.leaderboards.running.pools.ProcessPoolExecutor", pool)
 
 
 def test_workers_run_each_missing_row_once(sweep, stub_runner, threads_for_processes):
@@ -217,7 +217,7 @@ def test_the_reason_of_a_failed_row_does_not_tell_where_its_folders_lie(sweep, s
 
 
 def test_bench_below_torchrun_is_refused(monkeypatch, capsys):
-    from leaderboards.cli import main
+    from onebit.leaderboards.cli import main
 
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     assert main(["bench", "mini-cifar10"]) == 2

@@ -2,9 +2,9 @@
 
 import pytest
 
-import backbones
-from backbones import Genotype
-from leaderboards import cli
+from onebit import backbones
+from onebit.backbones import Genotype
+from onebit.leaderboards import cli
 
 PUBLISHED = backbones.cells.load_cell("dcp_nas_imagenet")
 

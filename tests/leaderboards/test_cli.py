@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from leaderboards import cli
-from leaderboards.bench import bench
+from onebit.leaderboards import cli
+from onebit.leaderboards.running.bench import bench
 
 VERBS = [verb.__name__.rsplit(".", 1)[1].rstrip("_").replace("_", "-") for verb in cli.VERBS] + [
     "test"
@@ -23,7 +23,7 @@ VERBS = [verb.__name__.rsplit(".", 1)[1].rstrip("_").replace("_", "-") for verb 
 def test_help_has_examples_and_imports_nothing_heavy(arguments):
     code = (
         "import sys\n"
-        "from leaderboards.cli import main\n"
+        "from onebit.leaderboards.cli import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit as e: assert e.code == 0\n"
         "heavy = {'torch', 'numpy', 'pandas', 'pydantic', 'rich', 'mmengine', 'mmdet', 'torchreid'}\n"
@@ -125,7 +125,7 @@ def test_interrupt_and_unexpected_error_are_one_line(capsys, sweep, stub_runner,
     def broken(*_):
         raise ZeroDivisionError("two\nlines")
 
-    monkeypatch.setattr("leaderboards.table.write", broken)
+    monkeypatch.setattr("onebit.leaderboards.showing.table.write", broken)
     code, _, err = run(capsys, *arguments)
     assert (code, err.count("\n")) == (1, 1)
     assert "ZeroDivisionError: two lines" in err

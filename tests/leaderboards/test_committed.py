@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from leaderboards import latency_record, search_record
-from leaderboards.record import Record, load_all
-from leaderboards.verification import form_problems, problems, table_problems
+from onebit.leaderboards.recording import latency_record, search_record
+from onebit.leaderboards.recording.record import Record, load_all
+from onebit.leaderboards.recording.verification import form_problems, problems, table_problems
 
 LEADERBOARDS = Path(__file__).resolve().parents[2] / "leaderboards"
 OTHERS = (latency_record.BOARD, search_record.BOARD)

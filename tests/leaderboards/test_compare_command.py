@@ -2,9 +2,9 @@
 
 import pytest
 
-from leaderboards import cli
-from leaderboards.bench import bench
-from leaderboards.record import load_all
+from onebit.leaderboards import cli
+from onebit.leaderboards.recording.record import load_all
+from onebit.leaderboards.running.bench import bench
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from leaderboards import cli
+from onebit.leaderboards import cli
 
 
 def run(capsys, *arguments):

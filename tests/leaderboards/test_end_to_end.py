@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from leaderboards import cli
-from leaderboards.demo import shortfalls
-from leaderboards.record import Record
+from onebit.leaderboards import cli
+from onebit.leaderboards.recording.record import Record
+from onebit.leaderboards.running.demo import shortfalls
 
 
 @pytest.mark.slow

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-import backbones
-from backbones import packed
-from backbones.classifier import Classifier
-from commons.engine import ROW
-from commons.mini import classification as mini_classification
-from commons.mini import detection as mini_detection
-from commons.mini import reid as mini_reid
-from leaderboards import cli
-from leaderboards.sources import load_network
+from onebit import backbones
+from onebit.backbones import packed
+from onebit.backbones.classifier import Classifier
+from onebit.commons.engine import ROW
+from onebit.commons.mini import classification as mini_classification
+from onebit.commons.mini import detection as mini_detection
+from onebit.commons.mini import reid as mini_reid
+from onebit.leaderboards import cli
+from onebit.leaderboards.running.sources import load_network
 
 NAME = "resnet18_w8_reactnet"
 

@@ -4,14 +4,15 @@ import json
 
 import pytest
 
-from commons import mini
-from commons.errors import InputError
-from leaderboards import cli, imports
-from leaderboards.boards import ALL
-from leaderboards.record import Record
-from leaderboards.submission import Rules, check
-from leaderboards.table import table
-from leaderboards.verification import problems, rescore
+from onebit.commons import mini
+from onebit.commons.errors import InputError
+from onebit.leaderboards import cli
+from onebit.leaderboards.boards import ALL
+from onebit.leaderboards.recording.record import Record
+from onebit.leaderboards.recording.submission import Rules, check
+from onebit.leaderboards.recording.verification import problems, rescore
+from onebit.leaderboards.running import imports
+from onebit.leaderboards.showing.table import table
 
 
 @pytest.fixture(scope="session")
@@ -158,8 +159,8 @@ def test_a_reid_network_and_its_features_become_rows(onebit, tmp_path):
     import numpy as np
     import torch
 
-    from reid.features import load
-    from reid.torchreid_adapter import registered_models
+    from onebit.reid.features import load
+    from onebit.reid.torchreid_adapter import registered_models
 
     assert onebit("data", "mini", "data", "--only", "mini-market1501")[0] == 0
     network = registered_models()["osnet_x0_25"](num_classes=7, pretrained=False)
@@ -250,7 +251,7 @@ def test_options_of_foreign_checkpoints(onebit, data, tmp_path, arguments, messa
 
 
 def test_an_import_that_is_interrupted_leaves_no_record(data, truth, tmp_path, monkeypatch):
-    from detection import runner
+    from onebit.detection import runner
 
     what = imports.Import("imported-predictions", "n")
     with imports.scratch("mini-coco", data) as job:

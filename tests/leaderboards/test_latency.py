@@ -9,10 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from commons.errors import InputError
-from leaderboards import cli, latency, latency_table
-from leaderboards.latency_record import Entry, LatencyRun, load_runs
-from leaderboards.run_file import digest
+from onebit.commons.errors import InputError
+from onebit.leaderboards import cli
+from onebit.leaderboards.recording.latency_record import Entry, LatencyRun, load_runs
+from onebit.leaderboards.recording.run_file import digest
+from onebit.leaderboards.running import latency
+from onebit.leaderboards.showing import latency_table
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 NAME = "resnet18_w16_reactnet"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from commons.errors import InputError
-from leaderboards.migration import _STEPS, SCHEMA_VERSION
-from leaderboards.record import Record
-from leaderboards.run_file import digest, read_content
+from onebit.commons.errors import InputError
+from onebit.leaderboards.recording.migration import _STEPS, SCHEMA_VERSION
+from onebit.leaderboards.recording.record import Record
+from onebit.leaderboards.recording.run_file import digest, read_content
 
 #: As they were written; no board has them any more.
 VERSION_1 = sorted(Path(__file__).with_name("version_1").rglob("*.json"))

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-import backbones
-from backbones import Binarizer, Family, register_family
-from backbones.backbone import Backbone
-from backbones.binarization import ScaledSign, sign
-from backbones.conv import OneBitConv2d
-from commons.errors import InputError
-from leaderboards import cli
-from leaderboards.mock_run import TASKS, mock_run
+from onebit import backbones
+from onebit.backbones import Binarizer, Family, register_family
+from onebit.backbones.backbone import Backbone
+from onebit.backbones.binarization import ScaledSign, sign
+from onebit.backbones.conv import OneBitConv2d
+from onebit.commons.errors import InputError
+from onebit.leaderboards import cli
+from onebit.leaderboards.running.mock_run import TASKS, mock_run
 
 
 class Net(Backbone):
@@ -202,7 +202,7 @@ def register(monkeypatch):
     """Make a class known as ``net`` for one test."""
 
     def add(cls):
-        import backbones.registry as registry
+        import onebit.backbones.registry as registry
 
         backbones.list_backbones()  # the suite's own first
         monkeypatch.setattr(registry, "_FAMILIES", list(registry._FAMILIES))

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from commons.errors import InputError
-from leaderboards.record import Record, load_all, row_name
-from leaderboards.run_file import digest
-from leaderboards.verification import kept_files
+from onebit.commons.errors import InputError
+from onebit.leaderboards.recording.record import Record, load_all, row_name
+from onebit.leaderboards.recording.run_file import digest
+from onebit.leaderboards.recording.verification import kept_files
 from tests.leaderboards.test_end_to_end import record
 
 ODD = ["..", ".", "", "/", "/etc/passwd", "../x", "a/../../x", "a/b", "a\\b", "..\\x", "a\0b", "a\nb",

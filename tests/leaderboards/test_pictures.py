@@ -7,13 +7,14 @@ import pytest
 from matplotlib.collections import PathCollection
 from PIL import Image
 
-from commons.errors import InputError
-from leaderboards import cli, labels, pictures
-from leaderboards.bench import bench
-from leaderboards.boards import ALL
-from leaderboards.lines import Line, measured, printed
-from leaderboards.pictures import Point, pareto_front
-from leaderboards.record import load_all
+from onebit.commons.errors import InputError
+from onebit.leaderboards import cli
+from onebit.leaderboards.boards import ALL
+from onebit.leaderboards.recording.record import load_all
+from onebit.leaderboards.running.bench import bench
+from onebit.leaderboards.showing import labels, pictures
+from onebit.leaderboards.showing.lines import Line, measured, printed
+from onebit.leaderboards.showing.pictures import Point, pareto_front
 
 BOARD = ALL["cifar10"]
 

@@ -8,10 +8,11 @@ import time
 
 import pytest
 
-from commons.errors import InputError, WorkError
-from leaderboards import cli, pools
-from leaderboards.bench import bench, claim_row
-from leaderboards.locks import holding
+from onebit.commons.errors import InputError, WorkError
+from onebit.leaderboards import cli
+from onebit.leaderboards.running import pools
+from onebit.leaderboards.running.bench import bench, claim_row
+from onebit.leaderboards.running.locks import holding
 
 
 def double(x):
@@ -140,7 +141,7 @@ def real_stub(monkeypatch, sweep):
     from tests.leaderboards import stub_bench
 
     monkeypatch.setenv("ONEBIT_STUB_LOG", str(sweep.work_root.parent / "log"))
-    monkeypatch.setattr("leaderboards.bench.claim_row", stub_bench.claim_row)
+    monkeypatch.setattr("onebit.leaderboards.running.bench.claim_row", stub_bench.claim_row)
     return stub_bench
 
 
@@ -171,8 +172,8 @@ def test_a_row_that_is_busy_elsewhere_is_asked_for_again(sweep, stub_runner, mon
     def here(function, calls, *_):
         yield from ((i, function(*call)) for i, call in enumerate(calls))
 
-    monkeypatch.setattr("leaderboards.bench.claim_row", claim)
-    monkeypatch.setattr("leaderboards.pools.on_slurm", here)
+    monkeypatch.setattr("onebit.leaderboards.running.bench.claim_row", claim)
+    monkeypatch.setattr("onebit.leaderboards.running.pools.on_slurm", here)
     results = list(bench(dataclasses.replace(sweep, seeds=(0,), slurm={})))
     assert len(results) == len(stub_runner.jobs) == 2
     assert claims[-1] == (("resnet18_w8", 0), True)

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from commons.errors import InputError
-from leaderboards.bench import bench
-from leaderboards.record import Record, load_all
-from leaderboards.run_file import digest
+from onebit.commons.errors import InputError
+from onebit.leaderboards.recording.record import Record, load_all
+from onebit.leaderboards.recording.run_file import digest
+from onebit.leaderboards.running.bench import bench
 
 
 @pytest.fixture

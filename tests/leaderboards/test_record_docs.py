@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from leaderboards.migration import SCHEMA_VERSION
-from leaderboards.record import Record
+from onebit.leaderboards.recording.migration import SCHEMA_VERSION
+from onebit.leaderboards.recording.record import Record
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "records.md"
 

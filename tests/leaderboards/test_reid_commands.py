@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from commons.mini.reid import WRITERS
-from leaderboards import cli
-from reid import runner
+from onebit.commons.mini.reid import WRITERS
+from onebit.leaderboards import cli
+from onebit.reid import runner
 
 
 def onebit(*arguments) -> int:

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from commons.errors import InputError
-from leaderboards import reported
+from onebit.commons.errors import InputError
+from onebit.leaderboards import reported
 from tests.leaderboards.second_reading import SECOND_READING
 
 ROWS = {
@@ -359,5 +359,5 @@ def test_unknown_table_lists_those_there_are():
 
 
 def test_import_is_light():
-    code = "import sys, leaderboards.reported; sys.exit('pandas' in sys.modules)"
+    code = "import sys, onebit.leaderboards.reported; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

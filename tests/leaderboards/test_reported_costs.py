@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from commons.errors import InputError
-from leaderboards import reported, reported_costs
-from leaderboards.reported_costs import BEGIN, END, updated
-from leaderboards.reported_networks import ANALYTIC, ENTRIES, Network, find
+from onebit.commons.errors import InputError
+from onebit.leaderboards import reported
+from onebit.leaderboards.reported import costs as reported_costs
+from onebit.leaderboards.reported.costs import BEGIN, END, updated
+from onebit.leaderboards.reported.networks import ANALYTIC, ENTRIES, Network, find
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "cost.md"
 

@@ -5,13 +5,15 @@ import json
 import pytest
 import torch
 
-from backbones import Genotype, create_backbone
-from classification.search import runner
-from classification.search.result import SearchOutcome
-from commons.engine import load_row
-from commons.task import Outcome
-from leaderboards import cli, search_bench, search_table
-from leaderboards.search_record import SearchRun, load_runs
+from onebit.backbones import Genotype, create_backbone
+from onebit.classification.search import runner
+from onebit.classification.search.result import SearchOutcome
+from onebit.commons.engine import load_row
+from onebit.commons.task import Outcome
+from onebit.leaderboards import cli
+from onebit.leaderboards.recording.search_record import SearchRun, load_runs
+from onebit.leaderboards.running import search_bench
+from onebit.leaderboards.showing import search_table
 from tests.classification.conftest import data  # noqa: F401
 
 OPERATIONS = ("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3")

@@ -8,10 +8,10 @@ import threading
 
 import pytest
 
-from commons.errors import InputError, WorkError
-from leaderboards.bench import FAILURE_LOG, bench, claim_row
-from leaderboards.locks import holding
-from leaderboards.record import Record
+from onebit.commons.errors import InputError, WorkError
+from onebit.leaderboards.recording.record import Record
+from onebit.leaderboards.running.bench import FAILURE_LOG, bench, claim_row
+from onebit.leaderboards.running.locks import holding
 from tests.leaderboards.conftest import records_below
 
 
@@ -71,7 +71,7 @@ def test_a_rerun_by_another_sweep_counts_for_this_one(sweep, stub_runner):
 def test_the_lock_of_a_killed_process_is_free(sweep, tmp_path):
     target = sweep.record_path("resnet18_w8", 0)
     code = (
-        "import os, sys; from pathlib import Path; from leaderboards.locks import holding\n"
+        "import os, sys; from pathlib import Path; from onebit.leaderboards.running.locks import holding\n"
         "with holding(Path(sys.argv[1])):\n    os.kill(os.getpid(), 9)"
     )
     killed = subprocess.run([sys.executable, "-c", code, str(target)], capture_output=True)
@@ -158,7 +158,7 @@ def test_a_full_disk_behind_any_error_ends_the_sweep(sweep, stub_runner, number)
 def test_a_finished_board_imports_nothing_heavy(sweep, stub_runner):
     list(bench(sweep))
     code = (
-        "import sys; from leaderboards import cli; code = cli.main(sys.argv[1:])\n"
+        "import sys; from onebit.leaderboards import cli; code = cli.main(sys.argv[1:])\n"
         "heavy = {'torch', 'mmengine', 'mmdet', 'pandas', 'scipy', 'matplotlib'} & set(sys.modules)\n"
         "sys.exit(f'imported {sorted(heavy)}' if heavy else code)"
     )

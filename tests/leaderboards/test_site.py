@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from backbones.cells import load_cell
-from commons.errors import InputError
-from leaderboards import cli, site
-from leaderboards.boards import ALL
-from leaderboards.record import Record, load_all
+from onebit.backbones.cells import load_cell
+from onebit.commons.errors import InputError
+from onebit.leaderboards import cli
+from onebit.leaderboards.boards import ALL
+from onebit.leaderboards.recording.record import Record, load_all
+from onebit.leaderboards.showing import site
 from tests.leaderboards import browser
 from tests.leaderboards.site_pages import SCRIPT, Elements, latency_run
 
-SHIPPED = Path(site.__file__).parents[1]
+SHIPPED = Path(cli.__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -430,5 +431,5 @@ def test_a_foreign_script_would_not_run(page, tmp_path):
 
 
 def test_importing_the_command_stays_light():
-    code = "import sys, leaderboards.cli; assert not {'jinja2', 'matplotlib', 'pandas'} & set(sys.modules)"
+    code = "import sys, onebit.leaderboards.cli; assert not {'jinja2', 'matplotlib', 'pandas'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from backbones.cells import load_cell
-from leaderboards import site
-from leaderboards.record import load_all
-from leaderboards.search_record import SearchRun
+from onebit.backbones.cells import load_cell
+from onebit.leaderboards import cli
+from onebit.leaderboards.recording.record import load_all
+from onebit.leaderboards.recording.search_record import SearchRun
+from onebit.leaderboards.showing import site
 from tests.leaderboards.site_pages import SCRIPT, Elements, latency_run
 
-SHIPPED = Path(site.__file__).parents[1]
+SHIPPED = Path(cli.__file__).parent
 
 
 def search_run(seed: int, cell: str = "random_0", text: str = "dcp-nas") -> SearchRun:

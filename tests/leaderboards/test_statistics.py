@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from leaderboards import statistics
-from leaderboards.statistics import compare, compare_networks, summarize, verdicts
+from onebit.leaderboards.showing import statistics
+from onebit.leaderboards.showing.statistics import compare, compare_networks, summarize, verdicts
 
 
 def seeds(*values):

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from commons.files import sha256_file
-from leaderboards import cli, submission
-from leaderboards.record import CodeVersion, KeptFile, Record
-from leaderboards.submission import Rules, check
+from onebit.commons.files import sha256_file
+from onebit.leaderboards import cli
+from onebit.leaderboards.recording import submission
+from onebit.leaderboards.recording.record import CodeVersion, KeptFile, Record
+from onebit.leaderboards.recording.submission import Rules, check
 
-COMMITTED = Path(submission.__file__).parent / "records/coco/coco128--resnet18_w16_reactnet--small--seed0.json"  # fmt: skip
+COMMITTED = Path(submission.__file__).parents[1] / "records/coco/coco128--resnet18_w16_reactnet--small--seed0.json"  # fmt: skip
 COMMIT = "1" * 40
 RULES = Rules(development=True)
 

@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 from mmengine.config import Config
 
-from commons.errors import WorkError
-from leaderboards import cli, reported
-from leaderboards import table as tables
-from leaderboards.bench import bench
-from leaderboards.boards import ALL
-from leaderboards.lines import further, measured, printed
-from leaderboards.record import load_all
-from leaderboards.sheet import COLUMNS, sheet
+from onebit.commons.errors import WorkError
+from onebit.leaderboards import cli, reported
+from onebit.leaderboards.boards import ALL
+from onebit.leaderboards.recording.record import load_all
+from onebit.leaderboards.running.bench import bench
+from onebit.leaderboards.showing import table as tables
+from onebit.leaderboards.showing.lines import further, measured, printed
+from onebit.leaderboards.showing.sheet import COLUMNS, sheet
 
 BOARD = ALL["cifar10"]
 DOCS = Path(__file__).resolve().parents[2] / "docs"

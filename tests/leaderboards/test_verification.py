@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-import backbones
-from commons.errors import InputError
-from leaderboards import cli, verification
-from leaderboards.bench import bench
-from leaderboards.record import Record
-from leaderboards.run_file import digest
-from leaderboards.verification import (
+from onebit import backbones
+from onebit.commons.errors import InputError
+from onebit.leaderboards import cli
+from onebit.leaderboards.recording import verification
+from onebit.leaderboards.recording.record import Record
+from onebit.leaderboards.recording.run_file import digest
+from onebit.leaderboards.recording.verification import (
     canonical,
     data_problems,
     form_problems,
@@ -20,6 +20,7 @@ from leaderboards.verification import (
     problems,
     rescore,
 )
+from onebit.leaderboards.running.bench import bench
 from tests.leaderboards.conftest import StubRunner
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from commons.compat import ensure_torchvision
-from commons.mini.reid import WRITERS, write_cuhk03
-from commons.task import Job
+from onebit.commons.compat import ensure_torchvision
+from onebit.commons.mini.reid import WRITERS, write_cuhk03
+from onebit.commons.task import Job
 from tests.reid.rows import OPTIONS
 
 ensure_torchvision()  # so that a test may import torchreid before reid

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: torchreid, and no torchreid.reid.
 ORIGINAL_LAYOUT = """
 import importlib, pkgutil, sys, types, warnings
-from commons.compat import ensure_torchvision
+from onebit.commons.compat import ensure_torchvision
 
 ensure_torchvision()
 warnings.simplefilter("ignore")
@@ -38,10 +38,11 @@ for name, module in moved.items():
 USE = """
 import json, sys
 from pathlib import Path
-import reid, torchreid, torch
-from commons.task import Job
-from reid import runner
-from reid.torchreid_adapter import LAYOUT
+import torchreid, torch
+from onebit import reid
+from onebit.commons.task import Job
+from onebit.reid import runner
+from onebit.reid.torchreid_adapter import LAYOUT
 
 torch.set_num_threads(1)
 model = torchreid.models.build_model("dcp_nas_s", num_classes=5, pretrained=False)
@@ -84,9 +85,9 @@ def test_the_original_layout_is_found():
         ORIGINAL_LAYOUT
         + """
 import json
-import reid.face_datasets
-from reid import torchreid_adapter as adapter
-from reid.datasets import TORCHREID_NAMES
+import onebit.reid.face_datasets
+from onebit.reid import torchreid_adapter as adapter
+from onebit.reid.datasets import TORCHREID_NAMES
 import torchreid
 print(json.dumps([
     adapter.LAYOUT,

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from commons.errors import InputError, WorkError
-from reid import datasets
-from reid.datasets import (
+from onebit.commons.errors import InputError, WorkError
+from onebit.reid import datasets
+from onebit.reid.datasets import (
     CheckedCUHK03,
     CheckedDukeMTMCreID,
     CheckedMarket1501,
     CheckedMSMT17,
     torchreid_root,
 )
-from reid.torchreid_adapter import CUHK03, MSMT17, DukeMTMCreID, Market1501
+from onebit.reid.torchreid_adapter import CUHK03, MSMT17, DukeMTMCreID, Market1501
 
 MARKET = Path("market1501/Market-1501-v15.09.15")
 

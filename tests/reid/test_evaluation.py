@@ -7,10 +7,17 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from commons.errors import InputError
-from reid import evaluation_distances, evaluation_ranking
-from reid.evaluation import PROTOCOLS, average_splits, check_labels, evaluate, evaluate_distances
-from reid.torchreid_adapter import evaluate_rank
+from onebit.commons.errors import InputError
+from onebit.reid.evaluation import (
+    PROTOCOLS,
+    average_splits,
+    check_labels,
+    evaluate,
+    evaluate_distances,
+)
+from onebit.reid.evaluation import distances as evaluation_distances
+from onebit.reid.evaluation import ranking as evaluation_ranking
+from onebit.reid.torchreid_adapter import evaluate_rank
 
 
 def ranking(row, pid, camera, gallery_pids, gallery_cameras):

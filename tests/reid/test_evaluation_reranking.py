@@ -5,12 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commons.errors import InputError
-from reid import evaluation_distances, evaluation_reranking
-from reid.evaluation import evaluate
-from reid.evaluation_distances import distance_chunks, prepared
-from reid.evaluation_reranking import ReRanking, reranked_chunks
-from reid.torchreid_adapter import re_ranking
+from onebit.commons.errors import InputError
+from onebit.reid.evaluation import distances as evaluation_distances
+from onebit.reid.evaluation import evaluate
+from onebit.reid.evaluation import reranking as evaluation_reranking
+from onebit.reid.evaluation.distances import distance_chunks, prepared
+from onebit.reid.evaluation.reranking import ReRanking, reranked_chunks
+from onebit.reid.torchreid_adapter import re_ranking
 
 
 def ours(query, gallery, distance, parameters):

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from commons.datasets import get_dataset
-from commons.errors import InputError
-from commons.mini.face import draw_people, person_name, write_face
-from commons.task import Job
-from reid import runner
-from reid.face_datasets import FaceDataset, person_key, read_agedb_30, read_cfp_fp, read_lfw
-from reid.foreign import score_checkpoint
-from reid.training import SoftmaxEngine
+from onebit.commons.datasets import get_dataset
+from onebit.commons.errors import InputError
+from onebit.commons.mini.face import draw_people, person_name, write_face
+from onebit.commons.task import Job
+from onebit.reid import runner
+from onebit.reid.face_datasets import FaceDataset, person_key, read_agedb_30, read_cfp_fp, read_lfw
+from onebit.reid.foreign import score_checkpoint
+from onebit.reid.training import SoftmaxEngine
 
 OPTIONS = {"epochs": 2, "height": 32, "width": 32, "data.batch_size_train": 12}
 

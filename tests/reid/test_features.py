@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commons.errors import InputError, WorkError
-from reid.features import Features, extract, load, relative_names, save
+from onebit.commons.errors import InputError, WorkError
+from onebit.reid.features import Features, extract, load, relative_names, save
 
 
 def images(count=3, labels=True):

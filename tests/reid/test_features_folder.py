@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from commons.errors import InputError
-from commons.task import Job
-from reid import runner
-from reid.features import load
-from reid.features_folder import features_of_folder
+from onebit.commons.errors import InputError
+from onebit.commons.task import Job
+from onebit.reid import runner
+from onebit.reid.features import load
+from onebit.reid.features_folder import features_of_folder
 
 OPTIONS = {"epochs": 1, "height": 64, "width": 32, "data.batch_size_train": 16, "score_untrained": False}  # fmt: skip
 

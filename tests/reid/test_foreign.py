@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from commons import mini
-from commons.errors import InputError
-from commons.task import Job
-from reid import foreign, runner
-from reid.features import load
-from reid.torchreid_adapter import registered_models
+from onebit.commons import mini
+from onebit.commons.errors import InputError
+from onebit.commons.task import Job
+from onebit.reid import foreign, runner
+from onebit.reid.features import load
+from onebit.reid.torchreid_adapter import registered_models
 
 # ruff: isort: split
 import torch
@@ -99,7 +99,7 @@ def test_its_config_chooses_size_mean_and_distance(osnet, job, tmp_path):
 
 
 def test_a_backbone_of_this_suite(job, tmp_path):
-    from reid.model import ReIDModel
+    from onebit.reid.model import ReIDModel
 
     torch.manual_seed(0)
     model = ReIDModel("resnet18_w8_reactnet", 5)

@@ -9,10 +9,15 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat
 
-from commons.datasets import get_dataset
-from commons.mini.reid import WRITERS, draw_cameras, draw_people
-from reid.datasets import CheckedCUHK03, CheckedDukeMTMCreID, CheckedMarket1501, torchreid_root
-from reid.evaluation import evaluate
+from onebit.commons.datasets import get_dataset
+from onebit.commons.mini.reid import WRITERS, draw_cameras, draw_people
+from onebit.reid.datasets import (
+    CheckedCUHK03,
+    CheckedDukeMTMCreID,
+    CheckedMarket1501,
+    torchreid_root,
+)
+from onebit.reid.evaluation import evaluate
 
 READERS = {
     "mini-market1501": ("market", CheckedMarket1501),

@@ -4,12 +4,11 @@ import pytest
 import torch
 import torchreid
 
-import backbones
-import reid
-from commons.errors import InputError
-from reid.cost import model_cost
-from reid.model import ReIDModel
-from reid.torchreid_adapter import ImageDataManager, ImageSoftmaxEngine, registered_models
+from onebit import backbones, reid
+from onebit.commons.errors import InputError
+from onebit.reid.cost import model_cost
+from onebit.reid.model import ReIDModel
+from onebit.reid.torchreid_adapter import ImageDataManager, ImageSoftmaxEngine, registered_models
 
 NARROW = [
     "resnet18_w16",

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from backbones.packed.layers import PackedConv
-from commons.errors import InputError
-from commons.task import Job
-from reid import runner
-from reid.features import load
+from onebit.backbones.packed.layers import PackedConv
+from onebit.commons.errors import InputError
+from onebit.commons.task import Job
+from onebit.reid import runner
+from onebit.reid.features import load
 
 OPTIONS = {
     "epochs": 1,

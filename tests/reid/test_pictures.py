@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from commons.errors import InputError
-from reid import pictures
-from reid.evaluation import rankings
-from reid.evaluation_options import Evaluation
-from reid.features import Features
-from reid.pictures import write_rankings
+from onebit.commons.errors import InputError
+from onebit.reid import pictures
+from onebit.reid.evaluation import rankings
+from onebit.reid.evaluation.options import Evaluation
+from onebit.reid.features import Features
+from onebit.reid.pictures import write_rankings
 
 MARKET = Evaluation("euclidean", "market")
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from commons.errors import InputError
-from commons.task import Job
-from reid import runner
-from reid.features_folder import features_of_folder
-from reid.recipe import BASE, RECIPES, build_config, load_recipe, saved_config
+from onebit.commons.errors import InputError
+from onebit.commons.task import Job
+from onebit.reid import runner
+from onebit.reid.features_folder import features_of_folder
+from onebit.reid.recipe import BASE, RECIPES, build_config, load_recipe, saved_config
 
 OPTIONS = {"epochs": 1, "height": 64, "width": 32, "data.batch_size_train": 16, "score_untrained": False}  # fmt: skip
 FILE = Path("epoch_1.pth")

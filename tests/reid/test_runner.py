@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from commons.engine import latest_checkpoint
-from commons.errors import InputError
-from commons.task import Job
-from reid import runner
-from reid.torchreid_adapter import ImageSoftmaxEngine
-from reid.training import SoftmaxEngine
+from onebit.commons.engine import latest_checkpoint
+from onebit.commons.errors import InputError
+from onebit.commons.task import Job
+from onebit.reid import runner
+from onebit.reid.torchreid_adapter import ImageSoftmaxEngine
+from onebit.reid.training import SoftmaxEngine
 from tests.reid.rows import OPTIONS
 
 
@@ -123,8 +123,8 @@ _TRAIN = """
 import json, sys
 from pathlib import Path
 import torch
-from commons.task import Job
-from reid import runner
+from onebit.commons.task import Job
+from onebit.reid import runner
 
 torch.set_num_threads(1)
 options = json.loads(sys.argv[3])

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from commons.engine import latest_checkpoint
-from commons.errors import InputError
-from commons.files import sha256_file
-from commons.task import Job
-from reid import runner
+from onebit.commons.engine import latest_checkpoint
+from onebit.commons.errors import InputError
+from onebit.commons.files import sha256_file
+from onebit.commons.task import Job
+from onebit.reid import runner
 from tests.reid.rows import OPTIONS
 
 
@@ -21,8 +21,8 @@ def plain(outcome):
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory) -> Path:
     """What `onebit train classification` leaves, with weights no training here would give."""
-    from classification.model import ImageClassifier
-    from commons.engine import ROW
+    from onebit.classification.model import ImageClassifier
+    from onebit.commons.engine import ROW
 
     classifier = ImageClassifier(dict(type="onebit.create_backbone", name="resnet18_w8_bireal", out_indices=(3,)), 10)  # fmt: skip
     torch.nn.init.constant_(classifier.backbone.conv1.weight, 0.25)
@@ -61,7 +61,7 @@ def test_a_pretrained_backbone_that_does_not_fit(job, pretrained, tmp_path):
         start(tmp_path / "text.pth")
     with pytest.raises(InputError, match=r"do not fit this network: .*conv1"):
         start(pretrained, options={"model.backbone_options.stem": "cifar"})
-    from commons.engine import ROW
+    from onebit.commons.engine import ROW
 
     torch.save(
         {ROW: dict(task="detection", backbone=job.backbone), "state_dict": {}}, tmp_path / "d.pth"

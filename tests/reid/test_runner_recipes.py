@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from commons.engine import latest_checkpoint
-from reid import runner
-from reid.recipe import RECIPES, load_recipe
-from reid.training import SoftmaxEngine, TripletEngine, learning_rate_factor
+from onebit.commons.engine import latest_checkpoint
+from onebit.reid import runner
+from onebit.reid.recipe import RECIPES, load_recipe
+from onebit.reid.training import SoftmaxEngine, TripletEngine, learning_rate_factor
 from tests.reid.rows import OPTIONS, TRIPLET
 
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from commons.engine import latest_checkpoint
-from commons.errors import InputError, WorkError
-from reid import checkpoint as checkpoint_module
-from reid import runner
-from reid.torchreid_adapter import ImageSoftmaxEngine
+from onebit.commons.engine import latest_checkpoint
+from onebit.commons.errors import InputError, WorkError
+from onebit.reid import checkpoint as checkpoint_module
+from onebit.reid import runner
+from onebit.reid.torchreid_adapter import ImageSoftmaxEngine
 from tests.reid.rows import OPTIONS, TRIPLET
 
 

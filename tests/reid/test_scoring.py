@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from commons.errors import InputError
-from commons.task import Job
-from reid import runner
-from reid.evaluation import PROTOCOLS
-from reid.evaluation_options import Evaluation
-from reid.features import Features, load, save
-from reid.recipe import build_config
+from onebit.commons.errors import InputError
+from onebit.commons.task import Job
+from onebit.reid import runner
+from onebit.reid.evaluation import PROTOCOLS
+from onebit.reid.evaluation.options import Evaluation
+from onebit.reid.features import Features, load, save
+from onebit.reid.recipe import build_config
 
 OPTIONS = {"epochs": 1, "height": 64, "width": 32, "data.batch_size_train": 16, "score_untrained": False}  # fmt: skip
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commons.errors import InputError
-from reid.evaluation_distances import distance_chunks, prepared
-from reid.verification import (
+from onebit.commons.errors import InputError
+from onebit.reid.evaluation.distances import distance_chunks, prepared
+from onebit.reid.verification import (
     best_threshold,
     fold_accuracies,
     metrics_of,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import importlib
 
-from classification.search.strategies.base import (
+from onebit.classification.search.strategies.base import (
     Report,
     Schedule,
     SearchData,
     Strategy,
     read_options,
 )
-from commons.errors import InputError
+from onebit.commons.errors import InputError
 
 _CLASSES = {
     "dcp-nas": ("dcp_nas", "DCPNAS"),

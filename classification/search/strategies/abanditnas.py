@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from classification.search.bandits import (
+from onebit.classification.search.bandits import (
     WithoutReplacement,
     add_at,
     decayed_performance,
@@ -17,10 +17,10 @@ from classification.search.bandits import (
     sampling_probability,
     upper_confidence_bound,
 )
-from classification.search.space import SearchSpace
-from classification.search.strategies.base import Report, Schedule, SearchData, check_range
-from classification.search.strategies.sampled import SampledStrategy
-from classification.search.supernet import Supernet
+from onebit.classification.search.space import SearchSpace
+from onebit.classification.search.strategies.base import Report, Schedule, SearchData, check_range
+from onebit.classification.search.strategies.sampled import SampledStrategy
+from onebit.classification.search.supernet import Supernet
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from classification.search.job import option_names
-from classification.search.space import SearchSpace
-from classification.search.supernet import Supernet
-from commons.errors import InputError
+from onebit.classification.search.job import option_names
+from onebit.classification.search.space import SearchSpace
+from onebit.classification.search.supernet import Supernet
+from onebit.commons.errors import InputError
 
 #: Images [N, 3, H, W] and labels [N].
 Batch = tuple[Tensor, Tensor]
@@ -113,7 +113,7 @@ class Strategy(nn.Module):
     Attributes:
         name: by which a user asks for it.
         Options: its options, a frozen dataclass.
-        derivation: how its paper makes a discrete cell, see :meth:`backbones.Genotype.derive`.
+        derivation: how its paper makes a discrete cell, see :meth:`onebit.backbones.Genotype.derive`.
         epochs: how many epochs the method takes in all.
 
     Raises:

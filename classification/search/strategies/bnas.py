@@ -8,15 +8,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from backbones.losses import method_losses
-from classification.search.architecture import (
+from onebit.backbones.losses import method_losses
+from onebit.classification.search.architecture import (
     edge_weights,
     frozen,
     operation_weights,
     start_alpha,
     start_beta,
 )
-from classification.search.bandits import (
+from onebit.classification.search.bandits import (
     MeanScores,
     WithoutReplacement,
     add_at,
@@ -25,8 +25,8 @@ from classification.search.bandits import (
     selection_likelihood,
     smaller_half,
 )
-from classification.search.space import SearchSpace
-from classification.search.strategies.base import (
+from onebit.classification.search.space import SearchSpace
+from onebit.classification.search.strategies.base import (
     Batch,
     Report,
     Schedule,
@@ -37,9 +37,9 @@ from classification.search.strategies.base import (
     paired,
     usable,
 )
-from classification.search.strategies.darts import architecture_optimizer
-from classification.search.strategies.sampled import SampledStrategy
-from classification.search.supernet import Supernet
+from onebit.classification.search.strategies.darts import architecture_optimizer
+from onebit.classification.search.strategies.sampled import SampledStrategy
+from onebit.classification.search.supernet import Supernet
 
 #: Version and kernels to the binarizer of the supernet.
 _BINARIZERS = {

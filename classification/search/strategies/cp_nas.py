@@ -10,25 +10,25 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from backbones.class_centres import ClassCentreLoss
-from backbones.losses import ChildParentLoss, method_losses
-from classification.search.bandits import (
+from onebit.backbones.class_centres import ClassCentreLoss
+from onebit.backbones.losses import ChildParentLoss, method_losses
+from onebit.classification.search.bandits import (
     MeanScores,
     WithoutReplacement,
     child_parent_indicator,
     lots,
     softmax_among,
 )
-from classification.search.space import SearchSpace
-from classification.search.strategies.base import (
+from onebit.classification.search.space import SearchSpace
+from onebit.classification.search.strategies.base import (
     Report,
     Schedule,
     SearchData,
     check_range,
     cross_entropy,
 )
-from classification.search.strategies.sampled import SampledStrategy
-from classification.search.supernet import Supernet
+from onebit.classification.search.strategies.sampled import SampledStrategy
+from onebit.classification.search.supernet import Supernet
 
 
 @dataclass(frozen=True)

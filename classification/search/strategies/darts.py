@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classification.search.architecture import frozen, operation_weights, start_alpha
-from classification.search.decoupling import Decoupling, DecouplingOptions
-from classification.search.space import SearchSpace
-from classification.search.strategies.base import (
+from onebit.classification.search.architecture import frozen, operation_weights, start_alpha
+from onebit.classification.search.decoupling import Decoupling, DecouplingOptions
+from onebit.classification.search.space import SearchSpace
+from onebit.classification.search.strategies.base import (
     Batch,
     Report,
     Schedule,
@@ -24,7 +24,7 @@ from classification.search.strategies.base import (
     paired,
     usable,
 )
-from classification.search.supernet import Supernet
+from onebit.classification.search.supernet import Supernet
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from classification.search.architecture import frozen, operation_weights, start_alpha
-from classification.search.curvature import Curvature, kl_divergence
-from classification.search.decoupling import Decoupling, DecouplingOptions
-from classification.search.discrepancy import discrepancy
-from classification.search.reconstruction import add_reconstruction_gradient
-from classification.search.space import SearchSpace
-from classification.search.strategies.base import (
+from onebit.classification.search.architecture import frozen, operation_weights, start_alpha
+from onebit.classification.search.curvature import Curvature, kl_divergence
+from onebit.classification.search.decoupling import Decoupling, DecouplingOptions
+from onebit.classification.search.discrepancy import discrepancy
+from onebit.classification.search.reconstruction import add_reconstruction_gradient
+from onebit.classification.search.space import SearchSpace
+from onebit.classification.search.strategies.base import (
     Batch,
     Report,
     Schedule,
@@ -27,8 +27,8 @@ from classification.search.strategies.base import (
     paired,
     usable,
 )
-from classification.search.strategies.darts import architecture_optimizer, descend
-from classification.search.supernet import Supernet
+from onebit.classification.search.strategies.darts import architecture_optimizer, descend
+from onebit.classification.search.supernet import Supernet
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class DCPNASOptions(DecouplingOptions):
         tangent: the tangent propagation, D in Eq. 14 (Table 3).
         reconstruction: the reconstruction error L_R in Eq. 14 (Table 3).
         curvature: what stands for the Hessian in Eq. 15, see
-            :mod:`classification.search.curvature`.
-        discrepancy: how D is measured (Table 5), see :mod:`classification.search.discrepancy`.
+            :mod:`onebit.classification.search.curvature`.
+        discrepancy: how D is measured (Table 5), see :mod:`onebit.classification.search.discrepancy`.
         lambda_: weight of D. The paper has 1e-4 (section 4.1.2, CIFAR-10), 1e-3 (there, ImageNet,
             and the best of Fig. 7) and 5e-3 (section 4.2.1).
         mu: weight of L_R (section 4.2.1).

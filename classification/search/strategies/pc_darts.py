@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from classification.search.architecture import edge_weights, operation_weights, start_beta
-from classification.search.strategies.base import check_range
-from classification.search.strategies.darts import DARTS, DARTSOptions
-from commons.errors import InputError
+from onebit.classification.search.architecture import edge_weights, operation_weights, start_beta
+from onebit.classification.search.strategies.base import check_range
+from onebit.classification.search.strategies.darts import DARTS, DARTSOptions
+from onebit.commons.errors import InputError
 
 
 @dataclass(frozen=True)

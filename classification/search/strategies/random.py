@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from classification.search.bandits import MeanScores
-from classification.search.space import SearchSpace
-from classification.search.strategies.base import (
+from onebit.classification.search.bandits import MeanScores
+from onebit.classification.search.space import SearchSpace
+from onebit.classification.search.strategies.base import (
     Report,
     Schedule,
     SearchData,
     Strategy,
     cross_entropy,
 )
-from classification.search.supernet import Supernet
+from onebit.classification.search.supernet import Supernet
 
 
 @dataclass(frozen=True)

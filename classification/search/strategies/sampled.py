@@ -7,18 +7,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from backbones.losses import method_losses
-from classification.search.bandits import ActiveOperations
-from classification.search.space import SearchSpace
-from classification.search.strategies.base import (
+from onebit.backbones.losses import method_losses
+from onebit.classification.search.bandits import ActiveOperations
+from onebit.classification.search.space import SearchSpace
+from onebit.classification.search.strategies.base import (
     Report,
     Schedule,
     SearchData,
     Strategy,
     cross_entropy,
 )
-from classification.search.supernet import Supernet
-from commons.errors import InputError
+from onebit.classification.search.supernet import Supernet
+from onebit.commons.errors import InputError
 
 
 class SampledStrategy(Strategy):

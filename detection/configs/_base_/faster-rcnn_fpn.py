@@ -1,7 +1,7 @@
 # Faster R-CNN with the standard FPN for any backbone of this suite, by its name.
 _base_ = "mmdet::_base_/models/faster-rcnn_r50_fpn.py"
 
-custom_imports = dict(imports=["backbones", "detection"])
+custom_imports = dict(imports=["onebit"])
 onebit_parts = "none"
 
 model = dict(

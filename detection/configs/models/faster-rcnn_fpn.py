@@ -1,9 +1,9 @@
 # Faster R-CNN with MMDetection's standard FPN, for real-valued backbones. The backbone and the
-# neck's in_channels are put in by `detection.config.build_config`.
+# neck's in_channels are put in by `onebit.detection.config.build_config`.
 _base_ = "mmdet::_base_/models/faster-rcnn_r50_fpn.py"
 
 default_scope = "mmdet"
-custom_imports = dict(imports=["backbones", "detection"])
+custom_imports = dict(imports=["onebit"])
 onebit_parts = "none"
 
 model = dict(

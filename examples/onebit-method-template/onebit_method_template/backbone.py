@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from backbones import MODELS, Family, OneBitConv2d, get_binarizer, register_family
-from backbones.backbone import Backbone, check_choice
-from backbones.binarization import BINARIZERS
+from onebit.backbones import MODELS, Family, OneBitConv2d, get_binarizer, register_family
+from onebit.backbones.backbone import Backbone, check_choice
+from onebit.backbones.binarization import BINARIZERS
 
 
 class Stage(nn.Module):
@@ -37,7 +37,7 @@ class TinyNet(Backbone):
         width: channels of the first stage.
         binarizer: name of what makes the convolutions 1-bit.
         stem: ``imagenet`` (stride 2: maps at 4, 8, 16, 32) or ``cifar`` (stride 1: at 2, 4, 8, 16).
-        out_indices, frozen_stages, norm_eval, init_cfg: see ``backbones.backbone.Backbone``.
+        out_indices, frozen_stages, norm_eval, init_cfg: see ``onebit.backbones.backbone.Backbone``.
     """
 
     def __init__(

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from backbones import Binarizer, register_binarizer
-from backbones.binarization import ScaledSign, sign
+from onebit.backbones import Binarizer, register_binarizer
+from onebit.backbones.binarization import ScaledSign, sign
 
 
 class _TanhSignFunction(torch.autograd.Function):

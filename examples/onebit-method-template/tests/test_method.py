@@ -2,7 +2,7 @@ import pytest
 import torch
 from onebit_method_template.binarizer import TanhSign
 
-import backbones
+from onebit import backbones
 
 
 def test_sign_and_its_gradient():

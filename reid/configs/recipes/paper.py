@@ -6,8 +6,8 @@ model = dict(
     loss="softmax",  # or "triplet": softmax and batch-hard triplet loss together
     neck="none",  # or "bn"
     feature_dim=None,  # None: as many as the backbone's last map has channels
-    last_stride=2,  # or 1, for ResNets; see reid.model.ReIDModel for all of these
-    backbone_options=dict(),  # overrides of backbones.create_backbone, e.g. dict(stem="cifar")
+    last_stride=2,  # or 1, for ResNets; see onebit.reid.model.ReIDModel for all of these
+    backbone_options=dict(),  # overrides of onebit.backbones.create_backbone, e.g. dict(stem="cifar")
 )
 init_from = (
     ""  # a checkpoint of `onebit train classification`, same backbone: start from its weights
@@ -34,7 +34,7 @@ data = dict(
 )
 evaluation = dict(
     distance="euclidean",  # or "cosine"
-    protocol="auto",  # as the dataset is; or a name of reid.evaluation.PROTOCOLS
+    protocol="auto",  # as the dataset is; or a name of onebit.reid.evaluation.PROTOCOLS
     rerank=False,  # score k-reciprocal re-ranked distances too
     k1=20,
     k2=6,

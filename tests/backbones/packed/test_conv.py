@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backbones.binarization import BINARIZERS
-from backbones.conv import OneBitConv2d
-from backbones.packed import engine
-from backbones.packed.bits import pack_bits, unpack_bits
-from backbones.packed.layers import PackedConv, SignWeightConv
-from commons.errors import InputError
+from onebit.backbones.binarization import BINARIZERS
+from onebit.backbones.conv import OneBitConv2d
+from onebit.backbones.packed import engine
+from onebit.backbones.packed.bits import pack_bits, unpack_bits
+from onebit.backbones.packed.layers import PackedConv, SignWeightConv
+from onebit.commons.errors import InputError
 
 ONE_BIT = [
     name
@@ -130,8 +130,8 @@ def test_bits_round_trip(values: list[bool]) -> None:
 _ON_OTHER_PROCESSORS = """
 import torch
 from tests.backbones.packed.test_conv import random_conv, sums
-from backbones.packed.layers import PackedConv
-from backbones.packed import kernels
+from onebit.backbones.packed.layers import PackedConv
+from onebit.backbones.packed import kernels
 print(kernels.PIXELS, kernels.VECTORS)
 torch.manual_seed(0)
 for channels, filters in ((70, 24), (64, 9), (3, 40)):
@@ -174,7 +174,7 @@ def test_without_numba_it_is_said_and_works(tmp_path) -> None:
     code = """
 import torch
 from tests.backbones.packed.test_conv import random_conv
-from backbones.packed.layers import PackedConv
+from onebit.backbones.packed.layers import PackedConv
 conv = random_conv("bireal", 8, 8, 3)
 x = torch.randn(1, 8, 6, 6)
 torch.testing.assert_close(PackedConv(conv)(x), conv(x))
@@ -197,7 +197,7 @@ for locator in list(caching.CacheImpl._locator_classes):
     locator.from_function = classmethod(lambda *a, **k: None)
 import torch
 from tests.backbones.packed.test_conv import random_conv
-from backbones.packed.layers import PackedConv
+from onebit.backbones.packed.layers import PackedConv
 conv = random_conv("bireal", 8, 8, 3)
 x = torch.randn(1, 8, 6, 6)
 torch.testing.assert_close(PackedConv(conv)(x), conv(x))

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-import backbones
-from backbones.conv import OneBitConv2d
-from backbones.packed.deploy import deploy
-from backbones.packed.layers import PackedConv
-from commons.errors import InputError
+from onebit import backbones
+from onebit.backbones.conv import OneBitConv2d
+from onebit.backbones.packed.deploy import deploy
+from onebit.backbones.packed.layers import PackedConv
+from onebit.commons.errors import InputError
 
 NARROW = [
     name
@@ -159,7 +159,7 @@ def test_another_sign_is_refused_unless_it_says_its_threshold(at: float, closed:
 
 
 def test_without_kernels_the_networks_still_agree(monkeypatch) -> None:
-    from backbones.packed import engine
+    from onebit.backbones.packed import engine
 
     for name in ("resnet18_w16_reactnet", "dcp_nas_c8"):
         network = trained_looking(backbones.create_backbone(name), 3, 64, 64)

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-import backbones
-from backbones.classifier import Classifier
-from backbones.packed import file
-from backbones.packed.deploy import deploy
-from commons.errors import InputError
+from onebit import backbones
+from onebit.backbones.classifier import Classifier
+from onebit.backbones.packed import file
+from onebit.backbones.packed.deploy import deploy
+from onebit.commons.errors import InputError
 
 NAME = "resnet18_w16_reactnet"
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from classification.search.job import SearchJob
-from classification.search.strategies import (
+from onebit.classification.search.job import SearchJob
+from onebit.classification.search.strategies import (
     METHODS,
     Strategy,
     abanditnas,
@@ -12,7 +12,7 @@ from classification.search.strategies import (
     cp_nas,
     get_strategy,
 )
-from classification.search.strategies.sampled import SampledStrategy
+from onebit.classification.search.strategies.sampled import SampledStrategy
 
 #: Two steps an epoch.
 TINY = {

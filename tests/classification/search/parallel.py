@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from mmengine.dist import get_rank
 
-from classification.search import loop, runner
-from classification.search.data import SharedShuffle
-from classification.search.job import SearchJob
-from commons.errors import OnebitError
+from onebit.classification.search import loop, runner
+from onebit.classification.search.data import SharedShuffle
+from onebit.classification.search.job import SearchJob
+from onebit.commons.errors import OnebitError
 
 drawn, models = [], []
 loop.SearchLoop._synchronize = lambda self: models.append(self.model)

@@ -1,5 +1,5 @@
 """A supernet written down plainly: every operation on every edge always runs by itself, and signs
-are expressions left to autograd. What :class:`classification.search.supernet.Supernet` is tested
+are expressions left to autograd. What :class:`onebit.classification.search.supernet.Supernet` is tested
 and measured against.
 """
 
@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.binarization import Binarizer
-from backbones.cell_net import stem_layers
-from backbones.cell_ops import CellStyle
-from classification.search.space import INCOMING, SOURCES
+from onebit.backbones.binarization import Binarizer
+from onebit.backbones.cells.net import stem_layers
+from onebit.backbones.cells.operations import CellStyle
+from onebit.classification.search.space import INCOMING, SOURCES
 
 
 def textbook_sign(x: Tensor) -> Tensor:

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from backbones import Genotype, get_binarizer
-from backbones.cell_ops import CellStyle, operation
-from classification.search.space import NORMAL, SearchSpace
-from classification.search.strategies import Report, Schedule, SearchData, get_strategy
+from onebit.backbones import Genotype, get_binarizer
+from onebit.backbones.cells.operations import CellStyle, operation
+from onebit.classification.search.space import NORMAL, SearchSpace
+from onebit.classification.search.strategies import Report, Schedule, SearchData, get_strategy
 
 OPERATIONS = ("none", "skip_connect", "max_pool_3x3", "avg_pool_3x3", "dil_conv_3x3")
 PLANTED = "dil_conv_3x3"
@@ -41,7 +41,7 @@ RATES = {"pc-darts": 0.1}
 
 
 class PlantedNet(nn.Module):
-    """Stands in for :class:`classification.search.supernet.Supernet`."""
+    """Stands in for :class:`onebit.classification.search.supernet.Supernet`."""
 
     def __init__(self, space, binarizer=None, channel_fraction=1.0):
         super().__init__()

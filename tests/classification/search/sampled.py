@@ -2,8 +2,8 @@
 
 import torch
 
-from classification.search.space import SearchSpace
-from classification.search.strategies import Report, SearchData, get_strategy
+from onebit.classification.search.space import SearchSpace
+from onebit.classification.search.strategies import Report, SearchData, get_strategy
 
 METHODS = {
     "cp-nas": {},

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from classification.search import bandits
+from onebit.classification.search import bandits
 
 SHAPE = (2, 14, 5)
 

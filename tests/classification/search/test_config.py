@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from classification.search.config import build_config, load_preset, presets
-from classification.search.runner import check
-from classification.search.strategies import METHODS
-from commons.datasets import DATASETS, get_dataset
-from commons.errors import InputError
+from onebit.classification.search.config import build_config, load_preset, presets
+from onebit.classification.search.runner import check
+from onebit.classification.search.strategies import METHODS
+from onebit.commons.datasets import DATASETS, get_dataset
+from onebit.commons.errors import InputError
 
 #: Two channels cannot be halved.
 WHOLE = {"channel_fraction": 1.0}

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from backbones.cell_ops import SeparableBlock
-from backbones.conv import OneBitConv2d
-from classification.search.architecture import operation_weights
-from classification.search.curvature import CURVATURES, Curvature, kl_divergence
-from classification.search.discrepancy import discrepancy
-from classification.search.space import SearchSpace
-from classification.search.straight_through import twice_differentiable
-from classification.search.supernet import Supernet
-from commons.errors import InputError
+from onebit.backbones.cells.operations import SeparableBlock
+from onebit.backbones.conv import OneBitConv2d
+from onebit.classification.search.architecture import operation_weights
+from onebit.classification.search.curvature import CURVATURES, Curvature, kl_divergence
+from onebit.classification.search.discrepancy import discrepancy
+from onebit.classification.search.space import SearchSpace
+from onebit.classification.search.straight_through import twice_differentiable
+from onebit.classification.search.supernet import Supernet
+from onebit.commons.errors import InputError
 from tests.classification.search.plain import Shifted
 
 SPACE = SearchSpace(

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from classification.search.config import build_config
-from classification.search.data import PARTS, SearchData
-from commons.datasets import get_dataset
-from commons.errors import InputError
+from onebit.classification.search.config import build_config
+from onebit.classification.search.data import PARTS, SearchData
+from onebit.commons.datasets import get_dataset
+from onebit.commons.errors import InputError
 
 
 def arguments(job, **changes):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import tensor
 
-from classification.search.decoupling import (
+from onebit.classification.search.decoupling import (
     Decoupling,
     DecouplingOptions,
     backtrack,
@@ -17,9 +17,9 @@ from classification.search.decoupling import (
     psi_step,
     squared_norms,
 )
-from classification.search.space import SearchSpace
-from classification.search.supernet import Supernet
-from commons.errors import InputError
+from onebit.classification.search.space import SearchSpace
+from onebit.classification.search.supernet import Supernet
+from onebit.commons.errors import InputError
 
 
 @pytest.mark.parametrize(

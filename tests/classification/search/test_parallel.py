@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classification.search.job import SearchJob
-from classification.search.strategies import Strategy, get_strategy
+from onebit.classification.search.job import SearchJob
+from onebit.classification.search.strategies import Strategy, get_strategy
 from tests.classification.search.conftest import TINY
 
 SCRIPT = Path(__file__).with_name("parallel.py")

@@ -3,8 +3,15 @@
 import pytest
 import torch
 
-from backbones.cell_ops import CellStyle, operation
-from classification.search.strategies import METHODS, abanditnas, bnas, cp_nas, darts, dcp_nas
+from onebit.backbones.cells.operations import CellStyle, operation
+from onebit.classification.search.strategies import (
+    METHODS,
+    abanditnas,
+    bnas,
+    cp_nas,
+    darts,
+    dcp_nas,
+)
 from tests.classification.search import planted
 
 

@@ -15,15 +15,15 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import backbones
-from backbones.genotype import Genotype
-from classification.search import loop, runner
-from classification.search.runner import search
-from classification.search.strategies.random import RandomSearch
-from commons.datasets import get_dataset
-from commons.engine import load_row
-from commons.errors import InputError, WorkError
-from commons.provenance import checkout
+from onebit import backbones
+from onebit.backbones.cells.genotype import Genotype
+from onebit.classification.search import loop, runner
+from onebit.classification.search.runner import search
+from onebit.classification.search.strategies.random import RandomSearch
+from onebit.commons.datasets import get_dataset
+from onebit.commons.engine import load_row
+from onebit.commons.errors import InputError, WorkError
+from onebit.commons.provenance import checkout
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory):
     """A search that nothing interrupted, and its job."""
-    from classification.search.job import SearchJob
+    from onebit.classification.search.job import SearchJob
     from tests.classification.search.conftest import TINY
 
     folder = tmp_path_factory.mktemp("finished")
@@ -205,8 +205,8 @@ def test_same_seed_same_cell_other_seed_other_scores(finished, tmp_path):
 
 _KILLED = """
 import os, signal, sys
-from classification.search import loop
-from leaderboards import cli
+from onebit.classification.search import loop
+from onebit.leaderboards import cli
 
 step = loop.SearchLoop.step
 def killed(self, losses, images):
@@ -228,7 +228,7 @@ def arguments(job, out, *more):
 
 
 def test_killed_in_the_middle_and_resumed_it_finds_the_same_cell(finished, tmp_path):
-    from leaderboards import cli
+    from onebit.leaderboards import cli
 
     job, outcome = finished
     job = replace(job, work_dir=tmp_path / "work")
@@ -280,7 +280,7 @@ def test_full_disk_is_one_line(search_job, monkeypatch, tmp_path):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("commons.files.os.fsync", full)
+    monkeypatch.setattr("onebit.commons.files.os.fsync", full)
     with pytest.raises(WorkError, match="the disk is full"):
         search(search_job())
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from backbones import Genotype
-from commons.errors import InputError
+from onebit.backbones import Genotype
+from onebit.commons.errors import InputError
 from tests.classification.search.sampled import METHODS, NOTHING, build, eight, run
 
 

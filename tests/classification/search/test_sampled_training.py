@@ -3,12 +3,8 @@
 import pytest
 import torch
 
-from classification.search.strategies import (
-    Report,
-    Schedule,
-    SearchData,
-)
-from classification.search.supernet import SuperCell
+from onebit.classification.search.strategies import Report, Schedule, SearchData
+from onebit.classification.search.supernet import SuperCell
 from tests.classification.search.sampled import METHODS, NOTHING, TWO, build, run
 
 
@@ -138,7 +134,7 @@ class TestChildAndParent:
             assert any(not torch.equal(a, b) for a, b in pairs), options
 
     def test_the_child_is_drawn_to_its_parents_kernels(self, data):
-        from backbones import ChildParentLoss
+        from onebit.backbones import ChildParentLoss
 
         def distance(factor):
             torch.manual_seed(0)

@@ -10,25 +10,25 @@ import pytest
 import torch
 from torch import nn
 
-from backbones import Genotype
-from backbones.losses import method_losses, onebit_convs
-from classification.search.architecture import frozen, operation_weights
-from classification.search.curvature import Curvature, kl_divergence
-from classification.search.decoupling import backtracked_operations, squared_norms
-from classification.search.discrepancy import discrepancy
-from classification.search.reconstruction import add_reconstruction_gradient
-from classification.search.space import SearchSpace
-from classification.search.strategies import (
+from onebit.backbones import Genotype
+from onebit.backbones.losses import method_losses, onebit_convs
+from onebit.classification.search.architecture import frozen, operation_weights
+from onebit.classification.search.curvature import Curvature, kl_divergence
+from onebit.classification.search.decoupling import backtracked_operations, squared_norms
+from onebit.classification.search.discrepancy import discrepancy
+from onebit.classification.search.reconstruction import add_reconstruction_gradient
+from onebit.classification.search.space import SearchSpace
+from onebit.classification.search.strategies import (
     METHODS,
     Report,
     Schedule,
     SearchData,
     get_strategy,
 )
-from classification.search.strategies.base import cross_entropy, gradient
-from classification.search.strategies.darts import architecture_optimizer
-from classification.search.supernet import Supernet
-from commons.errors import InputError
+from onebit.classification.search.strategies.base import cross_entropy, gradient
+from onebit.classification.search.strategies.darts import architecture_optimizer
+from onebit.classification.search.supernet import Supernet
+from onebit.commons.errors import InputError
 
 SPACE = SearchSpace(
     3, cells=3, channels=4, operations=("none", "skip_connect", "avg_pool_3x3", "dil_conv_3x3")
@@ -328,7 +328,7 @@ def test_a_gradient_that_float16_cannot_hold_moves_no_architecture(monkeypatch):
         holed = lambda *a, **k: tuple(g.index_fill(0, torch.tensor([0]), torch.inf) for g in gradient(*a, **k))  # noqa: E731  # fmt: skip
         with monkeypatch.context() as patch:
             patch.setattr(module, "gradient", holed)
-            patch.setattr("classification.search.curvature.gradient", holed)
+            patch.setattr("onebit.classification.search.curvature.gradient", holed)
             options = {"curvature": "fisher"} if method == "dcp-nas" else {}
             strategy.options = dataclasses.replace(strategy.options, **options)
             getattr(strategy, step)(batches(1)[0], Half())

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from backbones import Genotype
-from backbones.cell_net import CellNet
-from backbones.cell_ops import SeparableBlock
-from backbones.genotype import OPERATIONS, search_space
-from classification.search.architecture import edge_weights, frozen, operation_weights
-from classification.search.depthwise import depthwise_conv2d
-from classification.search.mixture import mix
-from classification.search.space import INCOMING, SOURCES, SearchSpace
-from classification.search.supernet import Supernet
-from commons.errors import InputError
+from onebit.backbones import Genotype
+from onebit.backbones.cells.genotype import OPERATIONS, search_space
+from onebit.backbones.cells.net import CellNet
+from onebit.backbones.cells.operations import SeparableBlock
+from onebit.classification.search.architecture import edge_weights, frozen, operation_weights
+from onebit.classification.search.depthwise import depthwise_conv2d
+from onebit.classification.search.mixture import mix
+from onebit.classification.search.space import INCOMING, SOURCES, SearchSpace
+from onebit.classification.search.supernet import Supernet
+from onebit.commons.errors import InputError
 from tests.classification.search.plain import TEXTBOOK, PlainSupernet, Shifted
 
 SMALL = SearchSpace(3, cells=3, channels=4)

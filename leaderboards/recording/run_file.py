@@ -1,0 +1,100 @@
+"""What was measured, as files: one run, one JSON file, sealed by its digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pydantic
+from pydantic import BaseModel, ConfigDict
+
+from onebit.commons.errors import InputError
+from onebit.commons.files import write_atomic
+from onebit.leaderboards.recording.migration import require_known
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class RunFile(BaseModel):
+    """A run that is kept below the folder of its ``board``, which subclasses have as a field."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    def file_name(self) -> str:
+        """Follows from what was run: a new run of the same replaces the old one."""
+        raise NotImplementedError
+
+    @classmethod
+    def parse(cls, content: dict[str, Any]) -> Self:
+        """A run of the content of its file, less the digest.
+
+        Raises:
+            ValueError: something is missing, unknown or of another kind than it should be.
+        """
+        return cls.model_validate(content)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the run below ``folder``/<board>/ and return its path."""
+        content = self.model_dump(mode="json")
+        content["digest"] = digest(content)
+        text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+        return write_atomic(Path(folder) / self.board / self.file_name(), text)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read and check a run.
+
+        Raises:
+            InputError: not JSON, not of a schema that is known, changed since it was written, or
+                under a path that does not follow from its content.
+        """
+        path = Path(path)
+        content = read_content(path)
+        try:
+            run = cls.parse(content)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "record"
+            raise InputError(f"record {path}: {where}: {first['msg']}") from error
+        except ValueError as error:
+            raise InputError(f"record {path}: {error}") from error
+        if (path.parent.name, path.name) != (run.board, run.file_name()):
+            raise InputError(f"record {path} belongs at {run.board}/{run.file_name()}")
+        return run
+
+
+def read_content(path: Path) -> dict[str, Any]:
+    """The content of a record's file as it stands there, without its digest, which was checked.
+
+    Raises:
+        InputError: not JSON, of a newer schema, or changed since it was written.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        if not isinstance(content, dict):
+            raise ValueError(f"expected an object, found a {type(content).__name__}")
+        stored = content.pop("digest")
+        require_known(content)
+        changed = stored != digest(content)
+    except OSError as error:
+        raise InputError(f"cannot read record {path}: {error.strerror}") from error
+    except InputError as error:
+        raise InputError(f"record {path}: {error}") from error
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} is not a record: {error}") from error
+    if changed:
+        raise InputError(f"record {path} was changed after it was written (digest differs)")
+    return content
+
+
+def _refuse_constant(name: str):
+    raise ValueError(f"{name} is not a number")
+
+
+def digest(content: dict[str, Any]) -> str:
+    """SHA-256 of a record's canonical JSON."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

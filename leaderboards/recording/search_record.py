@@ -1,0 +1,99 @@
+"""One row of the search board as one JSON file: a search, and the training of the cell it found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from onebit.backbones.cells.genotype import Genotype
+from onebit.leaderboards.recording.record import CodeVersion, Environment, Name, Sha256, options_tag
+from onebit.leaderboards.recording.record import row_name as classified_row_name
+from onebit.leaderboards.recording.run_file import RunFile
+
+BOARD = "search"
+_Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class SearchRun(RunFile):
+    """What one search cost, and how good the network of its cell became."""
+
+    schema_version: Literal[1] = 1
+    board: Literal["search"] = BOARD
+    method: Name = Field(description="as `onebit search` takes it")
+    dataset: Name = Field(description="what was searched and trained on")
+    data_checksum: str
+    preset: Name = Field(description="the config file the search followed")
+    options: dict[str, Any] = Field(description="what `--options` asked of the method")
+    cfg_options: dict[str, Any] = Field(description="what `--cfg-options` changed in the preset")
+    config_sha256: Sha256 | None = Field(None, description="of the whole config of the search, less seed and folders; null in the earliest records")  # fmt: skip
+    seed: int = Field(ge=0, lt=2**32, description="of the search and of the training")
+
+    epochs: int = Field(ge=1, description="of the search")
+    wall_seconds: float = Field(gt=0, description="of the search's epochs, those before a resume included")  # fmt: skip
+    images_seen: int = Field(gt=0, description="in the batches of the search's steps; one that two networks work on counts once, evaluation counts none")  # fmt: skip
+    images_per_second: float = Field(gt=0)
+    peak_memory_bytes: int = Field(gt=0, description="of the GPU; without one, of the process since the search began")  # fmt: skip
+    gpu_days: float | None = Field(ge=0, description="null where no GPU was used")
+    genotype: dict[str, Any] = Field(description="the cell, with its provenance")
+
+    network: str = Field(description="width and depth of the network that was trained of it")
+    weight_bits: int = Field(ge=1)
+    activation_bits: int = Field(ge=1)
+    recipe: Name = Field(description="of its training")
+    train_epochs: int = Field(ge=1)
+    train_seconds: float = Field(gt=0, description="of the call that ended it")
+    metrics: dict[str, _Fraction] = Field(min_length=1, description="on the test images")
+    main_metric: str
+    ops_strict: float = Field(gt=0, description="operations for one image, as `onebit cost` counts")
+    memory_bits_strict: float = Field(gt=0)
+
+    code: CodeVersion
+    environment: Environment
+    created: str
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SearchRun:
+        if self.main_metric not in self.metrics:
+            raise ValueError(f"a row needs its main metric {self.main_metric}")
+        Genotype.from_dict(self.genotype)
+        return self
+
+    @property
+    def genotype_hash(self) -> str:
+        return Genotype.from_dict(self.genotype).hash
+
+    def file_name(self) -> str:
+        return (
+            row_name(
+                self.dataset,
+                self.method,
+                self.preset,
+                self.options,
+                self.cfg_options,
+                self.seed,
+            )
+            + ".json"
+        )
+
+
+def row_name(
+    dataset: str,
+    method: str,
+    preset: str,
+    options: Mapping[str, Any],
+    cfg_options: Mapping[str, Any],
+    seed: int,
+) -> str:
+    """The stem of a row's record and the name of its work folder."""
+    changed = {"options": dict(options), "cfg_options": dict(cfg_options)}
+    tag = options_tag(changed) if options or cfg_options else ""
+    return classified_row_name(dataset, method, preset, tag, seed)
+
+
+def load_runs(folder: str | Path) -> Iterator[SearchRun]:
+    """All rows below ``folder``/search/, in path order."""
+    for path in sorted((Path(folder) / BOARD).glob("*.json")):
+        yield SearchRun.load(path)

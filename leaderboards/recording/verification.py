@@ -1,0 +1,269 @@
+"""What can be re-checked of a record without training again; ``docs/records.md`` says what it proves."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from onebit.commons.datasets import get_dataset
+from onebit.commons.errors import InputError, OnebitError
+from onebit.commons.files import sha256_file
+from onebit.commons.task import Job, Outcome
+from onebit.leaderboards.boards import ALL, resolve, runner
+from onebit.leaderboards.recording.file_options import without_files
+from onebit.leaderboards.recording.record import Record, load_all
+
+#: How far a metric may be from the recorded one. From kept predictions it is computed anew from
+#: the same numbers; a network that runs again on other hardware, or with another number of threads,
+#: puts out other last digits, and a few images change sides.
+PREDICTIONS_TOLERANCE = 1e-9
+CHECKPOINT_TOLERANCE = 2e-3
+#: A dataset without objects of a size has no AP of it.
+_BY_SIZE = ("APs", "APm", "APl")
+
+
+def form_problems(path: Path) -> list[str]:
+    """Whether the file has exactly the bytes that were written for its content."""
+    text = path.read_bytes()
+    if text != canonical(json.loads(text)):
+        return ["its bytes are not those it was written with, though its values are"]
+    return []
+
+
+def canonical(content: dict[str, Any]) -> bytes:
+    """How :meth:`onebit.leaderboards.recording.record.Record.save` writes ``content``, in every version so far."""
+    return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def _described(record: Record) -> dict[str, Any]:
+    """What the network of a record is: its name's, or what its options made of it.
+
+    A row that failed is described by its name: it may have had no network.
+
+    Raises:
+        InputError: there is no such network.
+    """
+    if record.status != "done":
+        return _description(record.backbone, "{}")
+    try:
+        options = _network_options(without_files(record.cfg_options))
+        if "search" in record.details:  # the cell's file lay in the work folder
+            options["cell"] = record.details["search"]["genotype"]
+        name = options.pop("name", record.backbone)
+        return _description(name, json.dumps(options, sort_keys=True))
+    except InputError:
+        raise
+    except (TypeError, AttributeError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{record.backbone} takes no options {record.cfg_options}: {error}"
+        ) from error
+
+
+@functools.cache
+def _description(backbone: str, options: str) -> dict[str, Any]:
+    from onebit import backbones
+
+    return backbones.describe(backbone, **json.loads(options))
+
+
+def _network_options(cfg_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a row's options that are arguments of its backbone, in every task's spelling."""
+    options = {key: value for key, value in cfg_options.items() if key.split(".")[0] == "model"}
+    if not options:
+        return {}
+    from mmengine.config import Config
+
+    cfg = Config()
+    cfg.merge_from_dict(options)
+    model = cfg.to_dict().get("model", {})
+    found = {**model.get("backbone", {}), **model.get("backbone_options", {})}
+    if "last_stride" in model:
+        found["last_stride"] = model["last_stride"]
+    return found
+
+
+def problems(record: Record, work_root: Path) -> list[str]:
+    """What does not hold in ``record``, as sentences; empty when it is sound.
+
+    The backbone must still mean what it meant, dataset and metrics must be the board's, and where
+    the row's checkpoint or predictions lie in ``work_root`` they must be those that were scored.
+    """
+    found = []
+    board = ALL.get(record.board)
+    try:
+        if board is None:
+            found.append(f"there is no board {record.board}")
+        elif get_dataset(record.dataset).board != record.board:
+            found.append(f"dataset {record.dataset} does not belong to board {record.board}")
+        # An imported row has the name that a user gave it.
+        described = _described(record) if record.origin == "trained" else {}
+    except InputError as error:
+        return [*found, str(error)]
+    if board and record.status == "done":
+        missing = [m for m in board.metrics if m not in record.metrics and m not in _BY_SIZE]
+        if missing:
+            found.append(f"metrics of board {record.board} are missing: {', '.join(missing)}")
+    for key, value in {"cell": None, **described}.items():
+        if key == "cell" and record.cell is None:  # records of version 1 did not name it
+            continue
+        if key == "cell" and "search" in record.details:  # it is named after its file
+            continue
+        if getattr(record, key) != value:
+            found.append(f"{key} is {getattr(record, key)!r}, but {record.backbone} has {value!r}")
+    for what, (path, sha256) in kept_files(record, work_root).items():
+        if path.is_file() and sha256_file(path) != sha256:
+            verb = ("are", "were") if what == "predictions" else ("is", "was")
+            found.append(f"{path} {verb[0]} not the {what} that {verb[1]} scored (SHA-256 differs)")
+    return found
+
+
+def kept_files(record: Record, work_root: Path) -> dict[str, tuple[Path, str | None]]:
+    """Checkpoint and predictions of a row: where they should lie, and their SHA-256.
+
+    Raises:
+        InputError: one of them is a link out of the row's work folder.
+    """
+    folder = work_root / Path(record.file_name()).stem
+    named = {}
+    if record.details.get("checkpoint"):
+        named["checkpoint"] = record.details["checkpoint"], record.checkpoint_sha256
+    if record.predictions:
+        named["predictions"] = record.predictions.file, record.predictions.sha256
+    found = {}
+    for what, (name, sha256) in named.items():
+        path = folder / name
+        if path.resolve().parent != folder.resolve():
+            raise InputError(f"{path} leads out of its folder, to {path.resolve()}")
+        found[what] = path, sha256
+    return found
+
+
+def data_problems(record: Record, data_root: Path, full: bool = False) -> list[str]:
+    """Whether the dataset below ``data_root`` is the one of the record.
+
+    Args:
+        full: read every byte again instead of trusting sizes and times that are known.
+
+    Raises:
+        InputError: it is missing.
+    """
+    now = get_dataset(record.dataset).checksum(data_root, cached=not full)
+    if now != record.data_checksum:
+        return [f"data_checksum is {record.data_checksum}, but {record.dataset} below {data_root} has {now}"]  # fmt: skip
+    return []
+
+
+def rescore(
+    record: Record, work_root: Path, data_root: Path, tolerance: float | None = None
+) -> tuple[list[str], list[str]]:
+    """Compute the metrics of a row again, from its predictions and from its checkpoint.
+
+    Args:
+        tolerance: in place of :data:`PREDICTIONS_TOLERANCE` and :data:`CHECKPOINT_TOLERANCE`.
+
+    Returns:
+        what does not hold, and what was computed, as sentences.
+    """
+    if record.status == "failed":
+        return [], ["a failed row has nothing to score"]
+    task = runner(ALL[record.board].task)
+    wrong, done = [], []
+    present = {what: p for what, (p, _) in kept_files(record, work_root).items() if p.is_file()}
+    trained = record.origin == "trained"
+    if not trained:
+        present.pop("checkpoint", None)  # another program's: only its predictions are ours to score
+    if not present:
+        names = " or ".join(str(p) for p, _ in kept_files(record, work_root).values())
+        return [f"cannot be scored again: {names or 'no predictions were kept'} is missing"], []
+    for what, path in present.items():
+        limit = PREDICTIONS_TOLERANCE if what == "predictions" else CHECKPOINT_TOLERANCE
+        limit = limit if tolerance is None else tolerance
+        # Elsewhere, so that nothing that a hash of the record covers can be overwritten.
+        with tempfile.TemporaryDirectory() as folder:
+            job = Job(
+                dataset=record.dataset,
+                # Of what was imported only the predictions are known, not what made them.
+                backbone=record.backbone if trained else "",
+                recipe=record.recipe if trained else "",
+                seed=record.seed,
+                data_root=data_root,
+                work_dir=Path(folder),
+                cfg_options=without_files(record.cfg_options),
+            )
+            again = task.score_predictions if what == "predictions" else task.test
+            try:
+                outcome = again(path, job)
+            except Exception as error:  # a forged file can make a library raise anything
+                lines = str(error).strip().splitlines() or [""]
+                kind = "" if isinstance(error, OnebitError) else f"{type(error).__name__}: "
+                wrong.append(f"{what} cannot be scored: {kind}{lines[0]}")
+                continue
+        differences = _differences(record, outcome, limit, scored=what)
+        wrong += [f"{what}: {d}" for d in differences]
+        if not differences:
+            shown = ", ".join(f"{k} {v:.4f}" for k, v in sorted(outcome.metrics.items()))
+            done.append(f"{what}: {shown} (tolerance {limit:g})")
+    return wrong, done
+
+
+def _differences(record: Record, outcome: Outcome, limit: float, scored: str) -> list[str]:
+    found = []
+    for name in sorted({*record.metrics, *outcome.metrics}):
+        said, now = record.metrics.get(name), outcome.metrics.get(name)
+        if said is None or now is None or not math.isclose(said, now, rel_tol=0, abs_tol=limit):
+            found.append(f"{name} is {said} in the record and {now} now (tolerance {limit:g})")
+    keys = ["main_metric", "protocol", "data_checksum"]
+    if record.origin == "trained":  # what an imported row was trained on is its importer's word
+        keys.append("split")
+    if scored == "checkpoint":
+        keys += ["cost", "epochs"]
+    for key in keys:
+        said, now = getattr(record, key), getattr(outcome, key)
+        # A record's values have been through JSON: tuples became lists.
+        if json.dumps(said, sort_keys=True) != json.dumps(now, sort_keys=True):
+            found.append(f"{key} is {said!r} in the record and {now!r} now")
+    if scored == "checkpoint":
+        now = hashlib.sha256(outcome.config.encode()).hexdigest()
+        if record.config_sha256 != now:
+            found.append(f"config_sha256 is {record.config_sha256} in the record and {now} by the recipe of now")  # fmt: skip
+    said = record.details.get("num_classes")
+    if said != outcome.num_classes:
+        found.append(f"details.num_classes is {said} in the record and {outcome.num_classes} now")
+    return found
+
+
+def table_problems(path: Path, records: Path) -> list[str]:
+    """Whether a CSV table holds what follows from the records, and nothing else."""
+    try:
+        expected = _csv(path.stem, records)
+    except InputError as error:
+        return [str(error)]
+    if path.read_bytes() != expected.encode():
+        return ["it does not follow from the records; `onebit bench` and `onebit table --format csv` write it"]  # fmt: skip
+    return []
+
+
+def _csv(name: str, records: Path) -> str:
+    """What `onebit table NAME --format csv` prints of measured rows."""
+    from onebit.leaderboards.ablations import PREFIX, get_ablation
+    from onebit.leaderboards.recording import latency_record, search_record
+    from onebit.leaderboards.showing import ablation_table, latency_table, search_table
+    from onebit.leaderboards.showing import table as tables
+
+    if name == "search":
+        return search_table.render(search_table.frame(search_record.load_runs(records)), "csv")
+    if name == "latency":
+        runs = latency_record.load_runs(records)
+        return latency_table.render(latency_table.frame(runs), "csv")
+    if name.startswith(PREFIX):
+        found = ablation_table.load(records)
+        return ablation_table.render(get_ablation(name), found, "csv", False)
+    board, dataset = resolve(name)
+    of_board = load_all(records, board.name, dataset and dataset.name)
+    return tables.render(board, tables.lines(board, of_board), "csv")

@@ -1,0 +1,123 @@
+"""A network from what a user names: a backbone or a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from onebit.commons.errors import InputError
+
+#: Boards whose images are so small that networks have the stem for them.
+_SMALL = {"cifar10", "cifar100"}
+
+
+def load_network(source: str, classes: int | None = None, stem: str = "imagenet"):
+    """Build the network that ``source`` names.
+
+    Args:
+        source: a backbone's name, or the path of a checkpoint of this suite's trainers.
+        classes: of a classifier to add to a backbone by name.
+        stem: of a backbone by name.
+
+    Returns:
+        the network in eval mode (a backbone, or a :class:`onebit.backbones.classifier.Classifier`), its
+        description (see :func:`onebit.backbones.packed.description`), and whether its weights are trained.
+
+    Raises:
+        InputError: unknown name, not a checkpoint, or one that does not fit its network.
+    """
+    from onebit import backbones
+    from onebit.backbones.classifier import Classifier
+    from onebit.backbones.packed import description
+
+    if Path(source).suffix == ".safetensors":
+        raise InputError(
+            f"{source} is a packed file already: export the checkpoint it was made from"
+        )
+    if _is_checkpoint(source):
+        if classes is not None:
+            raise InputError(f"--classes goes with a backbone's name; {source} is a checkpoint")
+        return (*_from_checkpoint(Path(source)), True)
+    network = backbones.create_backbone(source, out_indices=(3,), stem=stem)
+    if classes is not None:
+        network = Classifier(network, classes)
+    about = description(source, classes, out_indices=(3,), stem=stem)
+    return network.eval(), about, False
+
+
+def _is_checkpoint(source: str) -> bool:
+    return Path(source).suffix in (".pth", ".pt")
+
+
+def _from_checkpoint(path: Path) -> tuple[Any, dict[str, Any]]:
+    from onebit import backbones
+    from onebit.backbones.classifier import Classifier
+    from onebit.backbones.packed import description
+    from onebit.commons.engine import load_weights
+
+    name, options, classes, weights = _read(path)
+    about = description(name, classes, **options)
+    network = backbones.create_backbone(name, **options)
+    if classes is not None:
+        network = Classifier(network, classes)
+    load_weights(network, weights, path)
+    return network.eval(), about
+
+
+def _read(path: Path) -> tuple[str, dict[str, Any], int | None, dict[str, Any]]:
+    """A checkpoint's backbone, the options it was built with, the number of classes of a classifier
+    that is to be exported too, and the weights of both.
+    """
+    from onebit.commons.engine import load_row
+
+    try:
+        row, weights = load_row(path)
+    except InputError as error:
+        from onebit.reid.checkpoint import load_checkpoint
+
+        try:
+            state = load_checkpoint(path)
+        except InputError:
+            raise error from None
+        return _of_reid(state)
+    if missing := {"task", "dataset", "backbone"} - set(row):
+        raise InputError(f"{path} does not say its {', '.join(sorted(missing))}")
+    if row["task"] == "classification":
+        return _of_classification(row, weights)
+    name, options = _with_options(row, out_indices=(0, 1, 2, 3))
+    return name, options, None, _below("backbone.", weights)
+
+
+def _of_classification(row: dict, weights: dict):
+    from onebit.commons.datasets import get_dataset
+
+    small = get_dataset(row["dataset"]).board in _SMALL
+    stem = row.get("stem", "cifar" if small else "imagenet")
+    name, options = _with_options(row, out_indices=(3,), stem=stem)
+    kept = {k: v for k, v in weights.items() if k.startswith(("backbone.", "classifier."))}
+    return name, options, row["num_classes"], kept
+
+
+def _of_reid(state: dict):
+    model = state["config"]["model"]
+    options = {**model.get("backbone_options", {}), "out_indices": (3,)}
+    if model.get("last_stride", 2) != 2:
+        options["last_stride"] = model["last_stride"]
+    return state["backbone"], options, None, _below("embedding.backbone.", state["state_dict"])
+
+
+def _with_options(row: dict, **options) -> tuple[str, dict[str, Any]]:
+    """A backbone's name and ``options``, with the row's overrides of its config over them."""
+    from mmengine.config import Config
+
+    start = "model.backbone."
+    cfg = Config(dict(model=dict(backbone=dict(name=row["backbone"], **options))))
+    overrides = row.get("cfg_options", {})
+    cfg.merge_from_dict({k: v for k, v in overrides.items() if k.startswith(start)})
+    found = cfg.model.backbone.to_dict()
+    found.pop("init_cfg", None)  # where training began; the weights are the checkpoint's
+    return found.pop("name"), found
+
+
+def _below(prefix: str, weights: dict) -> dict:
+    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}

@@ -1,0 +1,87 @@
+"""onebit-bench: a benchmark suite for 1-bit convolutional networks.
+
+The rooms of the suite are the packages ``onebit.backbones``, ``onebit.classification``,
+``onebit.detection``, ``onebit.reid``, ``onebit.leaderboards`` and ``onebit.commons``. What most users
+need stands here and is imported at first use, so that ``import onebit`` stays cheap.
+
+In an MMDetection config, ``custom_imports = dict(imports=["onebit"])`` makes every
+``type="onebit.<name>"`` known. ``import onebit.reid`` does the same for torchreid.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onebit.backbones import (
+        CellNet,
+        Genotype,
+        OneBitConv2d,
+        ReActNetA,
+        ResNet,
+        WideResNet,
+        cost,
+        create_backbone,
+        deploy,
+        list_backbones,
+        register_binarizer,
+        register_family,
+    )
+    from onebit.detection import OneBitFPN, OneBitRPNHead
+
+__version__ = "0.2.0.dev0"
+
+#: Public names, each with the module that defines it (PEP 562).
+_PUBLIC = {
+    "CellNet": "onebit.backbones",
+    "Genotype": "onebit.backbones",
+    "OneBitConv2d": "onebit.backbones",
+    "OneBitFPN": "onebit.detection",
+    "OneBitRPNHead": "onebit.detection",
+    "ReActNetA": "onebit.backbones",
+    "ResNet": "onebit.backbones",
+    "WideResNet": "onebit.backbones",
+    "cost": "onebit.backbones",
+    "create_backbone": "onebit.backbones",
+    "deploy": "onebit.backbones",
+    "list_backbones": "onebit.backbones",
+    "register_binarizer": "onebit.backbones",
+    "register_family": "onebit.backbones",
+}
+
+__all__ = [  # the keys of _PUBLIC, written out for type checkers
+    "CellNet",
+    "Genotype",
+    "OneBitConv2d",
+    "OneBitFPN",
+    "OneBitRPNHead",
+    "ReActNetA",
+    "ResNet",
+    "WideResNet",
+    "__version__",
+    "cost",
+    "create_backbone",
+    "deploy",
+    "list_backbones",
+    "register_binarizer",
+    "register_family",
+]
+
+
+def __getattr__(name: str):
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'onebit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if "mmengine" in sys.modules:
+    # Somebody else's program reads a config that names us: make the scope `onebit` known, and let
+    # MMDetection be imported beside an mmcv without compiled operators.
+    import onebit.backbones
+    import onebit.detection  # noqa: F401
