@@ -47,10 +47,7 @@ class Backbone(BaseModule):
             or list(self.out_indices) != sorted(set(self.out_indices))
             or not set(self.out_indices) <= {*range(scales)}
         ):
-            raise InputError(
-                f"out_indices {self.out_indices}: expected at least one of 0 to {scales - 1}, "
-                "ascending"
-            )
+            raise InputError(f"out_indices {self.out_indices}: expected at least one of 0 to {scales - 1}, ascending")
         check_choice("frozen_stages", frozen_stages, tuple(range(-1, scales + 1)))
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval

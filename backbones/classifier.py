@@ -24,15 +24,12 @@ class Classifier(nn.Module):
             raise InputError(f"classes {classes!r}: expected a positive number")
         if not getattr(backbone, "feature_channels", ()):
             raise InputError(
-                f"classes={classes} needs a backbone with feature_channels; "
-                f"{type(backbone).__name__} has none"
+                f"classes={classes} needs a backbone with feature_channels; {type(backbone).__name__} has none"
             )
         like = next(backbone.parameters())
         self.backbone = backbone
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(
-            backbone.feature_channels[-1], classes, device=like.device, dtype=like.dtype
-        )
+        self.classifier = nn.Linear(backbone.feature_channels[-1], classes, device=like.device, dtype=like.dtype)
         self.classifier.cost_role = "classifier"
 
     def forward(self, x: Tensor) -> Tensor:

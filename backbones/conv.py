@@ -63,12 +63,8 @@ class OneBitConv2d(nn.Conv2d):
             quantize_input = binarizer.input(in_channels)
         onebit = quantize_input is not None and quantize_input.precision == 1
         if pad_value not in ((-1, 0, 1) if onebit else (0,)):
-            raise InputError(
-                f"pad_value {pad_value!r}: expected 0, -1 or 1 for 1-bit activations, 0 for others"
-            )
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False
-        )
+            raise InputError(f"pad_value {pad_value!r}: expected 0, -1 or 1 for 1-bit activations, 0 for others")
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
         self.binarizer = binarizer
         self.pad_value = pad_value
         self.quantize_input = quantize_input
@@ -156,9 +152,7 @@ class OneBitConv2d(nn.Conv2d):
         )
 
     def extra_repr(self) -> str:
-        return (
-            f"{super().extra_repr()}, binarizer={self.binarizer.name}, pad_value={self.pad_value}"
-        )
+        return f"{super().extra_repr()}, binarizer={self.binarizer.name}, pad_value={self.pad_value}"
 
 
 def pack_activations(network: nn.Module, enabled: bool = True) -> int:

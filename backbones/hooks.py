@@ -39,19 +39,14 @@ class MethodLossHook(Hook):
         self._unwrap()
         model = unwrapped(runner.model)
         if not hasattr(model, "parse_losses"):
-            raise InputError(
-                f"onebit.MethodLossHook: expected a model with parse_losses, found "
-                f"{type(model).__name__}"
-            )
+            raise InputError(f"onebit.MethodLossHook: expected a model with parse_losses, found {type(model).__name__}")
         own = model.parse_losses
 
         def parse_losses(losses: dict):
             added = method_losses(model)
             taken = sorted(added.keys() & losses.keys())
             if taken:
-                raise InputError(
-                    f"onebit.MethodLossHook: the model has losses named {', '.join(taken)} itself"
-                )
+                raise InputError(f"onebit.MethodLossHook: the model has losses named {', '.join(taken)} itself")
             return own({**losses, **added})
 
         model.parse_losses = parse_losses

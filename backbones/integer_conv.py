@@ -41,19 +41,13 @@ MIN_POSITIONS = 700
 
 
 def worthwhile(
-    x: Tensor,
-    weight: Tensor,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
+    x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int]
 ) -> bool:
     """Whether :func:`onebit_conv2d` takes these operands on this machine, and is faster."""
     positions = x.shape[0] * (x.shape[2] // stride[0]) * (x.shape[3] // stride[1])
     # Where a window lies in the padding altogether oneDNN's integer convolution can leave what was in
     # memory before (seen with one input channel in torch 2.13).
-    inside = all(
-        p <= d * (k - 1) for p, d, k in zip(padding, dilation, weight.shape[2:], strict=True)
-    )
+    inside = all(p <= d * (k - 1) for p, d, k in zip(padding, dilation, weight.shape[2:], strict=True))
     return (
         positions >= MIN_POSITIONS
         and inside
@@ -96,7 +90,7 @@ def _convolve(data: Tensor, weight: Tensor, stride, padding, dilation) -> Tensor
     packed = torch.ops.onednn.qconv_prepack(signs, scale, 1.0, 1, *geometry, list(data.shape))
     return torch.ops.onednn.qconv2d_pointwise(
         data, 1.0, 1, packed, scale, zero_point, None, *geometry, 1.0, 0, torch.float32, "none", [], ""
-    )  # fmt: skip
+    )
 
 
 class _IntegerConvFunction(torch.autograd.Function):
@@ -118,7 +112,6 @@ class _IntegerConvFunction(torch.autograd.Function):
         if ctx.layout is not None:
             data = ctx.layout.unpack_bits(data).mul_(2)
         grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
-            grad, _from_bytes(data), weight, None, *ctx.geometry, False, (0, 0), 1,
-            (*ctx.needs_input_grad[:2], False),
-        )  # fmt: skip
+            grad, _from_bytes(data), weight, None, *ctx.geometry, False, (0, 0), 1, (*ctx.needs_input_grad[:2], False)
+        )
         return grad_x, grad_weight, None, None

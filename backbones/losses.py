@@ -46,9 +46,7 @@ def feature_losses(network: nn.Module, channels: int, num_classes: int) -> nn.Mo
     Returns:
         one module per kind of loss; empty for a network without.
     """
-    kinds = dict.fromkeys(
-        m.binarizer.feature_loss for m in network.modules() if isinstance(m, OneBitConv2d)
-    )
+    kinds = dict.fromkeys(m.binarizer.feature_loss for m in network.modules() if isinstance(m, OneBitConv2d))
     return nn.ModuleList(kind(channels, num_classes) for kind in kinds if kind is not None)
 
 
@@ -134,10 +132,4 @@ def paired_convs(child: nn.Module, parent: nn.Module) -> list[tuple[OneBitConv2d
     return pairs
 
 
-__all__ = [
-    "ChildParentLoss",
-    "feature_losses",
-    "method_losses",
-    "reconstruction_error",
-    "reconstruction_loss",
-]
+__all__ = ["ChildParentLoss", "feature_losses", "method_losses", "reconstruction_error", "reconstruction_loss"]

@@ -55,7 +55,14 @@ class _PackedConvFunction(torch.autograd.Function):
         row = packing.unpack_codes(packed, ctx.bits, ctx.layout.shape.numel()).to(weight.dtype)
         row = row.mul_(2).sub_(1) if ctx.bits == 1 else row.div_(2**ctx.bits - 1)
         grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
-            grad, ctx.layout.unflatten(row), weight, None, *ctx.geometry, False, (0, 0),
-            ctx.groups, (*ctx.needs_input_grad[:2], False),
-        )  # fmt: skip
+            grad,
+            ctx.layout.unflatten(row),
+            weight,
+            None,
+            *ctx.geometry,
+            False,
+            (0, 0),
+            ctx.groups,
+            (*ctx.needs_input_grad[:2], False),
+        )
         return grad_x, grad_weight, None, None, None

@@ -22,14 +22,7 @@ SCALES = ((2, 4, 4), (8, 8), (16,) * 6, (32, 32))
 class RealUnit(nn.Module):
     """The real-valued twin of a 1-bit unit: relu(bn(conv(x)) + shortcut(x))."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        stride: int,
-        shortcut: nn.Module,
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, shortcut: nn.Module) -> None:
         super().__init__()
         self.conv = real_conv(in_channels, out_channels, kernel_size, stride)
         self.bn = nn.BatchNorm2d(out_channels)
@@ -65,12 +58,7 @@ class ReActBlock(nn.Module):
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        stride: int,
-        binarizer: Binarizer | None,
-        pad_value: int,
+        self, in_channels: int, out_channels: int, stride: int, binarizer: Binarizer | None, pad_value: int
     ) -> None:
         super().__init__()
         per_conv = binarizer is None or binarizer.shortcut_per_conv
@@ -80,9 +68,7 @@ class ReActBlock(nn.Module):
             if binarizer is None:
                 return RealUnit(in_channels, in_channels, kernel_size, stride, around)
             shortcut = around if per_conv else None
-            return OneBitUnit(
-                in_channels, in_channels, kernel_size, stride, binarizer, pad_value, shortcut
-            )
+            return OneBitUnit(in_channels, in_channels, kernel_size, stride, binarizer, pad_value, shortcut)
 
         self.spatial = unit(3, stride)
         self.copies = out_channels // in_channels
@@ -191,9 +177,7 @@ def _parse(name: str) -> dict | None:
     if not match or match["binarizer"] not in (None, _REAL, *BINARIZERS):
         return None
     binarizer = match["binarizer"] or _OWN
-    return dict(
-        width=int(match["width"] or 32), binarizer=None if binarizer == _REAL else binarizer
-    )
+    return dict(width=int(match["width"] or 32), binarizer=None if binarizer == _REAL else binarizer)
 
 
 def _names() -> list[str]:

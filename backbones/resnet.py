@@ -23,9 +23,7 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
 def real_conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
     """A convolution with 'same' padding and no bias."""
-    conv = nn.Conv2d(
-        in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False
-    )
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv
 
@@ -159,19 +157,13 @@ class OneBitBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(
-        self, in_channels: int, width: int, stride: int, binarizer: Binarizer, pad_value: int
-    ) -> None:
+    def __init__(self, in_channels: int, width: int, stride: int, binarizer: Binarizer, pad_value: int) -> None:
         super().__init__()
         per_conv = binarizer.shortcut_per_conv
         around = downsample(in_channels, width, stride, pool=per_conv) or nn.Identity()
         self.shortcut = None if per_conv else around
-        self.unit1 = OneBitUnit(
-            in_channels, width, 3, stride, binarizer, pad_value, around if per_conv else None
-        )
-        self.unit2 = OneBitUnit(
-            width, width, 3, 1, binarizer, pad_value, nn.Identity() if per_conv else None
-        )
+        self.unit1 = OneBitUnit(in_channels, width, 3, stride, binarizer, pad_value, around if per_conv else None)
+        self.unit2 = OneBitUnit(width, width, 3, 1, binarizer, pad_value, nn.Identity() if per_conv else None)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.unit2(self.unit1(x))
@@ -190,9 +182,7 @@ class OneBitBottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(
-        self, in_channels: int, width: int, stride: int, binarizer: Binarizer, pad_value: int
-    ) -> None:
+    def __init__(self, in_channels: int, width: int, stride: int, binarizer: Binarizer, pad_value: int) -> None:
         super().__init__()
         out_channels = width * self.expansion
         per_conv = binarizer.shortcut_per_conv
@@ -201,16 +191,12 @@ class OneBitBottleneck(nn.Module):
             shortcut = None
             if per_conv and channels == filters:
                 shortcut = nn.Identity() if stride == 1 else average_pool(stride)
-            return OneBitUnit(
-                channels, filters, kernel_size, stride, binarizer, pad_value, shortcut
-            )
+            return OneBitUnit(channels, filters, kernel_size, stride, binarizer, pad_value, shortcut)
 
         self.unit1 = unit(in_channels, width, 1)
         self.unit2 = unit(width, width, 3, stride)
         self.unit3 = unit(width, out_channels, 1)
-        self.shortcut = (
-            downsample(in_channels, out_channels, stride, pool=per_conv) or nn.Identity()
-        )
+        self.shortcut = downsample(in_channels, out_channels, stride, pool=per_conv) or nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.unit3(self.unit2(self.unit1(x))) + self.shortcut(x)
@@ -282,11 +268,7 @@ class ResNet(Backbone):
             stage_stride = 1 if stage == 0 else 2
             blocks = []
             for block in range(BLOCKS[depth][stage]):
-                blocks.append(
-                    self._block(
-                        depth, channels, width * 2**stage, 1 if block else stage_stride, pad_value
-                    )
-                )
+                blocks.append(self._block(depth, channels, width * 2**stage, 1 if block else stage_stride, pad_value))
                 channels = width * 2**stage * blocks[-1].expansion
             if stage == 3 and last_stride == 1:
                 keep_resolution(blocks[0])
@@ -299,9 +281,7 @@ class ResNet(Backbone):
         self.feature_strides = tuple(all_strides[i] for i in self.out_indices)
         self.freeze()
 
-    def _block(
-        self, depth: int, in_channels: int, width: int, stride: int, pad_value: int
-    ) -> nn.Module:
+    def _block(self, depth: int, in_channels: int, width: int, stride: int, pad_value: int) -> nn.Module:
         if self.binarizer is None:
             real = BasicBlock if depth < 50 else Bottleneck
             return real(in_channels, width, stride)
@@ -323,9 +303,7 @@ class ResNet(Backbone):
         return [self.conv1, self.bn1, *built[:stages]]
 
 
-_NAME = re.compile(
-    r"resnet(?P<depth>\d+)(?:_w(?P<width>[1-9]\d*))?(?:_(?P<binarizer>[a-z][a-z0-9]*))?"
-)
+_NAME = re.compile(r"resnet(?P<depth>\d+)(?:_w(?P<width>[1-9]\d*))?(?:_(?P<binarizer>[a-z][a-z0-9]*))?")
 
 
 def _parse(name: str) -> dict | None:
@@ -334,11 +312,7 @@ def _parse(name: str) -> dict | None:
         return None
     if match["binarizer"] is not None and match["binarizer"] not in BINARIZERS:
         return None
-    return dict(
-        depth=int(match["depth"]),
-        width=int(match["width"] or 64),
-        binarizer=match["binarizer"],
-    )
+    return dict(depth=int(match["depth"]), width=int(match["width"] or 64), binarizer=match["binarizer"])
 
 
 def _names() -> list[str]:

@@ -39,16 +39,14 @@ class ShapesOnly(TorchDispatchMode):
                     return like
                 if operator in _ELEMENTWISE and _plain(kwargs):
                     return like.new_empty(like.shape)
-                if operator == "gt" and kwargs.keys() == {"out"} and kwargs["out"].shape == like.shape:  # fmt: skip
+                if operator == "gt" and kwargs.keys() == {"out"} and kwargs["out"].shape == like.shape:
                     return kwargs["out"]
         return function(*args, **kwargs)
 
 
 def _plain(options: dict) -> bool:
     """Whether they ask for no other dtype or device; a memory format does not show in a shape."""
-    return all(
-        value is None or key in ("memory_format", "pin_memory") for key, value in options.items()
-    )
+    return all(value is None or key in ("memory_format", "pin_memory") for key, value in options.items())
 
 
 def _reduced(like: Tensor, dims: Sequence[int] | None, keepdim: bool = False) -> list[int]:
@@ -62,9 +60,7 @@ def _reduced(like: Tensor, dims: Sequence[int] | None, keepdim: bool = False) ->
 
 def _fits(others: tuple, like: Tensor) -> bool:
     """Whether ``others`` leave a result of the shape and dtype of ``like``."""
-    return all(
-        other is None or isinstance(other, Real) or _narrower(other, like) for other in others
-    )
+    return all(other is None or isinstance(other, Real) or _narrower(other, like) for other in others)
 
 
 def _narrower(other: object, like: Tensor) -> bool:

@@ -66,9 +66,7 @@ def layout_of(dataset: Dataset, folder: Path | None = None) -> str:
     return "folder" if dataset.name == "cifar10-jpeg" else dataset.board
 
 
-def build_config(
-    job: Job, dataset: Dataset, folder: Path, backbone: Mapping[str, Any] | None = None
-) -> Config:
+def build_config(job: Job, dataset: Dataset, folder: Path, backbone: Mapping[str, Any] | None = None) -> Config:
     """Recipe, dataset, backbone and the job's overrides, in this order.
 
     A recipe sets the schedule, the optimizer, ``train_dataloader.batch_size``,
@@ -93,10 +91,7 @@ def build_config(
     small = layout != "imagenet"
     if backbone is None:
         backbone = dict(
-            type="onebit.create_backbone",
-            name=job.backbone,
-            out_indices=(3,),
-            stem="cifar" if small else "imagenet",
+            type="onebit.create_backbone", name=job.backbone, out_indices=(3,), stem="cifar" if small else "imagenet"
         )
     kind = "cifar10" if small else "imagenet"
     augmentation = cfg.pop("augmentation")[kind]
@@ -118,9 +113,7 @@ def build_config(
             type="onebit.ImageClassifier",
             num_classes=len(classes),
             backbone=dict(backbone),
-            data_preprocessor=dict(
-                type="onebit.BatchAugmentation", mean=mean, std=std, **augmentation
-            ),
+            data_preprocessor=dict(type="onebit.BatchAugmentation", mean=mean, std=std, **augmentation),
         ),
         train_dataloader=_dataloader("train", {**source, **part}),
         test_dataloader=_dataloader("test", source),
@@ -134,9 +127,7 @@ def build_config(
     cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="onebit.MethodLossHook")]
     cfg = with_options(cfg, job.cfg_options, free=FREE)
     if cfg.get("stages") and "train_cfg.max_epochs" in job.cfg_options:
-        raise InputError(
-            f"train_cfg.max_epochs: recipe {job.recipe} has stages, set stages.0.epochs and so on"
-        )
+        raise InputError(f"train_cfg.max_epochs: recipe {job.recipe} has stages, set stages.0.epochs and so on")
     check(cfg)
     check_stages(cfg, FREE)
     return cfg

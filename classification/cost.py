@@ -32,9 +32,7 @@ def model_cost(
         InputError: unknown backbone or convention.
     """
     shape = (3, *(input_size or INPUT_SIZE))
-    return backbones.cost(
-        backbone, shape, convention=convention, classes=num_classes, out_indices=(3,), stem=stem
-    )
+    return backbones.cost(backbone, shape, convention=convention, classes=num_classes, out_indices=(3,), stem=stem)
 
 
 def summaries(

@@ -56,9 +56,7 @@ CIFAR = {
         tuple(f"data_batch_{i}" for i in range(1, 6)),
         ("test_batch",),
     ),
-    "cifar100": CifarFiles(
-        "cifar-100-python", "meta", b"fine_label_names", b"fine_labels", ("train",), ("test",)
-    ),
+    "cifar100": CifarFiles("cifar-100-python", "meta", b"fine_label_names", b"fine_labels", ("train",), ("test",)),
 }
 
 
@@ -140,10 +138,7 @@ class StreamedImages(Dataset):
     def __init__(self, data_root: str, split: str, size: int, min_area: float) -> None:
         root = Path(data_root)
         if split == "train":
-            crop = [
-                v2.RandomResizedCrop(size, scale=(min_area, 1.0), antialias=True),
-                v2.RandomHorizontalFlip(),
-            ]
+            crop = [v2.RandomResizedCrop(size, scale=(min_area, 1.0), antialias=True), v2.RandomHorizontalFlip()]
         else:
             crop = [v2.Resize(size * 8 // 7, antialias=True), v2.CenterCrop(size)]
         self.folder = ImageFolder(
@@ -168,8 +163,7 @@ def collate_images(batch: dict | list[dict]) -> dict[str, Tensor]:
     if isinstance(batch, dict):
         return batch
     return dict(
-        inputs=torch.stack([item["inputs"] for item in batch]),
-        labels=torch.tensor([item["labels"] for item in batch]),
+        inputs=torch.stack([item["inputs"] for item in batch]), labels=torch.tensor([item["labels"] for item in batch])
     )
 
 
@@ -197,10 +191,10 @@ def class_names(root: Path, layout: str) -> list[str]:
             raise InputError(f"{root / split}: expected one folder per class, found none")
         for name in found[split]:
             if next(_images(root / split / name), None) is None:
-                raise InputError(f"{root / split / name}: expected images of class {name}, found none")  # fmt: skip
+                raise InputError(f"{root / split / name}: expected images of class {name}, found none")
     if found["train"] != found[test]:
         odd = sorted(set(found["train"]) ^ set(found[test]))
-        raise InputError(f"{root}: train/ and {test}/ have different classes; only in one: {', '.join(odd[:5])}")  # fmt: skip
+        raise InputError(f"{root}: train/ and {test}/ have different classes; only in one: {', '.join(odd[:5])}")
     return found["train"]
 
 
@@ -260,9 +254,7 @@ def read_folder(root: Path, split: str, size: int = CIFAR_SIZE) -> tuple[Tensor,
         for i, (path, _) in enumerate(files):
             image = read_image(path)
             if image.size != expected:
-                raise InputError(
-                    f"{path} is {image.width}x{image.height} pixels, expected {size}x{size}"
-                )
+                raise InputError(f"{path} is {image.width}x{image.height} pixels, expected {size}x{size}")
             images[i] = np.asarray(image)
             progress.advance()
     labels = torch.tensor([label for _, label in files])
@@ -291,13 +283,13 @@ def read_cifar(root: Path, split: str, release: str = "cifar10") -> tuple[Tensor
         batch = _load_pickle(path)
         data = batch.get(b"data") if isinstance(batch, dict) else None
         label = batch.get(files.labels) if isinstance(batch, dict) else None
-        if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != width:  # fmt: skip
+        if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != width:
             raise InputError(f"{path}: expected `data` as uint8 [N, {width}]")
         if not isinstance(label, list) or len(label) != len(data):
             raise InputError(f"{path}: expected {len(data)} `{files.labels.decode()}`")
         for i, value in enumerate(label):
             if not isinstance(value, int) or not 0 <= value < classes:
-                raise InputError(f"{path}: label {value!r} of image {i} is out of range 0 to {classes - 1}")  # fmt: skip
+                raise InputError(f"{path}: label {value!r} of image {i} is out of range 0 to {classes - 1}")
         images.append(torch.from_numpy(data.reshape(-1, 3, CIFAR_SIZE, CIFAR_SIZE).copy()))
         labels += label
     return torch.cat(images), torch.tensor(labels)

@@ -85,16 +85,12 @@ class Distillation:
             )
         self.about: dict[str, Any] = dict(backbone=name, file=path.name, sha256=digest)
         if row and dataset and _classes(row["dataset"]) != _classes(dataset):
-            raise InputError(
-                f"teacher {path} knows the classes of {row['dataset']}, not those of {dataset}"
-            )
+            raise InputError(f"teacher {path} knows the classes of {row['dataset']}, not those of {dataset}")
         if row:
             self.about.update(dataset=row["dataset"], recipe=row["recipe"])
         classes = len(weights.get("classifier.bias", ()))
         if classes != num_classes:
-            raise InputError(
-                f"teacher {path} knows {classes or 'no'} classes, the student {num_classes}"
-            )
+            raise InputError(f"teacher {path} knows {classes or 'no'} classes, the student {num_classes}")
         # What building draws must not change how the student is initialized.
         with torch.random.fork_rng(devices=[]):
             network = _build(name, row, num_classes, stem)
@@ -144,19 +140,17 @@ def _read(path: Path) -> tuple[dict | None, dict[str, Tensor]]:
         own = {
             f"classifier.{k[3:]}" if k.startswith("fc.") else k if k.startswith(_PARTS) else f"backbone.{k}": v
             for k, v in weights.items()
-        }  # fmt: skip
+        }
         return None, own
     row = content[ROW]
     if row.get("task") != "classification":
-        raise InputError(f"teacher {path} is a checkpoint of {row.get('task', 'another task')}, not of classification")  # fmt: skip
+        raise InputError(f"teacher {path} is a checkpoint of {row.get('task', 'another task')}, not of classification")
     return row, {k: v for k, v in weights.items() if k.startswith(_PARTS)}
 
 
 def _build(name: str, row: dict | None, num_classes: int, stem: str) -> nn.Module:
     backbone = dict(type="onebit.create_backbone", name=name, out_indices=(3,), stem=stem)
-    cfg = Config(
-        dict(model=dict(type="onebit.ImageClassifier", num_classes=num_classes, backbone=backbone))
-    )
+    cfg = Config(dict(model=dict(type="onebit.ImageClassifier", num_classes=num_classes, backbone=backbone)))
     options = (row or {}).get("cfg_options", {})
     network = {k: v for k, v in options.items() if k.startswith("model.backbone.")}
     built = MODELS.build(with_options(cfg, network, free=("model.backbone.",)).model)

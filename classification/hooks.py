@@ -32,8 +32,5 @@ class DropPathSchedule(Hook):
     def before_train_epoch(self, runner: Runner) -> None:
         model = unwrapped(runner.model)
         if not hasattr(model.backbone, "drop_path_prob"):
-            raise InputError(
-                f"DropPathSchedule: expected a network of cells, found "
-                f"{type(model.backbone).__name__}"
-            )
+            raise InputError(f"DropPathSchedule: expected a network of cells, found {type(model.backbone).__name__}")
         model.backbone.drop_path_prob = self.final * runner.epoch / runner.max_epochs

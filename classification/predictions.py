@@ -114,7 +114,9 @@ class Predictions:
         ):
             shapes = ", ".join(f"{k} {a.dtype}{list(a.shape)}" for k, a in arrays.items())
             raise InputError(f"{path}: {expected}, found {shapes}")
-        found = cls(torch.from_numpy(classes.astype(np.int32)), torch.from_numpy(ranks.astype(np.int32)), int(num_classes))  # fmt: skip
+        found = cls(
+            torch.from_numpy(classes.astype(np.int32)), torch.from_numpy(ranks.astype(np.int32)), int(num_classes)
+        )
         found._check(path)
         return found
 

@@ -66,11 +66,7 @@ def train(job: Job) -> Outcome:
         for stage in stages:
             row = {**row_of(job, cfg), **stage.row}
             runner = build_runner(
-                stage.cfg,
-                row,
-                work_dir=stage.work_dir,
-                resume=job.resume,
-                epochs_before=stage.epochs_before,
+                stage.cfg, row, work_dir=stage.work_dir, resume=job.resume, epochs_before=stage.epochs_before
             )
             # Initialized here and not in runner.train(), which then leaves it alone: the network
             # that is scored now is the one that is trained.
@@ -92,10 +88,7 @@ def train(job: Job) -> Outcome:
             details["averaged_weights"] = averaged
         if len(stages) > 1:
             details["stages"] = [
-                dict(
-                    epochs=s.cfg.train_cfg.max_epochs, binarize=s.cfg.model.get("binarize", "both")
-                )
-                for s in stages
+                dict(epochs=s.cfg.train_cfg.max_epochs, binarize=s.cfg.model.get("binarize", "both")) for s in stages
             ]
         metrics = score(*arguments, f"{job.backbone} test")
         return _outcome(
@@ -169,14 +162,9 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
     """
     row, weights = load_row(checkpoint)
     if row.get("task") != "classification":
-        raise InputError(
-            f"{checkpoint} is a checkpoint of {row.get('task', 'another task')}, not of "
-            f"classification"
-        )
+        raise InputError(f"{checkpoint} is a checkpoint of {row.get('task', 'another task')}, not of classification")
     if job.backbone and job.backbone != row["backbone"]:
-        raise InputError(
-            f"{checkpoint} is a checkpoint of {row['backbone']}, not of {job.backbone}"
-        )
+        raise InputError(f"{checkpoint} is a checkpoint of {row['backbone']}, not of {job.backbone}")
     dataset = get_dataset(job.dataset, "classification")
     trained = Job(
         dataset=job.dataset,
@@ -189,10 +177,7 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
     )
     cfg = build_config(trained, dataset, dataset.find(job.data_root))
     if cfg.model.num_classes != row["num_classes"]:
-        raise InputError(
-            f"{checkpoint} knows {row['num_classes']} classes, {dataset.name} has "
-            f"{cfg.model.num_classes}"
-        )
+        raise InputError(f"{checkpoint} knows {row['num_classes']} classes, {dataset.name} has {cfg.model.num_classes}")
     stage = _stage_of(row, cfg, job.work_dir, checkpoint)
     with plain_errors(job.work_dir):
         with config_errors():
@@ -210,9 +195,7 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
             cfg,
             metrics,
             # Not the file that training kept, which a record names by its hash.
-            predictions=_keep(
-                evaluator, job.work_dir / f"test_{'packed_' if packed else ''}{PREDICTIONS}"
-            ),
+            predictions=_keep(evaluator, job.work_dir / f"test_{'packed_' if packed else ''}{PREDICTIONS}"),
             untrained=None,
             epochs=stage.epochs_before + stage.cfg.train_cfg.max_epochs,
             checkpoint=checkpoint,
@@ -268,9 +251,7 @@ def test_packed_file(path: Path, job: Job) -> Outcome:
     if about["classes"] is None:
         raise InputError(f"{path} holds a backbone without classifier: nothing to score")
     if about["classes"] != cfg.model.num_classes:
-        raise InputError(
-            f"{path} knows {about['classes']} classes, {dataset.name} has {cfg.model.num_classes}"
-        )
+        raise InputError(f"{path} knows {about['classes']} classes, {dataset.name} has {cfg.model.num_classes}")
     with plain_errors(job.work_dir):
         with config_errors():
             model = _without_training(cfg)
@@ -355,9 +336,7 @@ def scored_split(dataset: Dataset, folder: Path) -> str:
     return "test" if layout in CIFAR else scored_folder(folder, layout)
 
 
-def _outcome(
-    job: Job, cfg: Config, metrics: dict[str, float], *, details=None, **fields
-) -> Outcome:
+def _outcome(job: Job, cfg: Config, metrics: dict[str, float], *, details=None, **fields) -> Outcome:
     dataset = get_dataset(job.dataset)
     size = (cfg.input_size, cfg.input_size)
     with torch.device("meta"):  # the network of the config: options may have changed the name's

@@ -65,9 +65,7 @@ def check_stages(cfg: Config, free: tuple[str, ...]) -> None:
         if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
             raise InputError(f"stage {number}: expected epochs from 1 up, found {epochs!r}")
         if stage.get("binarize", "both") not in BINARIZE:
-            raise InputError(
-                f"stage {number}: binarize {stage.binarize!r}, expected {' or '.join(BINARIZE)}"
-            )
+            raise InputError(f"stage {number}: binarize {stage.binarize!r}, expected {' or '.join(BINARIZE)}")
         check(_with(cfg, stage, free))
     if stages[-1].get("binarize", "both") != "both":
         raise InputError("the last stage: expected binarize='both', found 'activations'")

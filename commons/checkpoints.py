@@ -18,11 +18,7 @@ ROW = "onebit_row"
 
 def latest_checkpoint(work_dir: str | Path) -> Path | None:
     """The checkpoint with the highest epoch in ``work_dir``; all of them are complete files."""
-    found = {
-        int(m[1]): p
-        for p in Path(work_dir).glob("epoch_*.pth")
-        if (m := re.fullmatch(r"epoch_(\d+)", p.stem))
-    }
+    found = {int(m[1]): p for p in Path(work_dir).glob("epoch_*.pth") if (m := re.fullmatch(r"epoch_(\d+)", p.stem))}
     return found[max(found)] if found else None
 
 
@@ -44,9 +40,7 @@ def load_row(path: str | Path) -> tuple[dict, dict]:
     except Exception as error:  # torch.load has no common error for what it cannot read
         reason = str(error).split("\n")[0]
         raise InputError(f"{path} is not a checkpoint that can be read: {reason}") from error
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(key), dict) for key in (ROW, "state_dict")
-    ):
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in (ROW, "state_dict")):
         raise InputError(f"{path} was not written by this suite's trainer: it names no row")
     return content[ROW], content["state_dict"]
 
@@ -73,9 +67,7 @@ def read_foreign_checkpoint(path: str | Path) -> tuple[dict, dict[str, torch.Ten
             f"state_dict alone ({reason})"
         ) from error
     weights = content.get("state_dict", content) if isinstance(content, dict) else None
-    tensors = isinstance(weights, Mapping) and all(
-        isinstance(value, torch.Tensor) for value in weights.values()
-    )
+    tensors = isinstance(weights, Mapping) and all(isinstance(value, torch.Tensor) for value in weights.values())
     if not weights or not tensors:
         raise InputError(f"expected a state dict, or a checkpoint with one, in {path}")
     return content, weights

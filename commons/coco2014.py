@@ -19,10 +19,7 @@ from onebit.commons.files import write_atomic
 
 #: Split of 2017 to the annotation files of 2014 that make it up; the first complete choice counts.
 SPLITS = {
-    "train2017": (
-        ("instances_trainval35k.json",),
-        ("instances_train2014.json", "instances_valminusminival2014.json"),
-    ),
+    "train2017": (("instances_trainval35k.json",), ("instances_train2014.json", "instances_valminusminival2014.json")),
     "val2017": (("instances_minival2014.json",), ("instances_minival.json",)),
 }
 _NAME = re.compile(r"COCO_(?P<part>train2014|val2014)_(?P<number>\d{12})\.jpg")
@@ -63,9 +60,7 @@ def convert(folder: str | Path) -> dict[str, int]:
     return {split: len(content["images"]) for split, (content, _) in mapped.items()}
 
 
-def _merged(
-    annotations: Path, choices: tuple[tuple[str, ...], ...]
-) -> tuple[dict[str, Any], dict[str, str]]:
+def _merged(annotations: Path, choices: tuple[tuple[str, ...], ...]) -> tuple[dict[str, Any], dict[str, str]]:
     """The annotations of one split with the names of 2017, and these to the names of 2014."""
     there = [c for c in choices if all((annotations / name).is_file() for name in c)]
     if not there:
@@ -105,15 +100,16 @@ def _new_name(image: Any, path: Path) -> str:
     match = _NAME.fullmatch(name) if isinstance(name, str) else None
     if match is None or image.get("id") != int(match["number"]):
         raise InputError(
-            f"{path}: expected an image like COCO_val2014_000000000042.jpg with its number as id, "
-            f"found {name!r}"
+            f"{path}: expected an image like COCO_val2014_000000000042.jpg with its number as id, found {name!r}"
         )
     return f"{match['number']}.jpg"
 
 
 def _links(folder: Path, split: str, names: dict[str, str]) -> list[tuple[Path, Path]]:
     """(link, image) of every image that the folder of 2017 does not have."""
-    present = {p: set(os.listdir(folder / p)) if (folder / p).is_dir() else set() for p in (split, "train2014", "val2014")}  # fmt: skip
+    present = {
+        p: set(os.listdir(folder / p)) if (folder / p).is_dir() else set() for p in (split, "train2014", "val2014")
+    }
     links = []
     for new, old in names.items():
         part = _NAME.fullmatch(old)["part"]
@@ -121,6 +117,6 @@ def _links(folder: Path, split: str, names: dict[str, str]) -> list[tuple[Path, 
         if new in present[split] and (folder / split / new).exists():
             continue
         if old not in present[part]:
-            raise InputError(f"image missing: expected {folder / split / new} or {folder / part / old}")  # fmt: skip
+            raise InputError(f"image missing: expected {folder / split / new} or {folder / part / old}")
         links.append((folder / split / new, folder / part / old))
     return links

@@ -49,19 +49,14 @@ class Dataset:
             InputError: it is missing or incomplete; the message names the expected path.
         """
         data_root = Path(data_root)
-        present = [
-            data_root / f for f in self.folders if (data_root / f / self.required[0]).exists()
-        ]
+        present = [data_root / f for f in self.folders if (data_root / f / self.required[0]).exists()]
         if not present:
             expected = " or ".join(str(data_root / f / self.required[0]) for f in self.folders)
-            raise InputError(
-                f"dataset {self.name} not found: expected {expected}. {self.how_to_get}"
-            )
+            raise InputError(f"dataset {self.name} not found: expected {expected}. {self.how_to_get}")
         for relative in self.required:
             if not (present[0] / relative).exists():
                 raise InputError(
-                    f"dataset {self.name} is incomplete: expected {present[0] / relative}. "
-                    f"{self.how_to_get}"
+                    f"dataset {self.name} is incomplete: expected {present[0] / relative}. {self.how_to_get}"
                 )
         return present[0]
 
@@ -86,9 +81,7 @@ class ImageFolder(Dataset):
         scored = [name for name in SCORED if (folder / name).is_dir()]
         if len(scored) != 1:
             found = " and ".join(f"{name}/" for name in scored) or "neither"
-            raise InputError(
-                f"dataset {self.name}: expected val/ or test/ in {folder}, found {found}"
-            )
+            raise InputError(f"dataset {self.name}: expected val/ or test/ in {folder}, found {found}")
         return folder
 
     def checksum(self, data_root: str | os.PathLike, cached: bool = True) -> str:
@@ -106,66 +99,142 @@ FOLDER = "folder"
 _FOLDER_NAME = re.compile(rf"{FOLDER}-([A-Za-z0-9][A-Za-z0-9_.]*(?:-[A-Za-z0-9_.]+)*)")
 
 
-_VOC = ("VOCdevkit/VOC2007/Annotations", "VOCdevkit/VOC2007/JPEGImages", "VOCdevkit/VOC2007/ImageSets/Main",
-        "VOCdevkit/VOC2012/Annotations", "VOCdevkit/VOC2012/JPEGImages", "VOCdevkit/VOC2012/ImageSets/Main")  # fmt: skip
-_COCO = ("annotations/instances_train2017.json", "annotations/instances_val2017.json", "train2017", "val2017")  # fmt: skip
+_VOC = (
+    "VOCdevkit/VOC2007/Annotations",
+    "VOCdevkit/VOC2007/JPEGImages",
+    "VOCdevkit/VOC2007/ImageSets/Main",
+    "VOCdevkit/VOC2012/Annotations",
+    "VOCdevkit/VOC2012/JPEGImages",
+    "VOCdevkit/VOC2012/ImageSets/Main",
+)
+_COCO = ("annotations/instances_train2017.json", "annotations/instances_val2017.json", "train2017", "val2017")
 _MARKET = tuple(
     f"market1501/Market-1501-v15.09.15/{part}" for part in ("bounding_box_train", "query", "bounding_box_test")
-)  # fmt: skip
-_DUKE = tuple(
-    f"dukemtmc-reid/DukeMTMC-reID/{part}" for part in ("bounding_box_train", "query", "bounding_box_test")
-)  # fmt: skip
-_CUHK = ("cuhk03/cuhk03_release/cuhk-03.mat", "cuhk03/cuhk03_new_protocol_config_detected.mat",
-         "cuhk03/cuhk03_new_protocol_config_labeled.mat")  # fmt: skip
+)
+_DUKE = tuple(f"dukemtmc-reid/DukeMTMC-reID/{part}" for part in ("bounding_box_train", "query", "bounding_box_test"))
+_CUHK = (
+    "cuhk03/cuhk03_release/cuhk-03.mat",
+    "cuhk03/cuhk03_new_protocol_config_detected.mat",
+    "cuhk03/cuhk03_new_protocol_config_labeled.mat",
+)
 _MSMT = tuple(
-    f"msmt17/MSMT17_V1/{part}" for part in ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt", "train", "test")
-)  # fmt: skip
-_FACE = ("casia-webface", "lfw", "lfw/pairs.txt", "cfp-dataset", "cfp-dataset/Protocol/Pair_list_F.txt",
-         "cfp-dataset/Protocol/Pair_list_P.txt", "cfp-dataset/Protocol/Split/FP", "agedb_30",
-         "agedb_30/agedb_30_ann.txt")  # fmt: skip
+    f"msmt17/MSMT17_V1/{part}"
+    for part in ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt", "train", "test")
+)
+_FACE = (
+    "casia-webface",
+    "lfw",
+    "lfw/pairs.txt",
+    "cfp-dataset",
+    "cfp-dataset/Protocol/Pair_list_F.txt",
+    "cfp-dataset/Protocol/Pair_list_P.txt",
+    "cfp-dataset/Protocol/Split/FP",
+    "agedb_30",
+    "agedb_30/agedb_30_ann.txt",
+)
 _CIFAR = tuple(
     f"cifar-10-batches-py/{part}" for part in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
-)  # fmt: skip
+)
 
 _CIFAR100 = tuple(f"cifar-100-python/{part}" for part in ("train", "test", "meta"))
 
 _REAL = (
-    Dataset("voc", "voc", "detection", (".",), _VOC,
-            "Get VOC 2007 and 2012 from the PASCAL VOC site of the University of Oxford and unpack both, "
-            "and VOC 2007 test, into VOCdevkit/."),
-    Dataset("coco", "coco", "detection", ("coco",), _COCO,
-            "Get train2017, val2017 and their annotations from the COCO site (cocodataset.org). From the 2014 "
-            "release with its trainval35k and minival files, `onebit data coco2014 DIR` makes them."),
-    Dataset("market1501", "market1501", "reid", (".",), _MARKET,
-            "Get Market-1501-v15.09.15 from its authors (Liang Zheng's page; free for research, not for "
-            "commercial use); nothing is downloaded for you."),
-    Dataset("dukemtmcreid", "dukemtmcreid", "reid", (".",), _DUKE,
-            "DukeMTMC was withdrawn by its authors over the privacy of the people filmed: this project never "
-            "downloads or ships it and reads it only where you already keep it."),
-    Dataset("cuhk03", "cuhk03", "reid", (".",), _CUHK,
-            "Ask the authors at the Chinese University of Hong Kong for cuhk-03.mat (academic use, by "
-            "agreement), and get the two new-protocol split files (cuhk03_new_protocol_config_*.mat) of "
-            "Zhong et al., CVPR 2017."),
-    Dataset("face", "face", "reid", ("face",), _FACE,
-            "Training images in casia-webface/<identity>/ (CASIA-WebFace, by agreement with its authors; any "
-            "identity folder may stand there), LFW with pairs.txt in lfw/ (University of Massachusetts), "
-            "cfp-dataset/ as it is unpacked (cfpw.io), AgeDB-30 in agedb_30/ with its pairs as text in "
-            "agedb_30_ann.txt, lines of `1 image image` or `0 image image`. All are for research only. The .bin "
-            "and .rec files of face toolkits are not read: nothing is unpickled here."),
-    Dataset("cifar10", "cifar10", "classification", (".",), _CIFAR,
-            "Get cifar-10-python.tar.gz from the University of Toronto's CIFAR page and unpack it."),
-    Dataset("imagenet", "imagenet", "classification", ("imagenet",), ("train", "val"),
-            "Get ILSVRC 2012 from image-net.org; val/ must hold one folder per class, as train/ does."),
-)  # fmt: skip
+    Dataset(
+        "voc",
+        "voc",
+        "detection",
+        (".",),
+        _VOC,
+        "Get VOC 2007 and 2012 from the PASCAL VOC site of the University of Oxford and unpack both, "
+        "and VOC 2007 test, into VOCdevkit/.",
+    ),
+    Dataset(
+        "coco",
+        "coco",
+        "detection",
+        ("coco",),
+        _COCO,
+        "Get train2017, val2017 and their annotations from the COCO site (cocodataset.org). From the 2014 "
+        "release with its trainval35k and minival files, `onebit data coco2014 DIR` makes them.",
+    ),
+    Dataset(
+        "market1501",
+        "market1501",
+        "reid",
+        (".",),
+        _MARKET,
+        "Get Market-1501-v15.09.15 from its authors (Liang Zheng's page; free for research, not for "
+        "commercial use); nothing is downloaded for you.",
+    ),
+    Dataset(
+        "dukemtmcreid",
+        "dukemtmcreid",
+        "reid",
+        (".",),
+        _DUKE,
+        "DukeMTMC was withdrawn by its authors over the privacy of the people filmed: this project never "
+        "downloads or ships it and reads it only where you already keep it.",
+    ),
+    Dataset(
+        "cuhk03",
+        "cuhk03",
+        "reid",
+        (".",),
+        _CUHK,
+        "Ask the authors at the Chinese University of Hong Kong for cuhk-03.mat (academic use, by "
+        "agreement), and get the two new-protocol split files (cuhk03_new_protocol_config_*.mat) of "
+        "Zhong et al., CVPR 2017.",
+    ),
+    Dataset(
+        "face",
+        "face",
+        "reid",
+        ("face",),
+        _FACE,
+        "Training images in casia-webface/<identity>/ (CASIA-WebFace, by agreement with its authors; any "
+        "identity folder may stand there), LFW with pairs.txt in lfw/ (University of Massachusetts), "
+        "cfp-dataset/ as it is unpacked (cfpw.io), AgeDB-30 in agedb_30/ with its pairs as text in "
+        "agedb_30_ann.txt, lines of `1 image image` or `0 image image`. All are for research only. The .bin "
+        "and .rec files of face toolkits are not read: nothing is unpickled here.",
+    ),
+    Dataset(
+        "cifar10",
+        "cifar10",
+        "classification",
+        (".",),
+        _CIFAR,
+        "Get cifar-10-python.tar.gz from the University of Toronto's CIFAR page and unpack it.",
+    ),
+    Dataset(
+        "imagenet",
+        "imagenet",
+        "classification",
+        ("imagenet",),
+        ("train", "val"),
+        "Get ILSVRC 2012 from image-net.org; val/ must hold one folder per class, as train/ does.",
+    ),
+)
 
 #: Boards of a real dataset that no mini one stands in for.
 _REAL_ONLY = (
-    Dataset("msmt17", "msmt17", "reid", (".",), _MSMT,
-            "Ask the authors at Peking University for MSMT17 (academic use, by a signed release agreement); "
-            "the first version, MSMT17_V1, is read."),
-    Dataset("cifar100", "cifar100", "classification", (".",), _CIFAR100,
-            "Get cifar-100-python.tar.gz from the University of Toronto's CIFAR page and unpack it."),
-)  # fmt: skip
+    Dataset(
+        "msmt17",
+        "msmt17",
+        "reid",
+        (".",),
+        _MSMT,
+        "Ask the authors at Peking University for MSMT17 (academic use, by a signed release agreement); "
+        "the first version, MSMT17_V1, is read.",
+    ),
+    Dataset(
+        "cifar100",
+        "cifar100",
+        "classification",
+        (".",),
+        _CIFAR100,
+        "Get cifar-100-python.tar.gz from the University of Toronto's CIFAR page and unpack it.",
+    ),
+)
 
 _MINI = tuple(
     replace(
@@ -179,11 +248,23 @@ _MINI = tuple(
 )
 
 _DEVELOPMENT = (
-    Dataset("coco128", "coco", "detection", ("coco128",), ("annotations/instances_train2017.json", "train2017"),
-            "The first 128 images of COCO train2017 in COCO layout; trained and scored on the same images."),
-    Dataset("cifar10-jpeg", "cifar10", "classification", ("cifar10-jpeg", "."), ("train/airplane", "test/airplane"),
-            "CIFAR-10 as JPEG files in train/<class>/ and test/<class>/; not comparable with published numbers."),
-)  # fmt: skip
+    Dataset(
+        "coco128",
+        "coco",
+        "detection",
+        ("coco128",),
+        ("annotations/instances_train2017.json", "train2017"),
+        "The first 128 images of COCO train2017 in COCO layout; trained and scored on the same images.",
+    ),
+    Dataset(
+        "cifar10-jpeg",
+        "cifar10",
+        "classification",
+        ("cifar10-jpeg", "."),
+        ("train/airplane", "test/airplane"),
+        "CIFAR-10 as JPEG files in train/<class>/ and test/<class>/; not comparable with published numbers.",
+    ),
+)
 
 DATASETS: dict[str, Dataset] = {d.name: d for d in (*_REAL, *_REAL_ONLY, *_MINI, *_DEVELOPMENT)}
 #: Each is named after its real dataset, but for :data:`FOLDER`.

@@ -36,13 +36,7 @@ from torch.utils.data import DataLoader
 
 from onebit.commons import distributed
 from onebit.commons.amp import CpuAmpOptimWrapper  # noqa: F401  registered by import
-from onebit.commons.checkpoints import (
-    ROW,
-    latest_checkpoint,
-    load_row,
-    load_weights,
-    read_foreign_checkpoint,
-)
+from onebit.commons.checkpoints import ROW, latest_checkpoint, load_row, load_weights, read_foreign_checkpoint
 from onebit.commons.distributed import JointBatchNorms, Parallel, share_of_batch
 from onebit.commons.engine_hooks import FiniteLossHook, ProgressHook
 from onebit.commons.errors import InputError, OnebitError, WorkError
@@ -69,9 +63,7 @@ __all__ = [
 
 #: Checkpoint settings every recipe shares. Two are kept because mmengine removes the oldest
 #: BEFORE it writes the newest: with one, a kill in between would leave none.
-CHECKPOINT_HOOK = dict(
-    type="CheckpointHook", interval=1, max_keep_ckpts=2, backend_args=dict(backend="atomic")
-)
+CHECKPOINT_HOOK = dict(type="CheckpointHook", interval=1, max_keep_ckpts=2, backend_args=dict(backend="atomic"))
 
 #: Config keys that name this machine or this call, not the run.
 _MACHINE_KEYS = ("work_dir", "data_root", "resume", "load_from", "randomness")
@@ -141,9 +133,7 @@ class QuietRunner(Runner):
                     hook.close()
 
     def build_logger(self, log_level="INFO", log_file=None, **kwargs) -> MMLogger:
-        logger = super().build_logger(
-            log_level, log_file=str(Path(self.work_dir) / "train.log"), **kwargs
-        )
+        logger = super().build_logger(log_level, log_file=str(Path(self.work_dir) / "train.log"), **kwargs)
         for handler in logger.handlers:
             if isinstance(handler, logging.FileHandler):
                 handler.handleError = _raise_logging_error
@@ -213,9 +203,7 @@ def plain_errors(work_dir: str | Path) -> Iterator[None]:
         raise WorkError(f"could not read or write {path}: {error.strerror or error}") from error
 
 
-def build_runner(
-    cfg: Config, row: dict, *, work_dir: str | Path, resume: bool, epochs_before: int = 0
-) -> Runner:
+def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool, epochs_before: int = 0) -> Runner:
     """Build mmengine's Runner from ``cfg`` with the suite's standing rules applied.
 
     Below ``torchrun`` it trains data-parallel. ``train_dataloader.batch_size`` is that of all
@@ -259,10 +247,7 @@ def build_runner(
     if cfg.get("optim_wrapper", {}).get("accumulative_counts", 1) != 1:
         cfg.custom_hooks.append(dict(type="WholeEpochsHook"))
     cfg.default_hooks = {**cfg.get("default_hooks", {}), "checkpoint": CHECKPOINT_HOOK}
-    cfg.setdefault(
-        "visualizer",
-        dict(type="Visualizer", vis_backends=[dict(type="TensorboardVisBackend")]),
-    )
+    cfg.setdefault("visualizer", dict(type="Visualizer", vis_backends=[dict(type="TensorboardVisBackend")]))
     text = config_text(cfg)
     dumped = work_dir / "config.py"
     checkpoint = latest_checkpoint(work_dir) if resume else None
@@ -319,9 +304,7 @@ def _portable(value):
     return value
 
 
-def score(
-    model: nn.Module, dataloader: DataLoader, evaluator: Evaluator, description: str
-) -> dict[str, float]:
+def score(model: nn.Module, dataloader: DataLoader, evaluator: Evaluator, description: str) -> dict[str, float]:
     """Run ``model`` over ``dataloader`` in eval mode and return the evaluator's metrics."""
     training = model.training
     model.eval()

@@ -99,8 +99,7 @@ class FiniteLossHook(Hook):
             if not parameter.isfinite().all():
                 last = latest_checkpoint(runner.work_dir)
                 raise WorkError(
-                    f"{name} is not finite after epoch {runner.epoch + 1}; "
-                    f"last good checkpoint: {last or 'none'}"
+                    f"{name} is not finite after epoch {runner.epoch + 1}; last good checkpoint: {last or 'none'}"
                 )
 
 

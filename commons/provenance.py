@@ -8,8 +8,19 @@ from importlib import metadata
 from pathlib import Path
 
 #: What produces numbers.
-DISTRIBUTIONS = ("onebit-bench", "torch", "torchvision", "mmengine", "mmcv-lite", "mmcv", "mmdet",
-                  "torchreid", "numpy", "pycocotools", "faster-coco-eval")  # fmt: skip
+DISTRIBUTIONS = (
+    "onebit-bench",
+    "torch",
+    "torchvision",
+    "mmengine",
+    "mmcv-lite",
+    "mmcv",
+    "mmdet",
+    "torchreid",
+    "numpy",
+    "pycocotools",
+    "faster-coco-eval",
+)
 
 
 def versions() -> dict[str, str]:
@@ -32,9 +43,7 @@ def checkout() -> dict[str, str | bool | None]:
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(
-                ["git", "--no-optional-locks", *arguments], cwd=here, capture_output=True, text=True
-            )
+            done = subprocess.run(["git", "--no-optional-locks", *arguments], cwd=here, capture_output=True, text=True)
         except OSError:  # no git on this machine
             return None
         return done.stdout.strip() if done.returncode == 0 else None

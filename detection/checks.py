@@ -99,9 +99,7 @@ def _reader(dataset: dict) -> Callable[[dict, tuple[str, ...]], list[_Listed]]:
     for name, read in (("VOCDataset", _read_voc), ("CocoDataset", _read_coco)):
         if kind is not None and issubclass(kind, DATASETS.get(name)):
             return read
-    raise InputError(
-        f"cannot check data of {dataset.get('type')}: expected VOCDataset or CocoDataset"
-    )
+    raise InputError(f"cannot check data of {dataset.get('type')}: expected VOCDataset or CocoDataset")
 
 
 def _classes(dataset: dict) -> tuple[str, ...]:
@@ -117,9 +115,7 @@ def _check_listing(listed: list[_Listed], smallest: int) -> None:
     """
     path, count = Counter(item.image for item in listed).most_common(1)[0]
     if count > 1:
-        raise InputError(
-            f"{path} is listed {count} times, the last time in {listed[-1].annotation}"
-        )
+        raise InputError(f"{path} is listed {count} times, the last time in {listed[-1].annotation}")
     for item in listed:
         if item.size is not None and min(item.size) < smallest:
             raise InputError(
@@ -189,12 +185,8 @@ def _check_box(box: Sequence[float], size: tuple[int, int] | None, where: str) -
     text = f"({', '.join(f'{c:g}' for c in box)})"
     if not all(math.isfinite(c) for c in box) or x2 < x1 or y2 < y1:
         raise InputError(f"{where}: expected a box with x1 < x2 and y1 < y2, found {text}")
-    if size is not None and (
-        min(x1, y1) < -TOLERANCE or x2 > size[0] + TOLERANCE or y2 > size[1] + TOLERANCE
-    ):
-        raise InputError(
-            f"{where}: the box {text} lies outside its image of {size[0]} x {size[1]} pixels"
-        )
+    if size is not None and (min(x1, y1) < -TOLERANCE or x2 > size[0] + TOLERANCE or y2 > size[1] + TOLERANCE):
+        raise InputError(f"{where}: the box {text} lies outside its image of {size[0]} x {size[1]} pixels")
     beside = size is not None and (min(x2, size[0]) <= max(x1, 0) or min(y2, size[1]) <= max(y1, 0))
     return beside or x2 - x1 < 1 or y2 - y1 < 1
 
@@ -254,9 +246,7 @@ def _read_voc_image(part: Path, name: str, classes: tuple[str, ...]) -> _Listed:
             raise InputError(f"{where}: unknown class {kind!r}; expected {_either(classes)}")
         if node.find("difficult") is not None and _integer(node, "difficult", where) not in (0, 1):
             raise InputError(f"{where}: expected 0 or 1 in <difficult>")
-        x1, y1, x2, y2 = (
-            _number(node, f"bndbox/{corner}", where) for corner in ("xmin", "ymin", "xmax", "ymax")
-        )
+        x1, y1, x2, y2 = (_number(node, f"bndbox/{corner}", where) for corner in ("xmin", "ymin", "xmax", "ymax"))
         # VOC counts pixels from 1 and its far edges are inclusive.
         if _check_box((x1 - 1, y1 - 1, x2, y2), size, where) or x1 == x2 or y1 == y2:
             thin.append(where)
@@ -315,7 +305,7 @@ def _read_coco(dataset: dict, classes: tuple[str, ...]) -> list[_Listed]:
         if name not in classes:
             raise InputError(f"{path}: unknown class {name!r}; expected {_either(classes)}")
     # MMDetection numbers classes as the file's categories come, in training and in scoring.
-    if sorted(names) != sorted(classes) or (names != [*classes] and [*categories] != sorted(categories)):  # fmt: skip
+    if sorted(names) != sorted(classes) or (names != [*classes] and [*categories] != sorted(categories)):
         raise InputError(
             f"{path}: expected each of the categories {', '.join(classes)} once, in this order or in "
             f"that of their ids; found {', '.join(names)}"
@@ -323,9 +313,9 @@ def _read_coco(dataset: dict, classes: tuple[str, ...]) -> list[_Listed]:
     for key, image in images.items():
         for side in ("width", "height"):
             if type(image[side]) is not int or image[side] < 1:
-                raise InputError(f"{path}, image {key}: expected a {side} in pixels, found {_short(image[side])}")  # fmt: skip
+                raise InputError(f"{path}, image {key}: expected a {side} in pixels, found {_short(image[side])}")
         if not isinstance(image["file_name"], str):
-            raise InputError(f"{path}, image {key}: expected a file_name, found {_short(image['file_name'])}")  # fmt: skip
+            raise InputError(f"{path}, image {key}: expected a file_name, found {_short(image['file_name'])}")
     objects: dict[Any, list[str]] = {key: [] for key in images}
     thin: dict[Any, list[str]] = {key: [] for key in images}
     for key, annotation in annotations.items():
@@ -334,11 +324,9 @@ def _read_coco(dataset: dict, classes: tuple[str, ...]) -> list[_Listed]:
         if image is None:
             raise InputError(f"{where}: there is no image {_short(annotation['image_id'])}")
         if _hashable(annotation["category_id"]) not in categories:
-            raise InputError(
-                f"{where}: unknown class, there is no category {_short(annotation['category_id'])}"
-            )
+            raise InputError(f"{where}: unknown class, there is no category {_short(annotation['category_id'])}")
         if annotation["iscrowd"] not in (0, 1):
-            raise InputError(f"{where}: expected an iscrowd of 0 or 1, found {_short(annotation['iscrowd'])}")  # fmt: skip
+            raise InputError(f"{where}: expected an iscrowd of 0 or 1, found {_short(annotation['iscrowd'])}")
         if annotation.get("ignore"):
             raise InputError(f"{where}: `ignore` would leave it out; COCO's own mark is `iscrowd`")
         box = annotation["bbox"]
@@ -349,16 +337,20 @@ def _read_coco(dataset: dict, classes: tuple[str, ...]) -> list[_Listed]:
         size = (image["width"], image["height"])
         objects[annotation["image_id"]].append(where)
         # x + width - x need not be width; MMDetection goes by width.
-        if _check_box((x, y, x + width, y + height), size, where) or min(width, height) < 1 or annotation["area"] <= 0:  # fmt: skip
+        if _check_box((x, y, x + width, y + height), size, where) or min(width, height) < 1 or annotation["area"] <= 0:
             thin[annotation["image_id"]].append(where)
     folder = root / dataset["data_prefix"]["img"]
     return [
         _Listed(
-            folder / image["file_name"], path, (image["width"], image["height"]),
-            len(objects[key]), len(thin[key]), "".join(thin[key][:1]),
+            folder / image["file_name"],
+            path,
+            (image["width"], image["height"]),
+            len(objects[key]),
+            len(thin[key]),
+            "".join(thin[key][:1]),
         )
         for key, image in images.items()
-    ]  # fmt: skip
+    ]
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -394,11 +386,11 @@ def _by_id(rows: list, fields: tuple[str, ...], where: str) -> dict[Any, dict]:
     for at, row in enumerate(rows):
         missing = [f for f in ("id", *fields) if not isinstance(row, dict) or f not in row]
         if missing:
-            raise InputError(
-                f"{where} number {at + 1} of the list: expected a field {missing[0]!r}"
-            )
+            raise InputError(f"{where} number {at + 1} of the list: expected a field {missing[0]!r}")
         if type(row["id"]) is not int:
-            raise InputError(f"{where} number {at + 1} of the list: expected an integer as id, found {_short(row['id'])}")  # fmt: skip
+            raise InputError(
+                f"{where} number {at + 1} of the list: expected an integer as id, found {_short(row['id'])}"
+            )
         if row["id"] in table:
             raise InputError(f"{where} {row['id']}: this id occurs twice")
         table[row["id"]] = row

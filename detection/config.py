@@ -49,9 +49,7 @@ _MODELS = {
 }
 
 
-def build_config(
-    job: Job, folder: str | Path, pretrained: Mapping[str, Any] | None = None
-) -> Config:
+def build_config(job: Job, folder: str | Path, pretrained: Mapping[str, Any] | None = None) -> Config:
     """Compose ``configs/{models,datasets,recipes}`` and put the backbone in.
 
     Which parts beside the backbone are 1-bit is the option ``onebit_parts``, one of

@@ -48,9 +48,7 @@ def model_cost(
         InputError: unknown backbone or convention, or parts that do not go with the backbone.
     """
     conventions = (convention,)
-    return model_costs(backbone, conventions, input_size, num_classes, proposals, onebit_parts)[
-        convention
-    ]
+    return model_costs(backbone, conventions, input_size, num_classes, proposals, onebit_parts)[convention]
 
 
 def model_costs(
@@ -63,9 +61,7 @@ def model_costs(
 ) -> dict[str, backbones.Cost]:
     """:func:`model_cost` under several conventions, by name."""
     options = {} if onebit_parts is None else {PARTS_OPTION: onebit_parts}
-    job = Job(
-        "voc", backbone, "paper", seed=0, data_root=Path(), work_dir=Path(), cfg_options=options
-    )
+    job = Job("voc", backbone, "paper", seed=0, data_root=Path(), work_dir=Path(), cfg_options=options)
     cfg = build_config(job, Path())
     if "mmdet-legacy" in conventions:
         cfg.model.backbone.frozen_stages = 1

@@ -32,8 +32,13 @@ from onebit.detection import predictions as files
 IOU, NEAR = 0.5, 0.1
 #: What a detection may be.
 CORRECT, CONFUSED, DUPLICATE, MISLOCATED, BACKGROUND, IGNORED = KINDS = (
-    "correct", "confused", "duplicate", "mislocated", "background", "ignored",
-)  # fmt: skip
+    "correct",
+    "confused",
+    "duplicate",
+    "mislocated",
+    "background",
+    "ignored",
+)
 MISSED = "missed"
 
 
@@ -122,7 +127,7 @@ def match(scene: Scene, far_pixels: bool = False) -> None:
     overlap = dict(use_legacy_coordinate=far_pixels)
     shape = len(scene.found), len(scene.boxes)
     iou = bbox_overlaps(scene.found, scene.boxes, **overlap).reshape(shape)
-    on_ignored = iou if far_pixels else bbox_overlaps(scene.found, scene.boxes, mode="iof").reshape(shape)  # fmt: skip
+    on_ignored = iou if far_pixels else bbox_overlaps(scene.found, scene.boxes, mode="iof").reshape(shape)
     same = scene.found_labels[:, None] == scene.labels[None]
     scene.kinds = [""] * len(scene.found)
     scene.fates = np.full(len(scene.boxes), -1)
@@ -180,15 +185,30 @@ class Summary:
 
     def to_json(self) -> str:
         content = dict(
-            images=self.images, score=self.score, iou=IOU, iou_near=NEAR, classes=list(self.classes),
-            per_class=self.counts, confusion=self.confusion.tolist(),
-        )  # fmt: skip
+            images=self.images,
+            score=self.score,
+            iou=IOU,
+            iou_near=NEAR,
+            classes=list(self.classes),
+            per_class=self.counts,
+            confusion=self.confusion.tolist(),
+        )
         return json.dumps(content, indent=1) + "\n"
 
     def to_text(self) -> str:
         """A table; classes that neither occur nor were detected are left out."""
-        columns = ("objects", CORRECT, CONFUSED, MISSED, "detections", "wrong class", DUPLICATE,
-                   MISLOCATED, BACKGROUND, IGNORED)  # fmt: skip
+        columns = (
+            "objects",
+            CORRECT,
+            CONFUSED,
+            MISSED,
+            "detections",
+            "wrong class",
+            DUPLICATE,
+            MISLOCATED,
+            BACKGROUND,
+            IGNORED,
+        )
         shown = {name: row for name, row in self.counts.items() if any(row.values())}
         total = {key: sum(row[key] for row in self.counts.values()) for key in columns}
         width = max(map(len, ("all classes", *shown)))
@@ -205,7 +225,7 @@ def summarize(found: Sequence[Scene], classes: Sequence[str], score: float) -> S
     confusion = np.zeros((none + 1, none + 1), int)
     kinds = {kind: np.zeros(none, int) for kind in KINDS}
     for scene in found:
-        for kind, label, partner in zip(scene.kinds, scene.found_labels, scene.partners, strict=True):  # fmt: skip
+        for kind, label, partner in zip(scene.kinds, scene.found_labels, scene.partners, strict=True):
             kinds[kind][label] += 1
             if kind != IGNORED:
                 confusion[scene.labels[partner] if partner >= 0 else none, label] += 1
@@ -223,5 +243,5 @@ def summarize(found: Sequence[Scene], classes: Sequence[str], score: float) -> S
             # The same mistakes as `confused`, but booked on the class that was detected.
             "wrong class": int(kinds[CONFUSED][label]),
             **{kind: int(kinds[kind][label]) for kind in (DUPLICATE, MISLOCATED, BACKGROUND, IGNORED)},
-        }  # fmt: skip
+        }
     return Summary(tuple(classes), score, len(found), counts, confusion)

@@ -22,14 +22,7 @@ from torch import nn
 
 from onebit import backbones
 from onebit.commons.datasets import get_dataset
-from onebit.commons.engine import (
-    config_errors,
-    config_text,
-    load_weights,
-    plain_errors,
-    read_foreign_checkpoint,
-    score,
-)
+from onebit.commons.engine import config_errors, config_text, load_weights, plain_errors, read_foreign_checkpoint, score
 from onebit.commons.errors import InputError
 from onebit.commons.task import Job, Outcome
 from onebit.detection.checks import check_dataset
@@ -119,7 +112,9 @@ def read_config(path: Path) -> Config:
     if not isinstance(cfg.get("model"), dict):
         raise InputError(f"config {path} has no `model`: expected one of MMDetection")
     if _pipeline(cfg) is None:
-        raise InputError(f"config {path} has no test pipeline: expected `test_dataloader.dataset.pipeline` or `test_pipeline`")  # fmt: skip
+        raise InputError(
+            f"config {path} has no test pipeline: expected `test_dataloader.dataset.pipeline` or `test_pipeline`"
+        )
     return cfg
 
 
@@ -159,16 +154,14 @@ def scored_config(ours: Config, theirs: Config) -> Config:
 
 
 def check_classes(
-    model: dict,
-    stated: tuple[str, ...] | None,
-    classes: tuple[str, ...],
-    checkpoint: Path,
-    dataset: str,
+    model: dict, stated: tuple[str, ...] | None, classes: tuple[str, ...], checkpoint: Path, dataset: str
 ) -> None:
     """Raise InputError unless the detector's classes are those of the dataset, in its order."""
     if stated is not None and stated != classes:
         same = ", in another order" if sorted(stated) == sorted(classes) else ""
-        first = next((i for i, (a, b) in enumerate(zip(stated, classes, strict=False)) if a != b), min(len(stated), len(classes)))  # fmt: skip
+        first = next(
+            (i for i, (a, b) in enumerate(zip(stated, classes, strict=False)) if a != b), min(len(stated), len(classes))
+        )
         there = [(c[first] if first < len(c) else "nothing") for c in (stated, classes)]
         raise InputError(
             f"{checkpoint} knows {len(stated)} classes{same}, {dataset} has {len(classes)}: class "
@@ -198,7 +191,7 @@ def _heads(node: Any, key: str = "") -> list[dict]:
 
 def cost_of(detector: nn.Module, cfg: Config) -> tuple[dict[str, dict[str, Any]], str]:
     """The whole detector's cost at the size its images are scaled to; or why it is not known."""
-    sizes = [s["scale"] for s in cfg.test_dataloader.dataset.pipeline if s["type"] == "Resize" and "scale" in s]  # fmt: skip
+    sizes = [s["scale"] for s in cfg.test_dataloader.dataset.pipeline if s["type"] == "Resize" and "scale" in s]
     if len(sizes) != 1:
         return {}, "the test pipeline states no single size"
     width, height = sizes[0] if isinstance(sizes[0], (tuple, list)) else (sizes[0],) * 2
@@ -215,10 +208,7 @@ def cost_of(detector: nn.Module, cfg: Config) -> tuple[dict[str, dict[str, Any]]
 
     try:
         return {
-            convention: {
-                **backbones.cost(detector, forward=run, convention=convention).summary(),
-                **facts,
-            }
+            convention: {**backbones.cost(detector, forward=run, convention=convention).summary(), **facts}
             for convention in CONVENTIONS
         }, ""
     except Exception as error:  # a layer without a rule, or a detector of another build

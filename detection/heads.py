@@ -46,7 +46,9 @@ class OneBitRPNHead(RPNHead):
         for _ in range(self.num_convs):
             # No ReLU between: the sign of 0 is -1 here, so that a sign behind it would see the same,
             # but negative inputs would get no gradient.
-            block = ConvModule(channels, self.feat_channels, 3, padding=1, bias=False, norm_cfg=self._norm_cfg, act_cfg=None)  # fmt: skip
+            block = ConvModule(
+                channels, self.feat_channels, 3, padding=1, bias=False, norm_cfg=self._norm_cfg, act_cfg=None
+            )
             binarize(block, **self._onebit)
             blocks.append(block)
             channels = self.feat_channels

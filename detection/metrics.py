@@ -109,13 +109,10 @@ class VOCAveragePrecision(VOCMetric):
         self.dataset_meta = dataset.metainfo
         self.detections = files.read(path, ids, range(1, classes + 1))
         return self._average_precision(
-            [_voc_ground_truth(info["instances"]) for info in infos],
-            files.to_voc(self.detections, ids, classes),
+            [_voc_ground_truth(info["instances"]) for info in infos], files.to_voc(self.detections, ids, classes)
         )
 
-    def _average_precision(
-        self, ground_truth: Sequence[dict], predictions: Sequence[Sequence[np.ndarray]]
-    ) -> dict:
+    def _average_precision(self, ground_truth: Sequence[dict], predictions: Sequence[Sequence[np.ndarray]]) -> dict:
         classes = self.dataset_meta["classes"]
         metrics = {}
         for key, mode in (("map_area", "area"), ("map_11pt", "11points")):
@@ -228,12 +225,8 @@ class CocoAveragePrecision(CocoMetric):
             import faster_coco_eval
 
             tables = ("images", "annotations", "categories")
-            truth = faster_coco_eval.COCO(
-                {t: [dict(row) for row in self._coco_api.dataset[t]] for t in tables}
-            )
-            return faster_coco_eval.COCOeval_faster(
-                truth, truth.loadRes(copies), "bbox", print_function=print
-            )
+            truth = faster_coco_eval.COCO({t: [dict(row) for row in self._coco_api.dataset[t]] for t in tables})
+            return faster_coco_eval.COCOeval_faster(truth, truth.loadRes(copies), "bbox", print_function=print)
         if copies:
             return COCOeval(self._coco_api, self._coco_api.loadRes(copies), "bbox")
         nothing = COCO()  # pycocotools cannot load an empty list

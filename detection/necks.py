@@ -80,9 +80,7 @@ class OneBitFPN(FPN):
         self._is_init = True
 
 
-def binarize(
-    block: ConvModule, binarizer: str, pad_value: int, activate: bool = False, **changes
-) -> None:
+def binarize(block: ConvModule, binarizer: str, pad_value: int, activate: bool = False, **changes) -> None:
     """Replace the real-valued conv of ``block`` by a 1-bit one of the same shape but ``changes``.
 
     Args:
@@ -90,9 +88,7 @@ def binarize(
     """
     real = block.conv
     shape = dict(kernel_size=real.kernel_size, stride=real.stride, padding=real.padding) | changes
-    block.conv = OneBitConv2d(
-        real.in_channels, real.out_channels, **shape, binarizer=binarizer, pad_value=pad_value
-    )
+    block.conv = OneBitConv2d(real.in_channels, real.out_channels, **shape, binarizer=binarizer, pad_value=pad_value)
     if activate:
         block.activate = get_binarizer(binarizer).activation(real.out_channels)
         block.with_activation = True

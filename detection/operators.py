@@ -47,11 +47,7 @@ def nms(bboxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -
     boxes = bboxes[order]
     kept = torch.zeros(len(order), dtype=torch.bool, device=boxes.device)
     # Below 0 even boxes without overlap suppress each other.
-    parts = (
-        _apart(boxes, offset)
-        if iou_threshold >= 0
-        else [torch.arange(len(order), device=boxes.device)]
-    )
+    parts = _apart(boxes, offset) if iou_threshold >= 0 else [torch.arange(len(order), device=boxes.device)]
     for part in parts:
         kept[part[_greedy(boxes[part], iou_threshold, offset)]] = True
     return order[kept]
@@ -104,13 +100,7 @@ def _iou(first: Tensor, second: Tensor, offset: int) -> Tensor:
     """[M, 4], [N, 4] -> [M, N]; an empty union gives NaN, which is never above a threshold."""
     a, b = first.t()[:, :, None], second.t()[:, None, :]  # x1, y1, x2, y2
     width, height = (
-        (
-            torch.minimum(a[i + 2], b[i + 2])
-            .sub_(torch.maximum(a[i], b[i]))
-            .add_(offset)
-            .clamp_(min=0)
-        )
-        for i in (0, 1)
+        (torch.minimum(a[i + 2], b[i + 2]).sub_(torch.maximum(a[i], b[i])).add_(offset).clamp_(min=0)) for i in (0, 1)
     )
     intersection = width.mul_(height)
     area_a, area_b = ((c[2] - c[0] + offset) * (c[3] - c[1] + offset) for c in (a, b))
@@ -118,10 +108,19 @@ def _iou(first: Tensor, second: Tensor, offset: int) -> Tensor:
 
 
 def roi_align_forward(
-    input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor, *,
-    aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
-    pool_mode: int, aligned: bool,
-) -> None:  # fmt: skip
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    *,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
     """Average RoIAlign of ``input`` [N, C, H, W] at ``rois`` [K, 5] into ``output`` [K, C, h, w].
 
     Every output bin is a fixed weighted sum of pixels, so the whole operator is a sparse matrix
@@ -143,10 +142,19 @@ def roi_align_forward(
 
 
 def roi_align_backward(
-    grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor, *,
-    aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
-    pool_mode: int, aligned: bool,
-) -> None:  # fmt: skip
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_input: Tensor,
+    *,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
     """Add the gradient of :func:`roi_align_forward` to ``grad_input`` [N, C, H, W].
 
     Raises:
@@ -160,27 +168,19 @@ def roi_align_backward(
     ):
         gradient = grad_output[chunk].flatten(2).transpose(1, 2).reshape(-1, channels)
         order = pixels.argsort()
-        product = _sparse_product(
-            pixels[order], bins[order], weights[order], gradient, shape.numel()
-        )
+        product = _sparse_product(pixels[order], bins[order], weights[order], gradient, shape.numel())
         grad_input[image] += product.t().view(channels, *shape)
 
 
 def _only_average(pool_mode: int) -> None:
     if pool_mode != 1:
-        raise NotImplementedError(
-            "max RoIAlign needs a compiled mmcv; the fallback has average only"
-        )
+        raise NotImplementedError("max RoIAlign needs a compiled mmcv; the fallback has average only")
 
 
-def _sparse_product(
-    rows: Tensor, columns: Tensor, values: Tensor, dense: Tensor, n_rows: int
-) -> Tensor:
+def _sparse_product(rows: Tensor, columns: Tensor, values: Tensor, dense: Tensor, n_rows: int) -> Tensor:
     """Sparse [n_rows, P] with ``rows`` sorted, times ``dense`` [P, C] -> [n_rows, C]."""
     starts = torch.searchsorted(rows, torch.arange(n_rows, device=rows.device))
-    return functional.embedding_bag(
-        columns, dense, starts, mode="sum", per_sample_weights=values.to(dense.dtype)
-    )
+    return functional.embedding_bag(columns, dense, starts, mode="sum", per_sample_weights=values.to(dense.dtype))
 
 
 def _bin_weights(rois, size, shape, spatial_scale, sampling_ratio, aligned, dtype):
@@ -199,24 +199,18 @@ def _bin_weights(rois, size, shape, spatial_scale, sampling_ratio, aligned, dtyp
     for image in images.unique().tolist():
         members = (images == image).nonzero().flatten()
         longest = (extent[members] / extent.new_tensor([size[1], size[0]])).amax(dim=0)
-        taps = [min(int(t) + 3, n) for t, n in zip(longest.ceil().tolist(), shape[::-1], strict=True)]  # fmt: skip
+        taps = [min(int(t) + 3, n) for t, n in zip(longest.ceil().tolist(), shape[::-1], strict=True)]
         pairs = size[0] * size[1] * taps[0] * taps[1]
         for chunk in members.split(max(1, _ROI_PAIRS // pairs)):
             (y, weight_y), (x, weight_x) = (
-                _axis_weights(
-                    boxes[chunk, axis], extent[chunk, axis], size[1 - axis], shape[1 - axis],
-                    sampling_ratio,
-                )
+                _axis_weights(boxes[chunk, axis], extent[chunk, axis], size[1 - axis], shape[1 - axis], sampling_ratio)
                 for axis in (1, 0)
-            )  # fmt: skip
+            )
             weights = weight_y[:, :, None, :, None] * weight_x[:, None, :, None, :]
             pixels = y[:, :, None, :, None] * shape[1] + x[:, None, :, None, :]
             used = weights.flatten().nonzero().flatten()
             per_bin = weights.size(3) * weights.size(4)
-            yield (
-                image, chunk, used // per_bin, pixels.flatten()[used],
-                weights.flatten()[used].to(dtype),
-            )  # fmt: skip
+            yield (image, chunk, used // per_bin, pixels.flatten()[used], weights.flatten()[used].to(dtype))
 
 
 def _axis_weights(start: Tensor, extent: Tensor, bins: int, size: int, sampling_ratio: int):
@@ -261,9 +255,7 @@ class _FallbackFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname == _EXTENSION:
-            return importlib.machinery.ModuleSpec(
-                fullname, self, origin="onebit.detection.operators"
-            )
+            return importlib.machinery.ModuleSpec(fullname, self, origin="onebit.detection.operators")
         return None
 
     def exec_module(self, module: ModuleType) -> None:

@@ -40,12 +40,27 @@ from onebit.detection.parts import onebit_convs, parts_of
 from onebit.detection.runner import keep_predictions, output_to_log
 
 #: What a config states of a training; its validation and its visualizer are not used.
-_KEPT = ("model", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr", "custom_hooks",
-         "default_hooks", "env_cfg", "log_processor", "find_unused_parameters", "sync_bn", "load_from")  # fmt: skip
+_KEPT = (
+    "model",
+    "train_cfg",
+    "optim_wrapper",
+    "param_scheduler",
+    "auto_scale_lr",
+    "custom_hooks",
+    "default_hooks",
+    "env_cfg",
+    "log_processor",
+    "find_unused_parameters",
+    "sync_bn",
+    "load_from",
+)
 _EVALUATORS = {
     "CocoDataset": ("COCO box AP, IoU 0.50:0.95, 100 detections per image", "AP"),
-    "VOCDataset": ("VOC, IoU 0.5, area under curve (map_area) and 11-point (map_11pt), difficult objects ignored", "map_area"),
-}  # fmt: skip
+    "VOCDataset": (
+        "VOC, IoU 0.5, area under curve (map_area) and 11-point (map_11pt), difficult objects ignored",
+        "map_area",
+    ),
+}
 
 
 def train(config: Path, job: Job) -> Outcome:
@@ -181,9 +196,7 @@ def _data_of_suite(theirs: Config, job: Job) -> dict[str, Any]:
             loader[key] = their_loader[key]
     names = ("split", "protocol", "main_metric", "test_evaluator")
     return dict(
-        train_dataloader=loader,
-        test_dataloader=test.test_dataloader.to_dict(),
-        **{key: ours[key] for key in names},
+        train_dataloader=loader, test_dataloader=test.test_dataloader.to_dict(), **{key: ours[key] for key in names}
     )
 
 
@@ -197,19 +210,14 @@ def _own_data(theirs: Config, config: Path) -> dict[str, Any]:
     name = next((n for n in _EVALUATORS if kind and issubclass(kind, DATASETS.get(n))), None)
     if len(found) != 1 or name is None or "ann_file" not in found[0]:
         raise InputError(
-            f"config {config} tests on {found[0].get('type')}: expected one CocoDataset or "
-            f"VOCDataset, or --dataset"
+            f"config {config} tests on {found[0].get('type')}: expected one CocoDataset or VOCDataset, or --dataset"
         )
     leaf = found[0]
     protocol, main_metric = _EVALUATORS[name]
     evaluator = dict(type="VOCAveragePrecision")
     if name == "CocoDataset":
-        evaluator = dict(
-            type="CocoAveragePrecision",
-            data_root=leaf.get("data_root") or "",
-            ann_file=leaf["ann_file"],
-        )
-    trained = " + ".join(str(part.get("ann_file")) for part in leaves(theirs.train_dataloader.dataset))  # fmt: skip
+        evaluator = dict(type="CocoAveragePrecision", data_root=leaf.get("data_root") or "", ann_file=leaf["ann_file"])
+    trained = " + ".join(str(part.get("ann_file")) for part in leaves(theirs.train_dataloader.dataset))
     return dict(
         train_dataloader=ConfigDict(theirs.train_dataloader).to_dict(),
         test_dataloader=ConfigDict(tested).to_dict(),

@@ -41,9 +41,7 @@ def parts_of(detector: nn.Module) -> str:
         rest = []
     rpn = getattr(getattr(detector, "rpn_head", None), "rpn_conv", None)
     rpn = _all_onebit([] if rpn is None else [rpn])
-    rest += [
-        getattr(detector, name) for name in ("bbox_head", "roi_head") if hasattr(detector, name)
-    ]
+    rest += [getattr(detector, name) for name in ("bbox_head", "roi_head") if hasattr(detector, name)]
     elsewhere = any(isinstance(m, OneBitConv2d) for part in rest for m in part.modules())
     names = {
         (False, False, False): "none",

@@ -24,7 +24,7 @@ _GREEN, _RED, _ORANGE, _GREY = (0, 150, 60), (215, 40, 40), (235, 140, 0), (120,
 _NUMBERED = 25
 
 
-def write_scenes(scenes: Sequence[Scene], classes: Sequence[str], folder: Path, count: int) -> list[Path]:  # fmt: skip
+def write_scenes(scenes: Sequence[Scene], classes: Sequence[str], folder: Path, count: int) -> list[Path]:
     """Draw the images that were detected worst and best, half and half, by the F1 of the image.
 
     Args:
@@ -69,22 +69,19 @@ def draw_scene(scene: Scene, classes: Sequence[str]) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     counted, correct = int(scene.counts.sum()), scene.kinds.count(CORRECT)
     left, right = _GAP, size[0] + 2 * _GAP
-    draw.text(
-        (left, 4),
-        f"{scene.name}: {counted} object{'s' * (counted != 1)}",
-        fill="black",
-        font=_font(12),
-    )
-    draw.text((right, 4), f"{len(scene.found)} detected, {correct} correct", fill="black", font=_font(12))  # fmt: skip
+    draw.text((left, 4), f"{scene.name}: {counted} object{'s' * (counted != 1)}", fill="black", font=_font(12))
+    draw.text((right, 4), f"{len(scene.found)} detected, {correct} correct", fill="black", font=_font(12))
 
     objects = image.copy()
-    for box, label, counts, fate in zip(scene.boxes, scene.labels, scene.counts, scene.fates, strict=True):  # fmt: skip
+    for box, label, counts, fate in zip(scene.boxes, scene.labels, scene.counts, scene.fates, strict=True):
         kind = IGNORED if not counts else MISSED if fate < 0 else scene.kinds[fate]
         colour = {IGNORED: _GREY, MISSED: _RED, CONFUSED: _ORANGE}.get(kind, _GREEN)
         _box(objects, box * scale, colour, classes[label])
     picture.paste(objects, (left, _TITLE))
     found = image.copy()
-    for box, label, score, kind in reversed(list(zip(scene.found, scene.found_labels, scene.scores, scene.kinds, strict=True))):  # fmt: skip
+    for box, label, score, kind in reversed(
+        list(zip(scene.found, scene.found_labels, scene.scores, scene.kinds, strict=True))
+    ):
         colour = {CORRECT: _GREEN, IGNORED: _GREY}.get(kind, _RED)
         remark = "" if kind == CORRECT else f" {kind}"
         _box(found, box * scale, colour, f"{classes[label]} {score:.2f}{remark}")
@@ -161,9 +158,7 @@ def write_confusion(summary: Summary, path: Path) -> Path:
         for (row, column), count in np.ndenumerate(matrix):
             if count:
                 colour = "white" if shares[row, column] > 0.6 else "black"
-                axes.text(
-                    column, row, str(count), ha="center", va="center", color=colour, fontsize=8
-                )
+                axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
     figure.colorbar(picture, label="share of the row", shrink=0.8)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=110)

@@ -45,9 +45,7 @@ def write(path: Path, detections: list[dict[str, Any]]) -> Path:
     return write_atomic(path, text + "\n")
 
 
-def read(
-    path: str | Path, images: Collection[int], categories: Collection[int]
-) -> list[dict[str, Any]]:
+def read(path: str | Path, images: Collection[int], categories: Collection[int]) -> list[dict[str, Any]]:
     """Read and check a results file.
 
     Args:
@@ -64,9 +62,7 @@ def read(
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(content, list):
-        raise InputError(
-            f"{path}: expected COCO results, a list of detections, found a {type(content).__name__}"
-        )
+        raise InputError(f"{path}: expected COCO results, a list of detections, found a {type(content).__name__}")
     images, categories = frozenset(images), frozenset(categories)
     for at, detection in enumerate(content, start=1):
         reason = _wrong(detection, images, categories)
@@ -87,7 +83,7 @@ def _wrong(detection: Any, images: frozenset[int], categories: frozenset[int]) -
     missing = [field for field in FIELDS if field not in detection]
     if missing:
         return f"expected a field {missing[0]!r}"
-    for field, known, kind in (("image_id", images, "image"), ("category_id", categories, "category")):  # fmt: skip
+    for field, known, kind in (("image_id", images, "image"), ("category_id", categories, "category")):
         value = detection[field]
         if type(value) is not int or value not in known:
             return f"there is no {kind} {str(value)[:40]!r} in the dataset"
@@ -119,9 +115,7 @@ def voc_image_ids(names: Iterable[str]) -> list[int]:
     return list(range(1, len(digits) + 1))
 
 
-def from_voc(
-    images: Sequence[int], per_image: Sequence[Sequence[np.ndarray]]
-) -> list[dict[str, Any]]:
+def from_voc(images: Sequence[int], per_image: Sequence[Sequence[np.ndarray]]) -> list[dict[str, Any]]:
     """Detections in file form.
 
     Args:
@@ -129,21 +123,14 @@ def from_voc(
         per_image: for each image, for each class an array [N, 5] of x1, y1, x2, y2, score.
     """
     return [
-        dict(
-            image_id=image,
-            bbox=[x1, y1, x2 - x1, y2 - y1],
-            score=score,
-            category_id=label,
-        )
+        dict(image_id=image, bbox=[x1, y1, x2 - x1, y2 - y1], score=score, category_id=label)
         for image, by_class in zip(images, per_image, strict=True)
         for label, boxes in enumerate(by_class, start=1)
         for x1, y1, x2, y2, score in boxes.tolist()
     ]
 
 
-def to_voc(
-    detections: Sequence[dict[str, Any]], images: Sequence[int], classes: int
-) -> list[list[np.ndarray]]:
+def to_voc(detections: Sequence[dict[str, Any]], images: Sequence[int], classes: int) -> list[list[np.ndarray]]:
     """The inverse of :func:`from_voc`, in the order of ``images`` and as float32."""
     found: dict[tuple[int, int], list] = {}
     for detection in detections:
@@ -152,9 +139,6 @@ def to_voc(
             (x, y, x + width, y + height, detection["score"])
         )
     return [
-        [
-            np.asarray(found.get((image, label), ()), np.float32).reshape(-1, 5)
-            for label in range(1, classes + 1)
-        ]
+        [np.asarray(found.get((image, label), ()), np.float32).reshape(-1, 5) for label in range(1, classes + 1)]
         for image in images
     ]

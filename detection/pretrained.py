@@ -73,20 +73,15 @@ def _read(path: str | Path, name: str) -> tuple[dict, dict[str, torch.Tensor]]:
     if row.get("task") != "classification":
         found = row.get("task", "another task")
         raise InputError(
-            f"{OPTION}: expected a checkpoint of `onebit train classification`, found one of "
-            f"{found}: {path}"
+            f"{OPTION}: expected a checkpoint of `onebit train classification`, found one of {found}: {path}"
         )
     if name and row.get("backbone") != name:
-        raise InputError(
-            f"{OPTION}: {path} is a checkpoint of {row.get('backbone')}, not of {name}"
-        )
+        raise InputError(f"{OPTION}: {path} is a checkpoint of {row.get('backbone')}, not of {name}")
     kept = {k.removeprefix(_PREFIX): w for k, w in weights.items() if k.startswith(_PREFIX)}
     return row, kept
 
 
-def _left_out(
-    backbone: nn.Module, weights: Mapping[str, torch.Tensor], path: str | Path
-) -> tuple[str, ...]:
+def _left_out(backbone: nn.Module, weights: Mapping[str, torch.Tensor], path: str | Path) -> tuple[str, ...]:
     """Prefixes of the modules that start anew; the rest of ``backbone`` fits ``weights``."""
     shapes = {name: tensor.shape for name, tensor in backbone.state_dict().items()}
     differing = sorted(
@@ -95,17 +90,15 @@ def _left_out(
         if name not in weights or name not in shapes or weights[name].shape != shapes[name]
     )
     # A stem is left out as a whole: its norm means nothing behind another convolution.
-    stem = tuple(f"{n}." for n, m in backbone.named_modules() if n and getattr(m, "cost_role", "") == "stem")  # fmt: skip
+    stem = tuple(f"{n}." for n, m in backbone.named_modules() if n and getattr(m, "cost_role", "") == "stem")
     units = [stem, *((f"{name}.",) for name in _BEHIND_STEM)]
-    left_out = tuple(
-        p for unit in units if any(n.startswith(unit) for n in differing) for p in unit
-    )
+    left_out = tuple(p for unit in units if any(n.startswith(unit) for n in differing) for p in unit)
     if not any(prefix in left_out for prefix in stem):
         left_out = ()  # with the same stem everything has to fit
     wrong = [name for name in differing if not left_out or not name.startswith(left_out)]
     if wrong:
         first = wrong[0]
-        there, here = (_shape(first, found) for found in ({k: w.shape for k, w in weights.items()}, shapes))  # fmt: skip
+        there, here = (_shape(first, found) for found in ({k: w.shape for k, w in weights.items()}, shapes))
         raise InputError(
             f"{OPTION}: {path} does not fit this backbone, {len(wrong)} tensors differ: {first} is "
             f"{there} there and {here} here"

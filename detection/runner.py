@@ -84,9 +84,17 @@ def train(job: Job) -> Outcome:
             **facts(loop.evaluator.metrics[0]),
         )
         return _outcome(
-            runner.model, cfg, job, metrics, latest_checkpoint(work_dir), text,
-            untrained=untrained, epochs=runner.epoch, details=details, predictions=kept,
-        )  # fmt: skip
+            runner.model,
+            cfg,
+            job,
+            metrics,
+            latest_checkpoint(work_dir),
+            text,
+            untrained=untrained,
+            epochs=runner.epoch,
+            details=details,
+            predictions=kept,
+        )
 
 
 def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: PT028
@@ -104,7 +112,7 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
     """
     row, weights = load_row(checkpoint)
     if "config" in row:
-        raise InputError(f"{checkpoint} was trained by a config of its own: name it with --config {row['config']}")  # fmt: skip
+        raise InputError(f"{checkpoint} was trained by a config of its own: name it with --config {row['config']}")
     if pretrained.OPTION in job.cfg_options:
         raise InputError(f"{pretrained.OPTION} is for training: {checkpoint} has its own weights")
     for key in ("task", "backbone", "recipe"):
@@ -138,9 +146,17 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
         kept = keep_predictions(evaluator, Path(job.work_dir) / name)
         details = dict(checked=checked, **facts(evaluator.metrics[0]))
         return _outcome(
-            detector, cfg, job, metrics, Path(checkpoint), text, predictions=kept,
-            untrained=None, epochs=cfg.train_cfg.max_epochs, details=details,
-        )  # fmt: skip
+            detector,
+            cfg,
+            job,
+            metrics,
+            Path(checkpoint),
+            text,
+            predictions=kept,
+            untrained=None,
+            epochs=cfg.train_cfg.max_epochs,
+            details=details,
+        )
 
 
 def score_predictions(predictions: Path, job: Job) -> Outcome:
@@ -175,10 +191,7 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
         metrics = metric.score_file(Path(predictions), source)
         return Outcome(
             details=dict(
-                checked=checked,
-                per_class=metrics.pop("per_class"),
-                detections=len(metric.detections),
-                **facts(metric),
+                checked=checked, per_class=metrics.pop("per_class"), detections=len(metric.detections), **facts(metric)
             ),
             metrics=metrics,
             untrained=None,
@@ -238,7 +251,7 @@ def _row(job: Job, cfg: Config) -> dict[str, Any]:
     """What a checkpoint says of itself."""
     options = dict(job.cfg_options)
     # By its hash: where it lay says nothing about the row.
-    start = {pretrained.OPTION: cfg.pretrained.to_dict()} if options.pop(pretrained.OPTION, None) else {}  # fmt: skip
+    start = {pretrained.OPTION: cfg.pretrained.to_dict()} if options.pop(pretrained.OPTION, None) else {}
     return dict(
         cfg.row.to_dict(),
         task="detection",
@@ -309,8 +322,7 @@ def _require_parts(detector: nn.Module, cfg: Config) -> None:
     found = parts_of(detector)
     if found != cfg.onebit_parts:
         raise InputError(
-            f"onebit_parts is {cfg.onebit_parts}, but the options make it {found}: "
-            f"choose with onebit_parts alone"
+            f"onebit_parts is {cfg.onebit_parts}, but the options make it {found}: choose with onebit_parts alone"
         )
 
 
@@ -338,11 +350,7 @@ def output_to_log(work_dir: Path) -> Iterator[None]:
     """MMDetection and pycocotools print; the terminal is for one progress bar and errors."""
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
-        with (
-            open(work_dir / "output.log", "a") as log,
-            contextlib.redirect_stdout(log),
-            warnings.catch_warnings(),
-        ):
+        with open(work_dir / "output.log", "a") as log, contextlib.redirect_stdout(log), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     except OSError as error:

@@ -45,7 +45,7 @@ def take(options: dict[str, Any]) -> dict[str, Any]:
         for part in reversed(path):
             value = {part: value}
         if not isinstance(value, dict):
-            raise InputError(f"{key} {value!r}: expected {OPTION}.NAME, NAME one of {', '.join(CHOICES)}")  # fmt: skip
+            raise InputError(f"{key} {value!r}: expected {OPTION}.NAME, NAME one of {', '.join(CHOICES)}")
         for name, of_name in value.items():
             if name not in CHOICES:
                 raise InputError(f"unknown option {OPTION}.{name}; there are {', '.join(CHOICES)}")
@@ -68,19 +68,19 @@ def apply(cfg: Config, chosen: dict[str, Any]) -> None:
         warmup = _number("warmup", chosen["warmup"], whole=True)
         schedulers = [s for s in _schedulers(cfg) if s["type"] != "LinearLR"]
         if warmup:
-            schedulers.insert(0, dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=warmup))  # fmt: skip
+            schedulers.insert(0, dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=warmup))
         cfg.param_scheduler = schedulers
     if "clip_grad" in chosen:
         limit = chosen["clip_grad"]
-        cfg.optim_wrapper.clip_grad = None if limit is None else dict(max_norm=_number("clip_grad", limit))  # fmt: skip
+        cfg.optim_wrapper.clip_grad = None if limit is None else dict(max_norm=_number("clip_grad", limit))
     if "norm" in chosen:
         if chosen["norm"] not in _NORMS:
-            raise InputError(f"{OPTION}.norm {chosen['norm']!r}: expected one of {', '.join(_NORMS)}")  # fmt: skip
+            raise InputError(f"{OPTION}.norm {chosen['norm']!r}: expected one of {', '.join(_NORMS)}")
         cfg.model.backbone.norm_eval = chosen["norm"] == "frozen"
         cfg.sync_bn = chosen["norm"] == "SyncBN"
     weights = chosen.get("loss_weights", {})
     if not isinstance(weights, dict) or set(weights) - set(_LOSSES):
-        raise InputError(f"{OPTION}.loss_weights {weights!r}: expected factors of {', '.join(_LOSSES)}")  # fmt: skip
+        raise InputError(f"{OPTION}.loss_weights {weights!r}: expected factors of {', '.join(_LOSSES)}")
     for name, weight in weights.items():
         loss = _loss(cfg.model, name)
         if loss is None:
@@ -97,7 +97,7 @@ def _schedulers(cfg: Config) -> list[dict]:
 
 def _number(name: str, value: Any, whole: bool = False) -> float:
     kinds = int if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or value < 0:  # fmt: skip
+    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or value < 0:
         kind = "whole number" if whole else "number"
         raise InputError(f"{OPTION}.{name} {value!r}: expected a {kind} from 0 up")
     return value
@@ -115,11 +115,7 @@ def read(cfg: Config) -> dict[str, Any]:
 
     ``warmup`` is None where a config of somebody's own does not state it in iterations.
     """
-    warmup = [
-        None if s.get("by_epoch", True) else s.get("end")
-        for s in _schedulers(cfg)
-        if s["type"] == "LinearLR"
-    ]
+    warmup = [None if s.get("by_epoch", True) else s.get("end") for s in _schedulers(cfg) if s["type"] == "LinearLR"]
     clip = cfg.optim_wrapper.get("clip_grad") or {}
     frozen = cfg.model.backbone.get("norm_eval", False)
     losses = {name: _loss(cfg.model, name) for name in _LOSSES}

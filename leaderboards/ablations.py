@@ -120,11 +120,7 @@ def _cifar_training(name: str, cutout: bool, clipping: bool) -> Variant:
 def _imagenet_training(name: str, smoothing: bool, auxiliary: bool) -> Variant:
     """0.1 and 0.4, those of the recipe `paper`."""
     return Variant(
-        name,
-        {
-            "model.label_smoothing": 0.1 if smoothing else 0.0,
-            "model.auxiliary_weight": 0.4 if auxiliary else 0.0,
-        },
+        name, {"model.label_smoothing": 0.1 if smoothing else 0.0, "model.auxiliary_weight": 0.4 if auxiliary else 0.0}
     )
 
 
@@ -199,7 +195,7 @@ ABLATIONS = {
             default_board="cifar10",
         ),
     )
-}  # fmt: skip
+}
 #: The network on every other dataset: what two cores train in a minute or two.
 NARROW = ("dcp_nas_c8_l6",)
 
@@ -236,7 +232,7 @@ def variant_of(ablation: Ablation, record: Record) -> tuple[Variant, dict[str, A
             return variant, rest
         asked = variant.search
         others = _beyond(asked.cfg_options, searched["cfg_options"])
-        if (searched["method"], searched["options"]) == (asked.method, dict(asked.options)) and others is not None:  # fmt: skip
+        if (searched["method"], searched["options"]) == (asked.method, dict(asked.options)) and others is not None:
             search = {f"search.{key}": value for key, value in others.items()}
             return variant, {**rest, "search.preset": searched["preset"], **search}
     return None

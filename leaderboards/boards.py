@@ -76,8 +76,11 @@ _FACE = {
     "accuracy_lfw": "LFW",
     "accuracy_cfp": "CFP-FP",
     "accuracy_agedb": "AgeDB-30",
-    **{f"tar_{name}_far_1e-3": f"{title} TAR@1e-3" for name, title in (("lfw", "LFW"), ("cfp", "CFP-FP"), ("agedb", "AgeDB-30"))},
-}  # fmt: skip
+    **{
+        f"tar_{name}_far_1e-3": f"{title} TAR@1e-3"
+        for name, title in (("lfw", "LFW"), ("cfp", "CFP-FP"), ("agedb", "AgeDB-30"))
+    },
+}
 _CLASSIFICATION = {"top1": "top-1", "top5": "top-5"}
 
 _METRICS = {
@@ -103,9 +106,15 @@ def _reid(group: str) -> Printed:
 
 _PRINTED = {
     "voc": Printed("dcp-nas", "13", None, {"map": "map_area"}, 12, (3, 600, 1000), quantization=True),
-    "coco": Printed("dcp-nas", "14", None,
-                    {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_s": "APs", "ap_m": "APm", "ap_l": "APl"},
-                    12, (3, 800, 1333), quantization=True),
+    "coco": Printed(
+        "dcp-nas",
+        "14",
+        None,
+        {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_s": "APs", "ap_m": "APm", "ap_l": "APl"},
+        12,
+        (3, 800, 1333),
+        quantization=True,
+    ),
     "market1501": _reid("Market-1501"),
     "dukemtmcreid": _reid("DukeMTMC-reID"),
     "cuhk03": _reid("CUHK03"),
@@ -113,20 +122,11 @@ _PRINTED = {
     "imagenet": Printed("dcp-nas", "11", None, {"top1": "top1", "top5": "top5"}, 512, (3, 224, 224)),
     # Neither epochs nor input size are printed.
     "face": Printed("bnas", "5", None, {m: m for m in _FACE if m.startswith("accuracy")}, None, None),
-}  # fmt: skip
+}
 
 #: CP-NAS counts memory by a rule of its own (docs/cost.md): its Table 3, of the nets of its Table 1.
 _FURTHER = {
-    "cifar10": Printed(
-        "cp-nas",
-        "1",
-        None,
-        {"test_error": "top1"},
-        600,
-        (3, 32, 32),
-        costs="3",
-        convention="cp-nas",
-    )
+    "cifar10": Printed("cp-nas", "1", None, {"test_error": "top1"}, 600, (3, 32, 32), costs="3", convention="cp-nas")
 }
 
 _MBIT = ("memory_strict", "memory_paper")
@@ -146,9 +146,18 @@ _LAYOUTS = {
     "dukemtmcreid": _REID_LAYOUT,
     "cuhk03": _REID_LAYOUT,
     "msmt17": _REID_LAYOUT,
-    "face": ("backbone", *(m for m in _FACE if m.startswith("accuracy")), "params", "wa", *_SEARCH,
-             *(m for m in _FACE if not m.startswith("accuracy")), *_MBIT, *_OPS, *_OURS),
-}  # fmt: skip
+    "face": (
+        "backbone",
+        *(m for m in _FACE if m.startswith("accuracy")),
+        "params",
+        "wa",
+        *_SEARCH,
+        *(m for m in _FACE if not m.startswith("accuracy")),
+        *_MBIT,
+        *_OPS,
+        *_OURS,
+    ),
+}
 
 
 def _task(board: str) -> str:
@@ -170,18 +179,20 @@ ALL: dict[str, Board] = {
 
 #: What `onebit bench` runs when `--backbones` is not given: the real-valued net, the three
 #: hand-made 1-bit nets and the searched cell of the papers' tables.
-DEFAULT_BACKBONES = (
-    "resnet18",
-    "resnet18_xnor",
-    "resnet18_bireal",
-    "resnet18_reactnet",
-    "dcp_nas_s",
-)
+DEFAULT_BACKBONES = ("resnet18", "resnet18_xnor", "resnet18_bireal", "resnet18_reactnet", "dcp_nas_s")
 #: The same in widths that two CPU cores can train, for every dataset that is not a paper's own.
-NARROW_BACKBONES = ("resnet18_w16", "resnet18_w16_xnor", "resnet18_w16_bireal", "resnet18_w16_reactnet", "dcp_nas_c8")  # fmt: skip
+NARROW_BACKBONES = ("resnet18_w16", "resnet18_w16_xnor", "resnet18_w16_bireal", "resnet18_w16_reactnet", "dcp_nas_c8")
 #: Eight for the mini re-ID boards; about six minutes of one core each board.
-NARROW_REID = ("resnet18_w16", "resnet34_w16", "resnet18_w16_xnor", "resnet18_w16_bireal",
-               "resnet18_w16_reactnet", "resnet34_w16_reactnet", "dcp_nas_c8", "dcp_nas_c8_l6")  # fmt: skip
+NARROW_REID = (
+    "resnet18_w16",
+    "resnet34_w16",
+    "resnet18_w16_xnor",
+    "resnet18_w16_bireal",
+    "resnet18_w16_reactnet",
+    "resnet34_w16_reactnet",
+    "dcp_nas_c8",
+    "dcp_nas_c8_l6",
+)
 
 
 def default_recipe(dataset: Dataset) -> str:

@@ -58,9 +58,7 @@ def load_checkpoint(path: Path, backbone: str = "") -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load has no common error for a file that is none of its own
-        raise InputError(
-            f"expected a checkpoint, found something else in {path}: {error}"
-        ) from error
+        raise InputError(f"expected a checkpoint, found something else in {path}: {error}") from error
     if not isinstance(state, dict) or not state.keys() >= _KEYS:
         raise InputError(f"expected a checkpoint that re-ID training wrote, found {path}")
     if backbone and backbone != state["backbone"]:
@@ -81,9 +79,7 @@ def classification_sha256(path: str | Path, backbone: str) -> str:
             f"found one of {row.get('task', 'another task')}: {path}"
         )
     if row.get("backbone") != backbone:
-        raise InputError(
-            f"init_from: {path} is a checkpoint of {row.get('backbone')}, not of {backbone}"
-        )
+        raise InputError(f"init_from: {path} is a checkpoint of {row.get('backbone')}, not of {backbone}")
     return sha256_file(path)
 
 
@@ -95,8 +91,4 @@ def load_backbone(backbone: torch.nn.Module, path: str | Path) -> None:
     """
     _, weights = load_row(path)
     prefix = "backbone."
-    load_weights(
-        backbone,
-        {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)},
-        path,
-    )
+    load_weights(backbone, {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}, path)

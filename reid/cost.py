@@ -35,9 +35,7 @@ def model_cost(
     """
     shape = (3, *(input_size or INPUT_SIZE))
     with torch.device("meta"):  # only shapes matter
-        model = ReIDModel(
-            backbone, num_classes=1 if num_classes is None else num_classes, **options
-        )
+        model = ReIDModel(backbone, num_classes=1 if num_classes is None else num_classes, **options)
     network = model.embedding
     if num_classes is not None:
         model.classifier.cost_role = "classifier"

@@ -34,8 +34,7 @@ TORCHREID_NAMES = {
 }
 
 #: What torchreid, h5py and scipy raise over a .mat file that holds something else.
-_LAYOUT_ERRORS = (KeyError, IndexError, TypeError, ValueError, AttributeError, AssertionError,
-                  MatReadError)  # fmt: skip
+_LAYOUT_ERRORS = (KeyError, IndexError, TypeError, ValueError, AttributeError, AssertionError, MatReadError)
 
 _MARKET_NAME = re.compile(r"(-1|\d{4})_c([1-6])s\d+_\d+_\d+\.jpg")
 _DUKE_NAME = re.compile(r"(\d{4})_c([1-8])_f\d+\.jpg")
@@ -74,9 +73,7 @@ class Checked:
     def download_dataset(self, dataset_dir: str, dataset_url: str | None) -> None:
         """Raise InputError where torchreid would download."""
         if not os.path.isdir(dataset_dir):
-            raise InputError(
-                f"dataset not found: expected the folder {dataset_dir}; nothing is downloaded for you"
-            )
+            raise InputError(f"dataset not found: expected the folder {dataset_dir}; nothing is downloaded for you")
 
     def check_before_run(self, required_files: str | list[str]) -> None:
         """Raise InputError for the first file or folder that is missing."""
@@ -112,8 +109,7 @@ def _refuse_shared(train: Iterable, test: Iterable, where: str) -> None:
     if shared:
         names = ", ".join(map(str, shared[:5])) + (", ..." if len(shared) > 5 else "")
         raise InputError(
-            f"expected training and test identities to be disjoint, found {len(shared)} in both of "
-            f"{where}: {names}"
+            f"expected training and test identities to be disjoint, found {len(shared)} in both of {where}: {names}"
         )
 
 
@@ -128,15 +124,12 @@ class _FileNames(Checked):
     def __init__(self, root: str = "", **kwargs) -> None:
         self._people: dict[str, list[int]] = {}
         super().__init__(root, **kwargs)
-        train, query, gallery = (
-            self._people[folder] for folder in (self.train_dir, self.query_dir, self.gallery_dir)
-        )
+        train, query, gallery = (self._people[folder] for folder in (self.train_dir, self.query_dir, self.gallery_dir))
         _refuse_shared(train, {*query, *gallery} - {-1, self.distractor}, self.dataset_dir)
         for folder in (self.train_dir, self.query_dir):
             if self.distractor in self._people[folder]:
                 raise InputError(
-                    f"expected distractors ({self.distractor:04d}) in the gallery only, found one in "
-                    f"{folder}"
+                    f"expected distractors ({self.distractor:04d}) in the gallery only, found one in {folder}"
                 )
 
     @property
@@ -225,8 +218,7 @@ class CheckedMSMT17(Checked, MSMT17):
                 )
             if not os.path.isfile(os.path.join(dir_path, name[1])):
                 raise InputError(
-                    f"expected the image {os.path.join(dir_path, name[1])}, which "
-                    f"{list_path} names in line {number}"
+                    f"expected the image {os.path.join(dir_path, name[1])}, which {list_path} names in line {number}"
                 )
         return super().process_dir(dir_path, list_path)
 
@@ -242,19 +234,12 @@ class CheckedCUHK03(Checked, CUHK03):
     def __init__(self, root: str = "", split_id: int = 0, **kwargs) -> None:
         splits = 20 if kwargs.get("cuhk03_classic_split") else 1
         if split_id not in range(splits):
-            raise InputError(
-                f"split_id {split_id}: CUHK03 has 20 classic splits, counted from 0, and one new one"
-            )
+            raise InputError(f"split_id {split_id}: CUHK03 has 20 classic splits, counted from 0, and one new one")
         super().__init__(root, split_id, **kwargs)
         if not self.train or not self.query or not self.gallery:
-            raise InputError(
-                f"empty training set, query or gallery in {self.split_new_det_mat_path}"
-            )
+            raise InputError(f"empty training set, query or gallery in {self.split_new_det_mat_path}")
         # torchreid numbers training identities anew: the names of the images say who they are.
-        people = (
-            {os.path.basename(path)[:5] for path, *_ in p}
-            for p in (self.train, self.query + self.gallery)
-        )
+        people = ({os.path.basename(path)[:5] for path, *_ in p} for p in (self.train, self.query + self.gallery))
         _refuse_shared(*people, self.dataset_dir)
         # The split files hold the absolute paths of the folder they were first written in.
         for images in (self.train, self.query, self.gallery):
@@ -279,10 +264,7 @@ class CheckedCUHK03(Checked, CUHK03):
             WorkError: the disk is full.
         """
         final = Path(self.dataset_dir) / "extracted"
-        sources = [
-            Path(p)
-            for p in (self.raw_mat_path, self.split_new_det_mat_path, self.split_new_lab_mat_path)
-        ]
+        sources = [Path(p) for p in (self.raw_mat_path, self.split_new_det_mat_path, self.split_new_lab_mat_path)]
         stamp = dataset_checksum(sources, Path(self.dataset_dir))
         if not _is_extracted(final, stamp):
             try:

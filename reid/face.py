@@ -20,8 +20,7 @@ from onebit.reid.training import image_data
 from onebit.reid.verification import metrics_of, pair_distances
 
 PROTOCOL = (
-    "10-fold accuracy, the threshold chosen on the other nine; TAR at FAR over all pairs; "
-    "{distance} distance{flip}"
+    "10-fold accuracy, the threshold chosen on the other nine; TAR at FAR over all pairs; {distance} distance{flip}"
 )
 MAIN_METRIC = "accuracy_lfw"
 
@@ -41,9 +40,7 @@ def face_data(cfg: Config, data_root: Path, log: Path) -> ImageDataManager:
     return image_data(cfg, TORCHREID_NAMES["face"], root, log)
 
 
-def features_of_pairs(
-    model: ReIDModel, data: ImageDataManager, cfg: Config, root: Path
-) -> Features:
+def features_of_pairs(model: ReIDModel, data: ImageDataManager, cfg: Config, root: Path) -> Features:
     """Features of every image of the pairs, each looked at once, named relative to ``root``."""
     (loaders,) = data.test_loader.values()
     found = extract(model, loaders["query"], "test images", cfg.flip_features)

@@ -53,11 +53,7 @@ def read_pairs(root: Path) -> list[Pairs]:
     Raises:
         InputError: a line does not parse, contradicts itself, or names an image that is missing.
     """
-    return [
-        read_lfw(root / "lfw"),
-        read_cfp_fp(root / "cfp-dataset"),
-        read_agedb_30(root / "agedb_30"),
-    ]
+    return [read_lfw(root / "lfw"), read_cfp_fp(root / "cfp-dataset"), read_agedb_30(root / "agedb_30")]
 
 
 def read_lfw(folder: Path) -> Pairs:
@@ -66,7 +62,7 @@ def read_lfw(folder: Path) -> Pairs:
     lines = _lines(path)
     header = lines[0].split()
     if len(header) != 2 or not all(n.isdigit() and int(n) > 0 for n in header):
-        raise InputError(f"expected the numbers of folds and of pairs per fold in line 1 of {path}, found {lines[0]!r}")  # fmt: skip
+        raise InputError(f"expected the numbers of folds and of pairs per fold in line 1 of {path}, found {lines[0]!r}")
     folds, count = map(int, header)
     if len(lines) != 1 + 2 * folds * count:
         raise InputError(
@@ -83,10 +79,7 @@ def read_lfw(folder: Path) -> Pairs:
         names = (parts[0], parts[0] if same else parts[2])
         if not same and names[0] == names[1]:
             raise InputError(f"expected two people in line {number} of {path}, found {line!r}")
-        images = [
-            folder / name / f"{name}_{int(n):04d}.jpg"
-            for name, n in zip(names, numbers, strict=True)
-        ]
+        images = [folder / name / f"{name}_{int(n):04d}.jpg" for name, n in zip(names, numbers, strict=True)]
         found.append((*_existing(images, path, number), same, fold))
         people.update(names)
     return _pairs("lfw", found, people)
@@ -103,9 +96,7 @@ def read_cfp_fp(folder: Path) -> Pairs:
             path = split / f"{name}.txt"
             for number, line in enumerate(_lines(path), start=1):
                 parts = line.replace(" ", "").split(",")
-                if len(parts) != 2 or any(
-                    p not in known for p, known in zip(parts, lists, strict=True)
-                ):
+                if len(parts) != 2 or any(p not in known for p, known in zip(parts, lists, strict=True)):
                     raise InputError(
                         f"expected `number,number` of images in Pair_list_F.txt and Pair_list_P.txt in "
                         f"line {number} of {path}, found {line!r}"
@@ -113,9 +104,7 @@ def read_cfp_fp(folder: Path) -> Pairs:
                 images = [known[p] for p, known in zip(parts, lists, strict=True)]
                 if (images[0].parts[-3] == images[1].parts[-3]) != same:
                     wanted = "one person" if same else "two people"
-                    raise InputError(
-                        f"expected {wanted} in line {number} of {path}, found {line!r}"
-                    )
+                    raise InputError(f"expected {wanted} in line {number} of {path}, found {line!r}")
                 found.append((*_existing(images, path, number), same, fold))
     return _pairs("cfp", found, ())
 
@@ -139,16 +128,12 @@ def read_agedb_30(folder: Path) -> Pairs:
     path = folder / "agedb_30_ann.txt"
     lines = _lines(path)
     if len(lines) % FOLDS:
-        raise InputError(
-            f"expected {FOLDS} folds of equal size in {path}, found {len(lines)} lines"
-        )
+        raise InputError(f"expected {FOLDS} folds of equal size in {path}, found {len(lines)} lines")
     found, people = [], set()
     for number, line in enumerate(lines, start=1):
         parts = line.split()
         if len(parts) != 3 or parts[0] not in ("0", "1"):
-            raise InputError(
-                f"expected `1 image image` or `0 image image` in line {number} of {path}, found {line!r}"
-            )
+            raise InputError(f"expected `1 image image` or `0 image image` in line {number} of {path}, found {line!r}")
         same = parts[0] == "1"
         names = [_AGEDB_NAME.fullmatch(Path(image).name) for image in parts[1:]]
         if all(names) and (names[0][1] == names[1][1]) != same:
@@ -210,9 +195,7 @@ class FaceDataset(Checked, ImageDataset):
         shared = sorted(keys[key] for key in tested & keys.keys())
         if shared:
             names = ", ".join(shared[:5]) + (", ..." if len(shared) > 5 else "")
-            raise InputError(
-                f"expected nobody of the test pairs in {root / TRAIN}, found {len(shared)}: {names}"
-            )
+            raise InputError(f"expected nobody of the test pairs in {root / TRAIN}, found {len(shared)}: {names}")
         images = []
         for label, folder in enumerate(train):
             own = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGES)

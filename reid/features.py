@@ -93,11 +93,7 @@ def extract(
 
 
 def of_dataset(
-    model: torch.nn.Module,
-    loader: torch.utils.data.DataLoader,
-    name: str,
-    root: Path,
-    flip: bool = False,
+    model: torch.nn.Module, loader: torch.utils.data.DataLoader, name: str, root: Path, flip: bool = False
 ) -> Features:
     """Features of a part of a test set, its images named relative to ``root``; see :func:`extract`."""
     found = extract(model, loader, name, flip)
@@ -148,9 +144,7 @@ def load(path: Path) -> tuple[dict[str, Features], dict[str, Any]]:
             metadata = dict(file.metadata() or {})
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"expected a whole safetensors file of features, found {path}: {error}"
-        ) from error
+        raise InputError(f"expected a whole safetensors file of features, found {path}: {error}") from error
     if metadata.get("format") != FORMAT:
         raise InputError(
             f"expected features that this suite saved (format {FORMAT}), found "

@@ -35,9 +35,7 @@ class _Folder(torch.utils.data.Dataset):
         return {"img": self.transform(read_image(path)), "impath": path}
 
 
-def features_of_folder(
-    checkpoint: Path, images: Path, out: Path, batch_size: int = 64, workers: int = 0
-) -> Features:
+def features_of_folder(checkpoint: Path, images: Path, out: Path, batch_size: int = 64, workers: int = 0) -> Features:
     """Run a checkpoint over all images below a folder and save the features.
 
     Images are read, resized and normalized as for testing the row that the checkpoint is of, and
@@ -60,7 +58,7 @@ def features_of_folder(
     """
     checkpoint, images, out = Path(checkpoint), Path(images), Path(out)
     if out.suffix != ".safetensors":
-        raise InputError(f"features are written as safetensors: expected FILE.safetensors, found {out}")  # fmt: skip
+        raise InputError(f"features are written as safetensors: expected FILE.safetensors, found {out}")
     if out.is_dir():
         raise InputError(f"expected a file to write features to, found the folder {out}")
     paths = image_paths(images)

@@ -42,9 +42,7 @@ IMAGENET = {"norm_mean": [0.485, 0.456, 0.406], "norm_std": [0.229, 0.224, 0.225
 _CLASSIFIER = re.compile(r"classifier[^.]*(\.\d+)*\.weight")
 
 
-def score_checkpoint(
-    checkpoint: Path, job: Job, model: str | None = None, config: Path | None = None
-) -> Outcome:
+def score_checkpoint(checkpoint: Path, job: Job, model: str | None = None, config: Path | None = None) -> Outcome:
     """Score a checkpoint of torchreid on a board's dataset.
 
     Args:
@@ -119,23 +117,18 @@ def score_features(path: Path, job: Job) -> Outcome:
     return _saved(job, cfg, _facts(job, cfg, ""), *parts, None)
 
 
-def _labelled(
-    found: Mapping[str, np.ndarray], group: str, images: list[tuple], root: Path, path: Path
-) -> Features:
+def _labelled(found: Mapping[str, np.ndarray], group: str, images: list[tuple], root: Path, path: Path) -> Features:
     """A group of the file, labelled as the file does it, else as the dataset does."""
     features = found[f"{group}.features"]
     if features.ndim != 2 or features.dtype.kind != "f" or not features.size:
         raise InputError(
-            f"{path}: expected {group}.features as [N, D] floats, found {list(features.shape)} "
-            f"{features.dtype}"
+            f"{path}: expected {group}.features as [N, D] floats, found {list(features.shape)} {features.dtype}"
         )
     features = features.astype(np.float32)
     if not np.isfinite(features).all():
         raise InputError(f"{path}: {group}.features are not all finite")
     if len(features) != len(images):
-        raise InputError(
-            f"{path}: {len(features)} features of {group} for the dataset's {len(images)} images"
-        )
+        raise InputError(f"{path}: {len(features)} features of {group} for the dataset's {len(images)} images")
     labels = {}
     for key, at in (("pids", 1), ("cameras", 2)):
         values = found.get(f"{group}.{key}", np.array([image[at] for image in images]))
@@ -213,9 +206,7 @@ def _builder(name: str):
             backbones.backbone_config(name)
         except InputError as error:
             near = ", ".join(difflib.get_close_matches(name, table, n=3))
-            raise InputError(
-                f"unknown model {name!r}" + (f"; did you mean {near}?" if near else "")
-            ) from error
+            raise InputError(f"unknown model {name!r}" + (f"; did you mean {near}?" if near else "")) from error
         register_model(name, builder(name))
     return table[name]
 
@@ -229,13 +220,11 @@ def _build(build, name: str, weights: Mapping[str, torch.Tensor]) -> nn.Module:
     """The network, for as many identities as the weights know."""
     heads = [weights[key].shape[0] for key in weights if _CLASSIFIER.fullmatch(key)]
     try:
-        return build(num_classes=heads[-1] if heads else 1, loss="softmax", pretrained=False, use_gpu=False)  # fmt: skip
+        return build(num_classes=heads[-1] if heads else 1, loss="softmax", pretrained=False, use_gpu=False)
     except InputError:
         raise
     except Exception as error:  # whatever torchreid's networks ask for
-        raise InputError(
-            f"model {name} cannot be built: {type(error).__name__}: {error}"
-        ) from error
+        raise InputError(f"model {name} cannot be built: {type(error).__name__}: {error}") from error
 
 
 def _scored_config(job: Job, name: str, theirs: Mapping[str, Any]) -> Config:
@@ -253,7 +242,7 @@ def _scored_config(job: Job, name: str, theirs: Mapping[str, Any]) -> Config:
         cfg[ours] = _value(theirs, key, int, cfg[ours])
     means = {key: _value(theirs, f"data.{key}", list, None) for key in IMAGENET}
     for key, values in means.items():
-        if values is not None and (len(values) != 3 or not all(type(v) in (int, float) for v in values)):  # fmt: skip
+        if values is not None and (len(values) != 3 or not all(type(v) in (int, float) for v in values)):
             raise InputError(f"the config's data.{key} is {values!r}: expected three numbers")
     if any(means.values()):
         # torchreid takes ImageNet's for both where one is missing.
@@ -286,12 +275,7 @@ def _facts(job: Job, cfg: Config, checkpoint: str) -> dict[str, Any]:
 
 
 def _saved(
-    job: Job,
-    cfg: Config,
-    facts: dict[str, Any],
-    query: Features,
-    gallery: Features,
-    checkpoint: Path | None,
+    job: Job, cfg: Config, facts: dict[str, Any], query: Features, gallery: Features, checkpoint: Path | None
 ) -> Outcome:
     facts["details"]["feature_dim"] = int(query.features.shape[1])
     path = Path(job.work_dir) / "predictions.safetensors"
@@ -307,7 +291,7 @@ def _cost(network: nn.Module, cfg: Config) -> tuple[dict[str, dict[str, Any]], s
             setattr(network, name, nn.Identity())
     shape = (3, cfg.height, cfg.width)
     try:
-        return {c: backbones.cost(network.eval(), shape, convention=c).summary() for c in CONVENTIONS}, ""  # fmt: skip
+        return {c: backbones.cost(network.eval(), shape, convention=c).summary() for c in CONVENTIONS}, ""
     except Exception as error:  # a layer without a rule, or what a network does with one image
         return {}, " ".join(f"{type(error).__name__}: {error}".split())[:300]
 

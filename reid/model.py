@@ -130,13 +130,10 @@ def _require_last_stride(backbone: str, last_stride: int) -> None:
 def builder(name: str):
     """The function torchreid calls for ``build_model(name, ...)``."""
 
-    def build(
-        num_classes: int, loss: str = "softmax", pretrained: bool = False, use_gpu: bool = True
-    ) -> ReIDModel:
+    def build(num_classes: int, loss: str = "softmax", pretrained: bool = False, use_gpu: bool = True) -> ReIDModel:
         if pretrained:
             raise InputError(
-                f"there are no pretrained weights of {name}: pass pretrained=False "
-                f"(torchreid's default is True)"
+                f"there are no pretrained weights of {name}: pass pretrained=False (torchreid's default is True)"
             )
         return ReIDModel(name, num_classes, loss=loss)
 

@@ -24,13 +24,7 @@ _RIGHT, _WRONG, _QUERY = (0, 150, 60), (215, 40, 40), (60, 60, 60)
 
 
 def write_rankings(
-    query: Features,
-    gallery: Features,
-    evaluation: Evaluation,
-    root: Path,
-    folder: Path,
-    count: int = 20,
-    top: int = 10,
+    query: Features, gallery: Features, evaluation: Evaluation, root: Path, folder: Path, count: int = 20, top: int = 10
 ) -> list[Path]:
     """Draw the queries with the lowest and with the highest average precision, half and half.
 
@@ -103,10 +97,7 @@ def draw_ranking(ranking: Ranking, query: Features, gallery: Features, root: Pat
             2 * _GAP + (place + 1) * (CELL[0] + 2 * _FRAME + _GAP),
             root / gallery.names[index],
             _RIGHT if right else _WRONG,
-            [
-                f"{ranking.distances[place]:.4g} {'right' if right else 'wrong'}",
-                _who(gallery, index),
-            ],
+            [f"{ranking.distances[place]:.4g} {'right' if right else 'wrong'}", _who(gallery, index)],
         )
     return picture
 
@@ -115,9 +106,7 @@ def _who(images: Features, index: int) -> str:
     return f"id {images.pids[index]} cam {images.cameras[index]}"
 
 
-def _cell(
-    picture: Image.Image, left: int, path: Path, colour: tuple, caption: Sequence[str]
-) -> None:
+def _cell(picture: Image.Image, left: int, path: Path, colour: tuple, caption: Sequence[str]) -> None:
     """One image, as large as fits, in a frame; lines of text underneath."""
     image = read_image(path)
     scale = min(CELL[0] / image.width, CELL[1] / image.height)

@@ -24,7 +24,7 @@ BASE = "paper"
 #: Below these stand arguments of something that checks them itself.
 _FREE = ("optimizer.", "model.backbone_options.")
 #: What a row's config has beside its recipe.
-_OF_ROW = {"recipe", "dataset", "backbone", "seed", "init_from_sha256", "data.norm_mean", "data.norm_std"}  # fmt: skip
+_OF_ROW = {"recipe", "dataset", "backbone", "seed", "init_from_sha256", "data.norm_mean", "data.norm_std"}
 
 #: The sampler that a loss needs when the recipe names none.
 SAMPLERS = {"softmax": "RandomSampler", "triplet": "RandomIdentitySampler"}
@@ -53,9 +53,7 @@ def build_config(job: Job) -> Config:
             of range, a checkpoint that cannot be started from.
     """
     cfg = load_recipe(job.recipe)
-    cfg.merge_from_dict(
-        dict(recipe=job.recipe, dataset=job.dataset, backbone=job.backbone, seed=job.seed)
-    )
+    cfg.merge_from_dict(dict(recipe=job.recipe, dataset=job.dataset, backbone=job.backbone, seed=job.seed))
     cfg = with_options(cfg, job.cfg_options)
     check(cfg)
     _choose_sampler(cfg)
@@ -88,9 +86,7 @@ def saved_config(saved: Mapping[str, Any], where: Path) -> tuple[Config, list[st
     cfg = Config(dict(saved))
     # In the order of the recipe: a section before what is in it.
     known = [n for n in dotted(load_recipe(BASE).to_dict()) if not n.startswith(_FREE)]
-    unknown = [
-        n for n in sorted(_names(cfg)) if n not in _OF_ROW.union(known) and not n.startswith(_FREE)
-    ]
+    unknown = [n for n in sorted(_names(cfg)) if n not in _OF_ROW.union(known) and not n.startswith(_FREE)]
     if unknown:
         raise InputError(
             f"{where} was written by another version: its config has {', '.join(unknown)}, which "
@@ -125,10 +121,7 @@ def check(cfg: Config) -> None:
     Raises:
         InputError: naming the value.
     """
-    for name, value, choices in (
-        ("loss", cfg.model.loss, LOSSES),
-        ("schedule", cfg.schedule, SCHEDULES),
-    ):
+    for name, value, choices in (("loss", cfg.model.loss, LOSSES), ("schedule", cfg.schedule, SCHEDULES)):
         if value not in choices:
             raise InputError(f"unknown {name} {value!r}; expected one of {', '.join(choices)}")
     for name, value, least in (

@@ -25,13 +25,7 @@ from onebit.reid.features import Features, load, of_dataset, save
 from onebit.reid.model import ReIDModel
 from onebit.reid.pictures import write_rankings
 from onebit.reid.recipe import build_config, check, init_from, saved_config, with_options
-from onebit.reid.scoring import (
-    check_against_dataset,
-    load_predictions,
-    outcome,
-    score,
-    with_evaluation_options,
-)
+from onebit.reid.scoring import check_against_dataset, load_predictions, outcome, score, with_evaluation_options
 from onebit.reid.torchreid_adapter import ImageDataManager
 from onebit.reid.training import build_optimizer, fit, image_data
 
@@ -109,9 +103,8 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
         packed_model = backbones.deploy(model.cpu()) if packed else None
         # Not the name of what the row itself left: its record has the hash of that.
         scored = _outcome(
-            model, data, cfg, job, Path(checkpoint), None, state["losses"], "test_", trained_on,
-            packed_model,
-        )  # fmt: skip
+            model, data, cfg, job, Path(checkpoint), None, state["losses"], "test_", trained_on, packed_model
+        )
     if filled:
         scored.details["filled_from_recipe"] = filled
     return scored
@@ -138,7 +131,7 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
         cfg = _config_of(facts, predictions, job)
         root = get_dataset(cfg.dataset, task="reid").find(job.data_root)
         checkpoint = predictions.parent / facts["checkpoint"]
-        return face.outcome(groups["images"], read_pairs(root), cfg, root, facts, predictions, checkpoint)  # fmt: skip
+        return face.outcome(groups["images"], read_pairs(root), cfg, root, facts, predictions, checkpoint)
     query, gallery, facts = load_predictions(predictions)
     cfg = _config_of(facts, predictions, job)
     dataset = get_dataset(cfg.dataset, task="reid")
@@ -221,9 +214,7 @@ def build_model(cfg: Config, num_classes: int) -> ReIDModel:
     return model.cuda() if torch.cuda.is_available() else model
 
 
-def features_of(
-    model: ReIDModel, data: ImageDataManager, cfg: Config, job: Job
-) -> tuple[Features, Features]:
+def features_of(model: ReIDModel, data: ImageDataManager, cfg: Config, job: Job) -> tuple[Features, Features]:
     """Features of queries and gallery."""
     (loaders,) = data.test_loader.values()
     root = get_dataset(cfg.dataset, task="reid").find(job.data_root)

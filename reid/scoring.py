@@ -16,9 +16,7 @@ from onebit.reid.features import Features, load, relative_names
 from onebit.reid.recipe import with_options
 
 
-def score(
-    query: Features, gallery: Features, evaluation: Evaluation
-) -> tuple[dict[str, float], dict[str, int]]:
+def score(query: Features, gallery: Features, evaluation: Evaluation) -> tuple[dict[str, float], dict[str, int]]:
     """Metrics, and how many there are of what.
 
     Raises:
@@ -79,11 +77,10 @@ def load_predictions(path: Path) -> tuple[Features, Features, dict[str, Any]]:
         InputError: see :func:`onebit.reid.features.load`; or features of a folder, which nobody can score.
     """
     groups, facts = load(path)
-    labelled = [g for g, images in groups.items() if images.pids is not None and images.cameras is not None]  # fmt: skip
+    labelled = [g for g, images in groups.items() if images.pids is not None and images.cameras is not None]
     if not {"query", "gallery"} <= set(labelled):
         raise InputError(
-            f"expected features of queries and gallery with identities and cameras, found "
-            f"{', '.join(groups)} in {path}"
+            f"expected features of queries and gallery with identities and cameras, found {', '.join(groups)} in {path}"
         )
     return groups["query"], groups["gallery"], facts
 
@@ -101,8 +98,7 @@ def with_evaluation_options(cfg: Config, options: Mapping[str, Any]) -> Config:
     for name in options:
         if name.split(".")[0] != "evaluation":
             raise InputError(
-                f"saved features can be scored with other options of `evaluation`; {name} would need "
-                f"the network"
+                f"saved features can be scored with other options of `evaluation`; {name} would need the network"
             )
     return with_options(cfg, options)
 
@@ -122,9 +118,7 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def check_against_dataset(
-    part: Features, images: Sequence[tuple], root: Path, predictions: Path
-) -> None:
+def check_against_dataset(part: Features, images: Sequence[tuple], root: Path, predictions: Path) -> None:
     """Refuse features whose images are not those of the dataset.
 
     Args:
@@ -147,6 +141,5 @@ def check_against_dataset(
             )
     if len(ours) != len(theirs):
         raise InputError(
-            f"{predictions} is not of this dataset: it has {len(ours)} images where the dataset "
-            f"has {len(theirs)}"
+            f"{predictions} is not of this dataset: it has {len(ours)} images where the dataset has {len(theirs)}"
         )

@@ -19,12 +19,7 @@ from onebit.commons.progress import Progress
 from onebit.commons.task import Job
 from onebit.reid.checkpoint import save_checkpoint
 from onebit.reid.model import ReIDModel
-from onebit.reid.torchreid_adapter import (
-    ImageDataManager,
-    ImageSoftmaxEngine,
-    ImageTripletEngine,
-    append_stdout,
-)
+from onebit.reid.torchreid_adapter import ImageDataManager, ImageSoftmaxEngine, ImageTripletEngine, append_stdout
 
 SCHEDULES = ("cosine", "step")
 
@@ -70,9 +65,7 @@ class TripletEngine(_Watched, ImageTripletEngine):
 
     def total(self, summary: dict[str, float]) -> float:
         # torchreid tells the two parts only, and leaves a part without weight out.
-        return self.weight_t * summary.get("loss_t", 0.0) + self.weight_x * summary.get(
-            "loss_x", 0.0
-        )
+        return self.weight_t * summary.get("loss_t", 0.0) + self.weight_x * summary.get("loss_x", 0.0)
 
 
 def image_data(cfg: Config, name: str, root: Path, log: Path) -> ImageDataManager:
@@ -155,14 +148,11 @@ def fit(
             steps.clear()
             with append_stdout(log):
                 engine.train(
-                    print_freq=max(1, batches // 4),
-                    fixbase_epoch=cfg.fixbase_epochs,
-                    open_layers=["classifier"],
+                    print_freq=max(1, batches // 4), fixbase_epoch=cfg.fixbase_epochs, open_layers=["classifier"]
                 )
             if not steps:
                 raise InputError(
-                    f"an epoch of {cfg.data.train_sampler} has no batch of "
-                    f"{cfg.data.batch_size_train} images"
+                    f"an epoch of {cfg.data.train_sampler} has no batch of {cfg.data.batch_size_train} images"
                 )
             progress.advance(batches - len(steps))
             losses.append(sum(steps) / len(steps))
@@ -185,15 +175,9 @@ def fit(
 
 
 def _engine(
-    model: ReIDModel,
-    optimizer: torch.optim.Optimizer,
-    scheduler: LambdaLR,
-    data: ImageDataManager,
-    cfg: Config,
+    model: ReIDModel, optimizer: torch.optim.Optimizer, scheduler: LambdaLR, data: ImageDataManager, cfg: Config
 ):
-    arguments = dict(
-        scheduler=scheduler, use_gpu=torch.cuda.is_available(), label_smooth=cfg.label_smooth
-    )
+    arguments = dict(scheduler=scheduler, use_gpu=torch.cuda.is_available(), label_smooth=cfg.label_smooth)
     if cfg.model.loss == "softmax":
         return SoftmaxEngine(data, model, optimizer, **arguments)
     try:

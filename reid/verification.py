@@ -21,9 +21,7 @@ def pair_distances(first: np.ndarray, second: np.ndarray, distance: str) -> np.n
     """
     both, count = prepared(first, second, distance), len(first)
     if len(both) != 2 * count:
-        raise InputError(
-            f"expected as many features of both sides, found {count} and {len(both) - count}"
-        )
+        raise InputError(f"expected as many features of both sides, found {count} and {len(both) - count}")
     first, second = both[:count], both[count:]
     if distance == "cosine":
         return 1.0 - (first * second).sum(1)
@@ -57,9 +55,7 @@ def best_threshold(distances: np.ndarray, same: np.ndarray) -> float:
     return float(middle if middle < high else low)  # neighbouring floats have no middle
 
 
-def fold_accuracies(
-    distances: np.ndarray, same: np.ndarray, folds: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def fold_accuracies(distances: np.ndarray, same: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Accuracy of every fold under the threshold that is best on all the others (LFW, view 2).
 
     Args:
@@ -75,15 +71,15 @@ def fold_accuracies(
     """
     distances, same, folds = np.asarray(distances, float), np.asarray(same, bool), np.asarray(folds)
     if not distances.shape == same.shape == folds.shape or distances.ndim != 1:
-        raise InputError(f"expected one distance, label and fold per pair, found {distances.shape}, {same.shape}, {folds.shape}")  # fmt: skip
+        raise InputError(
+            f"expected one distance, label and fold per pair, found {distances.shape}, {same.shape}, {folds.shape}"
+        )
     if np.isnan(distances).any():
         raise InputError("a distance is not a number")
     numbers = np.unique(folds)
     if len(numbers) < 2 or same.all() or not same.any():
         raise InputError("expected at least two folds with matching pairs and others")
-    thresholds = np.array(
-        [best_threshold(distances[folds != k], same[folds != k]) for k in numbers]
-    )
+    thresholds = np.array([best_threshold(distances[folds != k], same[folds != k]) for k in numbers])
     accuracies = np.array(
         [
             ((distances[folds == k] <= threshold) == same[folds == k]).mean()
@@ -93,9 +89,7 @@ def fold_accuracies(
     return accuracies, thresholds
 
 
-def true_accept_rate(
-    distances: np.ndarray, same: np.ndarray, false_accept_rate: float
-) -> float | None:
+def true_accept_rate(distances: np.ndarray, same: np.ndarray, false_accept_rate: float) -> float | None:
     """The fraction of matching pairs accepted when at most ``false_accept_rate`` of others are.
 
     All folds together. The threshold is the largest that keeps to the rate: matching pairs are

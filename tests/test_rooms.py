@@ -6,8 +6,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FLOOR = {"commons": 0, "backbones": 1, "classification": 2, "detection": 2, "reid": 2, "leaderboards": 3}  # fmt: skip
-FOREIGN = {"backbones": {"mmdet", "torchreid"}, "classification": {"mmdet", "torchreid"}, "detection": {"torchreid"}, "reid": {"mmdet"}}  # fmt: skip
+FLOOR = {"commons": 0, "backbones": 1, "classification": 2, "detection": 2, "reid": 2, "leaderboards": 3}
+FOREIGN = {
+    "backbones": {"mmdet", "torchreid"},
+    "classification": {"mmdet", "torchreid"},
+    "detection": {"torchreid"},
+    "reid": {"mmdet"},
+}
 FILES = [p for room in FLOOR for p in sorted((ROOT / room).rglob("*.py"))]
 
 
@@ -23,11 +28,7 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {room_of(alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            rooms = (
-                [alias.name for alias in node.names]
-                if node.module == "onebit"
-                else [room_of(node.module)]
-            )
+            rooms = [alias.name for alias in node.names] if node.module == "onebit" else [room_of(node.module)]
             found |= set(rooms)
     return found
 

@@ -69,13 +69,9 @@ def register_binarizer(binarizer: Binarizer) -> Binarizer:
     """
     name = binarizer.name
     if not re.fullmatch(r"[a-z][a-z0-9]*", name) or re.fullmatch(r"[wcl]\d+", name):
-        raise InputError(
-            f"binarizer name {name!r}: expected lower-case letters and digits, not like a width"
-        )
+        raise InputError(f"binarizer name {name!r}: expected lower-case letters and digits, not like a width")
     if BINARIZERS.setdefault(name, binarizer) != binarizer:
-        raise InputError(
-            f"binarizer {name!r} is registered already, from {BINARIZERS[name].source}"
-        )
+        raise InputError(f"binarizer {name!r} is registered already, from {BINARIZERS[name].source}")
     plugins.note_registrant(binarizer)
     return binarizer
 

@@ -43,10 +43,5 @@ class ScaledSign(nn.Module):
 
 
 BIREAL = register_binarizer(
-    Binarizer(
-        name="bireal",
-        source="Liu et al., Bi-Real Net, ECCV 2018",
-        input=ApproxSign,
-        weight=ScaledSign,
-    )
+    Binarizer(name="bireal", source="Liu et al., Bi-Real Net, ECCV 2018", input=ApproxSign, weight=ScaledSign)
 )

@@ -110,9 +110,7 @@ class LearnedAmplitude(nn.Module):
 
     def losses(self, weight: Tensor) -> dict[str, Tensor]:
         amplitude = self.amplitude.detach()
-        loss = reconstruction_loss(
-            weight, amplitude.abs().mean(), self.theta, self.amplitude, slope=amplitude.sign()
-        )
+        loss = reconstruction_loss(weight, amplitude.abs().mean(), self.theta, self.amplitude, slope=amplitude.sign())
         return {"loss_amplitude": loss}
 
 
@@ -137,18 +135,8 @@ BNAS_PCNN = register_binarizer(
     )
 )
 BNAS_XNOR_W1A32 = register_binarizer(
-    replace(
-        BNAS_XNOR,
-        name="bnasxnorw1a32",
-        source=_SOURCE.format("XNOR", "1-bit weights"),
-        input=None,
-    )
+    replace(BNAS_XNOR, name="bnasxnorw1a32", source=_SOURCE.format("XNOR", "1-bit weights"), input=None)
 )
 BNAS_PCNN_W1A32 = register_binarizer(
-    replace(
-        BNAS_PCNN,
-        name="bnaspcnnw1a32",
-        source=_SOURCE.format("PCNN", "1-bit weights"),
-        input=None,
-    )
+    replace(BNAS_PCNN, name="bnaspcnnw1a32", source=_SOURCE.format("PCNN", "1-bit weights"), input=None)
 )

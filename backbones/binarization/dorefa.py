@@ -33,9 +33,7 @@ class _SquashedRoundFunction(torch.autograd.Function):
         at_largest = (squashed.abs() == largest).nonzero().unbind(1)
         top = squashed[at_largest]
         through_largest = -(grad * squashed).sum() / largest.square()
-        grad_weight[at_largest] += (
-            through_largest * top.sign() * (1 - top.square()) / max(len(top), 1)
-        )
+        grad_weight[at_largest] += through_largest * top.sign() * (1 - top.square()) / max(len(top), 1)
         return grad_weight, None
 
 

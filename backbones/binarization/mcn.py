@@ -60,9 +60,7 @@ class ModulatedSign(nn.Module):
         if not self.reconstruction:
             return {}
         scale = self.modulator.detach().abs() * AMPLITUDE
-        loss = reconstruction_loss(
-            weight, scale, self.reconstruction, self.modulator, slope=AMPLITUDE
-        )
+        loss = reconstruction_loss(weight, scale, self.reconstruction, self.modulator, slope=AMPLITUDE)
         return {"loss_reconstruction": loss}
 
 

@@ -30,11 +30,7 @@ class Layout:
 
     @classmethod
     def of(cls, x: Tensor) -> Layout:
-        channels_last = (
-            x.dim() == 4
-            and not x.is_contiguous()
-            and x.is_contiguous(memory_format=torch.channels_last)
-        )
+        channels_last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
         return cls(x.shape, channels_last)
 
     def flatten(self, x: Tensor) -> Tensor:

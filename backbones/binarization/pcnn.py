@@ -55,9 +55,7 @@ def _projection_error(weight: Tensor, projection: Tensor, moved: Tensor) -> Tens
     return scaled_sign(weight, -projection.mean()).addcmul_(moved, projection)
 
 
-def projection_loss(
-    weight: Tensor, projection: Tensor, factor: float, step: Tensor | None = None
-) -> Tensor:
+def projection_loss(weight: Tensor, projection: Tensor, factor: float, step: Tensor | None = None) -> Tensor:
     """(factor / 2) ||C^ - W o (C + step)||^2, with C^ = mean(W) sign(C).
 
     With E = W o (C + step) - C^, the gradients are factor * E o W to C, and to W factor * (the sum

@@ -74,10 +74,6 @@ class RPReLU(nn.Module):
 
 REACTNET = register_binarizer(
     Binarizer(
-        name="reactnet",
-        source="Liu et al., ReActNet, ECCV 2020",
-        input=RSign,
-        weight=ScaledSign,
-        activation=RPReLU,
+        name="reactnet", source="Liu et al., ReActNet, ECCV 2020", input=RSign, weight=ScaledSign, activation=RPReLU
     )
 )

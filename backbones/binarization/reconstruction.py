@@ -8,11 +8,7 @@ from torch.autograd.function import once_differentiable
 
 
 def reconstruction_loss(
-    weight: Tensor,
-    scale: Tensor,
-    factor: float,
-    parameter: Tensor | None = None,
-    slope: float | Tensor = 1.0,
+    weight: Tensor, scale: Tensor, factor: float, parameter: Tensor | None = None, slope: float | Tensor = 1.0
 ) -> Tensor:
     """(factor / 2) * ||w - s sign(w)||^2, a scalar.
 

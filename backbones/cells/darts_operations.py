@@ -46,11 +46,7 @@ class ReLUConvBN(nn.Sequential):
     """ReLU, 1x1 convolution, BN: a cell's input to its width."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__(
-            nn.ReLU(),
-            _conv(in_channels, channels, 1, "preprocess"),
-            nn.BatchNorm2d(channels),
-        )
+        super().__init__(nn.ReLU(), _conv(in_channels, channels, 1, "preprocess"), nn.BatchNorm2d(channels))
 
 
 class FactorizedReduce(nn.Module):
@@ -108,6 +104,5 @@ class DartsStyle:
         if kind == "dil":
             return SeparableConv(channels, kernel_size, stride, 2)
         return nn.Sequential(
-            SeparableConv(channels, kernel_size, stride, 1),
-            SeparableConv(channels, kernel_size, 1, 1),
+            SeparableConv(channels, kernel_size, stride, 1), SeparableConv(channels, kernel_size, 1, 1)
         )

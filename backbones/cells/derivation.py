@@ -47,8 +47,7 @@ def checked_scores(scores: Any, edges: int, operations: Sequence[str]) -> np.nda
         array = np.asarray(scores, dtype=np.float64)
     except (TypeError, ValueError):
         raise InputError(
-            f"scores: expected an array of numbers {list(expected)}, found "
-            f"{type(scores).__name__} that cannot be one"
+            f"scores: expected an array of numbers {list(expected)}, found {type(scores).__name__} that cannot be one"
         ) from None
     if array.shape != expected:
         raise InputError(

@@ -267,9 +267,7 @@ def _towards(corner: Point, other: Point) -> Point:
     return corner[0] + share * dx, corner[1] + share * dy
 
 
-def _box(
-    axes: Axes, x: float, y: float, width: float, height: float, name: str, colour: str
-) -> None:
+def _box(axes: Axes, x: float, y: float, width: float, height: float, name: str, colour: str) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     axes.add_patch(

@@ -18,12 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from onebit.backbones.cells.derivation import (
-    DERIVATIONS,
-    checked_operations,
-    checked_scores,
-    derive_cell,
-)
+from onebit.backbones.cells.derivation import DERIVATIONS, checked_operations, checked_scores, derive_cell
 from onebit.backbones.cells.genotype_text import format_cells, parse_cells
 from onebit.commons.errors import InputError
 from onebit.commons.files import write_atomic
@@ -56,11 +51,7 @@ def search_space(pooling: bool = True, skip: bool = True) -> tuple[str, ...]:
         pooling: keep ``max_pool_3x3`` and ``avg_pool_3x3``.
         skip: keep ``skip_connect``.
     """
-    return tuple(
-        name
-        for name in OPERATIONS
-        if (pooling or "pool" not in name) and (skip or name != "skip_connect")
-    )
+    return tuple(name for name in OPERATIONS if (pooling or "pool" not in name) and (skip or name != "skip_connect"))
 
 
 FORMAT = "onebit-genotype"
@@ -136,9 +127,7 @@ class Genotype:
         if not isinstance(content, Mapping):
             raise InputError(f"{where}: expected a JSON object, found {_kind(content)}")
         if content.get("format") != FORMAT:
-            raise InputError(
-                f'{where}: expected "format": "{FORMAT}", found {_shown(content.get("format"))}'
-            )
+            raise InputError(f'{where}: expected "format": "{FORMAT}", found {_shown(content.get("format"))}')
         version = content.get("version")
         if isinstance(version, bool) or version != VERSION:
             raise InputError(f'{where}: expected "version": {VERSION}, found {_shown(version)}')
@@ -153,10 +142,7 @@ class Genotype:
 
     @classmethod
     def from_text(
-        cls,
-        text: str,
-        provenance: Mapping[str, Any] | None = None,
-        where: str = "genotype text",
+        cls, text: str, provenance: Mapping[str, Any] | None = None, where: str = "genotype text"
     ) -> Genotype:
         """From the text of the named tuple in which DARTS and its successors publish cells.
 
@@ -210,9 +196,7 @@ class Genotype:
             InputError: an argument out of range, or scores of another shape or not finite.
         """
         if derivation not in DERIVATIONS:
-            raise InputError(
-                f"unknown derivation {derivation!r}; expected one of {', '.join(DERIVATIONS)}"
-            )
+            raise InputError(f"unknown derivation {derivation!r}; expected one of {', '.join(DERIVATIONS)}")
         operations = checked_operations(operations, OPERATIONS, keep_none)
         scores = checked_scores(scores, POSSIBLE_EDGES, operations)
         normal, reduce = (derive_cell(of, derivation, operations, keep_none) for of in scores)
@@ -271,9 +255,7 @@ class Genotype:
                 nodes = ",\n".join(f"    {json.dumps(node)}" for node in value)
                 lines.append(f'  "{key}": [\n{nodes}\n  ]')
             else:
-                lines.append(
-                    f'  "{key}": {json.dumps(value, indent=2).replace(chr(10), chr(10) + "  ")}'
-                )
+                lines.append(f'  "{key}": {json.dumps(value, indent=2).replace(chr(10), chr(10) + "  ")}')
         return write_atomic(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
     def __deepcopy__(self, memo: dict) -> Genotype:
@@ -289,12 +271,9 @@ def _derivation(cell: Cell) -> str:
 
 def _checked_cell(cell: Any, name: str) -> Cell:
     if not _is_list(cell) or len(cell) != INTERMEDIATE_NODES:
-        raise InputError(
-            f"{name} cell: expected a list of {INTERMEDIATE_NODES} nodes, found {_length(cell)}"
-        )
+        raise InputError(f"{name} cell: expected a list of {INTERMEDIATE_NODES} nodes, found {_length(cell)}")
     nodes = tuple(
-        _checked_node(edges, number, f"{name} cell, node {number}")
-        for number, edges in enumerate(cell, INPUT_NODES)
+        _checked_node(edges, number, f"{name} cell, node {number}") for number, edges in enumerate(cell, INPUT_NODES)
     )
     two = all(len(edges) == 2 for edges in nodes)
     everything = all(len(edges) == number for number, edges in enumerate(nodes, INPUT_NODES))
@@ -309,10 +288,7 @@ def _checked_cell(cell: Any, name: str) -> Cell:
 def _checked_node(edges: Any, number: int, where: str) -> tuple[Edge, ...]:
     if not _is_list(edges):
         raise InputError(f"{where}: expected a list of edges, found {_kind(edges)}")
-    checked = [
-        _checked_edge(edge, number, f"{where}, edge {position}")
-        for position, edge in enumerate(edges)
-    ]
+    checked = [_checked_edge(edge, number, f"{where}, edge {position}") for position, edge in enumerate(edges)]
     sources = [source for _, source in checked]
     if repeated := [source for source in sources if sources.count(source) > 1]:
         raise InputError(f"{where}: more than one edge comes from node {repeated[0]}")
@@ -324,23 +300,16 @@ def _checked_edge(edge: Any, number: int, where: str) -> Edge:
         raise InputError(f"{where}: expected [operation, source node], found {_length(edge)}")
     operation, source = edge
     if not isinstance(operation, str) or operation not in OPERATIONS:
-        raise InputError(
-            f"{where}: unknown operation {_shown(operation)}; expected one of "
-            f"{', '.join(OPERATIONS)}"
-        )
+        raise InputError(f"{where}: unknown operation {_shown(operation)}; expected one of {', '.join(OPERATIONS)}")
     if isinstance(source, bool) or not isinstance(source, int) or not 0 <= source < number:
-        raise InputError(
-            f"{where}: expected a source node from 0 to {number - 1}, found {_shown(source)}"
-        )
+        raise InputError(f"{where}: expected a source node from 0 to {number - 1}, found {_shown(source)}")
     return operation, source
 
 
 def _checked_provenance(genotype: Genotype) -> dict[str, Any]:
     provenance = genotype.provenance
     if not isinstance(provenance, Mapping) or not all(isinstance(key, str) for key in provenance):
-        raise InputError(
-            f"provenance: expected an object with text keys, found {_kind(provenance)}"
-        )
+        raise InputError(f"provenance: expected an object with text keys, found {_kind(provenance)}")
     try:  # a copy of its own, and the assurance that JSON can hold it
         return json.loads(json.dumps(dict(provenance), allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:

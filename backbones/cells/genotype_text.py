@@ -21,7 +21,9 @@ _EDGES_PER_NODE = {8: (2, 2, 2, 2), 14: (2, 3, 4, 5)}
 #: The nodes that a cell puts out.
 _CONCAT = (2, 3, 4, 5)
 _LONGEST = 20_000
-_EXAMPLE = "Genotype(normal=[('sep_conv_3x3', 1), ...], normal_concat=range(2, 6), reduce=[...], reduce_concat=range(2, 6))"
+_EXAMPLE = (
+    "Genotype(normal=[('sep_conv_3x3', 1), ...], normal_concat=range(2, 6), reduce=[...], reduce_concat=range(2, 6))"
+)
 
 
 def parse_cells(text: str, where: str = "genotype text") -> dict[str, list]:

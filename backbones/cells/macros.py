@@ -53,11 +53,7 @@ class Macro:
     binarize_depthwise: str = "weights"
 
 
-_BNAS = dict(
-    cell="dcp_nas_imagenet",
-    own_cell=False,
-    binarizer="bnasxnorw1a32",
-)
+_BNAS = dict(cell="dcp_nas_imagenet", own_cell=False, binarizer="bnasxnorw1a32")
 
 MACROS = {
     "dcp_nas": Macro(
@@ -128,9 +124,7 @@ _ARCH = re.compile(
     rf"(?P<macro>{'|'.join(sorted(MACROS, key=len, reverse=True))})"
     r"(?:_(?:(?P<size>[sml])|c(?P<channels>[1-9]\d*)))?"
 )
-_NAME = re.compile(
-    rf"(?P<arch>{_ARCH.pattern})(?:_l(?P<layers>[1-9]\d*))?(?:_(?P<binarizer>[a-z][a-z0-9]*))?"
-)
+_NAME = re.compile(rf"(?P<arch>{_ARCH.pattern})(?:_l(?P<layers>[1-9]\d*))?(?:_(?P<binarizer>[a-z][a-z0-9]*))?")
 #: By whose rules the network of a cell is built that is named by itself.
 CELL_MACRO = "dcp_nas"
 _CELL_FILE = re.compile(r".*\.json(?=_)")
@@ -207,7 +201,7 @@ def _parse_cell_name(name: str) -> dict | None:
             continue
         sizes = MACROS[CELL_MACRO].sizes
         channels = int(match["channels"]) if match["channels"] else sizes.get(match["size"])
-        arguments = dict(cell=cell, channels=channels, layers=match["layers"] and int(match["layers"]))  # fmt: skip
+        arguments = dict(cell=cell, channels=channels, layers=match["layers"] and int(match["layers"]))
         arguments = {key: value for key, value in arguments.items() if value is not None}
         if match["binarizer"]:
             arguments["binarizer"] = None if match["binarizer"] == REAL else match["binarizer"]

@@ -53,9 +53,7 @@ class Cell(nn.Module):
             self.nodes.append(
                 nn.ModuleDict(
                     {
-                        f"from{source}": style.operation(
-                            name, channels, 2 if reduction and source < INPUT_NODES else 1
-                        )
+                        f"from{source}": style.operation(name, channels, 2 if reduction and source < INPUT_NODES else 1)
                         for name, source in edges
                     }
                 )
@@ -184,12 +182,7 @@ class CellNet(Backbone):
             channels, layers = _searched_size(self.genotype)
         channels = width if channels is None else channels
         layers = rules.layers if layers is None else layers
-        if (
-            isinstance(channels, bool)
-            or not isinstance(channels, int)
-            or channels < 2
-            or channels % 2
-        ):
+        if isinstance(channels, bool) or not isinstance(channels, int) or channels < 2 or channels % 2:
             raise InputError(f"channels {channels!r}: expected a positive even number")
         if isinstance(layers, bool) or not isinstance(layers, int) or layers < 3:
             raise InputError(f"layers {layers!r}: expected a number of cells of at least 3")
@@ -198,9 +191,7 @@ class CellNet(Backbone):
         if isinstance(drop_path_prob, bool) or not 0 <= drop_path_prob < 1:
             raise InputError(f"drop_path_prob {drop_path_prob!r}: expected 0 or more, less than 1")
         self.drop_path_prob = drop_path_prob
-        style = _style(
-            rules, binarizer, structure, shortcut, binarize_preprocess, binarize_depthwise
-        )
+        style = _style(rules, binarizer, structure, shortcut, binarize_preprocess, binarize_depthwise)
 
         self.stem = stem_layers(stem, channels)
         reductions = (layers // 3, 2 * layers // 3)
@@ -217,9 +208,7 @@ class CellNet(Backbone):
             reduction = position in reductions
             width *= 2 if reduction else 1
             nodes = self.genotype.reduce if reduction else self.genotype.normal
-            cells.append(
-                Cell(nodes, older, newer, width, reduction, halve_older, style, combination)
-            )
+            cells.append(Cell(nodes, older, newer, width, reduction, halve_older, style, combination))
             older, newer = newer, multiple * width
             halve_older = reduction
         self.cells = nn.ModuleList(cells)
@@ -248,8 +237,7 @@ class CellNet(Backbone):
         """
         if not self.auxiliary_channels:
             raise InputError(
-                f"an auxiliary head needs cell {self.auxiliary_cell}, which out_indices "
-                f"{self.out_indices} leaves out"
+                f"an auxiliary head needs cell {self.auxiliary_cell}, which out_indices {self.out_indices} leaves out"
             )
         older, outputs = self._outputs(x)
         scales = (older, *(outputs[i] for i in self.last_cells))
@@ -303,7 +291,7 @@ def _names_macro(arch) -> bool:
 def _searched_size(genotype: Genotype) -> tuple[int | None, int | None]:
     """Channels and cells of the supernet that a cell was found in, where its provenance says them."""
     supernet = genotype.provenance.get("supernet")
-    return (supernet.get("channels"), supernet.get("cells")) if isinstance(supernet, Mapping) else (None, None)  # fmt: skip
+    return (supernet.get("channels"), supernet.get("cells")) if isinstance(supernet, Mapping) else (None, None)
 
 
 def _resolve(arch, macro: str | None, cell) -> tuple[Macro, object, int]:
@@ -343,14 +331,8 @@ def _style(
         check_choice("binarize_depthwise", depthwise, BINARIZED)
         return CellStyle(binarizer, shortcut is not False, preprocess, depthwise)
     if binarizer is not None:
-        raise InputError(
-            f"structure 'darts': expected a real-valued network, found binarizer {binarizer.name}"
-        )
-    onebit = dict(
-        shortcut=shortcut,
-        binarize_preprocess=binarize_preprocess,
-        binarize_depthwise=binarize_depthwise,
-    )
+        raise InputError(f"structure 'darts': expected a real-valued network, found binarizer {binarizer.name}")
+    onebit = dict(shortcut=shortcut, binarize_preprocess=binarize_preprocess, binarize_depthwise=binarize_depthwise)
     for argument, value in onebit.items():
         if value is not None:
             raise InputError(f"{argument} {value!r}: structure 'darts' has no such option")

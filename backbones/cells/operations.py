@@ -41,14 +41,7 @@ class CellStyle:
     binarize_depthwise: str = "weights"
 
     def conv(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        role: str,
-        *,
-        binarize: str,
-        **options,
+        self, in_channels: int, out_channels: int, kernel_size: int, role: str, *, binarize: str, **options
     ) -> nn.Conv2d:
         """A convolution without bias that declares its ``cost_role`` (see :mod:`onebit.backbones.cost`).
 
@@ -91,9 +84,7 @@ class SeparableBlock(nn.Module):
     activations the first PReLU is left out.
     """
 
-    def __init__(
-        self, channels: int, kernel_size: int, stride: int, dilation: int, style: CellStyle
-    ) -> None:
+    def __init__(self, channels: int, kernel_size: int, stride: int, dilation: int, style: CellStyle) -> None:
         super().__init__()
         self.bn_in = nn.BatchNorm2d(channels)
         self.depthwise = style.conv(
@@ -175,9 +166,7 @@ class Halve(nn.Module):
         binarize: one of :data:`BINARIZED`.
     """
 
-    def __init__(
-        self, in_channels: int, channels: int, style: CellStyle, binarize: str = "weights"
-    ) -> None:
+    def __init__(self, in_channels: int, channels: int, style: CellStyle, binarize: str = "weights") -> None:
         super().__init__()
         self.bn_in = nn.BatchNorm2d(in_channels)
         half = channels // 2
@@ -212,6 +201,5 @@ def operation(name: str, channels: int, stride: int, style: CellStyle) -> nn.Mod
     if kind == "dil":
         return SeparableBlock(channels, kernel_size, stride, 2, style)
     return nn.Sequential(
-        SeparableBlock(channels, kernel_size, stride, 1, style),
-        SeparableBlock(channels, kernel_size, 1, 1, style),
+        SeparableBlock(channels, kernel_size, stride, 1, style), SeparableBlock(channels, kernel_size, 1, 1, style)
     )

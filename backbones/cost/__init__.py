@@ -160,9 +160,7 @@ def cost(
         InputError: unknown name or convention, a shape that is none, a module whose type has no
             rule (see :func:`onebit.backbones.register_cost_rule`), or a product that no rule counts.
     """
-    counted = costs(
-        module_or_name, input_shape, (convention,), forward, classes=classes, **overrides
-    )
+    counted = costs(module_or_name, input_shape, (convention,), forward, classes=classes, **overrides)
     return counted[convention]
 
 
@@ -178,9 +176,7 @@ def costs(
     """:func:`cost` under several conventions, by name, from one run of the network."""
     for convention in conventions:
         if convention not in CONVENTIONS:
-            raise InputError(
-                f"unknown cost convention {convention!r}; expected one of {', '.join(CONVENTIONS)}"
-            )
+            raise InputError(f"unknown cost convention {convention!r}; expected one of {', '.join(CONVENTIONS)}")
     if isinstance(module_or_name, str):
         # Only shapes matter: no memory, no arithmetic.
         with torch.device("meta"), ShapesOnly():
@@ -219,18 +215,14 @@ def _counted(convention: str, shape: tuple[int, ...] | None, layers: Sequence[La
             bops=bops,
             ops=flops + bops / bops_per_flop,
         )
-        for layer, (memory_bits, flops, bops) in zip(
-            layers, CONVENTIONS[convention](layers), strict=True
-        )
+        for layer, (memory_bits, flops, bops) in zip(layers, CONVENTIONS[convention](layers), strict=True)
     ]
     return Cost(convention, shape, tuple(rows))
 
 
 def _checked_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
     shape = tuple(input_shape)
-    if len(shape) != 3 or any(
-        isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in shape
-    ):
+    if len(shape) != 3 or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in shape):
         raise InputError(f"input shape {shape}: expected three positive numbers (channels, H, W)")
     return shape
 

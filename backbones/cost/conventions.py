@@ -137,10 +137,7 @@ def strict(layers: Sequence[Layer]) -> Counted:
     BOP. Any real-valued operand makes a FLOP. Batch norms count as they are after fusing the
     statistics: one scale and one shift per channel at 32 bits.
     """
-    return [
-        (layer.stored_bits, *_split(layer.macs, layer.weight_bits, layer.input_bits))
-        for layer in layers
-    ]
+    return [(layer.stored_bits, *_split(layer.macs, layer.weight_bits, layer.input_bits)) for layer in layers]
 
 
 def dcp_nas(layers: Sequence[Layer]) -> Counted:
@@ -156,11 +153,7 @@ def dcp_nas(layers: Sequence[Layer]) -> Counted:
     return [
         (
             layer.params * bits,
-            *_split(
-                layer.macs,
-                REAL_BITS if layer.role == "depthwise" else layer.weight_bits,
-                input_bits,
-            ),
+            *_split(layer.macs, REAL_BITS if layer.role == "depthwise" else layer.weight_bits, input_bits),
         )
         for layer in layers
     ]
@@ -192,9 +185,7 @@ def mmdet_legacy(layers: Sequence[Layer]) -> Counted:
     a ReLU or of a pooling's input, whatever the precision; memory is the trainable parameters at 32
     bits.
     """
-    return [
-        (layer.params_trainable * REAL_BITS, layer.macs + layer.elementwise, 0) for layer in layers
-    ]
+    return [(layer.params_trainable * REAL_BITS, layer.macs + layer.elementwise, 0) for layer in layers]
 
 
 def _narrowest(layers: Sequence[Layer]) -> tuple[int, int]:

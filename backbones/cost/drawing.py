@@ -91,9 +91,7 @@ def cost_figure(costs: Sequence[tuple[str, Cost]]) -> Figure:
     figure = Figure(figsize=(12, height), layout="constrained", facecolor="white")
     panels = figure.subplots(1, 2, sharey=True)
     groups = _drawn_groups(sums)
-    for column, (axes, title, unit) in enumerate(
-        zip(panels, ("memory", "operations"), ("Mbit", "M OPs"), strict=True)
-    ):
+    for column, (axes, title, unit) in enumerate(zip(panels, ("memory", "operations"), ("Mbit", "M OPs"), strict=True)):
         totals = [sum(values[column] for values in bar.values()) for bar in sums]
         left = [0.0] * len(costs)
         for group in groups:
@@ -127,9 +125,7 @@ def _drawn_groups(sums: Sequence[dict[str, tuple[float, float]]]) -> list[str]:
             total = sum(values[column] for values in bar.values()) or 1
             for group, values in bar.items():
                 shares[group] = max(shares.get(group, 0), values[column] / total)
-    seen = {
-        group for group, share in shares.items() if share >= _SMALLEST_SHARE and group != "rest"
-    }
+    seen = {group for group, share in shares.items() if share >= _SMALLEST_SHARE and group != "rest"}
     order = [*(group for group in GROUPS if group in seen), *sorted(seen - set(GROUPS))]
     return [*order, "rest"] if set(shares) - seen else order
 
@@ -137,6 +133,4 @@ def _drawn_groups(sums: Sequence[dict[str, tuple[float, float]]]) -> list[str]:
 def _width(bar: dict, group: str, groups: Sequence[str], column: int) -> float:
     if group != "rest":
         return bar[group][column] if group in bar else 0.0
-    return sum(
-        values[column] for name, values in bar.items() if name not in groups or name == group
-    )
+    return sum(values[column] for name, values in bar.items() if name not in groups or name == group)

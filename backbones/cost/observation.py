@@ -85,8 +85,7 @@ class _Running(ShapesOnly):
         if multiplies(operator):
             if not self.stack:
                 raise InputError(
-                    f"cost: {operator} was computed outside of any module; what is counted has to "
-                    "run inside modules"
+                    f"cost: {operator} was computed outside of any module; what is counted has to run inside modules"
                 )
             name, module, products = self.stack[-1]
             products.append(operator)

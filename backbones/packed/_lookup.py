@@ -8,14 +8,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from onebit.backbones.packed._vector import (
-    FLOAT_POINTER,
-    FLOATS,
-    I32,
-    I64,
-    constant,
-    vector_function,
-)
+from onebit.backbones.packed._vector import FLOAT_POINTER, FLOATS, I32, I64, constant, vector_function
 
 
 @intrinsic
@@ -72,19 +65,12 @@ def sums_of_sixteen(typingctx, x, scales, tables):
         values = builder.fmul(*loaded)
 
         def shuffle(vector, places):
-            return builder.shuffle_vector(
-                vector, vector, ir.Constant(ir.VectorType(I32, 16), places)
-            )
+            return builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(I32, 16), places))
 
         def pair(first, second):
             """In lane g of four: the sums ±first ±second of group g, first changing fastest."""
-            spread = [
-                shuffle(values, [4 * (i // 4) + v for i in range(16)]) for v in (first, second)
-            ]
-            signs = [
-                ir.Constant(FLOATS, [1.0 if i % 4 >> bit & 1 else -1.0 for i in range(16)])
-                for bit in (0, 1)
-            ]
+            spread = [shuffle(values, [4 * (i // 4) + v for i in range(16)]) for v in (first, second)]
+            signs = [ir.Constant(FLOATS, [1.0 if i % 4 >> bit & 1 else -1.0 for i in range(16)]) for bit in (0, 1)]
             return builder.call(fma, [spread[1], signs[1], builder.fmul(spread[0], signs[0])])
 
         low, high = pair(0, 1), pair(2, 3)
@@ -110,17 +96,13 @@ def make_lookups(pixels: int, vectors: int) -> Callable:
 
     @intrinsic
     def lookups(typingctx, tables, codes, sums, groups, t_step, k_step, s_step):
-        signature = types.void(
-            FLOAT_POINTER, types.CPointer(types.uint8), FLOAT_POINTER, *[types.int64] * 4
-        )
+        signature = types.void(FLOAT_POINTER, types.CPointer(types.uint8), FLOAT_POINTER, *[types.int64] * 4)
 
         def codegen(context, builder, signature, arguments):
             tables, codes, sums, groups, t_step, k_step, s_step = arguments
             places = ir.VectorType(I32, 16)
             short = ir.VectorType(ir.IntType(8), 16)
-            permute = vector_function(
-                builder, "llvm.x86.avx512.permvar.sf.512", FLOATS, FLOATS, places
-            )
+            permute = vector_function(builder, "llvm.x86.avx512.permvar.sf.512", FLOATS, FLOATS, places)
             shape = [(p, v) for p in range(pixels) for v in range(vectors)]
 
             def at(p, v):
@@ -148,12 +130,8 @@ def make_lookups(pixels: int, vectors: int) -> Callable:
                 chosen.append(builder.zext(load, places))
             new = {}
             for p in range(pixels):
-                index = builder.add(
-                    builder.mul(t_step, constant(p)), builder.mul(group, constant(16))
-                )
-                table = builder.load(
-                    builder.bitcast(builder.gep(tables, [index]), FLOATS.as_pointer())
-                )
+                index = builder.add(builder.mul(t_step, constant(p)), builder.mul(group, constant(16)))
+                table = builder.load(builder.bitcast(builder.gep(tables, [index]), FLOATS.as_pointer()))
                 table.align = 4
                 for v in range(vectors):
                     found = builder.call(permute, [table, chosen[v]])

@@ -20,9 +20,7 @@ FLOAT_POINTER = types.CPointer(types.float32)
 
 
 def vector_function(builder: ir.IRBuilder, name: str, result: ir.Type, *arguments: ir.Type):
-    return cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(result, list(arguments)), name
-    )
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, list(arguments)), name)
 
 
 def constant(value: int) -> ir.Constant:
@@ -57,11 +55,7 @@ def make_differences(pixels: int, vectors: int, lanes: int) -> Callable:
     @intrinsic
     def differences(typingctx, x, w, counts, offsets, segments, length, x_step, w_step, c_step):
         signature = types.void(
-            _WORD_POINTER,
-            _WORD_POINTER,
-            types.CPointer(types.int32),
-            types.CPointer(types.int64),
-            *[types.int64] * 5,
+            _WORD_POINTER, _WORD_POINTER, types.CPointer(types.int32), types.CPointer(types.int64), *[types.int64] * 5
         )
 
         def codegen(context, builder, signature, arguments):
@@ -131,13 +125,9 @@ def make_differences(pixels: int, vectors: int, lanes: int) -> Callable:
             builder.position_at_end(done)
             narrow = ir.VectorType(I32, lanes)
             for p, v in shape:
-                place = builder.gep(
-                    counts,
-                    [builder.add(builder.mul(c_step, constant(p)), constant(v * lanes))],
-                )
+                place = builder.gep(counts, [builder.add(builder.mul(c_step, constant(p)), constant(v * lanes))])
                 store = builder.store(
-                    builder.trunc(new_sums[p, v], narrow),
-                    builder.bitcast(place, narrow.as_pointer()),
+                    builder.trunc(new_sums[p, v], narrow), builder.bitcast(place, narrow.as_pointer())
                 )
                 store.align = 4
             return context.get_dummy_value()
@@ -166,9 +156,7 @@ def signs_of_64(typingctx, values, scales, thresholds, count):
         spread = builder.shuffle_vector(one, undefined, splat)
         mask = builder.icmp_signed("<", ir.Constant(lane_type, list(range(64))), spread)
         zeros = ir.Constant(floats, [0.0] * 64)
-        load = vector_function(
-            builder, "llvm.masked.load.v64f32.p0", floats, ir.PointerType(), I32, flags, floats
-        )
+        load = vector_function(builder, "llvm.masked.load.v64f32.p0", floats, ir.PointerType(), I32, flags, floats)
         values, scales, thresholds = (
             builder.call(load, [pointer, ir.Constant(I32, 4), mask, zeros]) for pointer in pointers
         )
@@ -203,9 +191,8 @@ class _Sixteen:
             load.align = 4
             return load
         function = vector_function(
-            builder, f"llvm.masked.load.v16{_suffix(kind)}.p0", kind, ir.PointerType(), I32,
-            self.mask.type, kind,
-        )  # fmt: skip
+            builder, f"llvm.masked.load.v16{_suffix(kind)}.p0", kind, ir.PointerType(), I32, self.mask.type, kind
+        )
         zeros = ir.Constant(kind, [0] * 16)
         return builder.call(function, [place, ir.Constant(I32, 4), self.mask, zeros])
 
@@ -217,9 +204,14 @@ class _Sixteen:
             store.align = 4
             return
         function = vector_function(
-            builder, f"llvm.masked.store.v16{_suffix(value.type)}.p0", ir.VoidType(), value.type,
-            ir.PointerType(), I32, self.mask.type,
-        )  # fmt: skip
+            builder,
+            f"llvm.masked.store.v16{_suffix(value.type)}.p0",
+            ir.VoidType(),
+            value.type,
+            ir.PointerType(),
+            I32,
+            self.mask.type,
+        )
         builder.call(function, [value, place, ir.Constant(I32, 4), self.mask])
 
     def prelu(self, value: ir.Value, slope: ir.Value) -> ir.Value:
@@ -258,19 +250,13 @@ def make_finish(shortcut: bool, add: bool, whole: bool) -> Callable:
             some = _Sixteen(builder, whole, n)
             zero = constant(0)
             one = builder.insert_element(
-                ir.Constant(_INTEGERS, ir.Undefined),
-                builder.trunc(total, I32),
-                ir.Constant(I32, 0),
+                ir.Constant(_INTEGERS, ir.Undefined), builder.trunc(total, I32), ir.Constant(I32, 0)
             )
             most = builder.shuffle_vector(one, one, ir.Constant(_INTEGERS, [0] * 16))
-            twice = builder.shl(
-                some.read(counts, zero, _INTEGERS), ir.Constant(_INTEGERS, [1] * 16)
-            )
+            twice = builder.shl(some.read(counts, zero, _INTEGERS), ir.Constant(_INTEGERS, [1] * 16))
             whole_number = builder.sub(builder.sub(most, twice), some.read(border, zero, _INTEGERS))
             value = some.multiply_add(
-                builder.sitofp(whole_number, FLOATS),
-                some.read(scale, zero),
-                some.read(shift, zero),
+                builder.sitofp(whole_number, FLOATS), some.read(scale, zero), some.read(shift, zero)
             )
             if shortcut:
                 value = builder.fadd(value, some.read(around, zero))
@@ -297,12 +283,8 @@ def make_depthwise(pixels: int, whole: bool) -> Callable:
     """
 
     @intrinsic
-    def depthwise(
-        typingctx, x, w, start, slope, out, offsets, rows, taps, x_step, w_step, o_step, n
-    ):
-        signature = types.void(
-            *[FLOAT_POINTER] * 5, *[types.CPointer(types.int64)] * 2, *[types.int64] * 5
-        )
+    def depthwise(typingctx, x, w, start, slope, out, offsets, rows, taps, x_step, w_step, o_step, n):
+        signature = types.void(*[FLOAT_POINTER] * 5, *[types.CPointer(types.int64)] * 2, *[types.int64] * 5)
 
         def codegen(context, builder, signature, arguments):
             x, w, start, slope, out, offsets, rows, taps, x_step, w_step, o_step, n = arguments
@@ -321,9 +303,7 @@ def make_depthwise(pixels: int, whole: bool) -> Callable:
             weight = read(w, builder.mul(builder.load(builder.gep(rows, [tap])), w_step))
             at = builder.load(builder.gep(offsets, [tap]))
             new = [
-                some.multiply_add(
-                    read(x, builder.add(at, builder.mul(x_step, constant(p)))), weight, sums[p]
-                )
+                some.multiply_add(read(x, builder.add(at, builder.mul(x_step, constant(p)))), weight, sums[p])
                 for p in range(pixels)
             ]
             following = builder.add(tap, constant(1))

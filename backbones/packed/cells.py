@@ -82,9 +82,7 @@ class PackedSeparableBlock(PackedOperation):
             shift=shift,
             slope=activation_of(block.prelu_depthwise, self.channels)["slope"],
         )
-        self.pointwise = PackedConv(
-            block.pointwise, norm=block.bn_pointwise, activation=block.prelu
-        )
+        self.pointwise = PackedConv(block.pointwise, norm=block.bn_pointwise, activation=block.prelu)
         self._calls: dict[tuple[int, int], Call] = {}
 
     def prepare(self) -> dict[str, np.ndarray]:
@@ -108,20 +106,15 @@ class PackedSeparableBlock(PackedOperation):
 
     def _make_call(self, size: tuple[int, int]) -> Call:
         out = tuple(
-            (size[i] + 2 * self.padding[i] - self.dilation[i] * (self.kernel_size[i] - 1) - 1)
-            // self.stride[i]
-            + 1
+            (size[i] + 2 * self.padding[i] - self.dilation[i] * (self.kernel_size[i] - 1) - 1) // self.stride[i] + 1
             for i in range(2)
         )
         (row_kinds, rows), (column_kinds, columns) = (
             classes_of(
-                valid_taps(
-                    self.kernel_size[i], self.dilation[i], self.stride[i], self.padding[i],
-                    size[i], out[i],
-                )
+                valid_taps(self.kernel_size[i], self.dilation[i], self.stride[i], self.padding[i], size[i], out[i])
             )
             for i in range(2)
-        )  # fmt: skip
+        )
         ready, point = self.ready, self.pointwise.ready
         # The padding of the convolution is 0 behind the first batch norm, not before it: at the
         # border that norm adds less.
@@ -133,12 +126,28 @@ class PackedSeparableBlock(PackedOperation):
         return Call(
             out,
             (
-                ready["weights"], self.kernel_size, self.stride, self.padding, self.dilation, rows,
-                columns, shifts, ready["slope"], point["in_scale"], point["threshold"],
-                point["weights"], np.zeros(1, np.int64), np.zeros(max(out), np.int64), no_border,
-                point["scale"], point["shift"], self.shortcut, point["slope"], point["after"],
+                ready["weights"],
+                self.kernel_size,
+                self.stride,
+                self.padding,
+                self.dilation,
+                rows,
+                columns,
+                shifts,
+                ready["slope"],
+                point["in_scale"],
+                point["threshold"],
+                point["weights"],
+                np.zeros(1, np.int64),
+                np.zeros(max(out), np.int64),
+                no_border,
+                point["scale"],
+                point["shift"],
+                self.shortcut,
+                point["slope"],
+                point["after"],
             ),
-        )  # fmt: skip
+        )
 
     def apply(self, values: Map, out: Map | None = None) -> Map:
         compiled = engine.kernels()
@@ -158,9 +167,8 @@ class PackedSeparableBlock(PackedOperation):
         weights = unpack_bits(self.bits, (*self.kernel_size, self.channels)).float() * 2 - 1
         x = image_of(values * self.in_scale + self.in_shift)
         x = F.conv2d(
-            x, weights.permute(2, 0, 1).unsqueeze(1), None, self.stride, self.padding,
-            self.dilation, self.channels,
-        )  # fmt: skip
+            x, weights.permute(2, 0, 1).unsqueeze(1), None, self.stride, self.padding, self.dilation, self.channels
+        )
         x = map_of(x) * self.scale + self.shift
         return x.clamp(min=0) + self.slope * x.clamp(max=0)
 
@@ -207,9 +215,7 @@ class PackedPool(PackedOperation):
         if out is None:
             shape = (n, -(-height // stride), -(-width // stride), channels)
             out = np.empty(shape, np.float32)
-        engine.run(
-            compiled.pool, n * out.shape[1], values, self.largest, stride, *self.ready, add, out
-        )
+        engine.run(compiled.pool, n * out.shape[1], values, self.largest, stride, *self.ready, add, out)
         return out
 
 
@@ -244,13 +250,7 @@ class PackedProjection(PackedOperation):
         slope: of the PReLU, [out_channels].
     """
 
-    def __init__(
-        self,
-        conv,
-        before: tuple[Tensor, Tensor],
-        behind: tuple[Tensor, Tensor],
-        slope: Tensor,
-    ) -> None:
+    def __init__(self, conv, before: tuple[Tensor, Tensor], behind: tuple[Tensor, Tensor], slope: Tensor) -> None:
         super().__init__()
         self.shape = (conv.out_channels, conv.in_channels)
         positive, scale = signs_and_scale(conv)
@@ -274,9 +274,7 @@ class PackedProjection(PackedOperation):
         codes = np.zeros((inputs // 4, -(-outputs // 16) * 16), np.uint8)
         fours = positive.view(outputs, -1, 4).numpy() * np.array([1, 2, 4, 8], np.uint8)
         codes[:, :outputs] = fours.sum(2, dtype=np.uint8).T
-        arguments = (
-            self.in_scale.numpy(), codes, self.scale.numpy(), shift.numpy(), self.slope.numpy(),
-        )  # fmt: skip
+        arguments = (self.in_scale.numpy(), codes, self.scale.numpy(), shift.numpy(), self.slope.numpy())
         return dict(lookup=arguments)
 
     def apply(self, values: Map, out: Map | None = None) -> Map:
@@ -313,12 +311,8 @@ class PackedHalve(PackedOperation):
         before = affine(halve.bn_in)
         scale, shift = affine(halve.bn)
         slope = activation_of(halve.prelu, 2 * half)["slope"]
-        self.even = PackedProjection(
-            halve.conv_even, before, (scale[:half], shift[:half]), slope[:half]
-        )
-        self.odd = PackedProjection(
-            halve.conv_odd, before, (scale[half:], shift[half:]), slope[half:]
-        )
+        self.even = PackedProjection(halve.conv_even, before, (scale[:half], shift[:half]), slope[:half])
+        self.odd = PackedProjection(halve.conv_odd, before, (scale[half:], shift[half:]), slope[half:])
 
     def apply(self, values: Map, out: Map | None = None) -> Map:
         even = self.even.apply(np.ascontiguousarray(values[:, ::2, ::2]))
@@ -366,18 +360,12 @@ class PackedCell(nn.Module):
         self.older, self.newer = older, newer
         self.nodes = nn.ModuleList(nn.ModuleList(edges) for edges in nodes)
         # Iterating over module lists takes longer than some of what is in them.
-        self.plan = [
-            list(zip(places, edges, strict=True))
-            for places, edges in zip(sources, nodes, strict=True)
-        ]
+        self.plan = [list(zip(places, edges, strict=True)) for places, edges in zip(sources, nodes, strict=True)]
         self.concatenate = concatenate
 
     def forward(self, older: Tensor, newer: Tensor, drop_path_prob: float = 0.0) -> Tensor:
         """Two maps [N, C, H, W] to one; nothing is dropped in inference."""
-        states = [
-            self.older.apply(map_of(older).numpy()),
-            self.newer.apply(map_of(newer).numpy()),
-        ]
+        states = [self.older.apply(map_of(older).numpy()), self.newer.apply(map_of(newer).numpy())]
         for edges in self.plan:
             node = None
             for source, edge in edges:

@@ -13,14 +13,7 @@ from onebit.backbones.cells import operations as cell_ops
 from onebit.backbones.cells.net import Cell
 from onebit.backbones.conv import OneBitConv2d
 from onebit.backbones.packed import cells
-from onebit.backbones.packed.layers import (
-    PackedConv,
-    PackedUnit,
-    SignWeightConv,
-    activation_of,
-    affine,
-    threshold_of,
-)
+from onebit.backbones.packed.layers import PackedConv, PackedUnit, SignWeightConv, activation_of, affine, threshold_of
 from onebit.backbones.resnet import OneBitUnit, ResNet
 from onebit.commons.errors import InputError
 
@@ -75,8 +68,7 @@ def _check_sign(conv: OneBitConv2d) -> None:
         found = conv.quantize_input(values[None, :, None])[0, :, 0]
     if not torch.equal(found, torch.where(values > threshold[:, None], 1.0, -1.0).to(found)):
         raise InputError(
-            f"{type(conv.quantize_input).__name__} is not +1 above its threshold and -1 at and below "
-            "it: no packed form"
+            f"{type(conv.quantize_input).__name__} is not +1 above its threshold and -1 at and below it: no packed form"
         )
 
 

@@ -26,8 +26,7 @@ def kernels():
         from onebit.backbones.packed import kernels as compiled
     except ImportError as error:
         warnings.warn(
-            f"packed inference falls back to torch, which is many times slower: {error}; "
-            "pip install numba",
+            f"packed inference falls back to torch, which is many times slower: {error}; pip install numba",
             stacklevel=2,
         )
         return None
@@ -42,10 +41,7 @@ def run(kernel, rows: int, *arguments) -> None:
         return
     share = math.ceil(rows / threads)
     pool = _pool(threads)
-    jobs = [
-        pool.submit(kernel, first, min(first + share, rows), *arguments)
-        for first in range(share, rows, share)
-    ]
+    jobs = [pool.submit(kernel, first, min(first + share, rows), *arguments) for first in range(share, rows, share)]
     kernel(0, share, *arguments)
     for job in jobs:
         job.result()

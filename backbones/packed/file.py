@@ -63,9 +63,7 @@ def description(name: str, classes: int | None = None, **overrides) -> dict[str,
         raise InputError(f"{name}: its config cannot be written as JSON: {error}") from None
 
 
-def save(
-    network: nn.Module, about: Mapping[str, Any], path: str | Path, real: str = "float32"
-) -> Path:
+def save(network: nn.Module, about: Mapping[str, Any], path: str | Path, real: str = "float32") -> Path:
     """Write a packed network.
 
     Args:
@@ -141,17 +139,13 @@ def _require_small_header(path: Path) -> None:
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
     if length > MOST_HEADER:
-        raise InputError(
-            f"{path} is not a packed file: a header of {length} bytes, expected at most {MOST_HEADER}"
-        )
+        raise InputError(f"{path} is not a packed file: a header of {length} bytes, expected at most {MOST_HEADER}")
 
 
 def _about(metadata: Mapping[str, str], path: Path) -> tuple[dict[str, Any], str]:
     text = metadata.get("onebit", "")
     if len(text) > MOST_TEXT:
-        raise InputError(
-            f"{path}: a description of {len(text)} characters, expected at most {MOST_TEXT}"
-        )
+        raise InputError(f"{path}: a description of {len(text)} characters, expected at most {MOST_TEXT}")
     try:
         about = json.loads(text)
         kind = about["format"], about["version"]
@@ -189,9 +183,7 @@ def _require_sane(config: dict, path: str | Path) -> None:
             raise InputError(f"{path}: {key[:80]} has a number beyond {LARGEST}")
     layers = config.get("layers")
     if not (layers is None or (isinstance(layers, int) and layers <= MOST_CELLS)):
-        raise InputError(
-            f"{path}: {reprlib.repr(layers)} layers, expected a number up to {MOST_CELLS}"
-        )
+        raise InputError(f"{path}: {reprlib.repr(layers)} layers, expected a number up to {MOST_CELLS}")
 
 
 def _is_path(cell: Any) -> bool:

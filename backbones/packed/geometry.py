@@ -33,11 +33,7 @@ class Geometry:
             starts = [y * dilate_y * row for y in range(rows)]
             self.length = columns * self.per_pixel
         else:
-            starts = [
-                y * dilate_y * row + x * dilate_x * self.per_pixel
-                for y in range(rows)
-                for x in range(columns)
-            ]
+            starts = [y * dilate_y * row + x * dilate_x * self.per_pixel for y in range(rows) for x in range(columns)]
             self.length = self.per_pixel
         self.offsets = np.array(starts, np.int64)
         self.valid = (
@@ -72,9 +68,7 @@ class Geometry:
             table = np.zeros((len(row_kinds), len(column_kinds), filters), np.int32)
             if conv.pad_value == 0 and conv.padding != (0, 0):
                 by_tap = conv.signs().sum(1).numpy().astype(np.int32)  # [K, h, w]
-                for (i, y), (j, x) in itertools.product(
-                    enumerate(row_kinds), enumerate(column_kinds)
-                ):
+                for (i, y), (j, x) in itertools.product(enumerate(row_kinds), enumerate(column_kinds)):
                     outside = ~np.outer(y, x)
                     table[i, j, : conv.out_channels] = -by_tap[:, outside].sum(1)
             self._correction = rows, columns, table

@@ -142,16 +142,12 @@ def binary_convolution_fault() -> str | None:
     threshold = np.zeros((1, 64, 1, 1), np.float32)
     low, high = (np.full((1, 1, 1, 1), v, np.float32) for v in (-1, 1))
     signs = opset1.fake_quantize(
-        opset1.multiply(image, np.full((1, 64, 1, 1), 1.5, np.float32)),
-        threshold, threshold, low, high, 2,
-    )  # fmt: skip
+        opset1.multiply(image, np.full((1, 64, 1, 1), 1.5, np.float32)), threshold, threshold, low, high, 2
+    )
     sums = opset1.convolution(signs, weights, [1, 1], [0, 0], [0, 0], [1, 1])
     try:
         compiled = openvino.Core().compile_model(openvino.Model([sums], [image]), "CPU")
-        kinds = [
-            node.get_rt_info()["layerType"].astype(str)
-            for node in compiled.get_runtime_model().get_ordered_ops()
-        ]
+        kinds = [node.get_rt_info()["layerType"].astype(str) for node in compiled.get_runtime_model().get_ordered_ops()]
         found = compiled({0: x})[0]
     except RuntimeError as error:
         return f"it does not compile: {str(error).splitlines()[0]}"

@@ -19,21 +19,13 @@ from llvmlite import binding
 from numba import config, njit
 
 from onebit.backbones.packed._lookup import make_lookups, sums_of_four, sums_of_sixteen
-from onebit.backbones.packed._vector import (
-    address,
-    make_depthwise,
-    make_differences,
-    make_finish,
-    signs_of_64,
-)
+from onebit.backbones.packed._vector import address, make_depthwise, make_differences, make_finish, signs_of_64
 
 #: Output channels are padded to a multiple of this, and computed so many at a time or twice that.
 LANES = 8
 
 # Registers: 32 of 512 bits, or 16 of 256 (and 32 of 128 on ARM), of which most hold sums.
-HAS_AVX512 = "+avx512f" in (config.CPU_FEATURES or binding.get_host_cpu_features().flatten()).split(
-    ","
-)
+HAS_AVX512 = "+avx512f" in (config.CPU_FEATURES or binding.get_host_cpu_features().flatten()).split(",")
 if HAS_AVX512:
     PIXELS, VECTORS = 7, 2
 else:
@@ -113,9 +105,23 @@ def _prelu(value, slope):
 
 @njit(inline="always")
 def _finish_row(
-    counts, filters, n, y, total, row_class, column_class, correction, scale, shift, shortcut,
-    has_shortcut, slope, after, add, out
-):  # fmt: skip
+    counts,
+    filters,
+    n,
+    y,
+    total,
+    row_class,
+    column_class,
+    correction,
+    scale,
+    shift,
+    shortcut,
+    has_shortcut,
+    slope,
+    after,
+    add,
+    out,
+):
     """From the differences of one row to its output; see :func:`convolve`."""
     width, channels = out.shape[2:]
     origin = (n * out.shape[1] + y) * width
@@ -151,9 +157,26 @@ def _finish_row(
 
 @_kernel
 def convolve(
-    first, last, words, weights, offsets, length, strides, total, row_class, column_class,
-    correction, scale, shift, shortcut, has_shortcut, slope, after, add, out
-):  # fmt: skip
+    first,
+    last,
+    words,
+    weights,
+    offsets,
+    length,
+    strides,
+    total,
+    row_class,
+    column_class,
+    correction,
+    scale,
+    shift,
+    shortcut,
+    has_shortcut,
+    slope,
+    after,
+    add,
+    out,
+):
     """1-bit convolution, then per channel: scale, shift, + shortcut, PReLU, + after.
 
     Args:
@@ -180,9 +203,23 @@ def convolve(
         start = ((n * padded_height + y * stride_y) * padded_width) * per_pixel
         _count_row(words, start, weights, counts, offsets, length, width, stride_x * per_pixel)
         _finish_row(
-            counts, filters, n, y, total, row_class, column_class, correction, scale, shift,
-            shortcut, has_shortcut, slope, after, add, out
-        )  # fmt: skip
+            counts,
+            filters,
+            n,
+            y,
+            total,
+            row_class,
+            column_class,
+            correction,
+            scale,
+            shift,
+            shortcut,
+            has_shortcut,
+            slope,
+            after,
+            add,
+            out,
+        )
 
 
 @_kernel
@@ -210,9 +247,7 @@ def pack(first, last, values, scales, thresholds, border, words):
 
 
 @njit(inline="always")
-def _depthwise_pixels(
-    values, start, pixels, weights, offsets, rows, taps, step, shift, slope, sums, at
-):  # fmt: skip
+def _depthwise_pixels(values, start, pixels, weights, offsets, rows, taps, step, shift, slope, sums, at):
     """Depthwise sums of ``pixels`` positions with the same taps, into ``sums`` from position at."""
     channels = weights.shape[1]
     for c in range(0, channels, 16):
@@ -239,9 +274,22 @@ def _depthwise_pixels(
 
 @njit(inline="always")
 def _depthwise_row(
-    values, n, y, weights, kernel, strides, padding, dilation, row_class, column_class, shift,
-    slope, sums, offsets, tap_rows
-):  # fmt: skip
+    values,
+    n,
+    y,
+    weights,
+    kernel,
+    strides,
+    padding,
+    dilation,
+    row_class,
+    column_class,
+    shift,
+    slope,
+    sums,
+    offsets,
+    tap_rows,
+):
     """One row of a depthwise convolution, + shift, PReLU, into ``sums`` [W', C]."""
     height, width, channels = values.shape[1:]
     rows, columns = kernel
@@ -265,18 +313,50 @@ def _depthwise_row(
                         taps += 1
         pixels = outer - inner if x == inner and outer > inner else 1
         _depthwise_pixels(
-            values, origin + left * channels, pixels, weights, offsets, tap_rows, taps,
-            strides[1] * channels, shift[row_class[y], column_class[x]], slope, sums, x
-        )  # fmt: skip
+            values,
+            origin + left * channels,
+            pixels,
+            weights,
+            offsets,
+            tap_rows,
+            taps,
+            strides[1] * channels,
+            shift[row_class[y], column_class[x]],
+            slope,
+            sums,
+            x,
+        )
         x += pixels
 
 
 @_kernel
 def separable(
-    first, last, values, weights, kernel, strides, padding, dilation, row_class, column_class,
-    shift, inner_slope, scales, thresholds, point_weights, zero, zeros, correction, scale,
-    point_shift, has_shortcut, slope, after, add, out
-):  # fmt: skip
+    first,
+    last,
+    values,
+    weights,
+    kernel,
+    strides,
+    padding,
+    dilation,
+    row_class,
+    column_class,
+    shift,
+    inner_slope,
+    scales,
+    thresholds,
+    point_weights,
+    zero,
+    zeros,
+    correction,
+    scale,
+    point_shift,
+    has_shortcut,
+    slope,
+    after,
+    add,
+    out,
+):
     """Depthwise convolution of real values, shift, PReLU, sign, 1x1 1-bit convolution.
 
     Args:
@@ -299,9 +379,22 @@ def separable(
     for row in range(first, last):
         n, y = row // height, row % height
         _depthwise_row(
-            values, n, y, weights, kernel, strides, padding, dilation, row_class, column_class,
-            shift, inner_slope, sums, offsets, tap_rows
-        )  # fmt: skip
+            values,
+            n,
+            y,
+            weights,
+            kernel,
+            strides,
+            padding,
+            dilation,
+            row_class,
+            column_class,
+            shift,
+            inner_slope,
+            sums,
+            offsets,
+            tap_rows,
+        )
         for x in range(width):
             for i in range(per_pixel):
                 words[x, i] = signs_of_64(
@@ -312,9 +405,23 @@ def separable(
                 )
         _count_row(words, 0, point_weights, counts, zero, per_pixel, width, per_pixel)
         _finish_row(
-            counts, filters, n, y, channels, zeros, zeros, correction, scale, point_shift, values,
-            has_shortcut, slope, after, add, out
-        )  # fmt: skip
+            counts,
+            filters,
+            n,
+            y,
+            channels,
+            zeros,
+            zeros,
+            correction,
+            scale,
+            point_shift,
+            values,
+            has_shortcut,
+            slope,
+            after,
+            add,
+            out,
+        )
 
 
 @_kernel

@@ -89,9 +89,7 @@ def threshold_of(quantizer: nn.Module, channels: int) -> Tensor | None:
     """
     kind = type(quantizer).__name__
     if quantizer.precision != 1:
-        raise InputError(
-            f"{kind} puts out {quantizer.precision} bits: no packed form, which is 1-bit"
-        )
+        raise InputError(f"{kind} puts out {quantizer.precision} bits: no packed form, which is 1-bit")
     if hasattr(quantizer, "threshold"):
         found = quantizer.threshold()
     elif isinstance(quantizer, RSign):
@@ -113,9 +111,7 @@ def signs_and_scale(conv) -> tuple[Tensor, Tensor]:
         weight = conv.quantize_weight(conv.weight)
     magnitude = weight.abs().flatten(1)
     scale = magnitude[:, 0]
-    if weight.device.type != "meta" and not torch.equal(
-        magnitude, scale[:, None].expand_as(magnitude)
-    ):
+    if weight.device.type != "meta" and not torch.equal(magnitude, scale[:, None].expand_as(magnitude)):
         raise InputError(
             f"the weights of a {type(conv.quantize_weight).__name__} have more than one magnitude "
             "per filter: no packed form"
@@ -240,17 +236,18 @@ class PackedConv(PackedLayer):
         place = self.geometry(height, width)
         words = place.words(n)
         engine.run(
-            engine.kernels().pack, n * height, values.numpy(), ready["in_scale"],
-            ready["threshold"], place.border, words,
-        )  # fmt: skip
+            engine.kernels().pack,
+            n * height,
+            values.numpy(),
+            ready["in_scale"],
+            ready["threshold"],
+            place.border,
+            words,
+        )
         return words
 
     def convolve(
-        self,
-        words: np.ndarray,
-        size: tuple[int, int],
-        shortcut: Tensor | None = None,
-        out: Tensor | None = None,
+        self, words: np.ndarray, size: tuple[int, int], shortcut: Tensor | None = None, out: Tensor | None = None
     ) -> Tensor:
         """From packed signs of a map of ``size`` to the output [N, H', W', K].
 
@@ -263,11 +260,24 @@ class PackedConv(PackedLayer):
         if out is None:
             out = torch.empty(len(words), *place.out_size, self.out_channels)
         engine.run(
-            engine.kernels().convolve, len(words) * place.out_size[0], words, ready["weights"],
-            place.offsets, place.length, self.stride, place.total, *place.correction(self),
-            ready["scale"], ready["shift"], (out if shortcut is None else shortcut).numpy(),
-            shortcut is not None, ready["slope"], ready["after"], add, out.numpy(),
-        )  # fmt: skip
+            engine.kernels().convolve,
+            len(words) * place.out_size[0],
+            words,
+            ready["weights"],
+            place.offsets,
+            place.length,
+            self.stride,
+            place.total,
+            *place.correction(self),
+            ready["scale"],
+            ready["shift"],
+            (out if shortcut is None else shortcut).numpy(),
+            shortcut is not None,
+            ready["slope"],
+            ready["after"],
+            add,
+            out.numpy(),
+        )
         return out
 
     def apply(self, values: Tensor, shortcut: Tensor | None = None, out: Tensor | None = None):
@@ -280,9 +290,7 @@ class PackedConv(PackedLayer):
     def _slow(self, values: Tensor, shortcut: Tensor | None) -> Tensor:
         ready = {name: torch.from_numpy(array) for name, array in self.ready.items()}
         x = torch.where(values * ready["in_scale"] > ready["threshold"], 1.0, -1.0)
-        x = F.pad(
-            image_of(x), (*[self.padding[1]] * 2, *[self.padding[0]] * 2), value=self.pad_value
-        )
+        x = F.pad(image_of(x), (*[self.padding[1]] * 2, *[self.padding[0]] * 2), value=self.pad_value)
         sums = F.conv2d(x, self.signs(), None, self.stride, 0, self.dilation)
         y = map_of(sums) * ready["scale"] + ready["shift"]
         y = y if shortcut is None else y + shortcut

@@ -46,7 +46,7 @@ def load_preset(name: str, layout: str, method: str) -> Config:
     if name not in presets():
         near = difflib.get_close_matches(name, presets(), n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"unknown preset {name!r} of search; {hint}there are {', '.join(presets())}")  # fmt: skip
+        raise InputError(f"unknown preset {name!r} of search; {hint}there are {', '.join(presets())}")
     cfg = Config.fromfile(PRESETS / f"{name}.py")
     asked = dict(layout=layout, method=method)
     for override in cfg.pop("overrides"):
@@ -76,8 +76,7 @@ def build_config(job: SearchJob, dataset: Dataset, folder: Path) -> Config:
     Schedule(**preset["schedule"])
     if "schedule.epochs" in job.cfg_options and strategy.epochs is not Strategy.epochs:
         raise InputError(
-            f"schedule.epochs: {job.method} takes as many epochs as its options say (docs/search.md); "
-            f"leave it out"
+            f"schedule.epochs: {job.method} takes as many epochs as its options say (docs/search.md); leave it out"
         )
     space = preset["space"]
     space = dict(
@@ -100,9 +99,7 @@ def build_config(job: SearchJob, dataset: Dataset, folder: Path) -> Config:
             ),
             model_wrapper_cfg=dict(type="Replica"),
             train_cfg=dict(type="SearchLoop", seed=job.seed, amp=preset["amp"]),
-            train_dataloader=dict(
-                data_root=str(folder), layout=layout, seed=job.seed, **preset["data"]
-            ),
+            train_dataloader=dict(data_root=str(folder), layout=layout, seed=job.seed, **preset["data"]),
             optim_wrapper=dict(constructor="StrategyOptimizers"),
         )
     )
@@ -133,16 +130,16 @@ _EXPECTED = {
     "data.augmentation.cutout": ("a whole number from 0", _whole(0)),
     "data.augmentation.flip": ("True or False", _switch),
     "amp": (f"one of {', '.join(map(str, AMP))}", lambda v: v in AMP),
-}  # fmt: skip
+}
 
 
 def check_preset(preset: Mapping[str, Any]) -> None:
     """Raises InputError where a preset holds a value that no search can use."""
     for name in ("space", "schedule", "data", "options"):
         if not isinstance(preset[name], Mapping):
-            raise InputError(f"{name} {preset[name]!r}: expected settings by name, e.g. {name}.KEY=VALUE")  # fmt: skip
+            raise InputError(f"{name} {preset[name]!r}: expected settings by name, e.g. {name}.KEY=VALUE")
     if not isinstance(preset["data"]["augmentation"], Mapping):
-        raise InputError(f"data.augmentation {preset['data']['augmentation']!r}: expected settings by name")  # fmt: skip
+        raise InputError(f"data.augmentation {preset['data']['augmentation']!r}: expected settings by name")
     for name, (expected, fits) in _EXPECTED.items():
         value = preset
         for key in name.split("."):

@@ -99,9 +99,7 @@ class Curvature:
             # along v is J v.
             (to_logits,) = torch.autograd.grad(loss, [self._logits], retain_graph=True)
             self._to_logits = to_logits.requires_grad_()
-            (self._graph,) = torch.autograd.grad(
-                self._logits, [self._alpha], self._to_logits, create_graph=True
-            )
+            (self._graph,) = torch.autograd.grad(self._logits, [self._alpha], self._to_logits, create_graph=True)
         else:
             (self._graph,) = torch.autograd.grad(loss, [self._alpha], create_graph=True)
         self.gradient = self._graph.detach().clone()

@@ -15,13 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, Subset
 
 from onebit.classification.augmentation import BatchAugmentation
-from onebit.classification.datasets import (
-    CIFAR_SIZE,
-    InMemoryImages,
-    StreamedImages,
-    collate_images,
-    small_side,
-)
+from onebit.classification.datasets import CIFAR_SIZE, InMemoryImages, StreamedImages, collate_images, small_side
 from onebit.commons.errors import InputError
 
 #: Parts of the training set, in the order in which it is dealt out.
@@ -193,13 +187,7 @@ def _loader(chosen: Subset, batch_size: int, shuffle: bool, workers: int) -> Dat
 def check_shares(shares: tuple[float, ...]) -> None:
     """Raises InputError where ``shares`` cannot be parts of a training set."""
     numbers = all(isinstance(s, int | float) and not isinstance(s, bool) for s in shares)
-    if (
-        not numbers
-        or not all(map(math.isfinite, shares))
-        or min(shares) < 0
-        or sum(shares) > 1 + 1e-9
-        or not shares[0]
-    ):
+    if not numbers or not all(map(math.isfinite, shares)) or min(shares) < 0 or sum(shares) > 1 + 1e-9 or not shares[0]:
         raise InputError(
             f"data.train, data.valid and data.evaluation are shares of the training set: expected "
             f"numbers from 0 whose sum is at most 1, the first above 0; found "

@@ -79,17 +79,7 @@ def _plain_weight_gradient(x: Tensor, grad: Tensor, shape, padded: bool = False)
     padding = [(shape[2] - 1) // 2, 0 if padded else (shape[3] - 1) // 2]
     weight = x.new_empty(1).expand(shape)  # only its shape counts
     return torch.ops.aten.convolution_backward(
-        grad,
-        x,
-        weight,
-        None,
-        (1, 1),
-        padding,
-        (1, 1),
-        False,
-        (0, 0),
-        shape[0],
-        (False, True, False),
+        grad, x, weight, None, (1, 1), padding, (1, 1), False, (0, 0), shape[0], (False, True, False)
     )[1]
 
 

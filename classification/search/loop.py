@@ -20,13 +20,7 @@ from mmengine.dist import all_reduce, broadcast, get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, OptimWrapperDict
-from mmengine.registry import (
-    HOOKS,
-    LOOPS,
-    MODEL_WRAPPERS,
-    MODELS,
-    OPTIM_WRAPPER_CONSTRUCTORS,
-)
+from mmengine.registry import HOOKS, LOOPS, MODEL_WRAPPERS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.runner import EpochBasedTrainLoop, Runner, set_random_seed
 from torch import Tensor, nn
 
@@ -44,9 +38,7 @@ from onebit.commons.progress import Progress
 
 #: Names of a cell's edges, in the order of the scores.
 EDGES = tuple(
-    f"{source}-{target}"
-    for target in range(INPUT_NODES, INPUT_NODES + INTERMEDIATE_NODES)
-    for source in range(target)
+    f"{source}-{target}" for target in range(INPUT_NODES, INPUT_NODES + INTERMEDIATE_NODES) for source in range(target)
 )
 CELLS = ("normal", "reduce")
 _SCALER = "grad_scaler"

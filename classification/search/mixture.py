@@ -38,9 +38,7 @@ class _MixFunction(torch.autograd.Function):
             to_coefficients = torch.stack(products).to(coefficients.dtype)
         to_maps = [
             grad * coefficient if needed else None
-            for coefficient, needed in zip(
-                coefficients.unbind(), ctx.needs_input_grad[1:], strict=True
-            )
+            for coefficient, needed in zip(coefficients.unbind(), ctx.needs_input_grad[1:], strict=True)
         ]
         return to_coefficients, *to_maps
 

@@ -123,9 +123,7 @@ class SearchOutcome:
         history, picture, path = written_files(path)
         stream = io.BytesIO()
         names = dict(cells=CELLS, edges=EDGES, operations=self.operations)
-        np.savez_compressed(
-            stream, scores=self.history.numpy(), **{k: np.array(v) for k, v in names.items()}
-        )
+        np.savez_compressed(stream, scores=self.history.numpy(), **{k: np.array(v) for k, v in names.items()})
         write_atomic(history, stream.getvalue())
         draw_cells(self.genotype, picture)
         self.genotype.save(path)

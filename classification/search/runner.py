@@ -32,9 +32,7 @@ def check(job: SearchJob) -> None:
     """
     dataset = get_dataset(job.dataset, "classification")
     cfg = build_config(job, dataset, dataset.find(job.data_root))
-    strategy = SearchModel(
-        **{key: value for key, value in cfg.model.items() if key != "type"}
-    ).strategy
+    strategy = SearchModel(**{key: value for key, value in cfg.model.items() if key != "type"}).strategy
     if without := [part for part in strategy.parts() if not cfg.train_dataloader[part]]:
         raise InputError(f"data.{without[0]} 0: {job.method} needs a share above 0")
     if job.work_dir.exists() and not job.work_dir.is_dir():

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onebit.backbones.cells.genotype import (
-    INPUT_NODES,
-    INTERMEDIATE_NODES,
-    OPERATIONS,
-    POSSIBLE_EDGES,
-)
+from onebit.backbones.cells.genotype import INPUT_NODES, INTERMEDIATE_NODES, OPERATIONS, POSSIBLE_EDGES
 from onebit.commons.errors import InputError
 
 #: Normal and reduction cell: the first axis of every architecture parameter.
@@ -19,9 +14,7 @@ NORMAL, REDUCTION = range(CELL_TYPES)
 #: The incoming edges of nodes 2 to 5 as positions 0 to 13: of (0, 2), (1, 2), (0, 3), ..., (4, 5).
 INCOMING: tuple[range, ...] = tuple(
     range(start, start + number)
-    for number, start in zip(
-        range(INPUT_NODES, INPUT_NODES + INTERMEDIATE_NODES), (0, 2, 5, 9), strict=True
-    )
+    for number, start in zip(range(INPUT_NODES, INPUT_NODES + INTERMEDIATE_NODES), (0, 2, 5, 9), strict=True)
 )
 #: The source node of each edge.
 SOURCES: tuple[int, ...] = tuple(position for edges in INCOMING for position, _ in enumerate(edges))
@@ -56,9 +49,7 @@ class SearchSpace:
         for name, least in (("num_classes", 2), ("cells", 3), ("channels", 2)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(
-                    f"search space, {name} {value!r}: expected an integer of at least {least}"
-                )
+                raise InputError(f"search space, {name} {value!r}: expected an integer of at least {least}")
         if self.channels % 2:
             raise InputError(f"search space, channels {self.channels}: expected an even number")
         if self.stem not in ("cifar", "imagenet"):
@@ -66,8 +57,7 @@ class SearchSpace:
         object.__setattr__(self, "operations", tuple(self.operations))
         if unknown := [name for name in self.operations if name not in OPERATIONS]:
             raise InputError(
-                f"search space: unknown operation {unknown[0]!r}; expected some of "
-                f"{', '.join(OPERATIONS)}"
+                f"search space: unknown operation {unknown[0]!r}; expected some of {', '.join(OPERATIONS)}"
             )
         if len(set(self.operations)) != len(self.operations):
             raise InputError(f"search space: an operation is listed twice in {self.operations}")

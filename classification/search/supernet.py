@@ -68,10 +68,7 @@ class Supernet(nn.Module):
         binarize_depthwise: str = "weights",
     ) -> None:
         super().__init__()
-        for name, value in (
-            ("binarize_preprocess", binarize_preprocess),
-            ("binarize_depthwise", binarize_depthwise),
-        ):
+        for name, value in (("binarize_preprocess", binarize_preprocess), ("binarize_depthwise", binarize_depthwise)):
             if value not in BINARIZED:
                 raise InputError(f"{name} {value!r}: expected one of {', '.join(BINARIZED)}")
         self.space = space
@@ -90,11 +87,7 @@ class Supernet(nn.Module):
         for position in range(space.cells):
             reduction = position in reductions
             width *= 2 if reduction else 1
-            self.cells.append(
-                SuperCell(
-                    space.operations, older, newer, width, reduction, halve_older, style, groups
-                )
-            )
+            self.cells.append(SuperCell(space.operations, older, newer, width, reduction, halve_older, style, groups))
             older, newer = newer, INTERMEDIATE_NODES * width
             halve_older = reduction
         self.classifier = nn.Linear(newer, space.num_classes)
@@ -128,11 +121,7 @@ class Supernet(nn.Module):
         else:
             weights = self._checked(weights, "weights")
             everything = [[True] * len(self.space.operations)] * POSSIBLE_EDGES
-            masks = (
-                [everything] * 2
-                if active is None
-                else self._checked(active, "active operations").tolist()
-            )
+            masks = [everything] * 2 if active is None else self._checked(active, "active operations").tolist()
             plans = [[[m for m, on in enumerate(edge) if on] for edge in mask] for mask in masks]
         if edge_weights is not None:
             edge_weights = self._checked(edge_weights, "edge weights")
@@ -163,9 +152,7 @@ class Supernet(nn.Module):
         per_edge = name in ("choice", "edge weights")
         expected = self.space.shape[:2] if per_edge else self.space.shape
         if tuple(value.shape) != expected:
-            raise InputError(
-                f"supernet, {name}: expected the shape {list(expected)}, found {list(value.shape)}"
-            )
+            raise InputError(f"supernet, {name}: expected the shape {list(expected)}, found {list(value.shape)}")
         return value
 
     def operation_modules(self, m: int) -> Iterator[nn.Module]:
@@ -407,8 +394,5 @@ def _channel_groups(fraction: float, channels: int) -> int:
     if not groups or abs(groups * fraction - 1) > 1e-9:
         raise InputError(f"channel_fraction {fraction!r}: expected 1, 1/2, 1/3, 1/4, ...")
     if channels % (2 * groups):
-        raise InputError(
-            f"channel_fraction {fraction:g} of {channels} channels: expected an even number of "
-            "channels"
-        )
+        raise InputError(f"channel_fraction {fraction:g} of {channels} channels: expected an even number of channels")
     return groups

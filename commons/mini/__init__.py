@@ -61,11 +61,7 @@ def _write_one(folder: Path, name: str) -> bool:
         temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder))
         try:
             writer(temporary)
-            manifest = {
-                "dataset": name,
-                "generator": generator,
-                "checksum": _checksum(temporary, name),
-            }
+            manifest = {"dataset": name, "generator": generator, "checksum": _checksum(temporary, name)}
             (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
             umask = os.umask(0)
             os.umask(umask)

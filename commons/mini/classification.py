@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-CLASSES = ("disc", "ring", "square", "frame", "triangle", "cross", "slashed", "across", "checker", "twins")  # fmt: skip
+CLASSES = ("disc", "ring", "square", "frame", "triangle", "cross", "slashed", "across", "checker", "twins")
 #: ImageNet's folders are WordNet ids; these are no real ones.
 WNIDS = tuple(f"n9000000{i}" for i in range(10))
 
@@ -52,15 +52,12 @@ def write_mini_imagenet(folder: Path) -> None:
         for label, wnid in enumerate(WNIDS):
             (folder / split / wnid).mkdir(parents=True, exist_ok=True)
             for i in range(count):
-                name = f"{wnid}_{i}.JPEG" if split == "train" else f"ILSVRC2012_val_{label * count + i + 1:08d}.JPEG"  # fmt: skip
+                name = f"{wnid}_{i}.JPEG" if split == "train" else f"ILSVRC2012_val_{label * count + i + 1:08d}.JPEG"
                 image = Image.fromarray(draw(label, rng, IMAGENET_SIZE))
                 image.save(folder / split / wnid / name, format="JPEG", quality=90)
 
 
-WRITERS: dict[str, Callable[[Path], None]] = {
-    "mini-cifar10": write_mini_cifar10,
-    "mini-imagenet": write_mini_imagenet,
-}
+WRITERS: dict[str, Callable[[Path], None]] = {"mini-cifar10": write_mini_cifar10, "mini-imagenet": write_mini_imagenet}
 
 
 def draw(label: int, rng: np.random.Generator, size: int) -> np.ndarray:
@@ -116,7 +113,7 @@ def _distance(label: int, u: np.ndarray, v: np.ndarray, rng: np.random.Generator
         return np.minimum(disc, wave_u)
     if name == "across":
         return np.minimum(disc, wave_v)
-    return np.minimum(disc, np.where(wave_u * wave_v > 0, 1, -1) * np.minimum(abs(wave_u), abs(wave_v)))  # fmt: skip
+    return np.minimum(disc, np.where(wave_u * wave_v > 0, 1, -1) * np.minimum(abs(wave_u), abs(wave_v)))
 
 
 def _triangle_wave(x: np.ndarray) -> np.ndarray:
@@ -169,7 +166,7 @@ def _opcodes(value) -> bytes:
         return _byte_string(value.encode("ascii"))
     if isinstance(value, np.ndarray) and value.dtype == np.uint8:
         rows, columns = value.shape
-        empty = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + _byte_string(b"b") + b"\x87R"  # fmt: skip
+        empty = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + _byte_string(b"b") + b"\x87R"
         dtype = b"cnumpy\ndtype\n" + _byte_string(b"u1") + b"K\x00K\x01\x87R"
         dtype += b"(K\x03" + _byte_string(b"|") + b"NNN" + _opcodes(-1) * 2 + b"K\x00tb"
         shape = _opcodes(rows) + _opcodes(columns) + b"\x86"

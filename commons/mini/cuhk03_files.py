@@ -10,9 +10,7 @@ import numpy as np
 _CREATED = b"Created on: Thu Jan  1 00:00:00 1970"
 
 
-def release_mat(
-    cells: Mapping[str, Sequence], testsets: Sequence[Sequence[tuple[int, int]]]
-) -> bytes:
+def release_mat(cells: Mapping[str, Sequence], testsets: Sequence[Sequence[tuple[int, int]]]) -> bytes:
     """The content of ``cuhk-03.mat``: a MATLAB 7.3 file, i.e. HDF5 behind a 512-byte header.
 
     MATLAB stores arrays in column-major order, so every HDF5 shape is the reverse of MATLAB's:
@@ -55,9 +53,7 @@ def release_mat(
                     for image in person
                 ]
                 grid = cell(images, (len(people), 10)).T
-                dataset = refs.create_dataset(
-                    f"r{len(refs):06d}", data=grid, dtype=h5py.ref_dtype, track_times=False
-                )
+                dataset = refs.create_dataset(f"r{len(refs):06d}", data=grid, dtype=h5py.ref_dtype, track_times=False)
                 dataset.attrs["MATLAB_class"] = np.bytes_("cell")
                 references.append(dataset.ref)
             store_top(kind, references)

@@ -24,8 +24,7 @@ _SEED = 20230805
 _VOC_NAMES = ("aeroplane", "bottle", "car", "chair", "tvmonitor")
 #: COCO's name and category id of the same kinds.
 _COCO_NAMES = (("airplane", 5), ("bottle", 44), ("car", 3), ("chair", 62), ("tv", 72))
-_COUNTS = {"VOC2007 trainval": 120, "VOC2012 trainval": 120, "VOC2007 test": 100,
-           "train2017": 240, "val2017": 100}  # fmt: skip
+_COUNTS = {"VOC2007 trainval": 120, "VOC2012 trainval": 120, "VOC2007 test": 100, "train2017": 240, "val2017": 100}
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ def write_voc(folder: Path) -> None:
         first = 1
         for split in splits:
             count = _COUNTS[f"VOC{year} {split}"]
-            names = [f"{i:06d}" if year == "2007" else f"2012_{i:06d}" for i in range(first, first + count)]  # fmt: skip
+            names = [f"{i:06d}" if year == "2007" else f"2012_{i:06d}" for i in range(first, first + count)]
             rng = _generator(f"voc{year}{split}")
             for name in names:
                 image, objects = _draw_scene(rng)
@@ -71,10 +70,14 @@ def write_coco(folder: Path) -> None:
                 x1, y1, x2, y2 = item.box
                 annotations.append(
                     dict(
-                        id=annotation_id, image_id=image_id, category_id=_COCO_NAMES[item.kind][1],
-                        bbox=[x1, y1, x2 - x1, y2 - y1], area=(x2 - x1) * (y2 - y1), iscrowd=0,
+                        id=annotation_id,
+                        image_id=image_id,
+                        category_id=_COCO_NAMES[item.kind][1],
+                        bbox=[x1, y1, x2 - x1, y2 - y1],
+                        area=(x2 - x1) * (y2 - y1),
+                        iscrowd=0,
                     )
-                )  # fmt: skip
+                )
         categories = [dict(id=i, name=n) for n, i in sorted(_COCO_NAMES, key=lambda c: c[1])]
         content = dict(images=images, annotations=annotations, categories=categories)
         write_atomic(folder / "annotations" / f"instances_{split}.json", json.dumps(content))
@@ -132,20 +135,33 @@ def _ground(rng: np.random.Generator) -> np.ndarray:
 #: Silhouettes as polygons in the unit square; each touches all four sides, so that the box is tight.
 _POLYGONS: tuple[tuple[tuple[tuple[float, float], ...], ...], ...] = (
     # aeroplane: fuselage, swept wings, tail
-    (((0.42, 0), (0.58, 0), (0.58, 1), (0.42, 1)), ((0.5, 0.25), (1, 0.65), (1, 0.78), (0.5, 0.6)),
-     ((0.5, 0.25), (0, 0.65), (0, 0.78), (0.5, 0.6)), ((0.5, 0.8), (0.75, 1), (0.25, 1))),
+    (
+        ((0.42, 0), (0.58, 0), (0.58, 1), (0.42, 1)),
+        ((0.5, 0.25), (1, 0.65), (1, 0.78), (0.5, 0.6)),
+        ((0.5, 0.25), (0, 0.65), (0, 0.78), (0.5, 0.6)),
+        ((0.5, 0.8), (0.75, 1), (0.25, 1)),
+    ),
     # bottle: neck, shoulders, body
     (((0.36, 0), (0.64, 0), (0.64, 0.3), (1, 0.45), (1, 1), (0, 1), (0, 0.45), (0.36, 0.3)),),
     # car: cabin on a body; the wheels are cut by the sill
-    (((0.22, 0.0), (0.72, 0.0), (0.85, 0.42), (1, 0.48), (1, 0.82), (0, 0.82), (0, 0.42), (0.12, 0.42)),
-     ((0.12, 0.7), (0.38, 0.7), (0.38, 1), (0.12, 1)), ((0.62, 0.7), (0.88, 0.7), (0.88, 1), (0.62, 1))),
+    (
+        ((0.22, 0.0), (0.72, 0.0), (0.85, 0.42), (1, 0.48), (1, 0.82), (0, 0.82), (0, 0.42), (0.12, 0.42)),
+        ((0.12, 0.7), (0.38, 0.7), (0.38, 1), (0.12, 1)),
+        ((0.62, 0.7), (0.88, 0.7), (0.88, 1), (0.62, 1)),
+    ),
     # chair: back, seat, two legs
-    (((0, 0), (0.2, 0), (0.2, 1), (0, 1)), ((0, 0.45), (1, 0.45), (1, 0.65), (0, 0.65)),
-     ((0.8, 0.5), (1, 0.5), (1, 1), (0.8, 1))),
+    (
+        ((0, 0), (0.2, 0), (0.2, 1), (0, 1)),
+        ((0, 0.45), (1, 0.45), (1, 0.65), (0, 0.65)),
+        ((0.8, 0.5), (1, 0.5), (1, 1), (0.8, 1)),
+    ),
     # tvmonitor: screen and foot
-    (((0, 0), (1, 0), (1, 0.75), (0, 0.75)), ((0.42, 0.7), (0.58, 0.7), (0.58, 1), (0.42, 1)),
-     ((0.2, 0.9), (0.8, 0.9), (0.8, 1), (0.2, 1))),
-)  # fmt: skip
+    (
+        ((0, 0), (1, 0), (1, 0.75), (0, 0.75)),
+        ((0.42, 0.7), (0.58, 0.7), (0.58, 1), (0.42, 1)),
+        ((0.2, 0.9), (0.8, 0.9), (0.8, 1), (0.2, 1)),
+    ),
+)
 
 
 def _draw_object(canvas: np.ndarray, kind: int, box: tuple, rng: np.random.Generator) -> None:

@@ -50,10 +50,7 @@ def draw_people(rng: np.random.Generator, count: int) -> list[Face]:
     people: list[Face] = []
     while len(people) < count:
         face = Face(**{part: str(rng.choice(choices)) for part, choices in PARTS.items()})
-        if all(
-            sum(getattr(face, f.name) != getattr(p, f.name) for f in fields(Face)) >= 2
-            for p in people
-        ):
+        if all(sum(getattr(face, f.name) != getattr(p, f.name) for f in fields(Face)) >= 2 for p in people):
             people.append(face)
     return people
 
@@ -61,14 +58,10 @@ def draw_people(rng: np.random.Generator, count: int) -> list[Face]:
 def person_name(number: int) -> str:
     """A first and a last name, different for every number below 20736, as LFW writes them."""
     first, last = divmod(number, 144)
-    return "_".join(
-        (_SYLLABLES[n // 12 % 12] + _SYLLABLES[n % 12]).capitalize() for n in (first, last)
-    )
+    return "_".join((_SYLLABLES[n // 12 % 12] + _SYLLABLES[n % 12]).capitalize() for n in (first, last))
 
 
-def draw_image(
-    face: Face, rng: np.random.Generator, yaw: float = 0.0, age: float = 0.3
-) -> np.ndarray:
+def draw_image(face: Face, rng: np.random.Generator, yaw: float = 0.0, age: float = 0.3) -> np.ndarray:
     """One crop of a head.
 
     Args:
@@ -87,7 +80,7 @@ def draw_image(
     tilt = rng.uniform(-0.1, 0.1)
     x, y = x * np.cos(tilt) + y * np.sin(tilt), y * np.cos(tilt) - x * np.sin(tilt)
 
-    wide, high, power = {"round": (0.8, 0.95, 2.0), "long": (0.66, 1.08, 2.2), "square": (0.78, 0.98, 4.0)}[face.head]  # fmt: skip
+    wide, high, power = {"round": (0.8, 0.95, 2.0), "long": (0.66, 1.08, 2.2), "square": (0.78, 0.98, 4.0)}[face.head]
     head = abs(x / wide) ** power + abs(y / high) ** power < 1
     # The angle around the cylinder at which a pixel looks, from the middle of the face.
     u = np.arcsin((x / wide).clip(-1, 1)) - yaw
@@ -110,7 +103,7 @@ def draw_image(
     if age > 0.5:
         for line in (-0.5, -0.42):
             fill(head & (abs(v - line) < 0.015) & (abs(u) < 0.5), skin * 0.7)
-        fill(head & (abs(abs(u) - 0.55 - 0.3 * (v - 0.3)) < 0.03) & (abs(v - 0.35) < 0.15), skin * 0.75)  # fmt: skip
+        fill(head & (abs(abs(u) - 0.55 - 0.3 * (v - 0.3)) < 0.03) & (abs(v - 0.35) < 0.15), skin * 0.75)
     image *= 1 + rng.uniform(-0.3, 0.3) * x[..., None] + rng.uniform(-0.15, 0.15) * y[..., None]
     image = image * rng.uniform(0.7, 1.2, 3) + rng.uniform(-0.08, 0.08, 3)
     image = image + rng.normal(0, rng.uniform(0.01, 0.03), image.shape)
@@ -134,7 +127,9 @@ def _hair(fill, style: str, head, u, v, colour) -> None:
 def _features(fill, face: Face, head, u, v, hair, rng: np.random.Generator) -> None:
     dark = np.full(3, rng.uniform(0.05, 0.15))
     apart = 0.52 if face.eyes == "wide_set" else 0.4
-    eye_w, eye_h = {"round": (0.13, 0.1), "narrow": (0.18, 0.045), "wide_set": (0.13, 0.08), "large": (0.2, 0.13)}[face.eyes]  # fmt: skip
+    eye_w, eye_h = {"round": (0.13, 0.1), "narrow": (0.18, 0.045), "wide_set": (0.13, 0.08), "large": (0.2, 0.13)}[
+        face.eyes
+    ]
     side = abs(u)
     eye = ((side - apart) / eye_w) ** 2 + ((v + 0.15) / eye_h) ** 2
     fill(head & (eye < 1), np.full(3, 0.95))
@@ -173,9 +168,7 @@ def _save(path: Path, image: np.ndarray) -> None:
     path.write_bytes(stream.getvalue())
 
 
-def write_face(
-    folder: Path, trained: int = 96, images: int = 14, tested: int = 32, pairs: int = 100
-) -> None:
+def write_face(folder: Path, trained: int = 96, images: int = 14, tested: int = 32, pairs: int = 100) -> None:
     """People to train on, and others in three sets of pairs; nobody is in two of the four.
 
     Args:

@@ -45,7 +45,7 @@ class Person:
     @property
     def outfit(self) -> tuple:
         """The part of the appearance that every camera shows alike."""
-        return (self.pattern, self.coarse, self.legs, self.bag, self.hat, self.long_sleeves, self.light_first)  # fmt: skip
+        return (self.pattern, self.coarse, self.legs, self.bag, self.hat, self.long_sleeves, self.light_first)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def draw_people(rng: np.random.Generator, count: int) -> list[Person]:
             skin=np.array([0.85, 0.65, 0.5]) * rng.uniform(0.5, 1.0),
             hair=rng.uniform(0.0, 0.5, 3),
         )
-        different = [sum(a != b for a, b in zip(person.outfit, p.outfit, strict=True)) for p in people]  # fmt: skip
+        different = [sum(a != b for a, b in zip(person.outfit, p.outfit, strict=True)) for p in people]
         if all(d >= 2 for d in different):
             people.append(person)
     return people
@@ -123,9 +123,7 @@ def _hue_rotation(angle: float) -> np.ndarray:
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
 
 
-def draw_image(
-    person: Person | None, camera: Camera, rng: np.random.Generator, misplaced: float = 0.0
-) -> np.ndarray:
+def draw_image(person: Person | None, camera: Camera, rng: np.random.Generator, misplaced: float = 0.0) -> np.ndarray:
     """One box as a detector would cut it.
 
     Args:
@@ -145,7 +143,7 @@ def draw_image(
     image = (image - 0.5) @ camera.mix.T + 0.5
     image = camera.gain * image.clip(0, 1) ** camera.gamma + camera.tint
     if camera.blur:
-        image = (image + np.roll(image, 1, 0) + np.roll(image, 1, 1) + np.roll(image, (1, 1), (0, 1))) / 4  # fmt: skip
+        image = (image + np.roll(image, 1, 0) + np.roll(image, 1, 1) + np.roll(image, (1, 1), (0, 1))) / 4
     image = image + rng.normal(0, camera.noise, image.shape)
     return (image.clip(0, 1) * 255).round().astype(np.uint8)
 
@@ -326,8 +324,7 @@ def write_cuhk03(folder: Path, per_pair: int = 18) -> None:
             for pair in range(pairs)
         ]
     testsets = [
-        sorted((i // per_pair + 1, i % per_pair + 1) for i in rng.choice(len(people), 10, False))
-        for _ in range(20)
+        sorted((i // per_pair + 1, i % per_pair + 1) for i in rng.choice(len(people), 10, False)) for _ in range(20)
     ]
     _save(root / "cuhk03_release" / "cuhk-03.mat", release_mat(cells, testsets))
     for kind in cells:
@@ -341,7 +338,7 @@ def write_cuhk03(folder: Path, per_pair: int = 18) -> None:
                     cams.append(slot // 5 + 1)
                     query.append(slot in (1, 6))
         is_test = np.isin(labels, [t + 1 for t in test])
-        content = split_mat(names, labels, cams, ~is_test, is_test & query, is_test & ~np.array(query))  # fmt: skip
+        content = split_mat(names, labels, cams, ~is_test, is_test & query, is_test & ~np.array(query))
         _save(root / f"cuhk03_new_protocol_config_{kind}.mat", content)
 
 

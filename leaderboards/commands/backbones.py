@@ -15,9 +15,7 @@ def configure(verbs) -> None:
 onebit backbones
 onebit backbones 'resnet18*'""",
     )
-    parser.add_argument(
-        "pattern", nargs="?", default="*", metavar="PATTERN", help="as in a shell; default: *"
-    )
+    parser.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="as in a shell; default: *")
     add_import(parser)
 
 
@@ -32,7 +30,9 @@ def run(args) -> int:
     if not names:
         raise InputError(f"no backbone matches {args.pattern!r}; `onebit backbones` lists all")
     width = max(map(len, names))
-    print(f"{'name':<{width}}  {'params M':>8}  {'1-bit %':>7}  {'Mbit':>7}  {'M OPs':>7}   (strict, 3x224x224, without classifier)")  # fmt: skip
+    print(
+        f"{'name':<{width}}  {'params M':>8}  {'1-bit %':>7}  {'Mbit':>7}  {'M OPs':>7}   (strict, 3x224x224, without classifier)"
+    )
     for name in names:
         c = backbones.cost(name, (3, 224, 224))
         params = c.params_1bit + c.params_real

@@ -36,14 +36,16 @@ onebit bench search --dataset mini-cifar10 --methods dcp-nas,random --seeds 0,1,
 onebit bench ablation-training --dataset mini-cifar10 --seeds 0,1,2
 onebit bench ablation-tangent --dataset mini-cifar10""",
     )
-    parser.add_argument("board", metavar="BOARD", help="a board, a dataset of one (mini-voc, coco128), search, or ablation-tangent, -space, -binarization or -training")  # fmt: skip
     parser.add_argument(
-        "--dataset", metavar="D", help="default: the dataset the board is named after"
+        "board",
+        metavar="BOARD",
+        help="a board, a dataset of one (mini-voc, coco128), search, or ablation-tangent, -space, -binarization or -training",
     )
-    parser.add_argument("--backbones", type=comma_list, metavar="A,B", help="default: real-valued, XNOR, Bi-Real, ReActNet, DCP-NAS")  # fmt: skip
+    parser.add_argument("--dataset", metavar="D", help="default: the dataset the board is named after")
     parser.add_argument(
-        "--recipe", metavar="R", help="default: mini, small or paper, as the dataset is"
+        "--backbones", type=comma_list, metavar="A,B", help="default: real-valued, XNOR, Bi-Real, ReActNet, DCP-NAS"
     )
+    parser.add_argument("--recipe", metavar="R", help="default: mini, small or paper, as the dataset is")
     parser.add_argument("--seeds", type=seed_list, default=[0], metavar="0,1,2")
     parser.add_argument(
         "--overwrite",
@@ -51,9 +53,21 @@ onebit bench ablation-tangent --dataset mini-cifar10""",
         default="only-missing",
         help="only-missing: skip finished rows; always: run all again; never: refuse if one exists",
     )
-    parser.add_argument("--retry-failed", action="store_true", help="run rows again that are recorded as failed")  # fmt: skip
-    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs"), metavar="W", help="checkpoints and logs (default: ./work_dirs)")  # fmt: skip
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="rows to run at the same time, each with its share of the processors (default: 1)")  # fmt: skip
+    parser.add_argument("--retry-failed", action="store_true", help="run rows again that are recorded as failed")
+    parser.add_argument(
+        "--work-dir",
+        type=Path,
+        default=Path("work_dirs"),
+        metavar="W",
+        help="checkpoints and logs (default: ./work_dirs)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="rows to run at the same time, each with its share of the processors (default: 1)",
+    )
     parser.add_argument(
         "--slurm",
         nargs="*",
@@ -61,15 +75,20 @@ onebit bench ablation-tangent --dataset mini-cifar10""",
         help="run rows as Slurm jobs, at most --workers of them at once if that is above 1; takes "
         "partition, time (minutes), gpus, cpus, mem (GB), cluster=local (try it without Slurm)",
     )
-    parser.add_argument("--search-options", nargs="+", metavar="KEY=VALUE", help="override the preset of an ablation's searches, e.g. schedule.epochs=2")  # fmt: skip
+    parser.add_argument(
+        "--search-options",
+        nargs="+",
+        metavar="KEY=VALUE",
+        help="override the preset of an ablation's searches, e.g. schedule.epochs=2",
+    )
     add_data(parser)
     add_out(parser)
     add_cfg_options(parser)
     add_import(parser)
     search = parser.add_argument_group("the board of searches: a row searches and trains its cell")
-    search.add_argument("--methods", type=comma_list, metavar="M,M", help="default: all that `onebit search` knows")  # fmt: skip
-    search.add_argument("--preset", metavar="P", help="default: mini, small or paper, as the dataset is")  # fmt: skip
-    search.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="of the methods")  # fmt: skip
+    search.add_argument("--methods", type=comma_list, metavar="M,M", help="default: all that `onebit search` knows")
+    search.add_argument("--preset", metavar="P", help="default: mini, small or paper, as the dataset is")
+    search.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="of the methods")
 
 
 def run(args) -> int:
@@ -82,8 +101,7 @@ def run(args) -> int:
 
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise InputError(
-            "`onebit bench` runs in one process, which writes the records; `torchrun` is for "
-            "`onebit train`"
+            "`onebit bench` runs in one process, which writes the records; `torchrun` is for `onebit train`"
         )
     if args.board == "search":
         return _run_search(args)
@@ -98,7 +116,7 @@ def run(args) -> int:
     if ablation:
         board, dataset = resolve(args.dataset or ablation.default_board)
         if board.task != "classification":
-            raise InputError(f"{ablation.name} is of classification, not of {board.task}: name another --dataset")  # fmt: skip
+            raise InputError(f"{ablation.name} is of classification, not of {board.task}: name another --dataset")
     else:
         board, dataset = resolve(args.board, args.dataset)
     slurm = None
@@ -115,8 +133,7 @@ def run(args) -> int:
     sweep = Sweep(
         board=board,
         dataset=dataset,
-        backbones=args.backbones
-        or (ablation_backbones(ablation, dataset) if ablation else default_backbones(dataset)),
+        backbones=args.backbones or (ablation_backbones(ablation, dataset) if ablation else default_backbones(dataset)),
         recipe=args.recipe or default_recipe(dataset),
         seeds=args.seeds,
         data_root=data_root(args),
@@ -169,7 +186,10 @@ def _run_search(args) -> int:
     for done, (row, run_now) in enumerate(bench(sweep), start=1):
         how = f"searched {row.wall_seconds:.0f} s" if run_now else "already done"
         value = 100 * row.metrics[row.main_metric]
-        print(f"[{done}/{total}] {row.method} seed {row.seed}: {row.main_metric} of its cell {value:.1f} %, {how}", flush=True)  # fmt: skip
+        print(
+            f"[{done}/{total}] {row.method} seed {row.seed}: {row.main_metric} of its cell {value:.1f} %, {how}",
+            flush=True,
+        )
     records = args.out / "records"
     print(f"\n{search_table.render(search_table.frame(load_runs(records)), 'text')}")
     print(f"records  {records / BOARD}", flush=True)
@@ -182,7 +202,7 @@ def _default_dataset(board, root: Path):
     from onebit.commons.errors import InputError
 
     if board.name == FOLDER:
-        raise InputError(f"which folder? name it, e.g. `onebit bench {FOLDER}-NAME` for NAME below {root}")  # fmt: skip
+        raise InputError(f"which folder? name it, e.g. `onebit bench {FOLDER}-NAME` for NAME below {root}")
     try:
         DATASETS[board.name].find(root)
     except InputError as error:

@@ -7,10 +7,7 @@ from pathlib import Path
 from onebit.leaderboards.commands.options import add_verb, seed
 
 _TUPLE = (".txt", ".py")
-DERIVATIONS = (
-    "top2",
-    "all14",
-)  # those of onebit.backbones.cells.genotype, without importing it for --help
+DERIVATIONS = ("top2", "all14")  # those of onebit.backbones.cells.genotype, without importing it for --help
 
 
 def configure(verbs) -> None:
@@ -36,16 +33,11 @@ onebit cell random --seed 7 --out random_7.json""",
     )
     parser.add_argument("--seed", type=seed, metavar="S", help="of random; default 0")
     parser.add_argument(
-        "--derivation",
-        choices=DERIVATIONS,
-        help="of random: two edges into every node (the default), or all 14",
+        "--derivation", choices=DERIVATIONS, help="of random: two edges into every node (the default), or all 14"
     )
     parser.add_argument("--text", action="store_true", help="print the named tuple of DARTS")
     parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help="draw both cells (.svg, .png), or write the genotype (.json)",
+        "--out", type=Path, metavar="FILE", help="draw both cells (.svg, .png), or write the genotype (.json)"
     )
 
 
@@ -108,9 +100,7 @@ def _read(name: str):
     if path.suffix == ".json" or path.exists():
         return Genotype.load(path)
     known = ", ".join(cells.list_cells())
-    raise InputError(
-        f"no cell {name!r}: neither a file nor one of the cells that ship, which are {known}"
-    )
+    raise InputError(f"no cell {name!r}: neither a file nor one of the cells that ship, which are {known}")
 
 
 def _description(genotype) -> str:
@@ -121,8 +111,8 @@ def _description(genotype) -> str:
     for title, cell in (("normal cell", genotype.normal), ("reduction cell", genotype.reduce)):
         lines.append(title)
         for number, edges in enumerate(cell, INPUT_NODES):
-            lines += [f"  {names[source]:>7} -> {names[number]}  {operation}" for operation, source in edges]  # fmt: skip
-    lines.append(f"derivation  {genotype.derivation} ({sum(map(len, genotype.normal))} edges per cell)")  # fmt: skip
+            lines += [f"  {names[source]:>7} -> {names[number]}  {operation}" for operation, source in edges]
+    lines.append(f"derivation  {genotype.derivation} ({sum(map(len, genotype.normal))} edges per cell)")
     lines.append(f"hash        {genotype.hash}")
     lines += [f"{key:<11} {value}" for key, value in genotype.provenance.items()]
     return "\n".join(lines)

@@ -16,17 +16,15 @@ onebit compare mini-cifar10 resnet18_w16_reactnet resnet18_w16_bireal
 onebit compare voc resnet18_reactnet dcp_nas_s --metric map_11pt
 onebit compare cifar10-jpeg dcp_nas_c8_l6 'random_[0-9]_c8_l6' --recipe short""",
     )
-    parser.add_argument("board", metavar="BOARD", help="a board, or a dataset of one (mini-voc, coco128)")  # fmt: skip
+    parser.add_argument("board", metavar="BOARD", help="a board, or a dataset of one (mini-voc, coco128)")
     parser.add_argument(
-        "a",
-        metavar="A",
-        help="a backbone with records on it, or a pattern in quotes: a set of them, each a network",
+        "a", metavar="A", help="a backbone with records on it, or a pattern in quotes: a set of them, each a network"
     )
-    parser.add_argument("b", metavar="B", help="another, or a pattern; lines of the same dataset, recipe and options are compared")  # fmt: skip
+    parser.add_argument(
+        "b", metavar="B", help="another, or a pattern; lines of the same dataset, recipe and options are compared"
+    )
     parser.add_argument("--metric", metavar="M", help="default: all of the board's")
-    parser.add_argument(
-        "--recipe", metavar="R", help="default: every recipe that both have lines of"
-    )
+    parser.add_argument("--recipe", metavar="R", help="default: every recipe that both have lines of")
     add_out(parser)
 
 
@@ -39,7 +37,7 @@ def run(args) -> int:
 
     board, dataset = resolve(args.board)
     if args.metric not in (None, *board.metrics):
-        raise InputError(f"board {board.name} has no metric {args.metric!r}; it has {', '.join(board.metrics)}")  # fmt: skip
+        raise InputError(f"board {board.name} has no metric {args.metric!r}; it has {', '.join(board.metrics)}")
     records = load_all(args.out / "records", board.name, dataset and dataset.name)
     lines = [line for line in measured(board, records) if args.recipe in (None, line.recipe)]
     where = args.board + (f", recipe {args.recipe}" if args.recipe else "")

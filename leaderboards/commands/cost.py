@@ -26,13 +26,17 @@ onebit cost resnet18 --task detection --input 600 1000 --classes 20 --proposals 
 onebit cost dcp_nas_s --task detection --onebit-parts neck+rpn
 onebit cost dcp_nas_s --layers --format csv > layers.csv""",
     )
-    parser.add_argument("backbones", nargs="+", metavar="BACKBONE", help="several are shown side by side")  # fmt: skip
-    parser.add_argument("--input", nargs=2, type=int, metavar=("H", "W"), help="default: the task's own input size")  # fmt: skip
-    parser.add_argument("--classes", type=int, metavar="N", help="add a classifier or head for N classes")  # fmt: skip
-    parser.add_argument("--task", choices=TASKS, default="classification", help="count the whole model of a task")  # fmt: skip
-    parser.add_argument("--stem", choices=("imagenet", "cifar"), help="classification: default imagenet")  # fmt: skip
-    parser.add_argument("--proposals", type=int, metavar="N", help="detection: boxes that the head sees, default 1000")  # fmt: skip
-    parser.add_argument("--onebit-parts", metavar="P", help="detection: 1-bit parts beside the backbone: none, lateral (default of 1-bit backbones), neck, neck+rpn")  # fmt: skip
+    parser.add_argument("backbones", nargs="+", metavar="BACKBONE", help="several are shown side by side")
+    parser.add_argument("--input", nargs=2, type=int, metavar=("H", "W"), help="default: the task's own input size")
+    parser.add_argument("--classes", type=int, metavar="N", help="add a classifier or head for N classes")
+    parser.add_argument("--task", choices=TASKS, default="classification", help="count the whole model of a task")
+    parser.add_argument("--stem", choices=("imagenet", "cifar"), help="classification: default imagenet")
+    parser.add_argument("--proposals", type=int, metavar="N", help="detection: boxes that the head sees, default 1000")
+    parser.add_argument(
+        "--onebit-parts",
+        metavar="P",
+        help="detection: 1-bit parts beside the backbone: none, lateral (default of 1-bit backbones), neck, neck+rpn",
+    )
     parser.add_argument(
         "--convention",
         type=_conventions,
@@ -43,16 +47,16 @@ onebit cost dcp_nas_s --layers --format csv > layers.csv""",
     )
     parser.add_argument("--layers", action="store_true", help="one row per layer")
     parser.add_argument("--format", choices=("text", "json", "csv"), default="text")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw memory and operations by group of layers (.svg, .png)")  # fmt: skip
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw memory and operations by group of layers (.svg, .png)"
+    )
     add_import(parser)
 
 
 def _conventions(text: str) -> list[str]:
     names = list(dict.fromkeys(comma_list(text)))
     if not names or set(names) - set(CONVENTIONS):
-        raise argparse.ArgumentTypeError(
-            f"invalid choice {text!r}; expected one or more of {', '.join(CONVENTIONS)}"
-        )
+        raise argparse.ArgumentTypeError(f"invalid choice {text!r}; expected one or more of {', '.join(CONVENTIONS)}")
     return names
 
 
@@ -91,11 +95,7 @@ def _check(args) -> None:
 def _count(args, backbone: str, convention: str):
     import importlib
 
-    options = {
-        "stem": args.stem,
-        "proposals": args.proposals,
-        "onebit_parts": args.onebit_parts,
-    }
+    options = {"stem": args.stem, "proposals": args.proposals, "onebit_parts": args.onebit_parts}
     return importlib.import_module(f"{args.task}.cost").model_cost(
         backbone,
         convention=convention,

@@ -18,8 +18,14 @@ onebit data mini data
 onebit data mini data --only mini-voc,mini-cifar10
 onebit data coco2014 data/coco""",
     )
-    parser.add_argument("what", choices=("mini", "coco2014"), help="mini: procedural, seeded, checksummed; coco2014: trainval35k and minival of COCO 2014 in the names of 2017")  # fmt: skip
-    parser.add_argument("folder", type=Path, metavar="DIR", help="mini: becomes a data root; coco2014: the folder with annotations/")  # fmt: skip
+    parser.add_argument(
+        "what",
+        choices=("mini", "coco2014"),
+        help="mini: procedural, seeded, checksummed; coco2014: trainval35k and minival of COCO 2014 in the names of 2017",
+    )
+    parser.add_argument(
+        "folder", type=Path, metavar="DIR", help="mini: becomes a data root; coco2014: the folder with annotations/"
+    )
     parser.add_argument("--only", type=comma_list, metavar="A,B", help="mini: these datasets only")
 
 

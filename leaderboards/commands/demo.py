@@ -16,7 +16,13 @@ def configure(verbs) -> None:
         """\
 onebit demo --out demo""",
     )
-    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="data, checkpoints, records and tables go here (default: ./demo)")  # fmt: skip
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("demo"),
+        metavar="DIR",
+        help="data, checkpoints, records and tables go here (default: ./demo)",
+    )
 
 
 def run(args) -> int:

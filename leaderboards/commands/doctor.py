@@ -53,12 +53,14 @@ def run(args) -> int:
 
     print("\ndevice")
     gpu = torch.cuda.is_available()
-    print(f"  {device_name()}" + ("" if gpu else f", {torch.get_num_threads()} threads; no GPU: training runs on the CPU"))  # fmt: skip
+    print(
+        f"  {device_name()}" + ("" if gpu else f", {torch.get_num_threads()} threads; no GPU: training runs on the CPU")
+    )
     print(f"  {shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB free in {Path.cwd()}")
 
     print("\noperators")
     native = ensure_torchvision()
-    print(f"  torchvision    {'native' if native else 'not loadable beside this torch; none of ours needs them'}")  # fmt: skip
+    print(f"  torchvision    {'native' if native else 'not loadable beside this torch; none of ours needs them'}")
     from onebit.detection.operators import operator_status
 
     for name, source in operator_status().items():

@@ -29,12 +29,8 @@ onebit export resnet18_reactnet --to packed small.safetensors --real float16""",
     )
     parser.add_argument("file", metavar="FILE", type=Path)
     parser.add_argument("--to", choices=FORMATS, default="packed", help="default: packed")
-    parser.add_argument(
-        "--classes", type=int, metavar="N", help="add an untrained classifier to a BACKBONE"
-    )
-    parser.add_argument(
-        "--stem", choices=("imagenet", "cifar"), default="imagenet", help="of a BACKBONE"
-    )
+    parser.add_argument("--classes", type=int, metavar="N", help="add an untrained classifier to a BACKBONE")
+    parser.add_argument("--stem", choices=("imagenet", "cifar"), default="imagenet", help="of a BACKBONE")
     parser.add_argument(
         "--real",
         choices=("float32", "float16", "int8"),
@@ -46,8 +42,7 @@ onebit export resnet18_reactnet --to packed small.safetensors --real float16""",
         nargs=2,
         type=int,
         metavar=("H", "W"),
-        help="onnx and openvino only: the size of the image (default: 224 224, or 32 32 for the "
-        "cifar stem)",
+        help="onnx and openvino only: the size of the image (default: 224 224, or 32 32 for the cifar stem)",
     )
     add_import(parser)
 

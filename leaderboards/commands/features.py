@@ -18,19 +18,23 @@ def configure(verbs) -> None:
 onebit features --checkpoint run/epoch_120.pth --images crops --out crops.safetensors""",
     )
     parser.add_argument("--checkpoint", required=True, type=Path, metavar="C")
-    parser.add_argument("--images", required=True, type=Path, metavar="DIR", help="looked through with the folders below it")  # fmt: skip
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="ends in .safetensors; docs/reid.md says what is in it")  # fmt: skip
-    parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images at a time (default 64)")  # fmt: skip
-    parser.add_argument("--workers", type=natural, default=0, metavar="N", help="processes that read images (default 0: this one)")  # fmt: skip
+    parser.add_argument(
+        "--images", required=True, type=Path, metavar="DIR", help="looked through with the folders below it"
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="FILE", help="ends in .safetensors; docs/reid.md says what is in it"
+    )
+    parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images at a time (default 64)")
+    parser.add_argument(
+        "--workers", type=natural, default=0, metavar="N", help="processes that read images (default 0: this one)"
+    )
     add_import(parser)
 
 
 def run(args) -> int:
     from onebit.reid.features_folder import features_of_folder
 
-    found = features_of_folder(
-        args.checkpoint, args.images, args.out, args.batch_size, args.workers
-    )
+    found = features_of_folder(args.checkpoint, args.images, args.out, args.batch_size, args.workers)
     count, dimensions = found.features.shape
     print(f"{args.out}: {count} images, {dimensions} numbers each")
     return 0

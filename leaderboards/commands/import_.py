@@ -28,7 +28,13 @@ onebit import detection --predictions results.bbox.json --dataset coco --name th
 onebit import reid --predictions features.npz --dataset market1501 --name osnet --trained-on MSMT17""",
     )
     parser.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
-    parser.add_argument("--predictions", required=True, type=Path, metavar="FILE", help="detection: COCO results JSON; reid: features (docs/importing.md)")  # fmt: skip
+    parser.add_argument(
+        "--predictions",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="detection: COCO results JSON; reid: features (docs/importing.md)",
+    )
     parser.add_argument("--dataset", required=True, metavar="D")
     add_import_options(parser, name_required=True)
     add_data(parser)
@@ -37,11 +43,19 @@ onebit import reid --predictions features.npz --dataset market1501 --name osnet 
 
 def add_import_options(parser, name_required: bool = False) -> None:
     """What only the user knows of an imported row, and where its record goes."""
-    parser.add_argument("--name", required=name_required, metavar="N", help="what stands where a row names its backbone")  # fmt: skip
-    parser.add_argument("--seed", type=seed, default=0, metavar="S", help="tells imported rows of one name apart")  # fmt: skip
-    parser.add_argument("--trained-on", default="", metavar="TEXT", help="what it was trained on, for the record")  # fmt: skip
+    parser.add_argument(
+        "--name", required=name_required, metavar="N", help="what stands where a row names its backbone"
+    )
+    parser.add_argument("--seed", type=seed, default=0, metavar="S", help="tells imported rows of one name apart")
+    parser.add_argument("--trained-on", default="", metavar="TEXT", help="what it was trained on, for the record")
     parser.add_argument("--note", default="", metavar="TEXT", help="a remark for the record")
-    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs"), metavar="W", help="keeps the predictions of recorded rows (default: ./work_dirs)")  # fmt: skip
+    parser.add_argument(
+        "--work-dir",
+        type=Path,
+        default=Path("work_dirs"),
+        metavar="W",
+        help="keeps the predictions of recorded rows (default: ./work_dirs)",
+    )
     add_out(parser)
 
 
@@ -84,8 +98,6 @@ def score_and_record(args, origin: str, scorer, keep: bool) -> int:
         print(f"{args.name or ''} on {dataset.name}, {origin}".lstrip())
         print(imports.report(outcome))
         if keep:
-            _, path = imports.record(
-                what, dataset.board, job, outcome, args.out / "records", args.work_dir
-            )
+            _, path = imports.record(what, dataset.board, job, outcome, args.out / "records", args.work_dir)
             print(f"record      {path}")
     return 0

@@ -18,34 +18,19 @@ onebit latency resnet18_reactnet --features --input 800 1216 --repeat 10
 onebit table latency""",
     )
     parser.add_argument("backbones", nargs="+", metavar="BACKBONE", help="1-bit backbones")
-    parser.add_argument(
-        "--input",
-        nargs=2,
-        type=int,
-        default=(224, 224),
-        metavar=("H", "W"),
-        help="default: 224 224",
-    )
+    parser.add_argument("--input", nargs=2, type=int, default=(224, 224), metavar=("H", "W"), help="default: 224 224")
     parser.add_argument("--classes", type=int, default=1000, metavar="N", help="default: 1000")
     parser.add_argument(
-        "--features",
-        action="store_true",
-        help="no classifier: the backbone with all its scales, as a detector uses it",
+        "--features", action="store_true", help="no classifier: the backbone with all its scales, as a detector uses it"
     )
-    parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="of every engine; default: 1"
-    )
-    parser.add_argument(
-        "--repeat", type=int, default=50, metavar="N", help="inferences each; default: 50"
-    )
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of every engine; default: 1")
+    parser.add_argument("--repeat", type=int, default=50, metavar="N", help="inferences each; default: 50")
     parser.add_argument(
         "--engines",
         metavar="E,E",
         help="that run the reference: torch, onnxruntime, openvino (default: all that are installed)",
     )
-    parser.add_argument(
-        "--no-record", action="store_true", help="print only; by default the run is recorded"
-    )
+    parser.add_argument("--no-record", action="store_true", help="print only; by default the run is recorded")
     add_out(parser)
     add_import(parser)
 
@@ -61,11 +46,7 @@ def run(args) -> int:
     from onebit.leaderboards.running import latency
     from onebit.leaderboards.showing import latency_table
 
-    for value, name in (
-        (min(args.input), "--input"),
-        (args.classes, "--classes"),
-        (args.threads, "--threads"),
-    ):
+    for value, name in ((min(args.input), "--input"), (args.classes, "--classes"), (args.threads, "--threads")):
         if value < 1:
             raise InputError(f"{name} takes whole numbers from 1 up, got {value}")
     for name in args.backbones:
@@ -81,9 +62,7 @@ def run(args) -> int:
         repeat=args.repeat,
         engines=comma_list(args.engines) if args.engines else None,
     )
-    record = record_run(
-        measured, size=args.input, classes=classes, threads=args.threads, load_before=load
-    )
+    record = record_run(measured, size=args.input, classes=classes, threads=args.threads, load_before=load)
     sys.stdout.write(latency_table.render(latency_table.frame([record]), "text"))
     if load > 0.3 * (os.cpu_count() or 1):
         print(f"the machine was not idle before this run (load {load:.1f}): ratios may mislead")

@@ -19,8 +19,15 @@ onebit mock-run tinynet_w8_tanhsign --import onebit_method_template
 onebit mock-run dcp_nas_c8 --tasks classification,reid""",
     )
     parser.add_argument("backbone", metavar="NAME", help="`onebit backbones` lists names")
-    parser.add_argument("--tasks", type=comma_list, default=list(TASKS), metavar="A,B", help=f"default: {','.join(TASKS)}")  # fmt: skip
-    parser.add_argument("--data", type=Path, metavar="DIR", help="where to keep the mini datasets (default: they are drawn anew and thrown away)")  # fmt: skip
+    parser.add_argument(
+        "--tasks", type=comma_list, default=list(TASKS), metavar="A,B", help=f"default: {','.join(TASKS)}"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="where to keep the mini datasets (default: they are drawn anew and thrown away)",
+    )
     add_import(parser)
 
 

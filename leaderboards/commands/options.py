@@ -27,12 +27,7 @@ def add_verb(verbs, name: str, run, summary: str, examples: str) -> argparse.Arg
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="the data root (default: $ONEBIT_DATA, else ./data)",
-    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="the data root (default: $ONEBIT_DATA, else ./data)")
 
 
 def add_out(parser: argparse.ArgumentParser) -> None:
@@ -45,15 +40,9 @@ def add_out(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_cfg_options(
-    parser: argparse.ArgumentParser, example: str = "train_cfg.max_epochs=2"
-) -> None:
+def add_cfg_options(parser: argparse.ArgumentParser, example: str = "train_cfg.max_epochs=2") -> None:
     parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help=f"override config values, e.g. {example}",
+        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help=f"override config values, e.g. {example}"
     )
 
 
@@ -121,9 +110,7 @@ def seed(text: str) -> int:
     except ValueError:
         value = -1
     if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(
-            f"expected a whole number from 0 to 2**32 - 1, got {text!r}"
-        )
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 2**32 - 1, got {text!r}")
     return value
 
 

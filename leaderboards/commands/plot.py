@@ -20,11 +20,18 @@ onebit plot imagenet --convention paper --out imagenet.png
 onebit plot cifar10-jpeg --recipe small --out small.svg
 onebit plot voc --x memory --metric map_11pt --out voc.svg""",
     )
-    parser.add_argument("board", metavar="BOARD", help="a board (its own dataset), or a dataset of one (mini-voc, coco128)")  # fmt: skip
+    parser.add_argument(
+        "board", metavar="BOARD", help="a board (its own dataset), or a dataset of one (mini-voc, coco128)"
+    )
     parser.add_argument("--x", choices=("ops", "memory"), default="ops")
-    parser.add_argument("--convention", choices=("strict", "paper"), default="strict", help="strict (default), or the rule of the board's paper with reported costs as printed")  # fmt: skip
+    parser.add_argument(
+        "--convention",
+        choices=("strict", "paper"),
+        default="strict",
+        help="strict (default), or the rule of the board's paper with reported costs as printed",
+    )
     parser.add_argument("--metric", metavar="M", help="default: the board's first")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a file that ends in .svg or .png")  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a file that ends in .svg or .png")
     parser.add_argument("--recipe", metavar="R", help="of ours, only rows of this recipe")
     add_reported(parser, "for the board's own dataset")
     add_leaderboards(parser)
@@ -54,14 +61,16 @@ def run(args) -> int:
     board, dataset = resolve(args.board)
     name = dataset.name if dataset else board.name
     if args.metric not in (None, *board.metrics):
-        raise InputError(f"board {board.name} has no metric {args.metric!r}; it has {', '.join(board.metrics)}")  # fmt: skip
+        raise InputError(f"board {board.name} has no metric {args.metric!r}; it has {', '.join(board.metrics)}")
     reported = args.reported if args.reported is not None else name == board.name
     records = load_all(args.leaderboards / "records", board.name, name)
     if args.recipe:
         records = (record for record in records if record.recipe == args.recipe)
     lines = tables.lines(board, records, reported)
     if not lines:
-        raise InputError(f"no records of {name} in {args.leaderboards / 'records' / board.name}; `onebit bench {name}` makes them")  # fmt: skip
+        raise InputError(
+            f"no records of {name} in {args.leaderboards / 'records' / board.name}; `onebit bench {name}` makes them"
+        )
     figure = pictures.draw(board, lines, args.x, args.convention, args.metric)
     print(write_atomic(args.out, pictures.image(figure, form)))
     return 0

@@ -30,14 +30,24 @@ onebit search dcp-nas --dataset cifar10 --out cell.json --options curvature=fish
 onebit search dcp-nas --dataset cifar10 --out cell.json --options curvature=fisher --resume
 onebit train classification --dataset mini-cifar10 --backbone cell.json_c8_l6""",
     )
-    parser.add_argument("method", metavar="METHOD", help="dcp-nas, cp-nas, bnas, abanditnas, darts, pc-darts, random")  # fmt: skip
+    parser.add_argument("method", metavar="METHOD", help="dcp-nas, cp-nas, bnas, abanditnas, darts, pc-darts, random")
     parser.add_argument("--dataset", required=True, metavar="D", help="of classification")
-    parser.add_argument("--preset", metavar="P", help="paper, small or mini; default: as the dataset is")  # fmt: skip
-    parser.add_argument("--out", required=True, type=_json_file, metavar="CELL.json", help="the cell; its score history and picture go beside it")  # fmt: skip
+    parser.add_argument("--preset", metavar="P", help="paper, small or mini; default: as the dataset is")
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=_json_file,
+        metavar="CELL.json",
+        help="the cell; its score history and picture go beside it",
+    )
     parser.add_argument("--seed", type=seed, default=0, metavar="S")
-    parser.add_argument("--work-dir", type=Path, metavar="W", help="default: work_dirs/search/<dataset, method, preset, options, seed>")  # fmt: skip
+    parser.add_argument(
+        "--work-dir", type=Path, metavar="W", help="default: work_dirs/search/<dataset, method, preset, options, seed>"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in W")
-    parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="of the method, e.g. curvature=fisher")  # fmt: skip
+    parser.add_argument(
+        "--options", nargs="+", default=[], metavar="KEY=VALUE", help="of the method, e.g. curvature=fisher"
+    )
     add_data(parser)
     add_cfg_options(parser, example="space.channels=12")
     add_import(parser)

@@ -18,11 +18,28 @@ onebit submit-check leaderboards/records/voc
 onebit submit-check leaderboards/records/voc --files work_dirs --data /datasets
 onebit submit-check leaderboards/records/cifar10/mini-*.json --development --seeds 1""",
     )
-    parser.add_argument("paths", nargs="+", type=Path, metavar="RECORD", help="records or folders of records")  # fmt: skip
-    parser.add_argument("--files", type=Path, metavar="DIR", help="hash checkpoints and predictions in DIR/<row>/, as `onebit bench` leaves them in its work folder")  # fmt: skip
-    parser.add_argument("--data", type=Path, metavar="DIR", help="compare the data's checksums with the datasets in DIR")  # fmt: skip
-    parser.add_argument("--development", action="store_true", help="accept mini and development data, which are not comparable with published numbers")  # fmt: skip
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds that a line needs (default: 3; 1 where nothing is claimed)")  # fmt: skip
+    parser.add_argument("paths", nargs="+", type=Path, metavar="RECORD", help="records or folders of records")
+    parser.add_argument(
+        "--files",
+        type=Path,
+        metavar="DIR",
+        help="hash checkpoints and predictions in DIR/<row>/, as `onebit bench` leaves them in its work folder",
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="compare the data's checksums with the datasets in DIR"
+    )
+    parser.add_argument(
+        "--development",
+        action="store_true",
+        help="accept mini and development data, which are not comparable with published numbers",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=3,
+        metavar="N",
+        help="seeds that a line needs (default: 3; 1 where nothing is claimed)",
+    )
     add_import(parser)
 
 

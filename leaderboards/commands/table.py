@@ -21,13 +21,13 @@ onebit table cifar10 --format csv --no-reported > cifar10.csv
 onebit table cifar10-jpeg --recipe short         only what was trained so
 onebit table ablation-tangent                    an ablation of the DCP-NAS paper""",
     )
-    parser.add_argument("board", metavar="BOARD", help="a board, a dataset of one (mini-voc, coco128), latency, search, or an ablation as `onebit bench` runs it")  # fmt: skip
     parser.add_argument(
-        "--format", choices=("text", "csv", "markdown", "latex", "html"), default="text"
+        "board",
+        metavar="BOARD",
+        help="a board, a dataset of one (mini-voc, coco128), latency, search, or an ablation as `onebit bench` runs it",
     )
-    parser.add_argument(
-        "--recipe", metavar="R", help="only rows of this recipe, and nothing printed"
-    )
+    parser.add_argument("--format", choices=("text", "csv", "markdown", "latex", "html"), default="text")
+    parser.add_argument("--recipe", metavar="R", help="only rows of this recipe, and nothing printed")
     add_reported(parser, "for a whole board in the formats for people, not for CSV")
     add_out(parser)
 
@@ -70,7 +70,9 @@ def run(args) -> int:
         records = [record for record in records if record.recipe == args.recipe]
         of_recipe = f" --recipe {args.recipe}"
     if not records and not args.reported:
-        raise InputError(f"no records of {args.board}{of_recipe} in {folder / board.name}; `onebit bench {args.board}{of_recipe}` makes them")  # fmt: skip
+        raise InputError(
+            f"no records of {args.board}{of_recipe} in {folder / board.name}; `onebit bench {args.board}{of_recipe}` makes them"
+        )
     reported = args.reported if args.reported is not None else own and args.format != "csv"
     reported &= not args.recipe
     lines = tables.lines(board, records, reported)
@@ -97,8 +99,7 @@ def _latency(args, width: int | None) -> str:
     reported = args.reported if args.reported is not None else args.format != "csv"
     if not runs and not args.reported:
         raise InputError(
-            f"no records of latency in {args.out / 'records' / 'latency'}; `onebit latency "
-            "BACKBONE...` makes them"
+            f"no records of latency in {args.out / 'records' / 'latency'}; `onebit latency BACKBONE...` makes them"
         )
     return latency_table.render(latency_table.frame(runs, reported), args.format, width)
 
@@ -112,7 +113,6 @@ def _search(args, width: int | None) -> str:
     reported = args.reported if args.reported is not None else args.format != "csv"
     if not runs and not args.reported:
         raise InputError(
-            f"no records of searches in {args.out / 'records' / 'search'}; `onebit bench search` "
-            "makes them"
+            f"no records of searches in {args.out / 'records' / 'search'}; `onebit bench search` makes them"
         )
     return search_table.render(search_table.frame(runs, reported), args.format, width)

@@ -37,10 +37,13 @@ torchrun --nproc_per_node 2 -m onebit train classification --dataset cifar10 --b
     train.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
     train.add_argument("--dataset", metavar="D")
     train.add_argument("--backbone", metavar="B", help="`onebit backbones` lists them")
-    train.add_argument("--config", type=Path, metavar="FILE", help="detection: in place of a backbone and a recipe, an MMDetection config (Python, which is run); without --dataset on its own data")  # fmt: skip
     train.add_argument(
-        "--recipe", metavar="R", help="default: mini, small or paper, as the dataset is"
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="detection: in place of a backbone and a recipe, an MMDetection config (Python, which is run); without --dataset on its own data",
     )
+    train.add_argument("--recipe", metavar="R", help="default: mini, small or paper, as the dataset is")
     train.add_argument("--work-dir", type=Path, metavar="W", help="default: work_dirs/train/<row>")
     train.add_argument("--seed", type=seed, default=0, metavar="S")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in W")
@@ -66,8 +69,18 @@ onebit test reid --checkpoint model.pth.tar-60 --model osnet_x1_0 --dataset mark
     )
     test.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
     scored = test.add_mutually_exclusive_group(required=True)
-    scored.add_argument("--checkpoint", type=Path, metavar="C", help="for classification also a packed file (.safetensors) of `onebit export`")  # fmt: skip
-    scored.add_argument("--predictions", type=Path, metavar="FILE", help="score what a network put out once, without the network: the file that a row left in its work folder")  # fmt: skip
+    scored.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="C",
+        help="for classification also a packed file (.safetensors) of `onebit export`",
+    )
+    scored.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="FILE",
+        help="score what a network put out once, without the network: the file that a row left in its work folder",
+    )
     test.add_argument("--dataset", required=True, metavar="D")
     test.add_argument(
         "--backbone",
@@ -75,26 +88,28 @@ onebit test reid --checkpoint model.pth.tar-60 --model osnet_x1_0 --dataset mark
         metavar="B",
         help="default: as the checkpoint's config says; classification needs it for --predictions",
     )
+    test.add_argument("--show-dir", type=Path, metavar="DIR", help="write pictures of what was predicted to DIR")
+    test.add_argument("--show", type=int, default=20, metavar="N", help="pictures at most (default 20)")
     test.add_argument(
-        "--show-dir", type=Path, metavar="DIR", help="write pictures of what was predicted to DIR"
+        "--show-score",
+        type=float,
+        metavar="S",
+        help="detection: leave out detections below this score, in the pictures and in the summary of errors beside them (default 0.3)",
     )
-    test.add_argument(
-        "--show", type=int, default=20, metavar="N", help="pictures at most (default 20)"
-    )
-    test.add_argument("--show-score", type=float, metavar="S", help="detection: leave out detections below this score, in the pictures and in the summary of errors beside them (default 0.3)")  # fmt: skip
     test.add_argument(
         "--packed",
         action="store_true",
         help="score the network as `onebit.backbones.deploy` packs it (docs/packed.md); on the CPU",
     )
-    elsewhere = test.add_argument_group(
-        "a checkpoint that was trained elsewhere (docs/importing.md)"
-    )
-    elsewhere.add_argument("--config", type=Path, metavar="C", help="detection: its MMDetection config (Python, which is run); reid: its torchreid config (YAML)")  # fmt: skip
+    elsewhere = test.add_argument_group("a checkpoint that was trained elsewhere (docs/importing.md)")
     elsewhere.add_argument(
-        "--model", metavar="M", help="reid: a model of torchreid's, or a backbone"
+        "--config",
+        type=Path,
+        metavar="C",
+        help="detection: its MMDetection config (Python, which is run); reid: its torchreid config (YAML)",
     )
-    elsewhere.add_argument("--record", action="store_true", help="write a record that says where it is from")  # fmt: skip
+    elsewhere.add_argument("--model", metavar="M", help="reid: a model of torchreid's, or a backbone")
+    elsewhere.add_argument("--record", action="store_true", help="write a record that says where it is from")
     add_import_options(elsewhere)
     add_data(test)
     add_cfg_options(test)
@@ -148,8 +163,7 @@ def _require_empty(work_dir: Path, resume: bool) -> None:
 
     if not resume and any(work_dir.rglob("*.pth")):
         raise InputError(
-            f"{work_dir} holds the checkpoints of an earlier run: add --resume to go on, "
-            f"or name another --work-dir"
+            f"{work_dir} holds the checkpoints of an earlier run: add --resume to go on, or name another --work-dir"
         )
 
 
@@ -215,24 +229,23 @@ def run_test(args) -> int:
         if not 0 <= args.show_score <= 1:
             raise InputError(f"--show-score takes a score from 0 to 1, got {args.show_score:g}")
     if args.show_dir and (args.config or args.model):
-        raise InputError("--show-dir is for checkpoints and predictions of this suite; score the recorded predictions of another's with --predictions")  # fmt: skip
+        raise InputError(
+            "--show-dir is for checkpoints and predictions of this suite; score the recorded predictions of another's with --predictions"
+        )
     if args.show_dir and dataset.board == "face":
         raise InputError(f"{dataset.name} has pairs, no rankings to draw: leave out --show-dir")
     if args.predictions:
         return _run_predictions(args, dataset)
     if args.config or args.model:
         if args.packed:
-            raise InputError(
-                "--packed is for checkpoints of this suite; leave out --config and --model"
-            )
+            raise InputError("--packed is for checkpoints of this suite; leave out --config and --model")
         return _run_foreign(args)
     if args.record:
         raise InputError("--record is for checkpoints trained elsewhere: name --config or --model")
     packed_file = args.checkpoint.suffix == ".safetensors"
     if packed_file and (args.task != "classification" or args.backbone):
         raise InputError(
-            f"{args.checkpoint}: packed files are scored by `onebit test classification`, without "
-            "--backbone"
+            f"{args.checkpoint}: packed files are scored by `onebit test classification`, without --backbone"
         )
     job = Job(
         dataset=dataset.name,
@@ -323,7 +336,7 @@ def _report(outcome, title: str) -> None:
         before = f"   (untrained {outcome.untrained[name]:.4f})" if outcome.untrained else ""
         print(f"{name:<11} {value:.4f}{before}")
     if outcome.details.get("filled_from_recipe"):
-        print(f"not in the checkpoint's config, from its recipe: {', '.join(outcome.details['filled_from_recipe'])}")  # fmt: skip
+        print(f"not in the checkpoint's config, from its recipe: {', '.join(outcome.details['filled_from_recipe'])}")
     curve = outcome.details.get("loss_curve")
     if curve:
         print(f"loss        {json.dumps([round(v, 4) for v in curve[-5:]])} (last epochs)")

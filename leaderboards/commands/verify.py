@@ -26,10 +26,27 @@ onebit verify --data data --rescore              predictions and checkpoints giv
         metavar="PATH",
         help="records, folders of them, or tables (CSV); default: all below --out",
     )
-    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs"), metavar="W", help="where checkpoints and predictions were written")  # fmt: skip
-    parser.add_argument("--rescore", action="store_true", help="compute metrics again from the kept predictions and from the checkpoint")  # fmt: skip
-    parser.add_argument("--tolerance", type=float, metavar="T", help="how far such a metric may be off, as a fraction (default: 1e-9 from predictions, 0.002 from a checkpoint)")  # fmt: skip
-    parser.add_argument("--full", action="store_true", help="read every byte of the datasets, whatever is known of them by size and time")  # fmt: skip
+    parser.add_argument(
+        "--work-dir",
+        type=Path,
+        default=Path("work_dirs"),
+        metavar="W",
+        help="where checkpoints and predictions were written",
+    )
+    parser.add_argument(
+        "--rescore", action="store_true", help="compute metrics again from the kept predictions and from the checkpoint"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="T",
+        help="how far such a metric may be off, as a fraction (default: 1e-9 from predictions, 0.002 from a checkpoint)",
+    )
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="read every byte of the datasets, whatever is known of them by size and time",
+    )
     add_data(parser)
     add_out(parser)
     add_import(parser)
@@ -46,8 +63,8 @@ def run(args) -> int:
         table = path.suffix == ".csv"
         wrong, done = _table(path, args) if table else _record(path, args)
         sound["tables" if table else "records"].append(not wrong)
-        print(f"{'BAD' if wrong else 'ok '}  {path}" + "".join(f"\n     {w}" for w in wrong + done), flush=True)  # fmt: skip
-    print(" and ".join(f"{sum(s)} of {len(s)} {what}" for what, s in sound.items() if s) + " are sound")  # fmt: skip
+        print(f"{'BAD' if wrong else 'ok '}  {path}" + "".join(f"\n     {w}" for w in wrong + done), flush=True)
+    print(" and ".join(f"{sum(s)} of {len(s)} {what}" for what, s in sound.items() if s) + " are sound")
     return 0 if all(map(all, sound.values())) else 1
 
 
@@ -72,12 +89,7 @@ def _record(path: Path, args) -> tuple[list[str], list[str]]:
     from onebit.leaderboards.recording import search_record
     from onebit.leaderboards.recording.latency_record import BOARD, LatencyRun
     from onebit.leaderboards.recording.record import Record
-    from onebit.leaderboards.recording.verification import (
-        data_problems,
-        form_problems,
-        problems,
-        rescore,
-    )
+    from onebit.leaderboards.recording.verification import data_problems, form_problems, problems, rescore
 
     done: list[str] = []
     try:
@@ -86,7 +98,7 @@ def _record(path: Path, args) -> tuple[list[str], list[str]]:
             return form_problems(path), ["a latency: what it measured cannot be computed again"]
         if path.parent.name == search_record.BOARD:
             search_record.SearchRun.load(path)
-            return form_problems(path), ["a search: `onebit bench search --overwrite always` repeats it"]  # fmt: skip
+            return form_problems(path), ["a search: `onebit bench search --overwrite always` repeats it"]
         record = Record.load(path)
         wrong = form_problems(path) + problems(record, args.work_dir)
         if not wrong and (args.data or args.full or args.rescore):

@@ -86,10 +86,22 @@ class LatencyRun(RunFile):
 
 #: Instruction sets that the kernels of the contenders use.
 _RELEVANT = (
-    "popcnt", "avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512_vpopcntdq",
-    "avx512_bitalg", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "asimddp",
+    "popcnt",
+    "avx2",
+    "fma",
+    "avx512f",
+    "avx512bw",
+    "avx512vl",
+    "avx512_vpopcntdq",
+    "avx512_bitalg",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_bf16",
+    "amx_int8",
+    "asimd",
+    "asimddp",
     "bf16",
-)  # fmt: skip
+)
 
 
 def processor_flags() -> list[str]:

@@ -67,42 +67,65 @@ class Record(RunFile):
     summary of the whole model under it.
     """
 
-    schema_version: Literal[2] = Field(SCHEMA_VERSION, description="version of this schema; older ones are migrated when they are read")  # fmt: skip
-    status: Literal["done", "failed"] = Field(description="`failed` rows have no metrics and count in no mean")  # fmt: skip
-    error: str | None = Field(None, description="why a failed row failed: the kind of error and its first line")  # fmt: skip
-    origin: Literal["trained", "imported-checkpoint", "imported-predictions"] = Field("trained", description="`trained` by this suite; or only scored by it, from a checkpoint or from predictions made elsewhere")  # fmt: skip
+    schema_version: Literal[2] = Field(
+        SCHEMA_VERSION, description="version of this schema; older ones are migrated when they are read"
+    )
+    status: Literal["done", "failed"] = Field(description="`failed` rows have no metrics and count in no mean")
+    error: str | None = Field(None, description="why a failed row failed: the kind of error and its first line")
+    origin: Literal["trained", "imported-checkpoint", "imported-predictions"] = Field(
+        "trained",
+        description="`trained` by this suite; or only scored by it, from a checkpoint or from predictions made elsewhere",
+    )
 
     board: Name = Field(description="the leaderboard, and the folder of the record")
     dataset: Name = Field(description="what was trained on and scored")
-    data_checksum: str = Field(description="`content:` and a SHA-256 over file names and contents, or `listing:` and one over names and sizes (data above 1 GiB)")  # fmt: skip
+    data_checksum: str = Field(
+        description="`content:` and a SHA-256 over file names and contents, or `listing:` and one over names and sizes (data above 1 GiB)"
+    )
     split: str = Field(description="which images were trained on and which were scored")
     protocol: str = Field(description="how they were scored")
 
     backbone: BackboneName = Field(description="its name, as `onebit backbones` lists it")
     binarizer: str = Field(description="`none` for a real-valued network")
-    cell: str | None = Field(None, description="name of the searched cell, where the backbone has one and says it")  # fmt: skip
+    cell: str | None = Field(None, description="name of the searched cell, where the backbone has one and says it")
     genotype_hash: str | None = Field(description="hash of that cell's genotype")
-    weight_bits: int | None = Field(ge=1, description="of its 1-bit convolutions; 32 for a real-valued network; null for an imported row whose network is not known")  # fmt: skip
+    weight_bits: int | None = Field(
+        ge=1,
+        description="of its 1-bit convolutions; 32 for a real-valued network; null for an imported row whose network is not known",
+    )
     activation_bits: int | None = Field(ge=1, description="likewise")
 
     recipe: Name = Field(description="the config file the training followed")
-    cfg_options: dict[str, Any] = Field(default_factory=dict, description="what `--cfg-options` changed in it; a file is named by `NAME@sha256:HASH`, without its folder")  # fmt: skip
-    config_sha256: Sha256 | None = Field(description="of the whole config that ran, as text without paths of the machine")  # fmt: skip
+    cfg_options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="what `--cfg-options` changed in it; a file is named by `NAME@sha256:HASH`, without its folder",
+    )
+    config_sha256: Sha256 | None = Field(
+        description="of the whole config that ran, as text without paths of the machine"
+    )
     seed: int = Field(ge=0, lt=2**32, description="the only source of randomness")
     epochs: int = Field(ge=0, description="epochs actually trained")
 
     main_metric: str = Field(description="the key of `metrics` that ranks rows")
     metrics: dict[str, float] = Field(description="fractions in [0, 1], full precision")
-    untrained: dict[str, float] | None = Field(description="the same of the same network before its first step")  # fmt: skip
-    cost: dict[str, dict[str, Any]] = Field(description="by counting convention: parameters, memory and operations of the whole model (docs/cost.md)")  # fmt: skip
-    checkpoint_sha256: Sha256 | None = Field(description="of the weights that were scored; `details.checkpoint` is their file in the work folder")  # fmt: skip
-    predictions: KeptFile | None = Field(None, description="what the network put out on the scored images: file in the work folder and its SHA-256")  # fmt: skip
+    untrained: dict[str, float] | None = Field(description="the same of the same network before its first step")
+    cost: dict[str, dict[str, Any]] = Field(
+        description="by counting convention: parameters, memory and operations of the whole model (docs/cost.md)"
+    )
+    checkpoint_sha256: Sha256 | None = Field(
+        description="of the weights that were scored; `details.checkpoint` is their file in the work folder"
+    )
+    predictions: KeptFile | None = Field(
+        None, description="what the network put out on the scored images: file in the work folder and its SHA-256"
+    )
 
     code: CodeVersion = Field(description="git commit, and whether tracked files differed from it")
-    environment: Environment = Field(description="versions, device, threads, and whose operators a detector used")  # fmt: skip
+    environment: Environment = Field(description="versions, device, threads, and whose operators a detector used")
     wall_seconds: float = Field(ge=0, description="of all sessions of an interrupted row together")
     created: str = Field(description="when the record was written, UTC, ISO 8601")
-    details: dict[str, Any] = Field(default_factory=dict, description="what only this task knows: loss curve, per-class values, counts of images")  # fmt: skip
+    details: dict[str, Any] = Field(
+        default_factory=dict, description="what only this task knows: loss curve, per-class values, counts of images"
+    )
 
     @field_validator("details")
     @classmethod
@@ -110,9 +133,7 @@ class Record(RunFile):
         for key in ("checkpoint", "log"):
             name = details.get(key, "-")
             if not isinstance(name, str) or not (name == "-" or re.fullmatch(_FILE, name)):
-                raise ValueError(
-                    f"{key} must be the name of a file in the work folder, not {name!r}"
-                )
+                raise ValueError(f"{key} must be the name of a file in the work folder, not {name!r}")
         return details
 
     @model_validator(mode="after")

@@ -28,14 +28,19 @@ class SearchRun(RunFile):
     preset: Name = Field(description="the config file the search followed")
     options: dict[str, Any] = Field(description="what `--options` asked of the method")
     cfg_options: dict[str, Any] = Field(description="what `--cfg-options` changed in the preset")
-    config_sha256: Sha256 | None = Field(None, description="of the whole config of the search, less seed and folders; null in the earliest records")  # fmt: skip
+    config_sha256: Sha256 | None = Field(
+        None, description="of the whole config of the search, less seed and folders; null in the earliest records"
+    )
     seed: int = Field(ge=0, lt=2**32, description="of the search and of the training")
 
     epochs: int = Field(ge=1, description="of the search")
-    wall_seconds: float = Field(gt=0, description="of the search's epochs, those before a resume included")  # fmt: skip
-    images_seen: int = Field(gt=0, description="in the batches of the search's steps; one that two networks work on counts once, evaluation counts none")  # fmt: skip
+    wall_seconds: float = Field(gt=0, description="of the search's epochs, those before a resume included")
+    images_seen: int = Field(
+        gt=0,
+        description="in the batches of the search's steps; one that two networks work on counts once, evaluation counts none",
+    )
     images_per_second: float = Field(gt=0)
-    peak_memory_bytes: int = Field(gt=0, description="of the GPU; without one, of the process since the search began")  # fmt: skip
+    peak_memory_bytes: int = Field(gt=0, description="of the GPU; without one, of the process since the search began")
     gpu_days: float | None = Field(ge=0, description="null where no GPU was used")
     genotype: dict[str, Any] = Field(description="the cell, with its provenance")
 
@@ -66,26 +71,11 @@ class SearchRun(RunFile):
         return Genotype.from_dict(self.genotype).hash
 
     def file_name(self) -> str:
-        return (
-            row_name(
-                self.dataset,
-                self.method,
-                self.preset,
-                self.options,
-                self.cfg_options,
-                self.seed,
-            )
-            + ".json"
-        )
+        return row_name(self.dataset, self.method, self.preset, self.options, self.cfg_options, self.seed) + ".json"
 
 
 def row_name(
-    dataset: str,
-    method: str,
-    preset: str,
-    options: Mapping[str, Any],
-    cfg_options: Mapping[str, Any],
-    seed: int,
+    dataset: str, method: str, preset: str, options: Mapping[str, Any], cfg_options: Mapping[str, Any], seed: int
 ) -> str:
     """The stem of a row's record and the name of its work folder."""
     changed = {"options": dict(options), "cfg_options": dict(cfg_options)}

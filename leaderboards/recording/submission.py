@@ -87,9 +87,7 @@ def check(paths: Iterable[Path], rules: Rules) -> list[Verdict]:
             continue
         rows.append((record, verdict))
         if version != SCHEMA_VERSION:
-            verdict.missing.append(
-                f"schema version {version}, current is {SCHEMA_VERSION}: run the row again"
-            )
+            verdict.missing.append(f"schema version {version}, current is {SCHEMA_VERSION}: run the row again")
         if record.status != "done":
             verdict.missing.append(f"the row failed: {record.error}")
             continue
@@ -109,9 +107,7 @@ def _dataset(record: Record) -> Dataset | None:
         return None
 
 
-def _check_data(
-    record: Record, verdict: Verdict, rules: Rules, checksums: dict[str, str | None]
-) -> None:
+def _check_data(record: Record, verdict: Verdict, rules: Rules, checksums: dict[str, str | None]) -> None:
     dataset = _dataset(record)
     if dataset is None:
         verdict.missing.append(f"dataset {record.dataset} is not one of the suite's")
@@ -134,9 +130,7 @@ def _check_data(
             f"folder that holds it with --data"
         )
     elif record.data_checksum != known:
-        verdict.missing.append(
-            f"the data differ: checksum {record.data_checksum[:24]}..., known is {known[:24]}..."
-        )
+        verdict.missing.append(f"the data differ: checksum {record.data_checksum[:24]}..., known is {known[:24]}...")
     lacking = [m for m in ALL[record.board].metrics if m not in record.metrics]
     if lacking:
         verdict.notes.append(f"without {', '.join(lacking)}")
@@ -182,7 +176,7 @@ def _check_provenance(record: Record, verdict: Verdict) -> None:
     else:
         verdict.notes.append(f"{record.origin}: this suite scored it and did not train it")
     if record.origin != "imported-predictions":
-        conventions = {"strict", ALL[record.board].paper_convention if record.board in ALL else "strict"}  # fmt: skip
+        conventions = {"strict", ALL[record.board].paper_convention if record.board in ALL else "strict"}
         lacking = sorted(conventions - record.cost.keys())
         if lacking:
             add(f"no cost under {', '.join(lacking)}")
@@ -275,9 +269,14 @@ def _config_of(record: Record, data_root: Path | None) -> tuple[str, int] | None
     task = ALL[record.board].task
     dataset = _dataset(record)
     job = Job(
-        dataset=record.dataset, backbone=record.backbone, recipe=record.recipe, seed=record.seed,
-        data_root=data_root or Path(), work_dir=Path(), cfg_options=record.cfg_options,
-    )  # fmt: skip
+        dataset=record.dataset,
+        backbone=record.backbone,
+        recipe=record.recipe,
+        seed=record.seed,
+        data_root=data_root or Path(),
+        work_dir=Path(),
+        cfg_options=record.cfg_options,
+    )
     arguments: tuple[Any, ...]
     try:
         if task == "classification":
@@ -316,7 +315,7 @@ def _check_seeds(rows: list[tuple[Record, Verdict]], least: int) -> None:
     lines: dict[tuple, set[int]] = {}
     for record, _ in rows:
         if record.status == "done":
-            lines.setdefault((record.board, *record.key[:-1], record.origin), set()).add(record.seed)  # fmt: skip
+            lines.setdefault((record.board, *record.key[:-1], record.origin), set()).add(record.seed)
     for record, verdict in rows:
         found = lines.get((record.board, *record.key[:-1], record.origin), set())
         # What was only imported has no seed to vary.

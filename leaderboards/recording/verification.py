@@ -60,9 +60,7 @@ def _described(record: Record) -> dict[str, Any]:
     except InputError:
         raise
     except (TypeError, AttributeError, KeyError, ValueError) as error:
-        raise InputError(
-            f"{record.backbone} takes no options {record.cfg_options}: {error}"
-        ) from error
+        raise InputError(f"{record.backbone} takes no options {record.cfg_options}: {error}") from error
 
 
 @functools.cache
@@ -155,7 +153,7 @@ def data_problems(record: Record, data_root: Path, full: bool = False) -> list[s
     """
     now = get_dataset(record.dataset).checksum(data_root, cached=not full)
     if now != record.data_checksum:
-        return [f"data_checksum is {record.data_checksum}, but {record.dataset} below {data_root} has {now}"]  # fmt: skip
+        return [f"data_checksum is {record.data_checksum}, but {record.dataset} below {data_root} has {now}"]
     return []
 
 
@@ -231,7 +229,7 @@ def _differences(record: Record, outcome: Outcome, limit: float, scored: str) ->
     if scored == "checkpoint":
         now = hashlib.sha256(outcome.config.encode()).hexdigest()
         if record.config_sha256 != now:
-            found.append(f"config_sha256 is {record.config_sha256} in the record and {now} by the recipe of now")  # fmt: skip
+            found.append(f"config_sha256 is {record.config_sha256} in the record and {now} by the recipe of now")
     said = record.details.get("num_classes")
     if said != outcome.num_classes:
         found.append(f"details.num_classes is {said} in the record and {outcome.num_classes} now")
@@ -245,7 +243,7 @@ def table_problems(path: Path, records: Path) -> list[str]:
     except InputError as error:
         return [str(error)]
     if path.read_bytes() != expected.encode():
-        return ["it does not follow from the records; `onebit bench` and `onebit table --format csv` write it"]  # fmt: skip
+        return ["it does not follow from the records; `onebit bench` and `onebit table --format csv` write it"]
     return []
 
 

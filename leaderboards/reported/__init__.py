@@ -87,12 +87,9 @@ def load(paper: str | None = None, table: str | int | float | None = None) -> pd
     import pandas as pd
 
     if paper is not None and paper not in CITATIONS:
-        raise InputError(
-            f"no reported numbers of paper {paper!r}; there are {', '.join(CITATIONS)}"
-        )
+        raise InputError(f"no reported numbers of paper {paper!r}; there are {', '.join(CITATIONS)}")
     numbers = pd.concat(
-        [_read(path) for key in CITATIONS for path in _files(key) if paper in (None, key)],
-        ignore_index=True,
+        [_read(path) for key in CITATIONS for path in _files(key) if paper in (None, key)], ignore_index=True
     )
     if table is None:
         return numbers

@@ -32,15 +32,7 @@ _REAL_VALUED = {
     "dcp-nas": Network("resnet18", classes=None),
     "cp-nas": Network("wrn22", size=(32, 32), classes=10, options=(("stem", "cifar"),)),
 }
-_SCALE = {
-    "M_params": 1e6,
-    "Mbit": 1e6,
-    "MB": 8e6,
-    "M_ops": 1e6,
-    "M_flops": 1e6,
-    "G_ops": 1e9,
-    "ratio": 1,
-}
+_SCALE = {"M_params": 1e6, "Mbit": 1e6, "MB": 8e6, "M_ops": 1e6, "M_flops": 1e6, "G_ops": 1e9, "ratio": 1}
 _NAMES = {"dcp-nas": "DCP-NAS", "cp-nas": "CP-NAS", "bnas": "BNAS", "abanditnas": "ABanditNAS"}
 _UNITS = {"M_params": "M", "M_ops": "M OPs", "M_flops": "M FLOPs", "G_ops": "G OPs", "ratio": "x"}
 BEGIN = "<!-- printed against computed: begin -->"
@@ -155,9 +147,7 @@ def markdown(lines: pd.DataFrame) -> str:
     ]
     remarks: list[str] = []
     keys = ["network", "column", "unit", "printed", "convention", "remark"]
-    for (network, column, unit, printed, convention, remark), same in computed.groupby(
-        keys, sort=False
-    ):
+    for (network, column, unit, printed, convention, remark), same in computed.groupby(keys, sort=False):
         first = same.iloc[0]
         mark = ""
         if remark:
@@ -183,9 +173,7 @@ def markdown(lines: pd.DataFrame) -> str:
             f"{_NAMES[paper]} {number}: {', '.join(dict.fromkeys(rows['row']))}"
             for (paper, number), rows in same.groupby(["paper", "table"], sort=False)
         ]
-        parts.append(
-            f"| {remark.removeprefix('not computed: ')} | {len(same)} | {'; '.join(places)} |"
-        )
+        parts.append(f"| {remark.removeprefix('not computed: ')} | {len(same)} | {'; '.join(places)} |")
     return "\n".join(parts)
 
 
@@ -227,7 +215,9 @@ def main(arguments: list[str] | None = None) -> int:
         description="Every analytic number of the papers' tables beside what this suite counts.",
     )
     parser.add_argument("--format", choices=("markdown", "csv"), default="markdown")
-    parser.add_argument("--update", type=Path, metavar="FILE", help="put the table between the markers of a markdown file")  # fmt: skip
+    parser.add_argument(
+        "--update", type=Path, metavar="FILE", help="put the table between the markers of a markdown file"
+    )
     args = parser.parse_args(arguments)
     try:
         lines = table()

@@ -71,7 +71,7 @@ def check_all(sweep: AblationSweep) -> None:
     for variant in sweep.variants:
         taken = sorted({*variant.cfg_options} & {*sweep.rows.cfg_options})
         if taken:
-            raise InputError(f"{sweep.ablation.name} varies {taken[0]} itself: leave it out of --cfg-options")  # fmt: skip
+            raise InputError(f"{sweep.ablation.name} varies {taken[0]} itself: leave it out of --cfg-options")
         if variant.search:
             _check_search(sweep, variant)
         check(_training(sweep, variant))
@@ -82,7 +82,7 @@ def _check_search(sweep: AblationSweep, variant: Variant) -> None:
 
     taken = sorted({*variant.search.cfg_options} & {*sweep.search_options})
     if taken:
-        raise InputError(f"{sweep.ablation.name} varies {taken[0]} itself: leave it out of --search-options")  # fmt: skip
+        raise InputError(f"{sweep.ablation.name} varies {taken[0]} itself: leave it out of --search-options")
     check_search(sweep.search_job(variant, 0))
 
 

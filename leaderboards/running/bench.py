@@ -83,9 +83,7 @@ class Sweep:
         return list(dict.fromkeys((b, seed) for b in self.backbones for seed in self.seeds))
 
     def row_name(self, backbone: str, seed: int) -> str:
-        return row_name(
-            self.dataset.name, backbone, self.recipe, options_tag(self.recorded_options), seed
-        )
+        return row_name(self.dataset.name, backbone, self.recipe, options_tag(self.recorded_options), seed)
 
     def record_path(self, backbone: str, seed: int) -> Path:
         return self.records / self.board.name / f"{self.row_name(backbone, seed)}.json"
@@ -108,9 +106,7 @@ def check(sweep: Sweep) -> tuple[dict[Row, Record], dict[Row, Record | None]]:
     if sweep.overwrite == "never":
         for row, record in found.items():
             if record:
-                raise InputError(
-                    f"{sweep.record_path(*row)} exists and --overwrite never was asked for"
-                )
+                raise InputError(f"{sweep.record_path(*row)} exists and --overwrite never was asked for")
     finished = {row: record for row, record in found.items() if _finished(sweep, record)}
     missing = {row: record for row, record in found.items() if row not in finished}
     if missing:
@@ -119,9 +115,7 @@ def check(sweep: Sweep) -> tuple[dict[Row, Record], dict[Row, Record | None]]:
         for backbone in dict.fromkeys(backbone for backbone, _ in missing):
             backbones.describe(backbone)
             if "/" in backbone:
-                raise InputError(
-                    f"{backbone}: a row's backbone has a plain name; run from the folder of the cell file"
-                )
+                raise InputError(f"{backbone}: a row's backbone has a plain name; run from the folder of the cell file")
         sweep.dataset.find(sweep.data_root)
     return finished, missing
 
@@ -170,16 +164,12 @@ def bench(sweep: Sweep) -> Iterator[tuple[Record, bool]]:
 
 
 def _run(
-    sweep: Sweep,
-    rows: list[Row],
-    finished: dict[Row, Record],
-    missing: dict[Row, Record | None],
-    wait: bool,
+    sweep: Sweep, rows: list[Row], finished: dict[Row, Record], missing: dict[Row, Record | None], wait: bool
 ) -> Iterator[tuple[Row, tuple[Record, bool] | None]]:
     """Claim rows in turn, in processes, or on Slurm; see :func:`claim_row` for the results."""
     if sweep.slurm is None and sweep.workers == 1:
         for row in rows:
-            yield row, (finished[row], False) if row in finished else claim_row(sweep, row, missing[row], wait)  # fmt: skip
+            yield row, (finished[row], False) if row in finished else claim_row(sweep, row, missing[row], wait)
         return
     if not rows:
         return
@@ -194,9 +184,7 @@ def _run(
             yield rows[index], result
 
 
-def claim_row(
-    sweep: Sweep, row: Row, before: Record | None, wait: bool
-) -> tuple[Record, bool] | None:
+def claim_row(sweep: Sweep, row: Row, before: Record | None, wait: bool) -> tuple[Record, bool] | None:
     """Run a row unless another process does.
 
     Args:
@@ -318,11 +306,7 @@ def record_of(board: Board, job: Job, outcome: Outcome, wall_seconds: float) -> 
         checkpoint_sha256=sha256_file(outcome.checkpoint),
         predictions=_kept(outcome.predictions),
         wall_seconds=wall_seconds,
-        details={
-            "num_classes": outcome.num_classes,
-            "checkpoint": outcome.checkpoint.name,
-            **details,
-        },
+        details={"num_classes": outcome.num_classes, "checkpoint": outcome.checkpoint.name, **details},
     )
 
 

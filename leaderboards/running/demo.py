@@ -92,5 +92,5 @@ def shortfalls(records: Iterable[Record]) -> list[str]:
         if record.weight_bits == 32 and value < expected.real_valued:
             found.append(f"{shown}, expected at least {100 * expected.real_valued:.0f} %")
         if value < before + expected.margin:
-            found.append(f"{shown}, untrained {100 * before:.1f} %: expected {100 * expected.margin:.0f} points more")  # fmt: skip
+            found.append(f"{shown}, untrained {100 * before:.1f} %: expected {100 * expected.margin:.0f} points more")
     return found

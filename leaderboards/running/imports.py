@@ -51,9 +51,7 @@ class Import:
 def scratch(dataset: str, data_root: Path) -> Iterator[Job]:
     """A job whose work folder lasts as long as the block."""
     with tempfile.TemporaryDirectory(prefix="onebit-import-") as folder:
-        yield Job(
-            dataset=dataset, backbone="", recipe="", seed=0, data_root=data_root, work_dir=Path(folder)
-        )  # fmt: skip
+        yield Job(dataset=dataset, backbone="", recipe="", seed=0, data_root=data_root, work_dir=Path(folder))
 
 
 def unclaimed(what: Import, outcome: Outcome) -> Outcome:
@@ -63,9 +61,7 @@ def unclaimed(what: Import, outcome: Outcome) -> Outcome:
     return dataclasses.replace(outcome, split=split)
 
 
-def record(
-    what: Import, board: str, job: Job, outcome: Outcome, records: Path, work_root: Path
-) -> tuple[Record, Path]:
+def record(what: Import, board: str, job: Job, outcome: Outcome, records: Path, work_root: Path) -> tuple[Record, Path]:
     """Write the record of an imported row, and keep its predictions in the row's work folder.
 
     Returns:
@@ -78,9 +74,7 @@ def record(
     stem = row_name(job.dataset, what.name, RECIPE, options_tag(options), what.seed)
     target = records / board / f"{stem}.json"
     if target.exists():
-        raise InputError(
-            f"{target} exists: choose another --name or --seed, or remove that record first"
-        )
+        raise InputError(f"{target} exists: choose another --name or --seed, or remove that record first")
     network = outcome.details.get("network", {})
     details = {k: v for k, v in outcome.details.items() if k != "network"}
     details["num_classes"] = outcome.num_classes
@@ -154,7 +148,7 @@ def report(outcome: Outcome) -> str:
     lines += [f"{name:<11} {value:.4f}" for name, value in outcome.metrics.items()]
     strict = outcome.cost.get("strict")
     if strict:
-        lines.append(f"cost        {strict['memory_bits'] / 1e6:.4g} Mbit, {strict['ops'] / 1e6:.4g} M OPs (strict)")  # fmt: skip
+        lines.append(f"cost        {strict['memory_bits'] / 1e6:.4g} Mbit, {strict['ops'] / 1e6:.4g} M OPs (strict)")
     else:
         reason = outcome.details.get("cost_not_counted", "a file does not say what made it")
         lines.append(f"cost        unknown: {reason}")

@@ -111,9 +111,7 @@ def compete(
     with tempfile.TemporaryDirectory() as folder, _threads(threads):
         place = Path(folder)
         contenders = [
-            contender
-            for engine in engines
-            for contender in _reference(engine, size, classes, threads, place)
+            contender for engine in engines for contender in _reference(engine, size, classes, threads, place)
         ]
         contenders += [_packed(name, size, classes, place) for name in backbones]
         _measure(contenders, repeat)
@@ -187,9 +185,7 @@ def _packed(name: str, size: tuple[int, int], classes: int | None, folder: Path)
     return Contender(name, PACKED, "float32", version, path.stat().st_size, infer)
 
 
-def _reference(
-    engine: str, size: tuple[int, int], classes: int | None, threads: int, folder: Path
-) -> list[Contender]:
+def _reference(engine: str, size: tuple[int, int], classes: int | None, threads: int, folder: Path) -> list[Contender]:
     """The real-valued network, in each precision that the engine has for it."""
     network = _network(REFERENCE, classes)
     version = importlib.metadata.version(engine)
@@ -206,9 +202,7 @@ def _reference(
     for precision in ("float32", "bfloat16"):
         infer, used = openvino_request(onnx, threads, precision, image)
         if used == precision:  # bfloat16 only where the processor has it
-            found.append(
-                Contender(REFERENCE, engine, precision, version, onnx.stat().st_size, infer)
-            )
+            found.append(Contender(REFERENCE, engine, precision, version, onnx.stat().st_size, infer))
     return found
 
 
@@ -242,18 +236,12 @@ def onnxruntime_session(path: Path, threads: int, image) -> Callable[[], Any]:
     return lambda: session.run(None, {name: image})
 
 
-def openvino_request(
-    path: Path, threads: int, precision: str, image
-) -> tuple[Callable[[], Any], str]:
+def openvino_request(path: Path, threads: int, precision: str, image) -> tuple[Callable[[], Any], str]:
     """One inference of an ONNX file in OpenVINO, and the precision it really uses."""
     import openvino
 
     hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": hint,
-    }
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint}
     core = openvino.Core()
     if hint == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         return lambda: None, "float32"
@@ -264,19 +252,16 @@ def openvino_request(
     return lambda: request.infer({0: image}), names.get(used, used)
 
 
-def _resident(
-    contender: Contender, size: tuple[int, int], threads: int, folder: Path
-) -> int | None:
+def _resident(contender: Contender, size: tuple[int, int], threads: int, folder: Path) -> int | None:
     """Growth of a process, in bytes, by a further instance of the network, loaded and run once.
 
     None where the system does not tell it as Linux does.
     """
     if not _STATM.exists():
         return None
-    file = {
-        PACKED: f"{contender.backbone.replace('/', '_')}.safetensors",
-        "torch": "reference.ts",
-    }.get(contender.engine, "reference.onnx")
+    file = {PACKED: f"{contender.backbone.replace('/', '_')}.safetensors", "torch": "reference.ts"}.get(
+        contender.engine, "reference.onnx"
+    )
     arguments = [contender.engine, contender.precision, str(folder / file)]
     arguments += [str(threads), *map(str, size)]
     done = subprocess.run(

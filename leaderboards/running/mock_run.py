@@ -197,9 +197,7 @@ def gradients_arrive(name: str) -> str:
         (loss + sum(backbones.method_losses(network).values())).backward()
         for key, parameter in network.named_parameters():
             if not parameter.requires_grad:
-                raise Broken(
-                    f"{key} does not require a gradient in a network that is to be trained"
-                )
+                raise Broken(f"{key} does not require a gradient in a network that is to be trained")
             if parameter.grad is None:
                 continue
             if not parameter.grad.isfinite().all():
@@ -211,8 +209,7 @@ def gradients_arrive(name: str) -> str:
     if lost:
         kind = "is always zero" if lost[0] in arrived else "does not exist"
         raise Broken(
-            f"the gradient of {lost[0]} {kind}"
-            + (f"; so it is with {len(lost) - 1} more" if len(lost) > 1 else "")
+            f"the gradient of {lost[0]} {kind}" + (f"; so it is with {len(lost) - 1} more" if len(lost) > 1 else "")
         )
     return f"{len(every)} parameter tensors"
 
@@ -267,8 +264,7 @@ def quantizers_quantize(name: str) -> str:
             values = [len(filter_.unique()) for filter_ in weight.flatten(1)]
         if conv.weight_bits < 32 and max(values) > 2**conv.weight_bits:
             raise Broken(
-                f"{key}: its weights state {conv.weight_bits} bit, "
-                f"but a filter has {max(values)} different values"
+                f"{key}: its weights state {conv.weight_bits} bit, but a filter has {max(values)} different values"
             )
         if conv.quantize_input is None or conv.input_bits >= 32:
             continue
@@ -278,9 +274,7 @@ def quantizers_quantize(name: str) -> str:
         if conv.input_bits == 1 and found.tolist() != [-1, 1]:
             raise Broken(f"{key}: 1-bit activations must be -1 and +1, found {found.tolist()[:4]}")
         if len(found) > 2**conv.input_bits:
-            raise Broken(
-                f"{key}: its activations state {conv.input_bits} bit, found {len(found)} values"
-            )
+            raise Broken(f"{key}: its activations state {conv.input_bits} bit, found {len(found)} values")
     if not convs:
         return "none: a real-valued network"
     described = backbones.describe(name)
@@ -292,10 +286,7 @@ def cost_is_counted(name: str) -> str:
     counted = backbones.cost(name, (3, 64, 64))
     parameters = sum(p.numel() for p in _create(name).parameters())
     if counted.params_1bit + counted.params_real != parameters:
-        raise Broken(
-            f"{counted.params_1bit + counted.params_real:,} parameters are counted of "
-            f"{parameters:,}"
-        )
+        raise Broken(f"{counted.params_1bit + counted.params_real:,} parameters are counted of {parameters:,}")
     return f"{counted.memory_bits / 1e6:.2f} Mbit, {counted.ops / 1e6:.2f} M OPs at 64 x 64"
 
 
@@ -304,9 +295,14 @@ def task_runs(name: str, task: str, data_root: Path, work_dir: Path) -> str:
     dataset, options = TASKS[task]
     list(mini.write(data_root, [dataset]))
     job = Job(
-        dataset=dataset, backbone=name, recipe="mini", seed=0, data_root=data_root,
-        work_dir=work_dir, cfg_options=options,
-    )  # fmt: skip
+        dataset=dataset,
+        backbone=name,
+        recipe="mini",
+        seed=0,
+        data_root=data_root,
+        work_dir=work_dir,
+        cfg_options=options,
+    )
     runner = importlib.import_module(f"onebit.{task}.runner")
     outcome: Outcome = runner.train(job)
     losses = outcome.details["loss_curve"]
@@ -314,12 +310,9 @@ def task_runs(name: str, task: str, data_root: Path, work_dir: Path) -> str:
         raise Broken(f"the loss is {losses[-1]}")
     if not outcome.cost.get("strict", {}).get("ops"):
         raise Broken("the cost of the whole model was not counted")
-    again = runner.test(outcome.checkpoint, replace(job, backbone="", recipe="", work_dir=work_dir / "test"))  # fmt: skip
+    again = runner.test(outcome.checkpoint, replace(job, backbone="", recipe="", work_dir=work_dir / "test"))
     if again.metrics != outcome.metrics:
-        raise Broken(
-            f"the checkpoint scores {again.metrics}, the network it was written from "
-            f"{outcome.metrics}"
-        )
+        raise Broken(f"the checkpoint scores {again.metrics}, the network it was written from {outcome.metrics}")
     kept = [o.predictions for o in (outcome, again) if o.predictions]
     # Files of features say besides which call wrote them.
     if len({sha256_file(path) for path in kept if path.suffix != ".safetensors"}) > 1:

@@ -107,11 +107,7 @@ def slurm_parameters(options: Mapping[str, str]) -> dict[str, Any]:
 
 
 def on_slurm(
-    function: Callable,
-    calls: Sequence[tuple],
-    workers: int,
-    options: Mapping[str, str],
-    folder: Path,
+    function: Callable, calls: Sequence[tuple], workers: int, options: Mapping[str, str], folder: Path
 ) -> Results:
     """Every call as a job that submitit hands to Slurm.
 

@@ -55,9 +55,7 @@ class SearchSweep:
         return list(dict.fromkeys((m, seed) for m in self.methods for seed in self.seeds))
 
     def row_name(self, method: str, seed: int) -> str:
-        return row_name(
-            self.dataset.name, method, self.preset, self.options, self.cfg_options, seed
-        )
+        return row_name(self.dataset.name, method, self.preset, self.options, self.cfg_options, seed)
 
     def record_path(self, method: str, seed: int) -> Path:
         return self.out / "records" / BOARD / f"{self.row_name(method, seed)}.json"

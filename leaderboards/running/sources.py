@@ -31,9 +31,7 @@ def load_network(source: str, classes: int | None = None, stem: str = "imagenet"
     from onebit.backbones.packed import description
 
     if Path(source).suffix == ".safetensors":
-        raise InputError(
-            f"{source} is a packed file already: export the checkpoint it was made from"
-        )
+        raise InputError(f"{source} is a packed file already: export the checkpoint it was made from")
     if _is_checkpoint(source):
         if classes is not None:
             raise InputError(f"--classes goes with a backbone's name; {source} is a checkpoint")

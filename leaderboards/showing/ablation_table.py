@@ -45,7 +45,7 @@ def lines(ablation: Ablation, records: Iterable[Record]) -> list[Line]:
     made: list[Line] = []
     for board in BOARDS:
         for variant in ablation.variants_on(board):
-            for line in board_lines.measured(_board(ablation, board), by_variant.get((board, variant.name), ())):  # fmt: skip
+            for line in board_lines.measured(_board(ablation, board), by_variant.get((board, variant.name), ())):
                 line.variant = variant.name
                 made.append(line)
     alike: dict[tuple, list[Line]] = {}
@@ -65,12 +65,19 @@ def _board(ablation: Ablation, name: str) -> Board:
     """A board with the ablation's columns and the paper's table of it."""
     board = ALL[name]
     scores = ("error",) if name == "cifar10" else ("top1", "top5")
-    kept = ("memory_strict", "memory_paper", "ops_strict", "ops_paper", "wa", "search_cost", "recipe", "epochs", "seeds", "source")  # fmt: skip
-    return replace(
-        board,
-        printed=ablation.printed.get(name),
-        layout=("backbone", "variant", *scores, *kept),
+    kept = (
+        "memory_strict",
+        "memory_paper",
+        "ops_strict",
+        "ops_paper",
+        "wa",
+        "search_cost",
+        "recipe",
+        "epochs",
+        "seeds",
+        "source",
     )
+    return replace(board, printed=ablation.printed.get(name), layout=("backbone", "variant", *scores, *kept))
 
 
 def printed(ablation: Ablation, board: str) -> list[Line]:
@@ -95,13 +102,7 @@ def printed(ablation: Ablation, board: str) -> list[Line]:
     return made
 
 
-def render(
-    ablation: Ablation,
-    records: Iterable[Record],
-    form: str,
-    reported: bool,
-    width: int | None = None,
-) -> str:
+def render(ablation: Ablation, records: Iterable[Record], form: str, reported: bool, width: int | None = None) -> str:
     """The ablation in one of :data:`onebit.leaderboards.showing.table.FORMATS`, a table for each board.
 
     Args:
@@ -147,4 +148,4 @@ def frame(ablation: Ablation, ours: list[Line], reported: bool) -> pd.DataFrame:
 
 
 def _tables(ablation: Ablation) -> str:
-    return ", ".join(f"Table {number}" for number in dict.fromkeys(p.table for p in ablation.printed.values()))  # fmt: skip
+    return ", ".join(f"Table {number}" for number in dict.fromkeys(p.table for p in ablation.printed.values()))

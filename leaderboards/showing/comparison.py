@@ -9,13 +9,7 @@ from fnmatch import fnmatchcase
 from onebit.commons.errors import InputError
 from onebit.leaderboards.boards import Board
 from onebit.leaderboards.showing.lines import Line
-from onebit.leaderboards.showing.statistics import (
-    Comparison,
-    Summary,
-    compare,
-    compare_networks,
-    summarize,
-)
+from onebit.leaderboards.showing.statistics import Comparison, Summary, compare, compare_networks, summarize
 
 
 def pairs(lines: Sequence[Line], a: str, b: str, where: str) -> list[tuple[Line, Line]]:
@@ -32,12 +26,10 @@ def pairs(lines: Sequence[Line], a: str, b: str, where: str) -> list[tuple[Line,
         (first, second)
         for first in lines
         for second in lines
-        if (first.backbone, second.backbone) == (a, b)
-        and first is not second
-        and _protocol(first) == _protocol(second)
+        if (first.backbone, second.backbone) == (a, b) and first is not second and _protocol(first) == _protocol(second)
     ]
     if not found:
-        raise InputError(f"no two lines of {a} and {b} on {where} share dataset, recipe and options")  # fmt: skip
+        raise InputError(f"no two lines of {a} and {b} on {where} share dataset, recipe and options")
     return found
 
 
@@ -63,7 +55,7 @@ def sets(lines: Sequence[Line], a: str, b: str, where: str) -> list[tuple[list[L
         if first and second:
             found.append((first, second))
     if not found:
-        raise InputError(f"no lines of {a} and others of {b} on {where} share dataset, recipe and options")  # fmt: skip
+        raise InputError(f"no lines of {a} and others of {b} on {where} share dataset, recipe and options")
     return found
 
 
@@ -94,11 +86,7 @@ def describe(board: Board, a: Line, b: Line, metrics: Sequence[str]) -> str:
 
 
 def describe_sets(
-    board: Board,
-    a: Sequence[Line],
-    b: Sequence[Line],
-    names: tuple[str, str],
-    metrics: Sequence[str],
+    board: Board, a: Sequence[Line], b: Sequence[Line], names: tuple[str, str], metrics: Sequence[str]
 ) -> str:
     """The comparison of two sets of lines, one paragraph per metric.
 
@@ -106,22 +94,17 @@ def describe_sets(
     noise of seeds is the same in all values.
     """
     options = f", {a[0].cfg_options}" if a[0].cfg_options else ""
-    title = f"{a[0].dataset}, recipe {a[0].recipe}{options}: {_set(a, names[0])} against {_set(b, names[1])}"  # fmt: skip
+    title = f"{a[0].dataset}, recipe {a[0].recipe}{options}: {_set(a, names[0])} against {_set(b, names[1])}"
     out = [title]
     for metric in metrics:
         seeds = sorted(set.intersection(*(set(line.values[metric]) for line in (*a, *b))))
         if not seeds:
             out.append(f"  {board.metrics[metric]:<8}  no seed that all of these networks have")
             continue
-        left, right = (
-            [summarize([line.values[metric][s] for s in seeds]).mean for line in side]
-            for side in (a, b)
-        )
+        left, right = ([summarize([line.values[metric][s] for s in seeds]).mean for line in side] for side in (a, b))
         over = f"means over seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-        out.append(f"  {board.metrics[metric]:<8}  {_networks(left)} against {_networks(right)} %, {over}")  # fmt: skip
-        out.append(
-            f"            {_verdict(compare_networks(left, right), 'what networks differ by')}"
-        )
+        out.append(f"  {board.metrics[metric]:<8}  {_networks(left)} against {_networks(right)} %, {over}")
+        out.append(f"            {_verdict(compare_networks(left, right), 'what networks differ by')}")
         if len(left) == 1:
             above = sum(left[0] > value for value in right)
             out.append(f"            above {above} of {len(right)}")
@@ -136,7 +119,7 @@ def _networks(values: Sequence[float]) -> str:
     summary = summarize(values)
     if summary.std is None:
         return f"{100 * summary.mean:.2f}"
-    return f"{100 * summary.mean:.2f} ± {100 * summary.std:.2f} ({100 * min(values):.2f} to {100 * max(values):.2f})"  # fmt: skip
+    return f"{100 * summary.mean:.2f} ± {100 * summary.std:.2f} ({100 * min(values):.2f} to {100 * max(values):.2f})"
 
 
 def _name(line: Line) -> str:

@@ -118,7 +118,7 @@ _LATEX_SPECIALS = str.maketrans(
     | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
     | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
     | {"±": r"$\pm$", "×": r"$\times$", "≈": r"$\approx$", "≥": r"$\geq$"}
-)  # fmt: skip
+)
 
 
 def latex(sheet: Sheet) -> str:
@@ -133,14 +133,12 @@ def latex(sheet: Sheet) -> str:
     def cell(cell: Cell) -> str:
         shown = _latex_text(cell.text)
         shown = {BEST: rf"\textbf{{{shown}}}", TIE: rf"$\approx$\,{shown}"}.get(cell.mark, shown)
-        return shown + (rf"\textsuperscript{{{','.join(map(str, cell.notes))}}}" if cell.notes else "")  # fmt: skip
+        return shown + (rf"\textsuperscript{{{','.join(map(str, cell.notes))}}}" if cell.notes else "")
 
     body = "\\midrule\n".join(
         "".join(line([cell(c) for c in row.cells]) for row in section) for section in sheet.sections
     )
-    notes = [
-        rf"\textsuperscript{{{i}}} {_latex_text(note)}." for i, note in enumerate(sheet.notes, 1)
-    ]
+    notes = [rf"\textsuperscript{{{i}}} {_latex_text(note)}." for i, note in enumerate(sheet.notes, 1)]
     notes += [f"{_latex_text(with_sign(r)).capitalize()}." for r in sheet.remarks]
     tail = ""
     if notes:

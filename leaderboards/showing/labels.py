@@ -20,7 +20,7 @@ _SIZE = 8
 _MOST = 40
 #: Distances from the point, in points of 1/72 inch, and directions to try, the nearest first.
 _RADII = (7, 13, 20, 29, 40, 53, 68, 86, 106)
-_ANGLES = tuple(math.radians(a) for a in (0, 180, 90, 270, 45, 135, 315, 225, 20, 160, 340, 200, 70, 110, 290, 250))  # fmt: skip
+_ANGLES = tuple(math.radians(a) for a in (0, 180, 90, 270, 45, 135, 315, 225, 20, 160, 340, 200, 70, 110, 290, 250))
 
 
 def place(axes: Axes, points: Sequence[Point], curves: Sequence[Line2D] = ()) -> list[Box]:
@@ -74,9 +74,7 @@ def _along(axes: Axes, curve: Line2D, step: float = 4.0) -> list[tuple[float, fl
     found = []
     for (x0, y0), (x1, y1) in itertools.pairwise(corners):
         steps = max(1, int(math.hypot(x1 - x0, y1 - y0) / step))
-        found += [
-            (x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps) for i in range(steps + 1)
-        ]
+        found += [(x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps) for i in range(steps + 1)]
     return found
 
 
@@ -89,14 +87,16 @@ def _marker_box(axes: Axes, point: Point, scale: float) -> Box:
     return x - half, min(low, y - half), x + half, max(high, y + half)
 
 
-def _free_spot(at, size, scale: float, inside: Box, obstacles: list[Box], leaders, markers) -> tuple[Box, list | None] | None:  # fmt: skip
+def _free_spot(
+    at, size, scale: float, inside: Box, obstacles: list[Box], leaders, markers
+) -> tuple[Box, list | None] | None:
     # A leader has to leave the markers that overlap its own.
     around = [box for box in obstacles if not _inside(at, box)]
     for radius in _RADII:
         for angle in _ANGLES:
             box = _box(at, size, radius * scale, angle)
             leader = _segment(at, box) if radius > 13 else None
-            if not (inside[0] <= box[0] and box[2] <= inside[2] and inside[1] <= box[1] and box[3] <= inside[3]):  # fmt: skip
+            if not (inside[0] <= box[0] and box[2] <= inside[2] and inside[1] <= box[1] and box[3] <= inside[3]):
                 continue
             if any(_overlap(box, other) for other in obstacles):
                 continue
@@ -133,10 +133,7 @@ def _distance(point, box: Box) -> float:
 def _segment(at, box: Box, steps: int = 24) -> list[tuple[float, float]]:
     """Points along the leader line, from the point to the box's nearest edge."""
     end = min(max(at[0], box[0]), box[2]), min(max(at[1], box[1]), box[3])
-    return [
-        (at[0] + (end[0] - at[0]) * i / steps, at[1] + (end[1] - at[1]) * i / steps)
-        for i in range(steps + 1)
-    ]
+    return [(at[0] + (end[0] - at[0]) * i / steps, at[1] + (end[1] - at[1]) * i / steps) for i in range(steps + 1)]
 
 
 def _overlap(a: Box, b: Box, gap: float = 1.0) -> bool:
@@ -150,7 +147,15 @@ def _inside(point, box: Box) -> bool:
 def _write(axes: Axes, point: Point, at, box: Box, leader, scale: float) -> None:
     arrow = None
     if leader:
-        arrow = dict(arrowstyle="-", linewidth=0.6, alpha=0.6, shrinkA=0, shrinkB=3, color=axes.xaxis.label.get_color(), relpos=_relative(leader[-1], box))  # fmt: skip
+        arrow = dict(
+            arrowstyle="-",
+            linewidth=0.6,
+            alpha=0.6,
+            shrinkA=0,
+            shrinkB=3,
+            color=axes.xaxis.label.get_color(),
+            relpos=_relative(leader[-1], box),
+        )
     left_of_it = box[2] < at[0]
     axes.annotate(
         point.label,

@@ -18,10 +18,24 @@ from onebit.leaderboards.showing.sheet import NOTHING, Cell, Column, Row, Sheet
 
 #: Of CSV files; docs/tables.md says what they mean.
 COLUMNS = (
-    "backbone", "engine", "precision", "weight_bits", "activation_bits", "memory_mbit_file",
-    "memory_mbit_strict", "memory_saving", "resident_mbyte", "latency_ms", "latency_ms_q1",
-    "latency_ms_q3", "acceleration", "threads", "input", "processor", "source",
-)  # fmt: skip
+    "backbone",
+    "engine",
+    "precision",
+    "weight_bits",
+    "activation_bits",
+    "memory_mbit_file",
+    "memory_mbit_strict",
+    "memory_saving",
+    "resident_mbyte",
+    "latency_ms",
+    "latency_ms_q1",
+    "latency_ms_q3",
+    "acceleration",
+    "threads",
+    "input",
+    "processor",
+    "source",
+)
 _HEADERS = {
     "backbone": "Backbone",
     "engine": "Engine",
@@ -136,13 +150,11 @@ def sheet(lines: pd.DataFrame) -> Sheet:
         number = notes.setdefault(note, len(notes) + 1)
         cells = [_cell(line, key) for key in _HEADERS]
         cells[0] = Cell(line["backbone"], notes=(number,))
-        about = LatencyLine(
-            place, line["source"] != "measured", line["weight_bits"], line["activation_bits"]
-        )
+        about = LatencyLine(place, line["source"] != "measured", line["weight_bits"], line["activation_bits"])
         sections.setdefault(note, []).append(Row(cells, about))
     remarks = [
         "saving and acceleration: over the real-valued ResNet-18 in its fastest engine of the same "
-        "run; printed rows: as printed, their memory by the rule of docs/cost.md",
+        "run; printed rows: as printed, their memory by the rule of docs/cost.md"
     ]
     return Sheet("latency", columns, list(sections.values()), list(notes), remarks)
 

@@ -102,7 +102,7 @@ def measured(board: Board, records: Iterable[Record]) -> list[Line]:
         mean = line.summary(first).mean
         # The board's own dataset first: it is what the paper's table is about.
         own = line.dataset != board.name
-        return own, line.dataset, line.recipe, mean is None, -(mean or 0.0), line.backbone, line.cfg_options  # fmt: skip
+        return own, line.dataset, line.recipe, mean is None, -(mean or 0.0), line.backbone, line.cfg_options
 
     return sorted(lines, key=rank)
 
@@ -118,7 +118,7 @@ def _line(board: Board, group: Sequence[Record]) -> Line:
     done = [r for r in group if r.status == "done"]
     shown = (done or group)[0]
     values = {m: {r.seed: r.metrics[m] for r in done if m in r.metrics} for m in board.metrics}
-    untrained = [r.untrained[r.main_metric] for r in done if r.untrained and r.main_metric in r.untrained]  # fmt: skip
+    untrained = [r.untrained[r.main_metric] for r in done if r.untrained and r.main_metric in r.untrained]
     strict = shown.cost.get("strict", {})
     line = Line(
         dataset=shown.dataset,
@@ -137,7 +137,7 @@ def _line(board: Board, group: Sequence[Record]) -> Line:
         ops={c: cost["ops"] for c, cost in shown.cost.items() if "ops" in cost},
         wall_seconds=summarize([r.wall_seconds for r in done]).mean,
         records=sorted(group, key=lambda r: r.seed),
-    )  # fmt: skip
+    )
     line.search_method, line.search_cost_gpu_days = _search(shown)
     line.notes = notes(board, line)
     return line

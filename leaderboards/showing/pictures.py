@@ -30,12 +30,7 @@ CONVENTIONS = ("strict", "paper")
 FORMATS = ("svg", "png")
 
 #: Marker and colour by (weight bits, activation bits).
-STYLES = {
-    (32, 32): ("s", "#D55E00"),
-    (1, 1): ("o", "#0072B2"),
-    (1, 32): ("^", "#009E73"),
-    (4, 4): ("D", "#CC79A7"),
-}
+STYLES = {(32, 32): ("s", "#D55E00"), (1, 1): ("o", "#0072B2"), (1, 32): ("^", "#009E73"), (4, 4): ("D", "#CC79A7")}
 OTHER = ("v", "#E69F00")
 #: Text and axes; in a page it becomes the page's text colour.
 FOREGROUND = "#1b1b1c"
@@ -52,9 +47,7 @@ class Point:
     label: str
 
 
-def points(
-    board: Board, lines: Sequence[Line], x: str, convention: str, metric: str
-) -> list[Point]:
+def points(board: Board, lines: Sequence[Line], x: str, convention: str, metric: str) -> list[Point]:
     """The lines that have both the metric and the cost."""
     unit = ops_unit(board)[1] if x == "ops" else memory_unit(board)[1]
     labels = _labels(lines)
@@ -123,8 +116,10 @@ def draw(
     metric = metric or next(iter(board.metrics))
     found = points(board, lines, x, convention, metric)
     if not found:
-        hint = "; --convention paper shows reported lines as printed" if convention == "strict" else ""  # fmt: skip
-        raise InputError(f"nothing to draw on {board.name}: no line has {metric} and {x} under the convention {convention}{hint}")  # fmt: skip
+        hint = "; --convention paper shows reported lines as printed" if convention == "strict" else ""
+        raise InputError(
+            f"nothing to draw on {board.name}: no line has {metric} and {x} under the convention {convention}{hint}"
+        )
     with rc_context(_STYLE):
         figure = Figure(figsize=(7.2, 4.8), dpi=_DPI, layout="constrained")
         axes = figure.add_subplot()
@@ -167,9 +162,27 @@ def _mark(axes: Axes, found: Sequence[Point], links: Callable[[Point], str] | No
     for (shape, colour, reported), alike in looks.items():
         bars = [p for p in alike if p.error is not None]
         if bars:
-            axes.errorbar([p.x for p in bars], [p.y for p in bars], yerr=[p.error for p in bars], ecolor=colour, elinewidth=1.2, capsize=3, fmt="none", zorder=2)  # fmt: skip
+            axes.errorbar(
+                [p.x for p in bars],
+                [p.y for p in bars],
+                yerr=[p.error for p in bars],
+                ecolor=colour,
+                elinewidth=1.2,
+                capsize=3,
+                fmt="none",
+                zorder=2,
+            )
         face = "none" if reported else colour
-        markers = axes.scatter([p.x for p in alike], [p.y for p in alike], s=42, marker=shape, facecolors=face, edgecolors=colour, linewidths=1.5, zorder=3)  # fmt: skip
+        markers = axes.scatter(
+            [p.x for p in alike],
+            [p.y for p in alike],
+            s=42,
+            marker=shape,
+            facecolors=face,
+            edgecolors=colour,
+            linewidths=1.5,
+            zorder=3,
+        )
         if links:
             markers.set_urls([links(p) for p in alike])
 
@@ -178,10 +191,19 @@ def _front(axes: Axes, group: Sequence[Point], style: object) -> list[Line2D]:
     front = pareto_front(group)
     if len(front) < 2:
         return []
-    return axes.step([p.x for p in front], [p.y for p in front], where="post", color=FOREGROUND, alpha=0.55, linewidth=1.1, linestyle=style, zorder=1)  # fmt: skip
+    return axes.step(
+        [p.x for p in front],
+        [p.y for p in front],
+        where="post",
+        color=FOREGROUND,
+        alpha=0.55,
+        linewidth=1.1,
+        linestyle=style,
+        zorder=1,
+    )
 
 
-def _frame(axes: Axes, board: Board, found: Sequence[Point], x: str, convention: str, metric: str) -> None:  # fmt: skip
+def _frame(axes: Axes, board: Board, found: Sequence[Point], x: str, convention: str, metric: str) -> None:
     unit = ops_unit(board)[0] + " OPs" if x == "ops" else memory_unit(board)[0]
     what = "operations" if x == "ops" else "memory"
     axes.set_xscale("log")
@@ -235,10 +257,31 @@ def _legend(axes: Axes, measured: Sequence[Point], reported: Sequence[Point]) ->
         for key in sorted(bits, key=lambda b: (-(b[0] or 0), -(b[1] or 0))):
             marker, colour = STYLES.get(key, OTHER)
             face = "none" if hollow else colour
-            handles.append(Line2D([], [], linestyle="none", marker=marker, markeredgecolor=colour, markerfacecolor=face, markeredgewidth=1.5, label=f"{word} {_bits(key)}"))  # fmt: skip
+            handles.append(
+                Line2D(
+                    [],
+                    [],
+                    linestyle="none",
+                    marker=marker,
+                    markeredgecolor=colour,
+                    markerfacecolor=face,
+                    markeredgewidth=1.5,
+                    label=f"{word} {_bits(key)}",
+                )
+            )
         if len(pareto_front(group)) > 1:
-            handles.append(Line2D([], [], color=FOREGROUND, alpha=0.55, linewidth=1.1, linestyle=(0, (4, 3)) if hollow else "solid", label=f"Pareto front, {word}"))  # fmt: skip
-    axes.figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)  # fmt: skip
+            handles.append(
+                Line2D(
+                    [],
+                    [],
+                    color=FOREGROUND,
+                    alpha=0.55,
+                    linewidth=1.1,
+                    linestyle=(0, (4, 3)) if hollow else "solid",
+                    label=f"Pareto front, {word}",
+                )
+            )
+    axes.figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
 
 
 def image(figure: Figure, form: str, transparent: bool = False) -> bytes:

@@ -20,10 +20,24 @@ from onebit.leaderboards.showing.statistics import Summary, summarize
 
 #: Of CSV files; docs/tables.md says what they mean.
 COLUMNS = (
-    "backbone", "dataset", "preset", "options", "seeds", "wall_seconds", "images_per_second",
-    "peak_memory_mbyte", "gpu_days", "top1", "top1_std", "network", "recipe", "weight_bits",
-    "activation_bits", "device", "source",
-)  # fmt: skip
+    "backbone",
+    "dataset",
+    "preset",
+    "options",
+    "seeds",
+    "wall_seconds",
+    "images_per_second",
+    "peak_memory_mbyte",
+    "gpu_days",
+    "top1",
+    "top1_std",
+    "network",
+    "recipe",
+    "weight_bits",
+    "activation_bits",
+    "device",
+    "source",
+)
 _HEADERS = {
     "backbone": "Method",
     "dataset": "Dataset",
@@ -87,7 +101,16 @@ def grouped(runs: Iterable[SearchRun]) -> list[list[SearchRun]]:
     """The runs of each of our lines in :func:`frame`, in its order."""
     groups: dict[tuple, list[SearchRun]] = {}
     for run in runs:
-        key = (run.method, run.dataset, run.preset, run.config_sha256, _options(run), run.recipe, run.network, run.environment.device)  # fmt: skip
+        key = (
+            run.method,
+            run.dataset,
+            run.preset,
+            run.config_sha256,
+            _options(run),
+            run.recipe,
+            run.network,
+            run.environment.device,
+        )
         groups.setdefault(key, []).append(run)
     return sorted(groups.values(), key=lambda group: (group[0].dataset, -_accuracy(group).mean))
 
@@ -186,10 +209,7 @@ def sheet(lines: pd.DataFrame) -> Sheet:
                 numbers.append(notes.setdefault(line["options"], len(notes) + 1))
             cells[0] = Cell(line["backbone"], notes=tuple(numbers))
         about = SearchLine(
-            place,
-            None if ours else _table_of(line["source"]),
-            line["weight_bits"],
-            line["activation_bits"],
+            place, None if ours else _table_of(line["source"]), line["weight_bits"], line["activation_bits"]
         )
         section = line["dataset"] if ours else line["source"]
         sections.setdefault((ours, section), []).append(Row(cells, about))

@@ -87,7 +87,7 @@ def sheet(board: Board, lines: list[Line]) -> Sheet:
         cells[at] = Cell(cells[at].text, notes=numbers)
         sections.setdefault((line.dataset, line.reported), []).append(Row(cells, line))
     datasets = list(dict.fromkeys(line.dataset for line in lines))
-    title = f"{board.name}: {datasets[0]}" if datasets != [board.name] and len(datasets) == 1 else board.name  # fmt: skip
+    title = f"{board.name}: {datasets[0]}" if datasets != [board.name] and len(datasets) == 1 else board.name
     return Sheet(
         title,
         [Column(k, _header(board, k), k not in _TEXT) for k in keys],
@@ -111,30 +111,25 @@ def _remarks(board: Board, lines: list[Line]) -> list[str]:
     verdicts = {v for line in lines for v in line.verdicts.values()}
     found = []
     if statistics.BEST in verdicts:
-        found.append("best: better beyond seed noise than every other line of its dataset, recipe, options and W/A")  # fmt: skip
+        found.append("best: better beyond seed noise than every other line of its dataset, recipe, options and W/A")
     if statistics.TIE in verdicts:
         found.append(f"tie: within the seed noise of the best mean (p ≥ {statistics.ALPHA})")
     if statistics.UNKNOWN in verdicts:
-        found.append(f"no best is marked among lines of which some have fewer than {statistics.MIN_SEEDS} seeds")  # fmt: skip
+        found.append(f"no best is marked among lines of which some have fewer than {statistics.MIN_SEEDS} seeds")
     if any(line.source.startswith(FURTHER_RULE) for line in lines):
-        found.append(f"lines of {FURTHER_RULE}: as printed; their memory and OPs stand in the columns ({FURTHER_RULE})")  # fmt: skip
+        found.append(f"lines of {FURTHER_RULE}: as printed; their memory and OPs stand in the columns ({FURTHER_RULE})")
     if any(line.reported and not line.source.startswith(FURTHER_RULE) for line in lines):
         table = board.printed
-        costs = "" if not any(AS_PRINTED in line.memory_bits for line in lines) else f"; their memory and OPs stand in the column ({board.paper_convention})"  # fmt: skip
+        costs = (
+            ""
+            if not any(AS_PRINTED in line.memory_bits for line in lines)
+            else f"; their memory and OPs stand in the column ({board.paper_convention})"
+        )
         found.append(f"reported lines: as printed in {table.paper} table {table.table}{costs}")
     return found
 
 
-_TEXT = {
-    "dataset",
-    "backbone",
-    "variant",
-    "quantization",
-    "wa",
-    "search_method",
-    "recipe",
-    "source",
-}
+_TEXT = {"dataset", "backbone", "variant", "quantization", "wa", "search_method", "recipe", "source"}
 
 _HEADERS = {
     "dataset": "Dataset",
@@ -153,10 +148,7 @@ _HEADERS = {
     "source": "Source",
 }
 #: Keys that a board's layout may name besides its metrics.
-COLUMNS = (
-    *_HEADERS,
-    *(f"{what}_{rule}" for what in ("memory", "ops") for rule in ("strict", "paper", FURTHER_RULE)),
-)
+COLUMNS = (*_HEADERS, *(f"{what}_{rule}" for what in ("memory", "ops") for rule in ("strict", "paper", FURTHER_RULE)))
 
 
 def memory_unit(board: Board) -> tuple[str, float]:
@@ -246,9 +238,7 @@ _CELLS: dict[str, Callable[[Board, Line], Cell]] = {
     "dataset": lambda board, line: _text(line.dataset),
     "backbone": lambda board, line: _text(line.backbone),
     "variant": lambda board, line: _text(line.variant),
-    "quantization": lambda board, line: _text(
-        "real-valued" if line.binarizer == "none" else line.binarizer
-    ),
+    "quantization": lambda board, line: _text("real-valued" if line.binarizer == "none" else line.binarizer),
     "wa": _bits,
     "error": lambda board, line: _metric(line, "top1", error=True),
     "params": lambda board, line: _number(line.params, 1e6),

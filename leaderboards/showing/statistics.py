@@ -96,7 +96,7 @@ def _paired(a: list[float], b: list[float], seeds: list[int]) -> Comparison:
         if abs(mean) < 1e-12:
             return Comparison(mean, None, None, 1.0, f"no difference {over}", (n, n))
         p = min(1.0, 2.0 / 2**n)
-        return Comparison(mean, None, None, p, f"exact sign permutation test {over} (all differ alike)", (n, n))  # fmt: skip
+        return Comparison(mean, None, None, p, f"exact sign permutation test {over} (all differ alike)", (n, n))
     error = summarize(differences).std / math.sqrt(n)
     return Comparison(mean, *_student(mean, error, n - 1), f"paired t-test {over}", (n, n))
 
@@ -105,12 +105,14 @@ def _unpaired(a: list[float], b: list[float]) -> Comparison:
     n = len(a), len(b)
     difference = math.fsum(a) / n[0] - math.fsum(b) / n[1]
     if _constant(a) and _constant(b):
-        return Comparison(difference, None, None, None, "no spread over the seeds of either: no test applies", n)  # fmt: skip
+        return Comparison(difference, None, None, None, "no spread over the seeds of either: no test applies", n)
     parts = [summarize(values).std ** 2 / len(values) for values in (a, b)]
     variance = math.fsum(parts)
     # Welch-Satterthwaite: degrees of freedom of two variances that may differ.
     freedom = variance**2 / math.fsum(p**2 / (m - 1) for p, m in zip(parts, n, strict=True))
-    return Comparison(difference, *_student(difference, math.sqrt(variance), freedom), "Welch's t-test, too few seeds in common", n)  # fmt: skip
+    return Comparison(
+        difference, *_student(difference, math.sqrt(variance), freedom), "Welch's t-test, too few seeds in common", n
+    )
 
 
 def compare_networks(a: Sequence[float], b: Sequence[float]) -> Comparison:
@@ -131,10 +133,10 @@ def compare_networks(a: Sequence[float], b: Sequence[float]) -> Comparison:
         reason = f"not enough networks ({n[0]} and {n[1]}; one side needs {MIN_SEEDS})"
         return Comparison(difference, None, None, None, reason, n)
     if _constant(a) and _constant(b):
-        return Comparison(difference, None, None, None, "no spread within either: no test applies", n)  # fmt: skip
+        return Comparison(difference, None, None, None, "no spread within either: no test applies", n)
     squares = math.fsum((summarize(v).std or 0.0) ** 2 * (len(v) - 1) for v in (a, b))
     error = math.sqrt(squares / freedom * (1 / n[0] + 1 / n[1]))
-    return Comparison(difference, *_student(difference, error, freedom), "t-test over networks, pooled variance", n)  # fmt: skip
+    return Comparison(difference, *_student(difference, error, freedom), "t-test over networks, pooled variance", n)
 
 
 def _student(difference: float, error: float, freedom: float) -> tuple[float, float, float]:

@@ -49,11 +49,30 @@ def columns(board: Board) -> list[str]:
     """Names of the CSV columns, in order."""
     metrics = [c for m in board.metrics for c in (m, f"{m}_std", f"{m}_verdict")]
     return [
-        "dataset", "backbone", "binarizer", "weight_bits", "activation_bits", "recipe", "cfg_options",
-        "epochs", *metrics, "untrained", "params", "memory_mbit_strict", "ops_m_strict",
-        "paper_convention", "memory_mbit_paper", "ops_m_paper", "search_method",
-        "search_cost_gpu_days", "wall_seconds", "source", "seeds", "failed", "notes",
-    ]  # fmt: skip
+        "dataset",
+        "backbone",
+        "binarizer",
+        "weight_bits",
+        "activation_bits",
+        "recipe",
+        "cfg_options",
+        "epochs",
+        *metrics,
+        "untrained",
+        "params",
+        "memory_mbit_strict",
+        "ops_m_strict",
+        "paper_convention",
+        "memory_mbit_paper",
+        "ops_m_paper",
+        "search_method",
+        "search_cost_gpu_days",
+        "wall_seconds",
+        "source",
+        "seeds",
+        "failed",
+        "notes",
+    ]
 
 
 def _row(board: Board, line: Line) -> dict:
@@ -118,9 +137,7 @@ def render(board: Board, lines: list[Line], form: str, width: int | None = None)
 
     if form == "text":
         return formats.text(sheet(board, lines), width)
-    return {"html": formats.html, "latex": formats.latex, "markdown": formats.markdown}[form](
-        sheet(board, lines)
-    )
+    return {"html": formats.html, "latex": formats.latex, "markdown": formats.markdown}[form](sheet(board, lines))
 
 
 def write(board: Board, name: str, lines: list[Line], folder: Path) -> Path:

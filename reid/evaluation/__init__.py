@@ -221,9 +221,7 @@ def average_splits(splits: Sequence[Scores]) -> Scores:
     if not splits:
         raise InputError("expected the scores of at least one split, found none")
     if len({tuple(scores.cmc) for scores in splits}) > 1:
-        raise InputError(
-            f"the splits were scored at different ranks: {[list(s.cmc) for s in splits]}"
-        )
+        raise InputError(f"the splits were scored at different ranks: {[list(s.cmc) for s in splits]}")
     return Scores(
         mean_average_precision=float(np.mean([s.mean_average_precision for s in splits])),
         mean_inp=float(np.mean([s.mean_inp for s in splits])),
@@ -257,9 +255,7 @@ class _Labels:
 
     def __init__(self, query_pids, gallery_pids, query_cameras, gallery_cameras, protocol, ranks):
         if protocol not in PROTOCOLS:
-            raise InputError(
-                f"unknown protocol {protocol!r}; expected one of {', '.join(PROTOCOLS)}"
-            )
+            raise InputError(f"unknown protocol {protocol!r}; expected one of {', '.join(PROTOCOLS)}")
         self.protocol = PROTOCOLS[protocol]
         self.query_pids, self.query_cameras = np.asarray(query_pids), np.asarray(query_cameras)
         self.all_pids, self.all_cameras = np.asarray(gallery_pids), np.asarray(gallery_cameras)
@@ -280,9 +276,7 @@ class _Labels:
             raise InputError(f"ranks start at 1; found {self.ranks}")
         kept, largest = int(self.keep.sum()), max(self.ranks)
         if kept < largest:
-            raise InputError(
-                f"rank-{largest} needs a gallery of at least {largest} images; this one has {kept}"
-            )
+            raise InputError(f"rank-{largest} needs a gallery of at least {largest} images; this one has {kept}")
 
     @property
     def gallery_pids(self) -> np.ndarray:
@@ -307,9 +301,7 @@ def _features(
 
 
 def _no_valid_query(queries: int) -> InputError:
-    return InputError(
-        f"none of the {queries} queries has its identity in the gallery under another camera"
-    )
+    return InputError(f"none of the {queries} queries has its identity in the gallery under another camera")
 
 
 def _score(chunks: Iterator[np.ndarray], labels: _Labels) -> Scores:
@@ -335,9 +327,7 @@ def _score(chunks: Iterator[np.ndarray], labels: _Labels) -> Scores:
     )
 
 
-def _valid(
-    chunks: Iterator[np.ndarray], labels: _Labels
-) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+def _valid(chunks: Iterator[np.ndarray], labels: _Labels) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
     """Index, row [G], matches and left-out images of every valid query."""
     queries = enumerate(labels.of_queries())
     for chunk in chunks:

@@ -38,9 +38,7 @@ def prepared(query_features: np.ndarray, gallery_features: np.ndarray, distance:
         if not np.isfinite(array).all():
             raise InputError(f"a {name} feature is not finite")
     if query.shape[1] != gallery.shape[1]:
-        raise InputError(
-            f"query features have {query.shape[1]} dimensions, gallery features {gallery.shape[1]}"
-        )
+        raise InputError(f"query features have {query.shape[1]} dimensions, gallery features {gallery.shape[1]}")
     everyone = np.empty((len(query) + len(gallery), query.shape[1]))
     everyone[: len(query)], everyone[len(query) :] = query, gallery
     if distance == "cosine":

@@ -41,7 +41,7 @@ class Evaluation:
         options = cfg.evaluation
         check_distance(options.distance)
         protocol = options.protocol
-        if get_dataset(cfg.dataset, task="reid").board == "face" and (options.rerank or protocol != "auto"):  # fmt: skip
+        if get_dataset(cfg.dataset, task="reid").board == "face" and (options.rerank or protocol != "auto"):
             raise InputError(
                 f"{cfg.dataset} is scored on pairs: of `evaluation` it takes the distance, neither rerank "
                 f"nor a protocol"

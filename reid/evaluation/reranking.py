@@ -49,9 +49,7 @@ class ReRanking:
             raise InputError(f"re-ranking needs a lambda_value from 0 to 1, found {value!r}")
 
 
-def reranked_chunks(
-    features: np.ndarray, queries: int, distance: str, parameters: ReRanking
-) -> Iterator[np.ndarray]:
+def reranked_chunks(features: np.ndarray, queries: int, distance: str, parameters: ReRanking) -> Iterator[np.ndarray]:
     """Re-ranked distances [q, G] of consecutive queries.
 
     Args:
@@ -127,12 +125,7 @@ def _encoded(
         joins = is_own & (3 * overlap > 2 * half_size[own])
         image = np.arange(start, start + len(own))[:, None]
         added = is_theirs & joins[..., None]
-        keys = np.concatenate(
-            [
-                (image * total + own)[is_own],
-                (image[..., None] * total + theirs)[added],
-            ]
-        )
+        keys = np.concatenate([(image * total + own)[is_own], (image[..., None] * total + theirs)[added]])
         keys = np.unique(keys)
         index, other = np.divmod(keys, total)
         weights = np.exp(-_pair_distances(features, distance, index, other) / farthest[index])
@@ -142,9 +135,7 @@ def _encoded(
     return sparse.csr_matrix((weights, (index, other)), shape=(total, total))
 
 
-def _pair_distances(
-    features: np.ndarray, distance: str, index: np.ndarray, other: np.ndarray
-) -> np.ndarray:
+def _pair_distances(features: np.ndarray, distance: str, index: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Distances of single pairs [P]."""
     result = np.empty(len(index))
     step = rows_at_a_time(features.shape[1])
@@ -161,9 +152,7 @@ def _averaged(vectors: sparse.csr_matrix, nearest: np.ndarray) -> sparse.csr_mat
     """Mean of the vectors of each image's nearest."""
     total, count = nearest.shape
     ones = np.full(nearest.size, 1.0 / count)
-    mean = sparse.csr_matrix(
-        (ones, nearest.ravel(), np.arange(0, nearest.size + 1, count)), shape=(total, total)
-    )
+    mean = sparse.csr_matrix((ones, nearest.ravel(), np.arange(0, nearest.size + 1, count)), shape=(total, total))
     return (mean @ vectors).tocsr()
 
 

@@ -9,25 +9,16 @@ def np_sign(x):
 
 
 def taps(kernel, dilation):
-    return [
-        (i, j, i * dilation[0], j * dilation[1]) for i in range(kernel[0]) for j in range(kernel[1])
-    ]
+    return [(i, j, i * dilation[0], j * dilation[1]) for i in range(kernel[0]) for j in range(kernel[1])]
 
 
 def np_conv(x, w, grad, stride, padding, dilation, groups, pad_value):
     """Convolution, and for a gradient of its output the gradients of both operands."""
     (n, c, h, width), (k, c_g, *kernel) = x.shape, w.shape
     padded = np.full((n, c, h + 2 * padding[0], width + 2 * padding[1]), float(pad_value))
-    inner = (
-        slice(None),
-        slice(None),
-        slice(padding[0], padding[0] + h),
-        slice(padding[1], padding[1] + width),
-    )
+    inner = (slice(None), slice(None), slice(padding[0], padding[0] + h), slice(padding[1], padding[1] + width))
     padded[inner] = x
-    size = [
-        (padded.shape[2 + a] - dilation[a] * (kernel[a] - 1) - 1) // stride[a] + 1 for a in (0, 1)
-    ]
+    size = [(padded.shape[2 + a] - dilation[a] * (kernel[a] - 1) - 1) // stride[a] + 1 for a in (0, 1)]
     y = np.zeros((n, k, *size))
     grad_padded, grad_w = np.zeros_like(padded), np.zeros_like(w)
     for group in range(groups):
@@ -40,9 +31,7 @@ def np_conv(x, w, grad, stride, padding, dilation, groups, pad_value):
             tap = w[filters, :, i, j]
             y[:, filters] += np.einsum("nchw,kc->nkhw", patch, tap)
             grad_w[filters, :, i, j] = np.einsum("nchw,nkhw->kc", patch, grad[:, filters])
-            grad_padded[:, channels, rows, columns] += np.einsum(
-                "nkhw,kc->nchw", grad[:, filters], tap
-            )
+            grad_padded[:, channels, rows, columns] += np.einsum("nkhw,kc->nchw", grad[:, filters], tap)
     return y, grad_padded[inner], grad_w
 
 

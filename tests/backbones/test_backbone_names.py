@@ -16,10 +16,7 @@ def test_list_has_every_depth_in_every_binarization():
     for depth in (18, 34, 50):
         for suffix in ("", "_xnor", "_bireal", "_reactnet"):
             assert f"resnet{depth}{suffix}" in names
-    assert backbones.list_backbones("resnet34*_bireal") == [
-        "resnet34_bireal",
-        "resnet34_w16_bireal",
-    ]
+    assert backbones.list_backbones("resnet34*_bireal") == ["resnet34_bireal", "resnet34_w16_bireal"]
     assert backbones.list_backbones("nothing*") == []
 
 
@@ -70,9 +67,7 @@ def test_own_binarizer_gets_its_backbones(own_binarizer):
     assert "resnet18_mine" in backbones.list_backbones()
     network = backbones.create_backbone("resnet18_w8_mine", out_indices=(0,))
     assert network(torch.randn(1, 3, 32, 32))[0].shape == (1, 8, 8, 8)
-    assert {m.binarizer for m in network.modules() if isinstance(m, backbones.OneBitConv2d)} == {
-        own_binarizer
-    }
+    assert {m.binarizer for m in network.modules() if isinstance(m, backbones.OneBitConv2d)} == {own_binarizer}
 
 
 @pytest.mark.parametrize("name", ["w16", "c20", "Mine", "my_own", "", "16"])
@@ -104,9 +99,7 @@ def test_own_family_gets_its_names(monkeypatch):
     monkeypatch.setitem(registry.MODELS._module_dict, "Tiny", Tiny)
     backbones.register_family(
         backbones.Family(
-            type="Tiny",
-            names=lambda: ["tiny"],
-            parse=lambda name: dict(width=7) if name == "tiny" else None,
+            type="Tiny", names=lambda: ["tiny"], parse=lambda name: dict(width=7) if name == "tiny" else None
         )
     )
     assert backbones.list_backbones("t*") == ["tiny"]

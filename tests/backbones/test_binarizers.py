@@ -34,10 +34,7 @@ def np_weights(binarizer, w, p):
     """The binarized weights; from a gradient at them, the gradients to w and to the parameter p."""
     s = np_sign(w)
     if binarizer == "mcn":
-        return 0.02 * np.abs(p) * s, lambda g: (
-            g * np.abs(p),
-            (g * w).sum(axis=(1, 2, 3), keepdims=True),
-        )
+        return 0.02 * np.abs(p) * s, lambda g: (g * np.abs(p), (g * w).sum(axis=(1, 2, 3), keepdims=True))
     if binarizer == "pcnn":
         inside = np.abs(p * w) <= 1
         return p.mean() * s, lambda g: (g * inside * p, over_kernel(g * inside * w))
@@ -45,10 +42,7 @@ def np_weights(binarizer, w, p):
         return p.mean() * s, lambda g: (g * (np.abs(w) <= 1) * p.mean(), over_kernel(g * s))
     if binarizer.startswith("bnaspcnn"):
         amplitude = np.abs(p).mean()
-        return amplitude * s, lambda g: (
-            g * (np.abs(w) <= 1) * amplitude,
-            over_kernel(g * s) * np.sign(p),
-        )
+        return amplitude * s, lambda g: (g * (np.abs(w) <= 1) * amplitude, over_kernel(g * s) * np.sign(p))
     amplitude = np.abs(w).mean()
     return amplitude * s, lambda g: (g * (np.abs(w) <= 1) * amplitude, None)
 
@@ -108,14 +102,19 @@ def test_one_bit_weights_against_the_formula(binarizer, dtype, integers, pack, c
     if binarizer in REAL_INPUT:
         geometry["pad_value"] = 0
     x = corner_or_random(rng, (case["batch"], case["channels"], *case["size"]))
-    w = corner_or_random(
-        rng, (case["filters"], case["channels"] // geometry["groups"], *case["kernel"])
-    )
+    w = corner_or_random(rng, (case["filters"], case["channels"] // geometry["groups"], *case["kernel"]))
     p = corner_or_random(rng, parameter_shape(binarizer, w)) if binarizer in LEARNED else None
     conv = layer(
-        binarizer, w, p, dtype, in_channels=case["channels"], out_channels=case["filters"],
-        kernel_size=case["kernel"], pack_activations=pack, **geometry,
-    )  # fmt: skip
+        binarizer,
+        w,
+        p,
+        dtype,
+        in_channels=case["channels"],
+        out_channels=case["filters"],
+        kernel_size=case["kernel"],
+        pack_activations=pack,
+        **geometry,
+    )
 
     x_torch = torch.from_numpy(x).to(dtype).requires_grad_()
     with pytest.MonkeyPatch.context() as patch:
@@ -128,7 +127,7 @@ def test_one_bit_weights_against_the_formula(binarizer, dtype, integers, pack, c
     wq, backward = np_weights(binarizer, w, p)
     expected, grad_xq, grad_wq = np_conv(xq, wq, grad, **geometry)
     grad_w, grad_p = backward(grad_wq)
-    tolerance = dict(rtol=1e-11, atol=1e-11) if dtype == torch.float64 else dict(rtol=3e-5, atol=1e-4)  # fmt: skip
+    tolerance = dict(rtol=1e-11, atol=1e-11) if dtype == torch.float64 else dict(rtol=3e-5, atol=1e-4)
     np.testing.assert_allclose(y.detach(), expected, **tolerance)
     np.testing.assert_allclose(x_torch.grad, grad_xq * slope, **tolerance)
     np.testing.assert_allclose(conv.weight.grad, grad_w, **tolerance)
@@ -144,14 +143,19 @@ def test_one_bit_weights_against_the_formula(binarizer, dtype, integers, pack, c
 def test_dorefa_against_the_formula(binarizer, pack, case):
     rng, geometry = case["rng"], dict(case["geometry"], pad_value=0)
     x = corner_or_random(rng, (case["batch"], case["channels"], *case["size"]))
-    w = corner_or_random(
-        rng, (case["filters"], case["channels"] // geometry["groups"], *case["kernel"])
-    )
+    w = corner_or_random(rng, (case["filters"], case["channels"] // geometry["groups"], *case["kernel"]))
     w.flat[0] = 2.5  # all zeros have no largest magnitude, see below
     conv = layer(
-        binarizer, w, None, torch.float64, in_channels=case["channels"],
-        out_channels=case["filters"], kernel_size=case["kernel"], pack_activations=pack, **geometry,
-    )  # fmt: skip
+        binarizer,
+        w,
+        None,
+        torch.float64,
+        in_channels=case["channels"],
+        out_channels=case["filters"],
+        kernel_size=case["kernel"],
+        pack_activations=pack,
+        **geometry,
+    )
     x_torch = torch.from_numpy(x).requires_grad_()
     y = conv(x_torch)
     grad = rng.integers(-8, 9, y.shape) / 4
@@ -181,7 +185,7 @@ def test_only_the_declared_values_come_out(binarizer, values, channels_last):
     conv = OneBitConv2d(2, 3, 1, binarizer=binarizer)
     if conv.input_bits < 32:
         n = 2**conv.input_bits - 1
-        allowed = [-1.0, 1.0] if n == 1 else [float(np.float32(i) / np.float32(n)) for i in range(n + 1)]  # fmt: skip
+        allowed = [-1.0, 1.0] if n == 1 else [float(np.float32(i) / np.float32(n)) for i in range(n + 1)]
         assert {*conv.quantize_input(x).unique().tolist()} <= {*allowed}
     weight = x[:, :, 0].clamp(-1e4, 1e4)[:, :, None]
     quantizer = get_binarizer(binarizer).weight(1)
@@ -272,10 +276,7 @@ def np_loss(binarizer, w, p):
 def test_loss_against_its_formula(binarizer, name, drawn):
     rng, w = drawn
     p = corner_or_random(rng, parameter_shape(binarizer, w)) if binarizer in LEARNED else None
-    conv = layer(
-        binarizer, w, p, torch.float64, in_channels=w.shape[1], out_channels=len(w),
-        kernel_size=w.shape[2:],
-    )  # fmt: skip
+    conv = layer(binarizer, w, p, torch.float64, in_channels=w.shape[1], out_channels=len(w), kernel_size=w.shape[2:])
     losses = conv.method_losses()
     assert [*losses] == [name]
     (3 * losses[name]).backward()
@@ -293,9 +294,7 @@ def test_mcn_with_its_loss_has_the_gradients_of_its_release():
     conv = layer("mcn", w, m, torch.float64, in_channels=3, out_channels=2, kernel_size=(2, 1))
     g = rng.normal(size=w.shape)
     quantized = conv.quantize_weight(conv.weight)
-    (
-        (quantized * torch.from_numpy(g)).sum() + conv.method_losses()["loss_reconstruction"]
-    ).backward()
+    ((quantized * torch.from_numpy(g)).sum() + conv.method_losses()["loss_reconstruction"]).backward()
     error = w - 0.02 * m * np_sign(w)
     np.testing.assert_allclose(conv.weight.grad, g * m + 1e-4 * error, rtol=1e-12)
     expected = (g * w - 1e-4 * error * 0.02 * np_sign(w)).sum(axis=(1, 2, 3), keepdims=True)
@@ -339,18 +338,13 @@ def test_prior_of_bonn_has_its_whole_gradient():
 def test_loss_of_bonn_is_reconstruction_and_prior(drawn):
     rng, w = drawn
     p = corner_or_random(rng, parameter_shape("bonn", w))
-    conv = layer(
-        "bonn", w, p, torch.float64, in_channels=w.shape[1], out_channels=len(w),
-        kernel_size=w.shape[2:],
-    )  # fmt: skip
+    conv = layer("bonn", w, p, torch.float64, in_channels=w.shape[1], out_channels=len(w), kernel_size=w.shape[2:])
     loss = conv.method_losses()["loss_bayes_kernel"]
     loss.backward()
     prior_at = torch.from_numpy(w).requires_grad_()
     two_mode_prior(prior_at).backward()
     error = p * w - p.mean() * np_sign(w)
-    np.testing.assert_allclose(
-        loss.item(), 0.5e-4 * ((error**2).sum() + 1e-4 * np_prior(w)), rtol=1e-10, atol=1e-14
-    )
+    np.testing.assert_allclose(loss.item(), 0.5e-4 * ((error**2).sum() + 1e-4 * np_prior(w)), rtol=1e-10, atol=1e-14)
     expected = 1e-4 * error * p + 0.5e-8 * prior_at.grad.numpy()
     np.testing.assert_allclose(conv.weight.grad, expected, rtol=1e-10, atol=1e-14)
     found = conv.quantize_weight.reconstruction.grad

@@ -56,9 +56,7 @@ def test_every_arrow_ends_at_its_target_and_labels_lie_on_it(genotype):
             assert abs(x - target * _PITCH) <= _NODE / 2 + 1e-9
             assert abs(y) <= _NODE / 2 + 1e-9
             (x0, y0), (x1, y1) = next(
-                part
-                for part in zip(edge.corners, edge.corners[1:], strict=False)
-                if part[0][1] == part[1][1]
+                part for part in zip(edge.corners, edge.corners[1:], strict=False) if part[0][1] == part[1][1]
             )
             assert x0 < edge.label[0] < x1
             assert edge.label[1] == y0 == y1

@@ -30,8 +30,7 @@ def test_published_number_of_parameters(size, millions):
 
 
 @pytest.mark.parametrize(
-    ("stem", "strides", "stem_channels"),
-    [("imagenet", (4, 8, 16, 32), 8), ("cifar", (1, 1, 2, 4), 24)],
+    ("stem", "strides", "stem_channels"), [("imagenet", (4, 8, 16, 32), 8), ("cifar", (1, 1, 2, 4), 24)]
 )
 @pytest.mark.parametrize("size", [(64, 64), (67, 45), (33, 50)])
 @pytest.mark.parametrize("layers", [3, 4, 6, 10])
@@ -107,9 +106,7 @@ def test_separable_block_step_by_step():
 
     for shortcut in (True, False):
         block = SeparableBlock(6, 5, 1, 2, CellStyle(backbones.MCN, shortcut=shortcut))
-        out = F.conv2d(
-            norm(x, block.bn_in), one_bit(block.depthwise), padding=4, dilation=2, groups=6
-        )
+        out = F.conv2d(norm(x, block.bn_in), one_bit(block.depthwise), padding=4, dilation=2, groups=6)
         out = F.prelu(norm(out, block.bn_depthwise), block.prelu_depthwise.weight)
         out = F.conv2d(torch.where(out > 0, 1.0, -1.0), one_bit(block.pointwise))
         out = norm(out, block.bn_pointwise) + (x if shortcut else 0)
@@ -129,10 +126,7 @@ def test_prelu_is_torchs(memory_format):
         layer.weight.data = torch.tensor([0.25, -0.5, 0.0, 2.0], dtype=torch.float64)
     for x in (zeros.requires_grad_(), smooth.requires_grad_()):
         assert torch.equal(layers[0](x), layers[1](x))
-        first = [
-            torch.autograd.grad(layer(x), (x, layer.weight), grad, create_graph=True)
-            for layer in layers
-        ]
+        first = [torch.autograd.grad(layer(x), (x, layer.weight), grad, create_graph=True) for layer in layers]
         torch.testing.assert_close(*first)
     second = [
         torch.autograd.grad(to_x.pow(3).sum() + to_slope.pow(2).sum(), (smooth, layer.weight))
@@ -145,9 +139,7 @@ def test_halving_is_two_strided_convolutions_of_which_one_is_shifted():
     torch.manual_seed(0)
     halve = Halve(4, 6, MCN_STYLE).eval()
     x = torch.randn(1, 4, 7, 5)
-    even = F.conv2d(
-        halve.bn_in(x), halve.conv_even.quantize_weight(halve.conv_even.weight), stride=2
-    )
+    even = F.conv2d(halve.bn_in(x), halve.conv_even.quantize_weight(halve.conv_even.weight), stride=2)
     shifted = F.pad(halve.bn_in(x), (-1, 1, -1, 1))
     odd = F.conv2d(shifted, halve.conv_odd.quantize_weight(halve.conv_odd.weight), stride=2)
     expected = halve.prelu(halve.bn(torch.cat((even, odd), 1)))
@@ -184,9 +176,7 @@ def test_genotype_file_is_a_name(tmp_path):
     content = json.loads(path.read_text())
     content["normal"][0][0][0] = "conv"
     path.write_text(json.dumps(content))
-    with pytest.raises(
-        InputError, match=r"cell\.json: normal cell, node 2, edge 0: unknown operation"
-    ):
+    with pytest.raises(InputError, match=r"cell\.json: normal cell, node 2, edge 0: unknown operation"):
         backbones.create_backbone(str(path))
     with pytest.raises(InputError, match="no genotype file at"):
         backbones.create_backbone(str(tmp_path / "missing.json"))
@@ -227,11 +217,7 @@ def test_odd_width_in_a_name():
 
 def test_frozen_stages_follow_the_scales():
     network = backbones.create_backbone("dcp_nas_c8", layers=6, frozen_stages=2)
-    trainable = {
-        name.split(".")[1]
-        for name, p in network.cells.named_parameters(prefix="c")
-        if p.requires_grad
-    }
+    trainable = {name.split(".")[1] for name, p in network.cells.named_parameters(prefix="c") if p.requires_grad}
     assert trainable == {"2", "3", "4", "5"}
     assert not any(p.requires_grad for p in network.stem.parameters())
 

@@ -70,16 +70,12 @@ def test_cp_nas_by_hand():
     assert cost.ops == pytest.approx(sum(row.ops for row in cost.rows), rel=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("channels", "millions", "mbit"), [(56, 2.9, 3.32), (72, 4.4, 4.85), (112, 10.6, 11.51)]
-)
+@pytest.mark.parametrize(("channels", "millions", "mbit"), [(56, 2.9, 3.32), (72, 4.4, 4.85), (112, 10.6, 11.51)])
 def test_memory_of_cp_nas_table_3_given_its_parameter_counts(channels, millions, mbit):
     """Its cell was not published: the counts of its Table 1, and our stem and classifier."""
     cost = backbones.cost(f"dcp_nas_c{channels}", (3, 32, 32), "cp-nas", stem="cifar", classes=10)
     wide = sum(
-        row.params_1bit + row.params_real
-        for row in cost.rows
-        if row.memory_bits > row.params_1bit + row.params_real
+        row.params_1bit + row.params_real for row in cost.rows if row.memory_bits > row.params_1bit + row.params_real
     )
     assert wide == 3 * 9 * 3 * channels + 16 * channels * 10 + 10
     assert (millions + 31 * wide / 1e6) == pytest.approx(mbit, rel=0.02)
@@ -122,11 +118,7 @@ def test_strict_precision_is_that_of_the_wider_operand():
     both = backbones.cost(layer, (4, 5, 5))
     assert (both.flops, both.bops, both.memory_bits) == (0, 6 * 9 * 36, 6 * 36)
     weights_only = backbones.cost(backbones.OneBitConv2d(4, 6, 3, binarize_input=False), (4, 5, 5))
-    assert (weights_only.flops, weights_only.bops, weights_only.memory_bits) == (
-        6 * 9 * 36,
-        0,
-        6 * 36,
-    )
+    assert (weights_only.flops, weights_only.bops, weights_only.memory_bits) == (6 * 9 * 36, 0, 6 * 36)
     assert both.ops == 6 * 9 * 36 / 64
 
 
@@ -301,9 +293,7 @@ def test_forward_runs_what_takes_no_image():
         def forward(self, left, right):
             return self.left(left) + self.right(input=right)
 
-    cost = backbones.cost(
-        Pair(), forward=lambda pair: pair(torch.ones(5, 4), right=torch.ones(5, 3))
-    )
+    cost = backbones.cost(Pair(), forward=lambda pair: pair(torch.ones(5, 4), right=torch.ones(5, 3)))
     assert [row.macs for row in cost.rows] == [5 * 4 * 2, 5 * 3 * 2]
     assert cost.input_shape is None
 
@@ -353,13 +343,7 @@ def test_a_real_valued_network_is_stored_in_32_bits_under_every_convention(conve
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "resnet18_w8_bireal",
-        "resnet50_w8_xnor",
-        "reactnet_a_w8",
-        "wrn22_w8_dorefa4",
-        "darts_v2_c4_l3",
-    ]
+    ["resnet18_w8_bireal", "resnet50_w8_xnor", "reactnet_a_w8", "wrn22_w8_dorefa4", "darts_v2_c4_l3"]
     + [f"dcp_nas_c4_l3_{binarizer}" for binarizer in ("real", "xnor", "pcnn", "bonn", "bnaspcnn")],
 )
 def test_quick_shapes_are_the_real_ones(name):

@@ -26,8 +26,19 @@ def cost(*layers, convention="strict", size=5):
 
 @pytest.mark.parametrize(
     ("weight_bits", "input_bits", "bops"),
-    [(1, 1, 1), (1, 2, 2), (2, 2, 4), (4, 4, 16), (2, 4, 8), (8, 8, 64), (1, 32, 0), (4, 32, 0), (32, 1, 0), (32, 32, 0)],
-)  # fmt: skip
+    [
+        (1, 1, 1),
+        (1, 2, 2),
+        (2, 2, 4),
+        (4, 4, 16),
+        (2, 4, 8),
+        (8, 8, 64),
+        (1, 32, 0),
+        (4, 32, 0),
+        (32, 1, 0),
+        (32, 32, 0),
+    ],
+)
 def test_strict_counts_the_product_of_the_widths(weight_bits, input_bits, bops):
     """DoReFa-Net, section 2.1: a dot product of M-bit and K-bit numbers takes M * K bitwise ones."""
     counted = cost(Quantized(weight_bits, input_bits))
@@ -68,7 +79,7 @@ def test_one_bit_weights_with_real_valued_activations_throughout_are_flops(conve
     """DCP-NAS, Table 11: "ResNet-18 (PCNN)", W/A 1/32, has the OPs of the real-valued net and 11.2 Mbit."""
     counted = cost(Quantized(1, 32, "stem"), convention=convention)
     assert (counted.flops, counted.bops) == (MACS, 0)
-    counted = cost(Quantized(1, 32, "stem"), nn.Conv2d(6, 4, 1), Quantized(1, 1), convention=convention, size=7)  # fmt: skip
+    counted = cost(Quantized(1, 32, "stem"), nn.Conv2d(6, 4, 1), Quantized(1, 1), convention=convention, size=7)
     assert counted.bops == 6 * 36 * 25 + MACS
 
 

@@ -25,7 +25,7 @@ def test_groups_add_up_to_the_totals(counted):
         assert sum(mbit for mbit, _ in sums.values()) == pytest.approx(cost.memory_bits / 1e6)
         assert sum(mops for _, mops in sums.values()) == pytest.approx(cost.ops / 1e6)
     cell = group_sums(counted[-1][1])
-    assert {"stem", "preprocess", "depthwise", "pointwise", "norm", "activation", "classifier"} <= set(cell)  # fmt: skip
+    assert {"stem", "preprocess", "depthwise", "pointwise", "norm", "activation", "classifier"} <= set(cell)
     assert group_sums(counted[2][1])["binarizer"][0] > 0
 
 

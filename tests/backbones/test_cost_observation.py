@@ -74,7 +74,7 @@ def test_a_product_in_a_module_whose_rule_counts_none():
 def test_a_product_outside_of_any_module():
     net = nn.Conv2d(3, 3, 1)
     with pytest.raises(InputError, match="outside of any module"):
-        backbones.cost(net, forward=lambda module: module(torch.ones(1, 3, 4, 4)) @ torch.ones(4, 4))  # fmt: skip
+        backbones.cost(net, forward=lambda module: module(torch.ones(1, 3, 4, 4)) @ torch.ones(4, 4))
 
 
 def test_a_rule_for_the_container_makes_it_right():

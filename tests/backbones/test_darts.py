@@ -103,7 +103,5 @@ def test_real_valued_network_in_the_structure_of_the_one_bit_cell():
     """The parent of a 1-bit child: the same cell, real-valued."""
     network = backbones.CellNet("darts_v2_c8", layers=3, structure="onebit")
     child = backbones.CellNet("darts_v2_c8", layers=3, binarizer="bireal")
-    assert {k: v.shape for k, v in network.state_dict().items()} == {
-        k: v.shape for k, v in child.state_dict().items()
-    }
+    assert {k: v.shape for k, v in network.state_dict().items()} == {k: v.shape for k, v in child.state_dict().items()}
     assert not any(isinstance(m, backbones.OneBitConv2d) for m in network.modules())

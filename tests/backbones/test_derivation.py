@@ -22,7 +22,7 @@ values = st.floats(-1e6, 1e6) | st.integers(-2, 2).map(float)
 
 
 def scores_of(operations):
-    return st.tuples(st.just(operations), arrays(np.float64, (2, 14, len(operations)), elements=values))  # fmt: skip
+    return st.tuples(st.just(operations), arrays(np.float64, (2, 14, len(operations)), elements=values))
 
 
 cases = spaces.flatmap(scores_of)
@@ -38,9 +38,7 @@ def test_all14_keeps_the_best_operation_of_every_edge(case, keep_none):
         kept = [operation for node in cell for operation, _ in node]
         for operation, edge_scores in zip(kept, cell_scores, strict=True):
             rivals = {
-                name: score
-                for name, score in zip(operations, edge_scores, strict=True)
-                if keep_none or name != "none"
+                name: score for name, score in zip(operations, edge_scores, strict=True) if keep_none or name != "none"
             }
             assert rivals[operation] == max(rivals.values())
             first = next(name for name in rivals if rivals[name] == rivals[operation])
@@ -74,7 +72,7 @@ def test_none_survives_only_where_it_may():
     scores = np.zeros((2, 14, 8))
     scores[:, :, 0] = 9  # none
     scores[:, :, 6] = 1
-    assert {o for node in Genotype.derive(scores, "all14").normal for o, _ in node} == {"dil_conv_3x3"}  # fmt: skip
+    assert {o for node in Genotype.derive(scores, "all14").normal for o, _ in node} == {"dil_conv_3x3"}
     kept = Genotype.derive(scores, "all14", keep_none=True)
     assert {o for node in kept.normal for o, _ in node} == {"none"}
 

@@ -57,11 +57,7 @@ def test_probability_can_change_during_training():
 
 @pytest.mark.parametrize(
     ("name", "stem", "size"),
-    [
-        ("dcp_nas_c8_l6", "cifar", 32),
-        ("bnas_imagenet_c8_l6", "imagenet", 224),
-        ("darts_v2_c8_l3", "imagenet", 64),
-    ],
+    [("dcp_nas_c8_l6", "cifar", 32), ("bnas_imagenet_c8_l6", "imagenet", 224), ("darts_v2_c8_l3", "imagenet", 64)],
 )
 def test_auxiliary_map_is_that_of_the_second_reduction_cell(name, stem, size):
     torch.manual_seed(0)
@@ -98,9 +94,7 @@ def test_auxiliary_head_step_by_step(size, stride):
     out = F.avg_pool2d(x.relu(), 5, stride)
     out = norm2(F.conv2d(norm1(F.conv2d(out, conv1.weight)).relu(), conv2.weight)).relu()
     assert out.shape == (2, 768, 1, 1)
-    torch.testing.assert_close(
-        head(x), out.flatten(1) @ head.classifier.weight.T + head.classifier.bias
-    )
+    torch.testing.assert_close(head(x), out.flatten(1) @ head.classifier.weight.T + head.classifier.bias)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (14, 14), (8, 4), (16, 8)])

@@ -44,9 +44,7 @@ def real_twin(name):
 #: Names without a binarizer's suffix are real-valued in these families, and end in _real in others.
 REAL_FAMILIES = ("resnet", "wrn", "darts", "pc_darts")
 REAL = [
-    name
-    for name in NAMES
-    if split(name)[1] == "real" or (split(name)[1] is None and name.startswith(REAL_FAMILIES))
+    name for name in NAMES if split(name)[1] == "real" or (split(name)[1] is None and name.startswith(REAL_FAMILIES))
 ]
 
 
@@ -69,9 +67,7 @@ def buffers(module):
 def check_maps(network, maps, size):
     assert isinstance(maps, tuple)
     assert len(maps) == len(network.feature_channels) == len(network.feature_strides)
-    for out, channels, stride in zip(
-        maps, network.feature_channels, network.feature_strides, strict=True
-    ):
+    for out, channels, stride in zip(maps, network.feature_channels, network.feature_strides, strict=True):
         assert out.shape[1:] == (channels, -(-size[0] // stride), -(-size[1] // stride))
         assert out.is_meta or torch.isfinite(out).all()
 
@@ -109,11 +105,7 @@ def check_gradients(network, images):
     [
         *(marked(name, "imagenet") for name in NARROW),
         *((name, "cifar") for name in OPTIONS),  # the stem knows nothing of the binarizer
-        *(
-            pytest.param(name, "cifar", marks=pytest.mark.slow)
-            for name in NARROW
-            if name not in OPTIONS
-        ),
+        *(pytest.param(name, "cifar", marks=pytest.mark.slow) for name in NARROW if name not in OPTIONS),
     ],
 )
 def test_backbone(name, stem):
@@ -154,9 +146,7 @@ def check_cost(network, name):
     check_maps(network, maps[0], size)
     assert cost.params_1bit + cost.params_real == sum(p.numel() for p in network.parameters())
     # A MAC of w-bit weights and a-bit activations is w * a BOPs.
-    counted = (
-        r.flops + r.bops / (r.weight_bits * r.input_bits if r.bops else 1) for r in cost.rows
-    )
+    counted = (r.flops + r.bops / (r.weight_bits * r.input_bits if r.bops else 1) for r in cost.rows)
     assert sum(counted) == cost.macs
     convs = {n: m for n, m in network.named_modules() if isinstance(m, nn.Conv2d)}
     assert {row.name for row in cost.rows if row.macs} == set(convs)
@@ -279,10 +269,7 @@ def test_pretrained_weights_are_loaded(name, tmp_path):
     network = backbones.create_backbone(
         name, init_cfg=dict(type="Pretrained", checkpoint=str(tmp_path / "weights.pth"))
     )
-    assert any(
-        not torch.equal(a, b)
-        for a, b in zip(network.parameters(), source.parameters(), strict=True)
-    )
+    assert any(not torch.equal(a, b) for a, b in zip(network.parameters(), source.parameters(), strict=True))
     network.init_weights()
     for key, value in network.state_dict().items():
         assert torch.equal(value, source.state_dict()[key]), key
@@ -297,16 +284,12 @@ def test_layers_have_the_values_they_declare(name):
     seen = []
     for conv in convs:
         if conv.quantize_input is not None:
-            conv.quantize_input.register_forward_hook(
-                lambda module, args, out: seen.append((module.precision, out))
-            )
+            conv.quantize_input.register_forward_hook(lambda module, args, out: seen.append((module.precision, out)))
     with torch.no_grad():
         network(torch.randn(1, 3, 64, 64))
         for precision, values in seen:
             steps = 2**precision - 1
-            levels = (
-                torch.tensor([-1.0, 1.0]) if precision == 1 else torch.arange(steps + 1) / steps
-            )
+            levels = torch.tensor([-1.0, 1.0]) if precision == 1 else torch.arange(steps + 1) / steps
             assert torch.isin(values, levels).all()
         for conv in convs:
             weight = conv.quantize_weight(conv.weight)
@@ -323,8 +306,7 @@ def test_layers_have_the_values_they_declare(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name",
-    ["wrn22_w8", "wrn22_w8_reactnet", "reactnet_a_w8", "bnas_imagenet_c8_l3", "darts_v2_c8_l3"],
+    "name", ["wrn22_w8", "wrn22_w8_reactnet", "reactnet_a_w8", "bnas_imagenet_c8_l3", "darts_v2_c8_l3"]
 )
 def test_a_narrow_network_learns(name):
     """Eight random images, two classes: a few steps fit them, which the untrained net does not."""

@@ -18,27 +18,20 @@ from onebit.commons.errors import InputError, WorkError
 def edges(number, size):
     sources = st.lists(st.integers(0, number - 1), min_size=size, max_size=size, unique=True)
     return sources.flatmap(
-        lambda chosen: st.tuples(
-            *(st.tuples(st.sampled_from(OPERATIONS), st.just(s)) for s in chosen)
-        )
+        lambda chosen: st.tuples(*(st.tuples(st.sampled_from(OPERATIONS), st.just(s)) for s in chosen))
     )
 
 
 top2_cells = st.tuples(*(edges(number, 2) for number in (2, 3, 4, 5)))
 all14_cells = st.tuples(*(edges(number, number) for number in (2, 3, 4, 5)))
 json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=6,
 )
 provenances = st.dictionaries(st.text(), json_values, max_size=3)
 genotypes = st.one_of(
-    st.builds(Genotype, top2_cells, top2_cells, provenances),
-    st.builds(Genotype, all14_cells, all14_cells, provenances),
+    st.builds(Genotype, top2_cells, top2_cells, provenances), st.builds(Genotype, all14_cells, all14_cells, provenances)
 )
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
@@ -54,9 +47,7 @@ def test_round_trip(tmp_path, genotype):
     assert loaded.hash == genotype.hash
     assert loaded.provenance == genotype.provenance
     assert json.loads(path.read_text()) == genotype.to_dict()
-    assert sum(map(len, genotype.normal)) == (
-        8 if genotype.derivation == "top2" else POSSIBLE_EDGES
-    )
+    assert sum(map(len, genotype.normal)) == (8 if genotype.derivation == "top2" else POSSIBLE_EDGES)
 
 
 @given(genotypes, st.randoms())
@@ -136,31 +127,16 @@ def changed(cell, node, edges):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (
-            changed("normal", 0, [["conv", 0], ["none", 1]]),
-            "normal cell, node 2, edge 0: unknown operation 'conv'",
-        ),
-        (
-            changed("reduce", 1, [["none", 0], ["none", 3]]),
-            "reduce cell, node 3, edge 1: .* from 0 to 2, found 3",
-        ),
+        (changed("normal", 0, [["conv", 0], ["none", 1]]), "normal cell, node 2, edge 0: unknown operation 'conv'"),
+        (changed("reduce", 1, [["none", 0], ["none", 3]]), "reduce cell, node 3, edge 1: .* from 0 to 2, found 3"),
         (changed("normal", 1, [["none", 0], ["none", -1]]), "found -1"),
         (changed("normal", 1, [["none", 0], ["none", True]]), "found True"),
         (changed("normal", 1, [["none", 0], ["none", 1.0]]), r"found 1\.0"),
-        (
-            changed("normal", 1, [["none", 1], ["skip_connect", 1]]),
-            "more than one edge comes from node 1",
-        ),
+        (changed("normal", 1, [["none", 1], ["skip_connect", 1]]), "more than one edge comes from node 1"),
         (changed("normal", 3, [["none", 1]]), "found 2, 2, 2, 1"),
-        (
-            changed("normal", 3, [["none"], ["none", 1]]),
-            "edge 0: expected .operation, source node., found 1 entries",
-        ),
+        (changed("normal", 3, [["none"], ["none", 1]]), "edge 0: expected .operation, source node., found 1 entries"),
         (changed("normal", 3, "none"), "node 5: expected a list of edges, found str"),
-        (
-            {**GOOD.to_dict(), "normal": GOOD.to_dict()["normal"][:3]},
-            "expected a list of 4 nodes, found 3 entries",
-        ),
+        ({**GOOD.to_dict(), "normal": GOOD.to_dict()["normal"][:3]}, "expected a list of 4 nodes, found 3 entries"),
         ({**GOOD.to_dict(), "format": "other"}, '"format"'),
         ({**GOOD.to_dict(), "version": 2}, '"version": 1, found 2'),
         ({**GOOD.to_dict(), "version": True}, "found True"),

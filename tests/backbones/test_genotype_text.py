@@ -26,17 +26,13 @@ def nodes(sizes):
     def node(number, size):
         sources = st.lists(st.integers(0, number - 1), min_size=size, max_size=size, unique=True)
         return sources.flatmap(
-            lambda chosen: st.tuples(
-                *(st.tuples(st.sampled_from(OPERATIONS), st.just(source)) for source in chosen)
-            )
+            lambda chosen: st.tuples(*(st.tuples(st.sampled_from(OPERATIONS), st.just(source)) for source in chosen))
         )
 
     return st.tuples(*(node(number, size) for number, size in enumerate(sizes, 2)))
 
 
-genotypes = st.one_of(
-    *(st.builds(Genotype, nodes(sizes), nodes(sizes)) for sizes in ((2, 2, 2, 2), (2, 3, 4, 5)))
-)
+genotypes = st.one_of(*(st.builds(Genotype, nodes(sizes), nodes(sizes)) for sizes in ((2, 2, 2, 2), (2, 3, 4, 5))))
 
 
 def edges(count):

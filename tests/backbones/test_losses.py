@@ -88,15 +88,11 @@ def test_reconstruction_error_is_that_of_dcp_nas():
     torch.testing.assert_close(error, total)
     error.backward()
     conv = next(m for m in network.modules() if isinstance(m, OneBitConv2d))
-    torch.testing.assert_close(
-        conv.weight.grad, 2 * (conv.weight - conv.quantize_weight(conv.weight)).detach()
-    )
+    torch.testing.assert_close(conv.weight.grad, 2 * (conv.weight - conv.quantize_weight(conv.weight)).detach())
     # As a loss of the layers: f = 0.4 is 0.2 times this.
     quantizer = ModulatedSign(len(conv.weight), reconstruction=0.4)
     single = nn.ModuleDict(dict(conv=conv))
-    torch.testing.assert_close(
-        quantizer.losses(conv.weight)["loss_reconstruction"], 0.2 * reconstruction_error(single)
-    )
+    torch.testing.assert_close(quantizer.losses(conv.weight)["loss_reconstruction"], 0.2 * reconstruction_error(single))
     assert ModulatedSign(2, reconstruction=0).losses(torch.ones(2, 1, 1, 1)) == {}
     assert MCN.weight(2).reconstruction == 1e-4
     with pytest.raises(InputError, match="1-bit convolutions"):
@@ -170,11 +166,10 @@ def test_child_parent_loss_against_its_formula():
     assert [*found] == ["loss_child_parent"]
     value, wanted = 0.0, {}
     pairs = [
-        (f"layer{s}.{b}.unit{c}.conv", f"layer{s}.{b}.conv{c}")
-        for s in (1, 2, 3, 4) for b in (0, 1) for c in (1, 2)
-    ]  # fmt: skip
+        (f"layer{s}.{b}.unit{c}.conv", f"layer{s}.{b}.conv{c}") for s in (1, 2, 3, 4) for b in (0, 1) for c in (1, 2)
+    ]
     for ours, theirs in pairs:
-        w, h = (dict(n.named_modules())[k].weight.detach() for n, k in ((child, ours), (parent, theirs)))  # fmt: skip
+        w, h = (dict(n.named_modules())[k].weight.detach() for n, k in ((child, ours), (parent, theirs)))
         n = w[0].numel()
         for k in range(len(w)):
             reconstructed = w[k].abs().mean() * torch.where(w[k] > 0, 1.0, -1.0).double()
@@ -209,9 +204,7 @@ def test_layers_of_child_and_parent_are_paired(name):
 
 def test_networks_that_are_no_child_and_parent():
     child = backbones.create_backbone("resnet18_w8_bireal")
-    with pytest.raises(
-        InputError, match=r"no convolution like layer1.0.unit1.conv.*\(8, 8, 3, 3\)"
-    ):
+    with pytest.raises(InputError, match=r"no convolution like layer1.0.unit1.conv.*\(8, 8, 3, 3\)"):
         ChildParentLoss(child, backbones.create_backbone("resnet18_w16"))
     with pytest.raises(InputError, match="expected a child with 1-bit"):
         ChildParentLoss(backbones.create_backbone("resnet18_w8"), child)
@@ -233,16 +226,11 @@ def build(binarizer):
         def __init__(self):
             super().__init__()
             suffix = f"_{binarizer}" if binarizer else ""
-            self.backbone = backbones.create_backbone(
-                f"resnet18_w8{suffix}", stem="cifar", out_indices=(1,)
-            )
+            self.backbone = backbones.create_backbone(f"resnet18_w8{suffix}", stem="cifar", out_indices=(1,))
 
         def forward(self, inputs, labels, mode="loss"):
             logits = self.backbone(inputs)[-1].mean((2, 3))
-            return dict(
-                loss_cls=nn.functional.cross_entropy(logits, labels),
-                accuracy=logits.mean().detach(),
-            )
+            return dict(loss_cls=nn.functional.cross_entropy(logits, labels), accuracy=logits.mean().detach())
 
     torch.manual_seed(0)
     return Classifier().double()
@@ -274,14 +262,12 @@ def test_hook_differentiates_the_explicit_sum(binarizer):
     assert {*logged} == {"loss", "loss_cls", "accuracy", LOSSES[binarizer]}
     torch.testing.assert_close(total, loss)
     assert logged[LOSSES[binarizer]] > 0 or binarizer == "bonn"  # a log-likelihood
-    for (name, found), expected in zip(
-        gradients(model).items(), gradients(explicit).values(), strict=True
-    ):
+    for (name, found), expected in zip(gradients(model).items(), gradients(explicit).values(), strict=True):
         torch.testing.assert_close(found, expected, msg=name, rtol=1e-12, atol=1e-14)
     # It does make a difference.
     plain = build(binarizer)
     plain(**DATA)["loss_cls"].backward()
-    assert any(not torch.equal(a, b) for a, b in zip(gradients(plain).values(), gradients(model).values(), strict=True))  # fmt: skip
+    assert any(not torch.equal(a, b) for a, b in zip(gradients(plain).values(), gradients(model).values(), strict=True))
 
     ours.after_train(Runner(model))
     assert "parse_losses" not in vars(model)

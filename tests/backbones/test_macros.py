@@ -90,17 +90,13 @@ def test_summed_nodes():
     cell, seen = network.cells[2], {}
     for index, node in enumerate(cell.nodes):
         for edge in node.values():
-            edge.register_forward_hook(
-                lambda m, args, out, index=index: seen.setdefault(index, []).append(out)
-            )
+            edge.register_forward_hook(lambda m, args, out, index=index: seen.setdefault(index, []).append(out))
     out = cell(torch.randn(1, 8, 8, 8), torch.randn(1, 16, 4, 4))
     torch.testing.assert_close(out, sum(sum(edges) for edges in seen.values()))
 
 
 @pytest.mark.parametrize("switch", ["binarize_preprocess", "binarize_depthwise"])
-@pytest.mark.parametrize(
-    ("value", "bits"), [("none", (32, 32)), ("weights", (1, 32)), ("both", (1, 1))]
-)
+@pytest.mark.parametrize(("value", "bits"), [("none", (32, 32)), ("weights", (1, 32)), ("both", (1, 1))])
 def test_switches_of_table_8(switch, value, bits):
     network = backbones.create_backbone("dcp_nas_c8_l3", **{switch: value})
     kinds = {"binarize_preprocess": [], "binarize_depthwise": []}
@@ -126,10 +122,7 @@ def test_bnas_binarizes_everything_on_cifar_and_less_on_imagenet():
         network = backbones.create_backbone(name)
         convs = [m for m in network.cells.modules() if isinstance(m, nn.Conv2d)]
         bits[name] = {(getattr(m, "weight_bits", 32), getattr(m, "input_bits", 32)) for m in convs}
-    assert bits == {
-        "bnas_c8_l3_bnasxnor": {(1, 1)},
-        "bnas_imagenet_c8_l3_bnasxnor": {(32, 32), (1, 1)},
-    }
+    assert bits == {"bnas_c8_l3_bnasxnor": {(1, 1)}, "bnas_imagenet_c8_l3_bnasxnor": {(32, 32), (1, 1)}}
 
 
 @pytest.mark.parametrize(
@@ -207,7 +200,7 @@ def shipped(tmp_path, monkeypatch):
         ("_c4_l3_real", 4, 3, "none"),
     ],
 )
-def test_a_cell_of_our_own_names_its_networks(shipped, tmp_path, suffix, channels, layers, binarizer):  # fmt: skip
+def test_a_cell_of_our_own_names_its_networks(shipped, tmp_path, suffix, channels, layers, binarizer):
     given = shipped.save(tmp_path / "folder" / "my_cell.json")
     for cell in ("dcp_nas_ours_small", given):
         name = f"{cell}{suffix}"
@@ -219,9 +212,7 @@ def test_a_cell_of_our_own_names_its_networks(shipped, tmp_path, suffix, channel
         assert network.cell_name.startswith("dcp_nas_ours")  # the shipped cell that it equals
 
 
-def test_a_cell_that_was_searched_here_has_its_supernet_s_size_unless_one_is_given(
-    shipped, tmp_path
-):
+def test_a_cell_that_was_searched_here_has_its_supernet_s_size_unless_one_is_given(shipped, tmp_path):
     found = replace(shipped, provenance={"supernet": {"channels": 6, "cells": 4}})
     path = found.save(tmp_path / "cell.json")
 

@@ -63,19 +63,14 @@ def build(case, binarizer, dtype, weight, bias):
     return conv, geometry
 
 
-@pytest.mark.parametrize(
-    ("dtype", "integers"), [(torch.float64, False), (torch.float32, False), (torch.float32, True)]
-)
+@pytest.mark.parametrize(("dtype", "integers"), [(torch.float64, False), (torch.float32, False), (torch.float32, True)])
 @pytest.mark.parametrize("binarizer", ["xnor", "bireal", "reactnet"])
 @settings(max_examples=60, deadline=None)
 @given(case=cases())
 def test_forward_and_backward_agree_with_the_reference(binarizer, dtype, integers, case):
     rng = case["rng"]
     x = corner_or_random(rng, (case["batch"], case["channels"], *case["size"]))
-    w = corner_or_random(
-        rng,
-        (case["filters"], case["channels"] // case["geometry"]["groups"], *case["kernel"]),
-    )
+    w = corner_or_random(rng, (case["filters"], case["channels"] // case["geometry"]["groups"], *case["kernel"]))
     has_bias = binarizer == "reactnet" and case["binarize_input"]
     bias = corner_or_random(rng, (case["channels"], 1, 1)) * has_bias
     conv, geometry = build(case, binarizer, dtype, w, bias)
@@ -115,10 +110,7 @@ def test_a_sign_is_minus_one_or_plus_one(quantizer, dtype):
     assert torch.equal(sign(x).flatten(), expected)
 
 
-@given(
-    st.lists(st.floats(width=32, allow_nan=True, allow_infinity=True), min_size=1, max_size=70),
-    st.booleans(),
-)
+@given(st.lists(st.floats(width=32, allow_nan=True, allow_infinity=True), min_size=1, max_size=70), st.booleans())
 @settings(max_examples=100, deadline=None)
 def test_no_other_value_comes_out_of_a_sign(values, channels_last):
     x = torch.tensor(values).repeat(2).reshape(1, 2, 1, -1)
@@ -249,7 +241,7 @@ def test_without_integer_convolution_results_are_the_same(monkeypatch):
 @pytest.mark.parametrize(
     ("padding", "dilation", "taken"),
     [((2, 1), (1, 1), True), ((3, 1), (1, 1), False), ((1, 3), (1, 1), False), ((4, 4), (2, 2), True)],
-)  # fmt: skip
+)
 def test_windows_that_lie_in_the_padding_are_not_left_to_integers(padding, dilation, taken):
     """There oneDNN may give what was in memory before."""
     if not integer_conv.supported():

@@ -46,9 +46,7 @@ def test_bits_without_numpy_are_the_same(monkeypatch):
         def device(self):
             return Elsewhere
 
-    monkeypatch.setattr(
-        packing, "_places", lambda device: torch.arange(7, -1, -1, dtype=torch.uint8)
-    )
+    monkeypatch.setattr(packing, "_places", lambda device: torch.arange(7, -1, -1, dtype=torch.uint8))
     there = packing.pack_bits(row.as_subclass(Row)).as_subclass(torch.Tensor)
     assert torch.equal(there, packed)
     back = packing.unpack_bits(packed.as_subclass(Row), 83).as_subclass(torch.Tensor)
@@ -72,9 +70,7 @@ def test_gradients_are_the_same_to_the_last_bit(binarizer, integers, case, chann
     rng, geometry = case["rng"], dict(case["geometry"])
     if BINARIZERS[binarizer].input is None or binarizer.startswith("dorefa"):
         geometry["pad_value"] = 0
-    conv = OneBitConv2d(
-        case["channels"], case["filters"], case["kernel"], binarizer=binarizer, **geometry
-    )
+    conv = OneBitConv2d(case["channels"], case["filters"], case["kernel"], binarizer=binarizer, **geometry)
     x = torch.from_numpy(corner_or_random(rng, (case["batch"], case["channels"], *case["size"])))
     # Random mantissas beside the corners: slopes of every bit pattern.
     x = torch.where(torch.rand(x.shape) < 0.5, x.float(), torch.randn(x.shape))
@@ -120,9 +116,7 @@ def test_other_dtypes(dtype):
         conv = OneBitConv2d(4, 4, 3, binarizer=binarizer).to(dtype)
         x = torch.randn(1, 4, 6, 6).to(dtype)
         grad = torch.randn(1, 4, 4, 4).to(dtype)
-        for a, b in zip(
-            gradients(conv, x, grad, False), gradients(conv, x, grad, True), strict=True
-        ):
+        for a, b in zip(gradients(conv, x, grad, False), gradients(conv, x, grad, True), strict=True):
             assert torch.equal(a, b)
 
 
@@ -132,8 +126,7 @@ def test_autocast(binarizer):
     conv, x = OneBitConv2d(4, 4, 3, binarizer=binarizer), torch.randn(1, 4, 6, 6)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         plain, packed = (
-            gradients(conv, x, torch.ones(1, 4, 4, 4, dtype=torch.bfloat16), pack)
-            for pack in (False, True)
+            gradients(conv, x, torch.ones(1, 4, 4, 4, dtype=torch.bfloat16), pack) for pack in (False, True)
         )
     for a, b in zip(plain, packed, strict=True):
         assert torch.equal(a, b)
@@ -152,12 +145,7 @@ def kept_bytes(conv, x):
 
 #: Bytes per value: a bit for the sign (k bits for a code), and a bit for the mask; of ApproxSign
 #: three bytes more where |x| < 1, which holds for 68.3 % of normal values.
-BYTES = {
-    "dorefa2": 3 / 8,
-    "dorefa4": 5 / 8,
-    "bireal": 2 / 8 + 3 * 0.683,
-    "reactnet": 2 / 8 + 3 * 0.683,
-}
+BYTES = {"dorefa2": 3 / 8, "dorefa4": 5 / 8, "bireal": 2 / 8 + 3 * 0.683, "reactnet": 2 / 8 + 3 * 0.683}
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -192,7 +180,9 @@ def test_a_whole_network_is_switched_and_learns_the_same():
         nets.append(network.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(nets[0].values(), nets[1].values(), strict=True))
     assert pack_activations(network, False) == 12
-    assert not any(m.pack_activations or m.quantize_input.pack for m in network.modules() if isinstance(m, OneBitConv2d))  # fmt: skip
+    assert not any(
+        m.pack_activations or m.quantize_input.pack for m in network.modules() if isinstance(m, OneBitConv2d)
+    )
 
 
 def test_switched_on_by_an_mmengine_hook():

@@ -20,8 +20,19 @@ def installed(tmp_path_factory):
     import shutil
 
     shutil.copytree(TEMPLATE, source, ignore=shutil.ignore_patterns("*.egg-info", "build"))
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index",
-               "--no-build-isolation", "--target", str(target), str(source)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--no-build-isolation",
+        "--target",
+        str(target),
+        str(source),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     return target
 
@@ -29,9 +40,7 @@ def installed(tmp_path_factory):
 def run(arguments, *paths, **environment):
     found = os.pathsep.join(map(str, (ROOT, *paths)))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": found, **environment}
-    return subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, text=True
-    )
+    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True)
 
 
 def python(code, *paths, **environment):
@@ -159,7 +168,7 @@ if __name__ == "__main__":
         (BINARIZER.format("w16"), "binarizer name 'w16': expected"),
     ],
     ids=["missing", "error", "syntax", "exit", "taken", "suffix", "width"],
-)  # fmt: skip
+)
 def test_one_line_that_names_the_package(tmp_path, entry_point, text, message):
     package(tmp_path, "theirs", text, entry_point)
     extra = () if entry_point else ("--import", "theirs")
@@ -215,24 +224,15 @@ for _ in range(2):
 
 
 def test_a_package_may_use_names_while_it_is_imported(tmp_path):
-    text = (
-        BINARIZER.format("mine")
-        + "from onebit import backbones\nbackbones.create_backbone('resnet18_w8_mine')"
-    )
+    text = BINARIZER.format("mine") + "from onebit import backbones\nbackbones.create_backbone('resnet18_w8_mine')"
     package(tmp_path, "theirs", text)
-    python(
-        "from onebit import backbones; backbones.describe('resnet18_w8_mine')",
-        tmp_path,
-        ONEBIT_IMPORT="theirs",
-    )
+    python("from onebit import backbones; backbones.describe('resnet18_w8_mine')", tmp_path, ONEBIT_IMPORT="theirs")
 
 
 def test_doctor_names_the_packages(tmp_path, installed):
     package(tmp_path, "theirs", "1 / 0")
     done = onebit("doctor", paths=[installed])
-    assert (
-        "onebit_method_template entry point template of onebit-method-template 0.1.0" in done.stdout
-    )
+    assert "onebit_method_template entry point template of onebit-method-template 0.1.0" in done.stdout
     done = onebit("doctor", "--import", "theirs", paths=[tmp_path])
     assert done.returncode == 0
     assert "cannot use package theirs (--import): ZeroDivisionError" in done.stdout
@@ -243,10 +243,22 @@ def test_a_board_with_a_backbone_of_another_package(installed, tmp_path):
     """In worker processes, interrupted, resumed, scored again; the record names the package."""
     data, out, work = (str(tmp_path / name) for name in ("data", "out", "work"))
     assert onebit("data", "mini", data, "--only", "mini-cifar10").returncode == 0
-    bench = ["bench", "mini-cifar10", "--data", data, "--out", out, "--work-dir", work,
-             "--backbones", "tinynet_w8_tanhsign,resnet18_w4_tanhsign", "--cfg-options",
-             "train_cfg.max_epochs=2", "train_dataloader.num_batch_per_epoch=3",
-             "test_dataloader.num_batch_per_epoch=1"]  # fmt: skip
+    bench = [
+        "bench",
+        "mini-cifar10",
+        "--data",
+        data,
+        "--out",
+        out,
+        "--work-dir",
+        work,
+        "--backbones",
+        "tinynet_w8_tanhsign,resnet18_w4_tanhsign",
+        "--cfg-options",
+        "train_cfg.max_epochs=2",
+        "train_dataloader.num_batch_per_epoch=3",
+        "test_dataloader.num_batch_per_epoch=1",
+    ]
     first = onebit(*bench, "--workers", "2", paths=[installed])
     assert first.returncode == 0, first.stderr
     records = sorted((tmp_path / "out/records/cifar10").glob("*.json"))
@@ -259,12 +271,26 @@ def test_a_board_with_a_backbone_of_another_package(installed, tmp_path):
     assert onebit(*bench, "--seeds", "1").returncode == 2
     # Not installed but named: the template's source, from its folder.
     checkpoint = sorted(Path(work).glob("*tinynet*/epoch_2.pth"))[0]
-    test = ["test", "classification", "--checkpoint", str(checkpoint), "--dataset", "mini-cifar10", "--data", data]  # fmt: skip
+    test = ["test", "classification", "--checkpoint", str(checkpoint), "--dataset", "mini-cifar10", "--data", data]
     done = onebit(*test, "--import", "onebit_method_template", paths=[TEMPLATE])
     assert done.returncode == 0, done.stderr
     (checkpoint.parent / "epoch_2.pth").unlink()
-    train = ["train", "classification", "--dataset", "mini-cifar10", "--data", data, "--backbone",
-             "tinynet_w8_tanhsign", "--recipe", "mini", "--work-dir", str(checkpoint.parent), "--resume", *bench[-4:]]  # fmt: skip
+    train = [
+        "train",
+        "classification",
+        "--dataset",
+        "mini-cifar10",
+        "--data",
+        data,
+        "--backbone",
+        "tinynet_w8_tanhsign",
+        "--recipe",
+        "mini",
+        "--work-dir",
+        str(checkpoint.parent),
+        "--resume",
+        *bench[-4:],
+    ]
     done = onebit(*train, "--import", "onebit_method_template", paths=[TEMPLATE])
     assert done.returncode == 0, done.stderr
     assert checkpoint.is_file()

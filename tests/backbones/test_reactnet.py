@@ -68,9 +68,7 @@ def test_real_values_flow_past_every_one_bit_convolution(binarizer, stem):
             assert (out[0] - out[1]).abs().max() > 0
 
 
-@pytest.mark.parametrize(
-    ("stem", "strides"), [("cifar", (1, 2, 4, 8)), ("imagenet", (4, 8, 16, 32))]
-)
+@pytest.mark.parametrize(("stem", "strides"), [("cifar", (1, 2, 4, 8)), ("imagenet", (4, 8, 16, 32))])
 @pytest.mark.parametrize("name", ["reactnet_a_w4", "reactnet_a_w4_xnor", "reactnet_a_w4_real"])
 def test_maps_have_the_stated_channels_and_strides(name, stem, strides):
     network = backbones.create_backbone(name, stem=stem).eval()

@@ -101,27 +101,20 @@ def test_downsampling_shortcut_pools_in_bireal_and_strides_in_xnor():
         block = backbones.create_backbone(f"resnet18_w8_{binarizer}").layer2[0]
         shortcut = block.unit1.shortcut if binarizer == "bireal" else block.shortcut
         kinds[binarizer] = [type(layer).__name__ for layer in shortcut]
-    assert kinds == {
-        "bireal": ["AvgPool2d", "Conv2d", "BatchNorm2d"],
-        "xnor": ["Conv2d", "BatchNorm2d"],
-    }
+    assert kinds == {"bireal": ["AvgPool2d", "Conv2d", "BatchNorm2d"], "xnor": ["Conv2d", "BatchNorm2d"]}
 
 
 def test_xnor_unit_norms_before_it_binarizes():
     unit = backbones.create_backbone("resnet18_w8_xnor").layer2[0].unit1
     seen = []
-    unit.conv.quantize_input.register_forward_pre_hook(
-        lambda module, args: seen.append(args[0].detach())
-    )
+    unit.conv.quantize_input.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
     unit.train()(torch.randn(8, 8, 6, 6) * 3 + 5)
     assert seen[0].mean().abs() < 1e-5
     assert seen[0].std().item() == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize("name", ["resnet18_w8", "resnet34_w8_bireal", "resnet50_w8_xnor"])
-@pytest.mark.parametrize(
-    ("stem", "strides"), [("imagenet", (4, 8, 16, 32)), ("cifar", (1, 2, 4, 8))]
-)
+@pytest.mark.parametrize(("stem", "strides"), [("imagenet", (4, 8, 16, 32)), ("cifar", (1, 2, 4, 8))])
 def test_strides_and_odd_sizes(name, stem, strides):
     network = backbones.create_backbone(name, stem=stem).eval()
     assert network.feature_strides == strides
@@ -147,9 +140,7 @@ def test_pad_value_reaches_every_one_bit_convolution():
     images, outputs = torch.randn(1, 3, 32, 32), []
     for pad_value in (0, -1):
         torch.manual_seed(0)
-        network = backbones.create_backbone(
-            "resnet18_w8_bireal", stem="cifar", pad_value=pad_value
-        ).eval()
+        network = backbones.create_backbone("resnet18_w8_bireal", stem="cifar", pad_value=pad_value).eval()
         convs = [m for m in network.modules() if isinstance(m, OneBitConv2d)]
         assert {conv.pad_value for conv in convs} == {pad_value}
         with torch.no_grad():

@@ -56,9 +56,7 @@ def test_last_map_alone_is_normed_and_rectified():
     assert [bool((out < 0).any()) for out in maps] == [True, True, True, False]
 
 
-@pytest.mark.parametrize(
-    ("stem", "strides"), [("cifar", (1, 1, 2, 4)), ("imagenet", (4, 8, 16, 32))]
-)
+@pytest.mark.parametrize(("stem", "strides"), [("cifar", (1, 1, 2, 4)), ("imagenet", (4, 8, 16, 32))])
 @pytest.mark.parametrize("name", ["wrn22_w8", "wrn22_w8_bireal", "wrn22_w8_xnor"])
 def test_maps_have_the_stated_channels_and_strides(name, stem, strides):
     network = backbones.create_backbone(name, stem=stem).eval()

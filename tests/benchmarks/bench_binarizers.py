@@ -60,15 +60,11 @@ class Trainer:
     def __init__(self, variant: str, args: argparse.Namespace) -> None:
         torch.manual_seed(0)
         binarizer = None if variant == REAL else variant.removesuffix(PACK)
-        network = backbones.create_backbone(
-            args.backbone, stem=args.stem, out_indices=(3,), binarizer=binarizer
-        )
+        network = backbones.create_backbone(args.backbone, stem=args.stem, out_indices=(3,), binarizer=binarizer)
         self.model = Classifier(network).train()
         if variant.endswith(PACK):
             backbones.pack_activations(network)
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4
-        )
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
         self.images = torch.randn(args.batch, 3, args.size, args.size)
         self.labels = torch.randint(10, (args.batch,))
 
@@ -86,7 +82,7 @@ class Trainer:
         A tensor that several operations keep counts once; parameters and buffers do not count. The
         second number is per value of these inputs.
         """
-        held = {t.untyped_storage().data_ptr() for t in (*self.model.parameters(), *self.model.buffers())}  # fmt: skip
+        held = {t.untyped_storage().data_ptr() for t in (*self.model.parameters(), *self.model.buffers())}
         storages: dict[int, Tensor] = {}  # keeping the tensors keeps their addresses apart
         inputs: dict[int, Tensor] = {}
         state = dict(inside=False, values=0)
@@ -114,19 +110,19 @@ class Trainer:
                 hooks.append(conv.register_forward_pre_hook(enter))
                 hooks.append(conv.register_forward_hook(leave))
                 # What the quantizer of weights keeps is no input.
-                hooks.append(conv.quantize_weight.register_forward_pre_hook(
-                    lambda *_: state.update(inside=False)))  # fmt: skip
-                hooks.append(conv.quantize_weight.register_forward_hook(
-                    lambda *_, conv=conv: state.update(inside=conv.quantize_input is not None)))  # fmt: skip
-        shapes = {m.weight.shape for m in self.model.modules() if isinstance(m, backbones.OneBitConv2d)}  # fmt: skip
+                hooks.append(conv.quantize_weight.register_forward_pre_hook(lambda *_: state.update(inside=False)))
+                hooks.append(
+                    conv.quantize_weight.register_forward_hook(
+                        lambda *_, conv=conv: state.update(inside=conv.quantize_input is not None)
+                    )
+                )
+        shapes = {m.weight.shape for m in self.model.modules() if isinstance(m, backbones.OneBitConv2d)}
         with torch.autograd.graph.saved_tensors_hooks(save, lambda t: t):
             loss = self.model.loss(self.images, self.labels)
         for hook in hooks:
             hook.remove()
         del loss
-        bytes_of_inputs = sum(
-            t.untyped_storage().nbytes() for t in inputs.values() if t.shape not in shapes
-        )
+        bytes_of_inputs = sum(t.untyped_storage().nbytes() for t in inputs.values() if t.shape not in shapes)
         total = sum(t.untyped_storage().nbytes() for t in storages.values())
         return total, bytes_of_inputs / state["values"] if state["values"] else float("nan")
 
@@ -205,25 +201,21 @@ def main(argv: list[str] | None = None) -> None:
         result[variant].update(values)
         result[variant]["peak_ratio"] = values["peak_mib"] / memory[REAL]["peak_mib"]
     if args.json:
-        print(
-            json.dumps(dict(arguments=vars(args), torch=torch.__version__, result=result), indent=2)
-        )
+        print(json.dumps(dict(arguments=vars(args), torch=torch.__version__, result=result), indent=2))
         return
     print(f"{args.backbone}, {args.stem} stem, batch {args.batch}, {args.size}x{args.size}")
     print(
         f"torch {torch.__version__}, threads {args.threads}, load {os.getloadavg()[0]:.1f}, "
         f"{args.repeat} steps of each in turns"
     )
-    print(
-        "| network | wall ms | CPU ms | wall ratio | CPU ratio | peak MiB | ratio | kept MiB | inputs B | aim |"
-    )
+    print("| network | wall ms | CPU ms | wall ratio | CPU ratio | peak MiB | ratio | kept MiB | inputs B | aim |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---|")
     for variant in variants:
         print(table_row(variant, result[variant]))
 
 
 def table_row(variant: str, values: dict) -> str:
-    cells = [f"{values[k]:.{d}f}" for k, d in (("wall_ms", 0), ("cpu_ms", 0), ("wall_ratio", 2), ("cpu_ratio", 2))]  # fmt: skip
+    cells = [f"{values[k]:.{d}f}" for k, d in (("wall_ms", 0), ("cpu_ms", 0), ("wall_ratio", 2), ("cpu_ratio", 2))]
     memory = (("peak_mib", 0), ("peak_ratio", 2), ("kept_mib", 0), ("bytes_per_input", 2))
     cells += [f"{values[k]:.{d}f}" if k in values else "" for k, d in memory]
     aim = 1.10 if variant in COMMON else 1.25
@@ -231,7 +223,7 @@ def table_row(variant: str, values: dict) -> str:
     if variant != REAL and not variant.endswith(PACK):
         missed = [k for k in ("cpu_ratio", "peak_ratio") if values.get(k, 0) > aim]
         names = dict(cpu_ratio="time", peak_ratio="memory")
-        verdict = f"{aim:.2f} " + (f"missed: {', '.join(names[k] for k in missed)}" if missed else "met")  # fmt: skip
+        verdict = f"{aim:.2f} " + (f"missed: {', '.join(names[k] for k in missed)}" if missed else "met")
     return f"| {variant} | " + " | ".join(cells) + f" | {verdict} |"
 
 

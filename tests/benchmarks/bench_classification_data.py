@@ -62,9 +62,7 @@ class Ours:
 
     def __init__(self, root: Path, args: argparse.Namespace, binarizer) -> None:
         dataset = InMemoryImages(str(root), "cifar10", "train")
-        self.loader = DataLoader(
-            dataset, args.batch, shuffle=True, drop_last=True, collate_fn=collate_images
-        )
+        self.loader = DataLoader(dataset, args.batch, shuffle=True, drop_last=True, collate_fn=collate_images)
         self.augment = BatchAugmentation(MEAN, STD, padding=4, flip=True).to(args.device)
         backbone = dict(
             type="onebit.create_backbone",
@@ -111,15 +109,10 @@ class Straightforward:
             ]
         )
         dataset = Unchecked(str(root), train=True, transform=prepare)
-        self.loader = DataLoader(
-            dataset, args.batch, shuffle=True, drop_last=True, num_workers=args.workers
-        )
+        self.loader = DataLoader(dataset, args.batch, shuffle=True, drop_last=True, num_workers=args.workers)
         torch.manual_seed(0)
         network = backbones.create_backbone(
-            f"resnet18_w{args.width}",
-            binarizer=binarizer and TEXTBOOK,
-            stem="cifar",
-            out_indices=(3,),
+            f"resnet18_w{args.width}", binarizer=binarizer and TEXTBOOK, stem="cifar", out_indices=(3,)
         )
         self.model = Classifier(network).to(args.device).train()
         self.optimizer = sgd(self.model)
@@ -163,7 +156,7 @@ def steps_alone(loop: Loop, count: int) -> int:
     return count * len(labels)
 
 
-def rate(work: Callable[[Loop, int], int], loop: Loop, count: int, device: str) -> tuple[float, float]:  # fmt: skip
+def rate(work: Callable[[Loop, int], int], loop: Loop, count: int, device: str) -> tuple[float, float]:
     """Images per second by the clock, and per second of processor time."""
     start, cpu = time.perf_counter(), time.process_time()
     images = work(loop, count)
@@ -178,10 +171,8 @@ def compare(title: str, work, loops: dict[str, Loop], count: int, args: argparse
     for _ in range(args.repeat):
         for name, loop in loops.items():
             found[name].append(rate(work, loop, count, args.device))
-    medians = {name: [statistics.median(r[i] for r in rates) for i in (0, 1)] for name, rates in found.items()}  # fmt: skip
-    ratios = [
-        statistics.median(a[i] / b[i] for a, b in zip(*found.values(), strict=True)) for i in (0, 1)
-    ]
+    medians = {name: [statistics.median(r[i] for r in rates) for i in (0, 1)] for name, rates in found.items()}
+    ratios = [statistics.median(a[i] / b[i] for a, b in zip(*found.values(), strict=True)) for i in (0, 1)]
     cells = [f"{value:.0f}" for median in medians.values() for value in median]
     print(f"| {title} | {' | '.join(cells)} | {ratios[0]:.2f} | {ratios[1]:.2f} |", flush=True)
 
@@ -194,7 +185,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="training steps a turn")
     parser.add_argument("--loads", type=int, default=40, help="batches a turn of loading alone")
     parser.add_argument("--repeat", type=int, default=5, help="turns")
-    parser.add_argument("--workers", type=int, default=0, help="of the straightforward loader; 0 is torch's default")  # fmt: skip
+    parser.add_argument("--workers", type=int, default=0, help="of the straightforward loader; 0 is torch's default")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
@@ -203,7 +194,9 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory(prefix="onebit-bench-") as folder:
         write_cifar10(Path(folder), args.images)
-        print(f"ResNet-18 of width {args.width}, 32x32, batch {args.batch}, {args.device}, {args.threads} threads; torch {torch.__version__}; images per second")  # fmt: skip
+        print(
+            f"ResNet-18 of width {args.width}, 32x32, batch {args.batch}, {args.device}, {args.threads} threads; torch {torch.__version__}; images per second"
+        )
         print("| | ours | ours, per CPU s | straightforward | per CPU s | ratio | CPU ratio |")
         print("|---|---:|---:|---:|---:|---:|---:|")
         for kind, binarizer in (("real-valued", None), ("1-bit", "bireal")):

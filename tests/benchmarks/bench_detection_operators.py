@@ -98,8 +98,7 @@ class Detector:
             corner = torch.rand(args.boxes, 2) * torch.tensor([width, height]) * 0.6
             extent = (0.1 + 0.3 * torch.rand(args.boxes, 2)) * torch.tensor([width, height])
             truth = InstanceData(
-                bboxes=torch.cat([corner, corner + extent], 1),
-                labels=torch.randint(20, (args.boxes,)),
+                bboxes=torch.cat([corner, corner + extent], 1), labels=torch.randint(20, (args.boxes,))
             )
             sample = DetDataSample(gt_instances=truth)
             shape = dict(img_shape=(height, width), ori_shape=(height, width))
@@ -187,9 +186,7 @@ def report(result: dict, args: argparse.Namespace) -> str:
                 )
                 for clock in (0, 1)
             )
-            lines.append(
-                f"fallback over compiled: wall {wall:.2f}, CPU {cpu:.2f}   aim: at most 1.30"
-            )
+            lines.append(f"fallback over compiled: wall {wall:.2f}, CPU {cpu:.2f}   aim: at most 1.30")
     return "\n".join(lines)
 
 

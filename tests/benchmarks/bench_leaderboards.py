@@ -25,7 +25,7 @@ from onebit.commons.datasets import DATASETS
 from onebit.leaderboards.recording.record import Record
 
 ROOT = Path(__file__).resolve().parents[2]
-MODEL = ROOT / "leaderboards" / "records" / "coco" / "coco128--resnet18_w16_reactnet--small--seed0.json"  # fmt: skip
+MODEL = ROOT / "leaderboards" / "records" / "coco" / "coco128--resnet18_w16_reactnet--small--seed0.json"
 SEEDS_PER_ROW = 5
 
 
@@ -69,7 +69,7 @@ def report(name: str, wall: list[float], processor: list[float]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--table-records", type=int, default=2000)
     parser.add_argument("--finished-rows", type=int, default=500)
@@ -82,17 +82,31 @@ def main() -> None:
             name = f"table of {args.table_records} records, {form}"
             report(name, *timed(args.repeat, "table", "coco", "--format", form, "--out", big))
         where = "--leaderboards", big
-        report(f"plot of {args.table_records} records", *timed(args.repeat, "plot", "coco128", "--out", Path(folder) / "plot.svg", *where))  # fmt: skip
-        report(f"site of {args.table_records} records", *timed(args.repeat, "site", Path(folder) / "site", *where))  # fmt: skip
+        report(
+            f"plot of {args.table_records} records",
+            *timed(args.repeat, "plot", "coco128", "--out", Path(folder) / "plot.svg", *where),
+        )
+        report(f"site of {args.table_records} records", *timed(args.repeat, "site", Path(folder) / "site", *where))
         backbones = write_records(finished, args.finished_rows)
         dataset = DATASETS["coco128"]
         for required in dataset.required:
             (Path(folder) / "data" / dataset.folders[0] / required).mkdir(parents=True)
         arguments = (
-            "bench", "coco128", "--backbones", ",".join(backbones), "--recipe", "small",
-            "--seeds", ",".join(map(str, range(SEEDS_PER_ROW))), "--data", Path(folder) / "data",
-            "--out", finished, "--work-dir", Path(folder) / "work",
-        )  # fmt: skip
+            "bench",
+            "coco128",
+            "--backbones",
+            ",".join(backbones),
+            "--recipe",
+            "small",
+            "--seeds",
+            ",".join(map(str, range(SEEDS_PER_ROW))),
+            "--data",
+            Path(folder) / "data",
+            "--out",
+            finished,
+            "--work-dir",
+            Path(folder) / "work",
+        )
         name = f"bench, only-missing, {args.finished_rows} finished rows"
         report(name, *timed(args.repeat, *arguments))
 

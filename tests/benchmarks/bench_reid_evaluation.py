@@ -44,14 +44,12 @@ QUERIES, GALLERY, OF_PEOPLE = (count // int(DIVIDE) for count in (3368, 19732, 1
 
 def drawn(
     dimensions: int, queries: int = QUERIES, images: int = OF_PEOPLE, distractors: int = GALLERY - OF_PEOPLE
-) -> tuple[np.ndarray, ...]:  # fmt: skip
+) -> tuple[np.ndarray, ...]:
     """Features [Q, D] and [G, D] in float32; identities and cameras of both, torchreid's order."""
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((PEOPLE + 1, dimensions), dtype=np.float32)
     query_pids = rng.integers(1, PEOPLE + 1, queries)
-    gallery_pids = np.concatenate(
-        [rng.integers(1, PEOPLE + 1, images), np.zeros(distractors, np.int64)]
-    )
+    gallery_pids = np.concatenate([rng.integers(1, PEOPLE + 1, images), np.zeros(distractors, np.int64)])
     rng.shuffle(gallery_pids)
 
     def features(pids: np.ndarray) -> np.ndarray:
@@ -90,19 +88,8 @@ def memory_of(dimensions: int, reranking: bool) -> dict[str, float]:
 
 
 def measure_memory(dimensions: int, reranking: bool) -> dict[str, float]:
-    command = [
-        sys.executable,
-        __file__,
-        "--threads",
-        THREADS,
-        "--divide",
-        DIVIDE,
-        "--memory-of",
-        str(dimensions),
-    ]
-    done = subprocess.run(
-        command + ["--reranking"] * reranking, capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, __file__, "--threads", THREADS, "--divide", DIVIDE, "--memory-of", str(dimensions)]
+    done = subprocess.run(command + ["--reranking"] * reranking, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
 
@@ -122,9 +109,7 @@ def compare(case: tuple, args: argparse.Namespace, report: Callable) -> None:
     parts = np.split(prepared(*case[:2], "euclidean"), [QUERIES])
     matrix = np.concatenate([*distance_chunks(*parts, "euclidean")])
     del parts
-    from_distances, ours = timed(
-        lambda: evaluate_distances(matrix, *labels, ranks=range(1, 51)), args.repeat
-    )
+    from_distances, ours = timed(lambda: evaluate_distances(matrix, *labels, ranks=range(1, 51)), args.repeat)
     report("ours, from distances", from_distances)
     if args.skip_torchreid:
         return
@@ -153,18 +138,23 @@ def main() -> None:
         return
 
     # First, while this process is small: a child's peak starts from its parent's size.
-    memories = [(d, r, measure_memory(d, r)) for d in (512, 2048) for r in (False, True)[: 1 + args.reranking]]  # fmt: skip
+    memories = [(d, r, measure_memory(d, r)) for d in (512, 2048) for r in (False, True)[: 1 + args.reranking]]
     print("peak memory:")
     for dimensions, reranking, memory in memories:
         name = f"  {dimensions} dimensions{', re-ranked' if reranking else ''}"
-        print(f"{name:30}{memory['peak_mib']:7.0f} MiB, of which before scoring {memory['features_mib']:5.0f}")  # fmt: skip
-    print(f"{QUERIES} queries, {GALLERY} gallery images, {args.dimensions} dimensions, "
-          f"{THREADS} threads, numpy {np.__version__}, load {os.getloadavg()[0]:.1f}")  # fmt: skip
+        print(f"{name:30}{memory['peak_mib']:7.0f} MiB, of which before scoring {memory['features_mib']:5.0f}")
+    print(
+        f"{QUERIES} queries, {GALLERY} gallery images, {args.dimensions} dimensions, "
+        f"{THREADS} threads, numpy {np.__version__}, load {os.getloadavg()[0]:.1f}"
+    )
     million = QUERIES * GALLERY / 1e6
 
     def report(name: str, seconds: dict[str, float], pairs: float = million) -> None:
-        print(f"{name:52}{seconds['wall']:9.2f} s{seconds['cpu']:9.2f} s CPU"
-              f"{1000 * seconds['wall'] / pairs:9.1f} ms ({1000 * seconds['cpu'] / pairs:.1f} CPU) per million", flush=True)  # fmt: skip
+        print(
+            f"{name:52}{seconds['wall']:9.2f} s{seconds['cpu']:9.2f} s CPU"
+            f"{1000 * seconds['wall'] / pairs:9.1f} ms ({1000 * seconds['cpu'] / pairs:.1f} CPU) per million",
+            flush=True,
+        )
 
     case = drawn(args.dimensions)
     compare(case, args, report)

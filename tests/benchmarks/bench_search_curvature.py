@@ -187,9 +187,7 @@ def measure_rounds(args: argparse.Namespace) -> dict:
     return {
         name: {
             "cpu_seconds": statistics.median(each),
-            "cpu_over_first_order": statistics.median(
-                s / f for s, f in zip(each, seconds["darts"], strict=True)
-            ),
+            "cpu_over_first_order": statistics.median(s / f for s, f in zip(each, seconds["darts"], strict=True)),
         }
         for name, each in seconds.items()
     }
@@ -212,9 +210,7 @@ def measure_agreement(args: argparse.Namespace) -> list[dict]:
             "v": v.norm().item(),
             "hessian": exact.norm().item(),
             # How much of Eq. 15's step is tangent propagation, at the default lambda.
-            "tangent_share": (
-                2 * strategy.options.lambda_ * exact.norm() / curvature.gradient.norm()
-            ).item(),
+            "tangent_share": (2 * strategy.options.lambda_ * exact.norm() / curvature.gradient.norm()).item(),
         }
         for kind in ("fisher", "ggn"):
             row[f"{kind}_cosine"] = F.cosine_similarity(products[kind], exact, dim=0).item()

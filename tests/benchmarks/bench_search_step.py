@@ -95,10 +95,7 @@ def main(argv: list[str] | None = None) -> None:
         for case in cases:
             for network in (ours, plain):
                 step(case, network, images, labels)
-            pairs = [
-                [step(case, network, images, labels) for network in (ours, plain)]
-                for _ in range(args.repeat)
-            ]
+            pairs = [[step(case, network, images, labels) for network in (ours, plain)] for _ in range(args.repeat)]
             result[f"{name}, {case}"] = {
                 "cpu_seconds": statistics.median(a for a, _ in pairs),
                 "plain_cpu_seconds": statistics.median(b for _, b in pairs),

@@ -71,9 +71,7 @@ class TextbookScaledSign(nn.Module):
         return scale.detach() * detached_sign(weight) - clipped.detach() + clipped
 
 
-TEXTBOOK = Binarizer(
-    "textbook", "expressions left to autograd", TextbookApproxSign, TextbookScaledSign
-)
+TEXTBOOK = Binarizer("textbook", "expressions left to autograd", TextbookApproxSign, TextbookScaledSign)
 
 
 class Classifier(nn.Module):
@@ -97,9 +95,7 @@ class Trainer:
         elif variant == "textbook":
             overrides["binarizer"] = TEXTBOOK
         self.model = Classifier(backbones.create_backbone(args.backbone, **overrides)).train()
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4
-        )
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
         self.images = torch.randn(args.batch, 3, args.size, args.size)
         self.labels = torch.randint(10, (args.batch,))
         if args.channels_last:
@@ -164,11 +160,7 @@ def measure_time(args: argparse.Namespace) -> dict:
             "textbook_over_ours": paired("textbook", "1-bit"),
         }
 
-    return {
-        "wall": summary(0),
-        "cpu": summary(1),
-        "relative_gradient_difference_to_textbook": error,
-    }
+    return {"wall": summary(0), "cpu": summary(1), "relative_gradient_difference_to_textbook": error}
 
 
 def main(argv: list[str] | None = None) -> None:

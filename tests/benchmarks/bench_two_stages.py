@@ -77,9 +77,7 @@ def ways(epochs: int, taught: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def train(
-    args: argparse.Namespace, backbone: str, name: str, seed: int, options: dict[str, Any]
-) -> tuple[float, Path]:
+def train(args: argparse.Namespace, backbone: str, name: str, seed: int, options: dict[str, Any]) -> tuple[float, Path]:
     """Top-1 and the checkpoint."""
     folder = args.work_dir / f"{name.replace(', ', '-').replace(' ', '-')}-seed{seed}"
     job = Job(

@@ -53,19 +53,11 @@ def data_copy(data, tmp_path) -> Path:
 def job(data, tmp_path):
     """Builds a Job of two quick epochs."""
 
-    def build(
-        dataset="mini-cifar10", *, name="run", backbone="resnet18_w8", recipe="mini", **fields
-    ):
+    def build(dataset="mini-cifar10", *, name="run", backbone="resnet18_w8", recipe="mini", **fields):
         options = {"train_cfg.max_epochs": 2, "train_dataloader.batch_size": 40}
         options.update(fields.pop("cfg_options", {}))
         values = dict(seed=0, data_root=data, work_dir=tmp_path / name, resume=False)
-        return Job(
-            dataset=dataset,
-            backbone=backbone,
-            recipe=recipe,
-            cfg_options=options,
-            **{**values, **fields},
-        )
+        return Job(dataset=dataset, backbone=backbone, recipe=recipe, cfg_options=options, **{**values, **fields})
 
     return build
 

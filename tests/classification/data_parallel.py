@@ -26,7 +26,7 @@ from onebit.commons.task import Job
 
 results = []
 for fields in json.loads(Path(sys.argv[1]).read_text()):
-    job = Job(**{**fields, "data_root": Path(fields["data_root"]), "work_dir": Path(fields["work_dir"])})  # fmt: skip
+    job = Job(**{**fields, "data_root": Path(fields["data_root"]), "work_dir": Path(fields["work_dir"])})
     try:
         outcome = runner.train(job)
         results.append(

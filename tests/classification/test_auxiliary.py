@@ -12,9 +12,7 @@ from onebit.commons.errors import InputError
 
 def classifier(name="dcp_nas_c8_l3", out_index=3, **arguments):
     torch.manual_seed(0)
-    backbone = dict(
-        type="onebit.create_backbone", name=name, out_indices=(out_index,), stem="cifar"
-    )
+    backbone = dict(type="onebit.create_backbone", name=name, out_indices=(out_index,), stem="cifar")
     return ImageClassifier(backbone, num_classes=5, **arguments)
 
 

@@ -36,7 +36,7 @@ WEIGHTED_UP = [
     (replace(PCNN, name="pcnnup", weight=partial(ProjectedSign, factor=1.0)), "loss_projection"),
     (replace(BONN, name="bonnkernelup", weight=partial(BayesianSign, factor=1.0)), "loss_bayes_kernel"),
     (replace(BONN, name="bonnup", feature_loss=partial(BayesFeatureLoss, theta=3e-2)), "loss_bayes_feature"),
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +49,7 @@ def full_data(tmp_path_factory):
 def train(data, work_dir, binarizer, epochs):
     """The outcome, and the logged values of every loss of the method in turn."""
     options = {**SMALL, "train_cfg.max_epochs": epochs}
-    job = Job(
-        "mini-cifar10", f"resnet18_w16_{binarizer}", "mini", 0, data, work_dir, False, options
-    )
+    job = Job("mini-cifar10", f"resnet18_w16_{binarizer}", "mini", 0, data, work_dir, False, options)
     outcome = runner.train(job)
     logged = {}
     for line in (work_dir / "train.log").read_text().splitlines():

@@ -38,9 +38,7 @@ def test_paper_recipe_says_what_dcp_nas_states(config):
     cfg = config(recipe="paper", cfg_options=FULL)
     assert cfg.train_cfg.max_epochs == 600
     assert cfg.train_dataloader.batch_size == 96
-    assert cfg.optim_wrapper.optimizer == dict(
-        type="Adam", lr=0.0025, betas=(0.9, 0.999), weight_decay=1e-5
-    )
+    assert cfg.optim_wrapper.optimizer == dict(type="Adam", lr=0.0025, betas=(0.9, 0.999), weight_decay=1e-5)
     assert cfg.optim_wrapper.clip_grad == dict(max_norm=5.0)
     augmentation = cfg.model.data_preprocessor
     assert (augmentation.padding, augmentation.flip, augmentation.cutout) == (4, True, 16)
@@ -66,9 +64,7 @@ def test_paper_schedule_is_a_cosine_over_600_epochs_without_restart(config, job,
 
 
 @pytest.mark.parametrize("recipe", ["paper", "small", "mini"])
-def test_cosine_ends_with_the_training_when_its_epochs_are_overridden(
-    config, job, tmp_path, recipe
-):
+def test_cosine_ends_with_the_training_when_its_epochs_are_overridden(config, job, tmp_path, recipe):
     cfg = config(recipe=recipe, cfg_options={"train_cfg.max_epochs": 2})
     runner = build_runner(cfg, row_of(job(recipe=recipe), cfg), work_dir=tmp_path, resume=False)
     (cosine,) = [s for s in runner.param_schedulers if isinstance(s, CosineAnnealingLR)]

@@ -38,10 +38,7 @@ def parallel(data, tmp_path_factory):
     jobs["staged"] = staged
     jobs["odd"] = job("odd", **{"train_dataloader.batch_size": 25})
     jobs["nan"] = job("nan", **{"optim_wrapper.optimizer.lr": float("inf")})
-    fields = [
-        {**asdict(j), "data_root": str(j.data_root), "work_dir": str(j.work_dir)}
-        for j in jobs.values()
-    ]
+    fields = [{**asdict(j), "data_root": str(j.data_root), "work_dir": str(j.work_dir)} for j in jobs.values()]
     (root / "jobs.json").write_text(json.dumps(fields))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     command += ["--master_port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
@@ -60,9 +57,7 @@ def parallel(data, tmp_path_factory):
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_same_as_one_process_with_the_joint_batch(parallel, job, backbone):
     asked, first, second = parallel[backbone]
-    alone = classification.train(
-        job(name="alone", backbone=backbone, cfg_options=dict(asked.cfg_options))
-    )
+    alone = classification.train(job(name="alone", backbone=backbone, cfg_options=dict(asked.cfg_options)))
     assert first["untrained"] == alone.untrained
     assert first["metrics"] == second["metrics"]
     assert first["loss_curve"] == second["loss_curve"]
@@ -81,10 +76,7 @@ def test_same_as_one_process_with_the_joint_batch(parallel, job, backbone):
 
 def test_only_the_first_process_writes(parallel):
     asked, first, second = parallel[BACKBONES[0]]
-    assert (first["predictions"], second["predictions"]) == (
-        str(asked.work_dir / "predictions.npz"),
-        "None",
-    )
+    assert (first["predictions"], second["predictions"]) == (str(asked.work_dir / "predictions.npz"), "None")
     assert first["checkpoint"] == second["checkpoint"]
     assert (asked.work_dir / "train.log").read_text().count("Epoch(train)") <= 4
     assert not list(Path.cwd().glob(".dist_test*"))

@@ -104,10 +104,7 @@ IMAGES = np.zeros((4, 3072), np.uint8)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (
-            {b"data": np.zeros((4, 3071), np.uint8), b"labels": [0] * 4},
-            r"`data` as uint8 \[N, 3072",
-        ),
+        ({b"data": np.zeros((4, 3071), np.uint8), b"labels": [0] * 4}, r"`data` as uint8 \[N, 3072"),
         ({b"data": np.zeros((4, 3072), np.float32), b"labels": [0] * 4}, "`data` as uint8"),
         ({b"data": np.zeros((4, 3, 32, 32), np.uint8), b"labels": [0] * 4}, "`data` as uint8"),
         ({b"labels": [0] * 4}, "`data` as uint8"),
@@ -354,7 +351,7 @@ def test_a_folder_trains_and_its_checkpoint_is_scored(tmp_path, job):
 
     own_folder(tmp_path, [(24, 24)] * 2)
     options = {"train_cfg.max_epochs": 1}
-    training = job("folder-own", backbone="resnet18_w8_reactnet", data_root=tmp_path, cfg_options=options)  # fmt: skip
+    training = job("folder-own", backbone="resnet18_w8_reactnet", data_root=tmp_path, cfg_options=options)
     outcome = runner.train(training)
     assert (outcome.split, outcome.num_classes) == ("train -> val", 2)
     assert outcome.cost["strict"]["input_shape"] == [3, 24, 24]

@@ -69,11 +69,7 @@ def test_record_says_whose_student_it_is_and_its_checkpoint_needs_no_teacher(tea
     outcome = classification.train(job(backbone=STUDENT, cfg_options=options))
     digest = sha256_file(teacher)
     assert outcome.details["teacher"] == dict(
-        backbone="resnet18_w8",
-        file="teacher.pth",
-        sha256=digest,
-        dataset="mini-cifar10",
-        recipe="mini",
+        backbone="resnet18_w8", file="teacher.pth", sha256=digest, dataset="mini-cifar10", recipe="mini"
     )
     assert digest in outcome.config
     assert str(copied) not in outcome.config
@@ -91,7 +87,7 @@ def test_teacher_does_not_change_how_a_student_begins(teacher, job):
     alone = classification.train(job(backbone=STUDENT, cfg_options=options))
     taught = classification.train(
         job(name="b", backbone=STUDENT, cfg_options={**options, "distillation.teacher": str(teacher)})
-    )  # fmt: skip
+    )
     assert alone.untrained == taught.untrained
     assert alone.details["loss_curve"] != taught.details["loss_curve"]
 
@@ -123,13 +119,11 @@ def test_weights_of_torchvisions_names_make_a_teacher(teacher, tmp_path):
         (dict(teacher="{own}", factor=2), r"expected a dict with checkpoint, loss"),
         (dict(loss="kl"), r"distillation.teacher: expected a checkpoint or"),
     ],
-)  # fmt: skip
-def test_teacher_that_cannot_be_is_refused_before_anything_is_written(
-    teacher, job, tmp_path, change, message
-):
+)
+def test_teacher_that_cannot_be_is_refused_before_anything_is_written(teacher, job, tmp_path, change, message):
     (tmp_path / "text.pth").write_text("weights")
     files = {"{own}": teacher, "{none}": tmp_path / "none.pth", "{text}": tmp_path / "text.pth"}
-    options = {f"distillation.{k}": str(files.get(v, v)) if isinstance(v, str) else v for k, v in change.items()}  # fmt: skip
+    options = {f"distillation.{k}": str(files.get(v, v)) if isinstance(v, str) else v for k, v in change.items()}
     asked = job(backbone=STUDENT, cfg_options=options)
     with pytest.raises(InputError, match=message):
         classification.train(asked)

@@ -15,7 +15,7 @@ def full_data(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("backbone", "top1"), [("resnet18_w16", 0.8), ("resnet18_w16_reactnet", 0.7)])  # fmt: skip
+@pytest.mark.parametrize(("backbone", "top1"), [("resnet18_w16", 0.8), ("resnet18_w16_reactnet", 0.7)])
 def test_mini_recipe_learns(full_data, tmp_path, backbone, top1):
     outcome = runner.train(Job("mini-cifar10", backbone, "mini", 0, full_data, tmp_path))
     assert outcome.untrained["top1"] < 0.2

@@ -13,16 +13,11 @@ from onebit.classification import runner
 
 @pytest.mark.parametrize(
     ("binarizer", "names"),
-    [
-        ("bonn", {"loss_bayes_kernel", "loss_bayes_feature"}),
-        ("bnaspcnn", {"loss_amplitude"}),
-        ("reactnet", set()),
-    ],
+    [("bonn", {"loss_bayes_kernel", "loss_bayes_feature"}), ("bnaspcnn", {"loss_amplitude"}), ("reactnet", set())],
 )
 def test_logs_show_each_loss_under_its_name(job, binarizer, names):
     asked = job(
-        backbone=f"resnet18_w8_{binarizer}",
-        cfg_options={"default_hooks.logger": dict(type="LoggerHook", interval=1)},
+        backbone=f"resnet18_w8_{binarizer}", cfg_options={"default_hooks.logger": dict(type="LoggerHook", interval=1)}
     )
     runner.train(asked)
     (line, *_) = re.findall(r"Epoch\(train\).*", (asked.work_dir / "train.log").read_text())

@@ -40,11 +40,7 @@ def test_crop_is_one_of_the_padded_images_windows(batch):
     offsets = set()
     for image, source in zip(images, batch["inputs"].float(), strict=True):
         padded = F.pad(source, [2] * 4)
-        windows = {
-            (top, left): padded[:, top : top + 8, left : left + 6]
-            for top in range(5)
-            for left in range(5)
-        }
+        windows = {(top, left): padded[:, top : top + 8, left : left + 6] for top in range(5) for left in range(5)}
         (found,) = [at for at, window in windows.items() if torch.equal(window, image)]
         offsets.add(found)
     assert {top for top, _ in offsets} == {left for _, left in offsets} == set(range(5))
@@ -158,9 +154,7 @@ def test_topk_is_a_share_and_holds_what_was_scored(classifier):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_loss_is_the_smoothed_cross_entropy(smoothing):
     torch.manual_seed(0)
-    model = ImageClassifier(
-        dict(type="onebit.FixedScores"), num_classes=6, label_smoothing=smoothing
-    )
+    model = ImageClassifier(dict(type="onebit.FixedScores"), num_classes=6, label_smoothing=smoothing)
     images, labels = torch.randn(4, 6, 2, 2), torch.tensor([0, 5, 2, 2])
     logits = model(images)
     assert logits.shape == (4, 6)

@@ -20,22 +20,20 @@ def weights(outcome):
 def test_averaged_weights_are_scored_and_in_the_checkpoint(job):
     """With one step, the average of the first step is the step itself; with two it is in between."""
     plain = classification.train(job(backbone=BACKBONE, cfg_options=ONE))
-    averaged = classification.train(
-        job(name="ema", backbone=BACKBONE, cfg_options={**ONE, "ema.momentum": 0.25})
-    )
+    averaged = classification.train(job(name="ema", backbone=BACKBONE, cfg_options={**ONE, "ema.momentum": 0.25}))
     assert averaged.details["averaged_weights"] == dict(momentum=0.25, steps=2)
     raw = torch.load(averaged.checkpoint, weights_only=True)["ema_state_dict"]
     a, last = weights(averaged), weights(plain)
     name = "classifier.weight"
     assert torch.equal(raw[f"module.{name}"], last[name])  # the training itself is the same
     assert not torch.equal(a[name], last[name])
-    scored = classification.test(averaged.checkpoint, job(name="t", backbone="", recipe="", cfg_options=ONE))  # fmt: skip
+    scored = classification.test(averaged.checkpoint, job(name="t", backbone="", recipe="", cfg_options=ONE))
     assert scored.metrics == averaged.metrics
 
 
 def test_mixing_makes_shares_of_classes_that_add_up_to_one():
     torch.manual_seed(0)
-    batch = dict(inputs=torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8), labels=torch.arange(6))  # fmt: skip
+    batch = dict(inputs=torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8), labels=torch.arange(6))
     for alphas in (dict(mixup=0.4), dict(cutmix=1.0), dict(mixup=0.4, cutmix=1.0)):
         augmentation = BatchAugmentation((0, 0, 0), (1, 1, 1), num_classes=6, **alphas)
         mixed = augmentation(batch, True)
@@ -68,8 +66,7 @@ def test_every_option_trains_with_every_other(job):
 
 def test_memory_format_changes_nothing_but_rounding(job):
     outcomes = [
-        classification.train(job(name=str(last), cfg_options={**ONE, "channels_last": last}))
-        for last in (False, True)
+        classification.train(job(name=str(last), cfg_options={**ONE, "channels_last": last})) for last in (False, True)
     ]
     curves = [o.details["loss_curve"] for o in outcomes]
     assert curves[0] == pytest.approx(curves[1], rel=1e-4)
@@ -112,5 +109,5 @@ def test_option_out_of_range_is_refused(job, options, message):
 
 def test_mixed_labels_are_refused_where_a_method_needs_a_class(job):
     options = {**ONE, "mixup.alpha": 0.2}
-    with pytest.raises(InputError, match="mixup and cutmix: expected a method without a loss on classes"):  # fmt: skip
+    with pytest.raises(InputError, match="mixup and cutmix: expected a method without a loss on classes"):
         classification.train(job(backbone="resnet18_w8_bonn", cfg_options=options))

@@ -62,14 +62,10 @@ def test_files_that_do_not_fit_are_refused(trained, tmp_path):
     job = replace(job, backbone="", work_dir=tmp_path)
     network, _ = packed.load(trained[2])
     name, options = "resnet18_w8_reactnet", dict(out_indices=(3,), stem="cifar")
-    bare = packed.save(
-        network.backbone, packed.description(name, **options), tmp_path / "bare.safetensors"
-    )
+    bare = packed.save(network.backbone, packed.description(name, **options), tmp_path / "bare.safetensors")
     with pytest.raises(InputError, match="without classifier"):
         runner.test_packed_file(bare, job)
-    other = packed.save(
-        Classifier(network.backbone, 3), packed.description(name, 3, **options), tmp_path / "3.st"
-    )
+    other = packed.save(Classifier(network.backbone, 3), packed.description(name, 3, **options), tmp_path / "3.st")
     with pytest.raises(InputError, match="knows 3 classes, mini-cifar10 has 10"):
         runner.test_packed_file(other, job)
 
@@ -78,7 +74,7 @@ def test_the_command(trained, data, capsys):
     _, outcome, file = trained
     common = ["--dataset", "mini-cifar10", "--data", str(data)]
     top1 = f"top1        {outcome.metrics['top1']:.4f}"
-    for arguments in (["--checkpoint", str(outcome.checkpoint), "--packed"], ["--checkpoint", str(file)]):  # fmt: skip
+    for arguments in (["--checkpoint", str(outcome.checkpoint), "--packed"], ["--checkpoint", str(file)]):
         assert cli.main(["test", "classification", *common, *arguments]) == 0
         said = capsys.readouterr().out
         assert top1 in said

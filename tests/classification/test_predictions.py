@@ -22,10 +22,11 @@ def by_definition(logits, label):
     st.integers(1, 9).flatmap(
         lambda n: st.lists(
             st.lists(st.sampled_from([0.0, 1.0, 2.0, 3.0, -1.0, float("nan"), float("inf")]), min_size=n, max_size=n),
-            min_size=1, max_size=4,
+            min_size=1,
+            max_size=4,
         )
     )
-)  # fmt: skip
+)
 @settings(deadline=None, max_examples=200)
 def test_ranks_are_those_of_the_definition_ties_included(logits):
     classes, ranks = leading(torch.tensor(logits))

@@ -68,7 +68,7 @@ STATED = {
     "reactnet": Stated("Adam", 256, (120, 120), (1e-5, 0.0), (linear(5e-4, 120),) * 2, backbone="resnet18_w8_reactnet"),
     "xnor_net": Stated("Adam", 256, (58,), (0.0,), (steps(0.001, 58, (30, 40)),), backbone="resnet18_w8_xnor"),
     "bireal": Stated("SGD", 512, (20,), (0.0,), (steps(0.01, 20, (10, 15)),), backbone="resnet18_w8_bireal"),
-}  # fmt: skip
+}
 TWO_STAGES = [name for name, stated in STATED.items() if len(stated.epochs) == 2]
 
 
@@ -109,9 +109,7 @@ def test_the_file_states_what_the_paper_does(name):
 
     text = (RECIPES / f"{name}.py").read_text()
     assert text.startswith("# ")
-    assert (
-        "section" in text or "release" in text or "not at\n# hand" in text or "not at hand" in text
-    )
+    assert "section" in text or "release" in text or "not at\n# hand" in text or "not at hand" in text
     cfg, stated = Config.fromfile(RECIPES / f"{name}.py"), STATED[name]
     assert cfg.train_dataloader.batch_size == stated.batch
     found = [stage.epochs for stage in cfg.get("stages", [])] or [cfg.train_cfg.max_epochs]

@@ -62,7 +62,7 @@ def test_outcome_is_complete(trained, data):
     assert str(job.work_dir) not in outcome.config
     assert set(outcome.cost) == {"strict", "dcp-nas", "cp-nas"}
     network = load_row(outcome.checkpoint)[1]
-    trained_parameters = sum(v.numel() for k, v in network.items() if "running_" not in k and "num_batches" not in k)  # fmt: skip
+    trained_parameters = sum(v.numel() for k, v in network.items() if "running_" not in k and "num_batches" not in k)
     assert outcome.cost["strict"]["params_real"] == trained_parameters
 
 
@@ -122,17 +122,12 @@ def test_run_killed_in_an_epoch_ends_where_an_uninterrupted_one_does(data, job, 
     options = {"train_cfg.max_epochs": 3}
     broken = job(name="broken", backbone="resnet18_w8_bireal", resume=True, cfg_options=options)
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(data), str(broken.work_dir)],
-        capture_output=True,
-        text=True,
-        timeout=170,
+        [sys.executable, "-c", KILLED, str(data), str(broken.work_dir)], capture_output=True, text=True, timeout=170
     )
     assert killed.returncode == -9, killed.stderr
     assert latest_checkpoint(broken.work_dir).name == "epoch_1.pth"
     resumed = classification.train(broken)
-    whole = classification.train(
-        job(name="whole", backbone="resnet18_w8_bireal", cfg_options=options)
-    )
+    whole = classification.train(job(name="whole", backbone="resnet18_w8_bireal", cfg_options=options))
     assert resumed.metrics == whole.metrics
     assert resumed.untrained == whole.untrained
     assert resumed.details == whole.details
@@ -145,10 +140,7 @@ def test_run_killed_in_an_epoch_ends_where_an_uninterrupted_one_does(data, job, 
     [
         (dict(seed=1), "seed 0 and not 1"),
         (dict(recipe="small"), "recipe 'mini' and not 'small'"),
-        (
-            dict(backbone="resnet18_w8_xnor"),
-            "backbone 'resnet18_w8' and not 'resnet18_w8_xnor'",
-        ),
+        (dict(backbone="resnet18_w8_xnor"), "backbone 'resnet18_w8' and not 'resnet18_w8_xnor'"),
         (dict(cfg_options={"model.label_smoothing": 0.1}), "label_smoothing"),
     ],
 )
@@ -271,9 +263,7 @@ def test_mini_imagenet_trains_and_scores(job):
 
 
 def test_folder_of_images_trains_and_scores(job):
-    outcome = classification.train(
-        job("cifar10-jpeg", cfg_options={"train_cfg.max_epochs": 1}, recipe="small")
-    )
+    outcome = classification.train(job("cifar10-jpeg", cfg_options={"train_cfg.max_epochs": 1}, recipe="small"))
     assert outcome.num_classes == 3
     assert outcome.metrics["top5"] == 1
 
@@ -293,9 +283,14 @@ def test_options_that_change_the_network_are_in_its_cost_and_description(job, da
     outcome = classification.train(built)
     assert outcome.details["network"]["cell"] == "darts_v2"
     expected = backbones.cost(
-        "dcp_nas_c4_l3", (3, 32, 32), classes=10, out_indices=(3,), stem="cifar",
-        cell="darts_v2", binarize_preprocess="both",
-    )  # fmt: skip
+        "dcp_nas_c4_l3",
+        (3, 32, 32),
+        classes=10,
+        out_indices=(3,),
+        stem="cifar",
+        cell="darts_v2",
+        binarize_preprocess="both",
+    )
     assert outcome.cost["strict"] == expected.summary()
     plain = backbones.cost("dcp_nas_c4_l3", (3, 32, 32), classes=10, stem="cifar")
     assert outcome.cost["strict"]["ops"] != plain.ops

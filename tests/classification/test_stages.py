@@ -13,10 +13,7 @@ from onebit.classification.distillation import Distillation
 from onebit.commons.engine import FiniteLossHook, load_row
 from onebit.commons.errors import InputError
 
-TWO = [
-    dict(epochs=1, binarize="activations", weight_decay=1e-5),
-    dict(epochs=2, binarize="both", weight_decay=0.0),
-]
+TWO = [dict(epochs=1, binarize="activations", weight_decay=1e-5), dict(epochs=2, binarize="both", weight_decay=0.0)]
 OPTIONS = {"stages": TWO, "ema.momentum": 0.3}
 BACKBONE = "resnet18_w8_reactnet"
 BATCHES = 2  # of an epoch
@@ -52,10 +49,7 @@ def whole(data, tmp_path_factory):
 
 def test_outcome_and_checkpoints_say_the_stages(whole):
     job, outcome = whole
-    assert outcome.details["stages"] == [
-        dict(epochs=1, binarize="activations"),
-        dict(epochs=2, binarize="both"),
-    ]
+    assert outcome.details["stages"] == [dict(epochs=1, binarize="activations"), dict(epochs=2, binarize="both")]
     assert outcome.epochs == len(outcome.details["loss_curve"]) == 3
     assert outcome.details["averaged_weights"] == dict(momentum=0.3, steps=2 * BATCHES)
     assert outcome.checkpoint == job.work_dir / "epoch_2.pth"
@@ -65,9 +59,7 @@ def test_outcome_and_checkpoints_say_the_stages(whole):
 
 # In stage 1; before the first checkpoint of stage 2; in its last epoch.
 @pytest.mark.parametrize("at", [1, BATCHES, 2 * BATCHES + 1])
-def test_run_killed_in_any_stage_ends_where_an_uninterrupted_one_does(
-    whole, staged, monkeypatch, at
-):
+def test_run_killed_in_any_stage_ends_where_an_uninterrupted_one_does(whole, staged, monkeypatch, at):
     trained = []
 
     def kill(self, runner, *arguments, **options):
@@ -112,10 +104,7 @@ def _without_options(job):
 def test_a_network_of_an_earlier_stage_teaches_as_it_was_trained(whole):
     """Its weights are real-valued; binarized, it would be another network."""
     folder = whole[0].work_dir
-    for path, binarized in (
-        (folder / "stage1" / "epoch_1.pth", False),
-        (whole[1].checkpoint, True),
-    ):
+    for path, binarized in ((folder / "stage1" / "epoch_1.pth", False), (whole[1].checkpoint, True)):
         network = Distillation(10, str(path))._network
         found = {m._binarize_weight for m in network.modules() if isinstance(m, OneBitConv2d)}
         assert found == {binarized}
@@ -139,7 +128,7 @@ def test_fresh_run_does_not_go_on_from_a_later_stage_of_an_earlier_one(staged, m
 def test_every_stage_has_its_own_optimizer_and_schedule(config):
     cfg = _config(config, [dict(TWO[0], param_scheduler=[dict(type="LinearLR")]), TWO[1]])
     first, second = (stage.cfg for stage in stages.stages_of(cfg, _nowhere(), FREE))
-    assert (first.optim_wrapper.optimizer.weight_decay, second.optim_wrapper.optimizer.weight_decay) == (1e-5, 0.0)  # fmt: skip
+    assert (first.optim_wrapper.optimizer.weight_decay, second.optim_wrapper.optimizer.weight_decay) == (1e-5, 0.0)
     assert (first.train_cfg.max_epochs, second.train_cfg.max_epochs) == (1, 2)
     assert first.param_scheduler == [dict(type="LinearLR")]
     assert second.param_scheduler == cfg.param_scheduler
@@ -182,13 +171,8 @@ def test_a_stage_can_have_weights_of_its_own_for_the_teacher(config, tmp_path):
         (tmp_path / name).write_text(name)
     built = config(recipe="small", cfg_options={})
     built.distillation = dict(teacher="resnet34", checkpoint=str(tmp_path / "a.pth"))
-    built.stages = [
-        dict(epochs=1),
-        dict(epochs=1, distillation={"checkpoint": str(tmp_path / "b.pth")}),
-    ]
-    found = [
-        s.cfg.model.distillation for s in stages.stages_of(stages.check(built), _nowhere(), FREE)
-    ]
+    built.stages = [dict(epochs=1), dict(epochs=1, distillation={"checkpoint": str(tmp_path / "b.pth")})]
+    found = [s.cfg.model.distillation for s in stages.stages_of(stages.check(built), _nowhere(), FREE)]
     assert [d["backbone"] for d in found] == ["resnet34"] * 2
     assert [d["load_from"] for d in found] == [str(tmp_path / n) for n in ("a.pth", "b.pth")]
     assert len({d["sha256"] for d in found}) == 2

@@ -67,12 +67,7 @@ class CallAt(Hook):
 
 
 def line_config(**changes) -> Config:
-    loader = dict(
-        batch_size=BATCH,
-        num_workers=0,
-        dataset=dict(type="Points"),
-        collate_fn=dict(type="default_collate"),
-    )
+    loader = dict(batch_size=BATCH, num_workers=0, dataset=dict(type="Points"), collate_fn=dict(type="default_collate"))
     cfg = dict(
         default_scope="mmengine",
         model=dict(type="Line"),
@@ -99,8 +94,6 @@ def line(tmp_path):
         if call:
             CallAt.functions["call"] = call
             changes["custom_hooks"] = [dict(type="CallAt", at=at, function="call")]
-        return build_runner(
-            line_config(**changes), row(seed), work_dir=Path(tmp_path / name), resume=resume
-        )
+        return build_runner(line_config(**changes), row(seed), work_dir=Path(tmp_path / name), resume=resume)
 
     return build

@@ -21,9 +21,11 @@ def write(path, *images):
     content = dict(
         info={},
         images=[dict(id=n, file_name=name(p, n), width=4, height=4) for p, n in images],
-        annotations=[dict(id=100 + n, image_id=n, category_id=1, bbox=[0, 0, 2, 2], area=4, iscrowd=0) for _, n in images],
+        annotations=[
+            dict(id=100 + n, image_id=n, category_id=1, bbox=[0, 0, 2, 2], area=4, iscrowd=0) for _, n in images
+        ],
         categories=CATEGORIES,
-    )  # fmt: skip
+    )
     path.write_text(json.dumps(content))
     return content
 

@@ -18,9 +18,7 @@ print("fine")
 
 
 def test_torchvision_can_be_imported_in_a_fresh_process():
-    done = subprocess.run(
-        [sys.executable, "-c", TORCHVISION], capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([sys.executable, "-c", TORCHVISION], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "fine", done.stderr
 
 

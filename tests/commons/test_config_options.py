@@ -26,9 +26,7 @@ def test_known_keys_are_overridden_and_the_original_stays(cfg):
     assert cfg.train_cfg.max_epochs == 3
 
 
-@pytest.mark.parametrize(
-    "options", [{"train_cfg.max_epoch": 5}, {"train_cfg": {"max_epoch": 5}}, {"nonsense": 1}]
-)
+@pytest.mark.parametrize("options", [{"train_cfg.max_epoch": 5}, {"train_cfg": {"max_epoch": 5}}, {"nonsense": 1}])
 def test_unknown_key_is_refused(cfg, options):
     with pytest.raises(InputError, match=r"the recipe has no option '(train_cfg.max_epoch|nons)"):
         with_options(cfg, options)

@@ -91,9 +91,7 @@ def test_a_folder_below_the_data_root_is_a_dataset(tmp_path):
                 dataset.find(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "name", ["folder-", "folder-../x", "folder-a/b", "folder-a--b", "folder-.a"]
-)
+@pytest.mark.parametrize("name", ["folder-", "folder-../x", "folder-a/b", "folder-a--b", "folder-.a"])
 def test_folder_names_that_are_no_names_are_refused(name):
     with pytest.raises(InputError, match="expected folder-NAME with a folder NAME below the data"):
         get_dataset(name)

@@ -11,14 +11,7 @@ import torch
 from mmengine.config import Config
 
 from onebit.commons import engine, engine_hooks, files
-from onebit.commons.engine import (
-    latest_checkpoint,
-    load_row,
-    load_weights,
-    loss_curve,
-    plain_errors,
-    score,
-)
+from onebit.commons.engine import latest_checkpoint, load_row, load_weights, loss_curve, plain_errors, score
 from onebit.commons.errors import InputError, WorkError
 
 BATCHES = 3  # of an epoch
@@ -79,8 +72,7 @@ def test_resumed_run_ends_where_an_uninterrupted_one_does(line, at):
     assert loss_curve(whole) == loss_curve(resumed)
     loops = [runner.test_loop for runner in (whole, resumed)]
     scores = [
-        score(r.model, loop.dataloader, loop.evaluator, "")
-        for r, loop in zip((whole, resumed), loops, strict=True)
+        score(r.model, loop.dataloader, loop.evaluator, "") for r, loop in zip((whole, resumed), loops, strict=True)
     ]
     assert scores[0] == scores[1]
 
@@ -105,7 +97,7 @@ def test_finished_run_can_be_resumed_and_stays_as_it_is(line, capfd):
     assert loss_curve(first) == loss_curve(again)
 
 
-@pytest.mark.parametrize("change", [dict(seed=1), dict(optim_wrapper=dict(optimizer=dict(type="SGD", lr=1)))])  # fmt: skip
+@pytest.mark.parametrize("change", [dict(seed=1), dict(optim_wrapper=dict(optimizer=dict(type="SGD", lr=1)))])
 def test_resume_with_another_config_is_refused(line, change):
     runner = line()
     runner.train()
@@ -162,7 +154,10 @@ def test_full_disk_at_a_checkpoint_keeps_the_one_before(line, tmp_path, monkeypa
         monkeypatch.setattr(files.os, "fsync", full_disk)
 
     runner = line(at=BATCHES, call=fill)
-    with pytest.raises(WorkError, match=r"the disk is full: could not write .*epoch_2.pth") as caught, plain_errors(tmp_path):  # fmt: skip
+    with (
+        pytest.raises(WorkError, match=r"the disk is full: could not write .*epoch_2.pth") as caught,
+        plain_errors(tmp_path),
+    ):
         runner.train()
     assert isinstance(caught.value.__cause__, OSError)
     assert "\n" not in str(caught.value)
@@ -187,7 +182,10 @@ def test_full_disk_at_the_name_of_the_last_checkpoint_is_one_line(line, tmp_path
 
     runner = line()
     monkeypatch.setattr(builtins, "open", open_or_fail)
-    with pytest.raises(WorkError, match=r"the disk is full: could not write .*/last_checkpoint"), plain_errors(tmp_path):  # fmt: skip
+    with (
+        pytest.raises(WorkError, match=r"the disk is full: could not write .*/last_checkpoint"),
+        plain_errors(tmp_path),
+    ):
         runner.train()
 
 
@@ -198,7 +196,7 @@ def test_full_disk_at_the_curves_is_one_line(line, tmp_path, monkeypatch):
     monkeypatch.setattr(threading, "excepthook", printed.append)
     runner = line(default_hooks=dict(logger=dict(type="LoggerHook", interval=1)))
     monkeypatch.setattr(RecordWriter, "write", full_disk)
-    with pytest.raises(WorkError, match=f"the disk is full: could not write {tmp_path}"), plain_errors(tmp_path):  # fmt: skip
+    with pytest.raises(WorkError, match=f"the disk is full: could not write {tmp_path}"), plain_errors(tmp_path):
         runner.train()
     assert not printed
     assert threading.excepthook == printed.append
@@ -207,14 +205,14 @@ def test_full_disk_at_the_curves_is_one_line(line, tmp_path, monkeypatch):
 def test_full_disk_at_the_log_is_one_line(line, tmp_path, monkeypatch, capfd):
     runner = line()
     monkeypatch.setattr(logging.FileHandler, "flush", full_disk)
-    with pytest.raises(WorkError, match=f"the disk is full: could not write {tmp_path}"), plain_errors(tmp_path):  # fmt: skip
+    with pytest.raises(WorkError, match=f"the disk is full: could not write {tmp_path}"), plain_errors(tmp_path):
         runner.train()
     monkeypatch.undo()
     assert "Traceback" not in capfd.readouterr().err
 
 
 def test_other_errors_of_the_system_are_one_line_too(tmp_path):
-    with pytest.raises(WorkError, match=r"could not read or write .*missing: No such file"), plain_errors(tmp_path):  # fmt: skip
+    with pytest.raises(WorkError, match=r"could not read or write .*missing: No such file"), plain_errors(tmp_path):
         (tmp_path / "missing").read_text()
 
 

@@ -194,8 +194,8 @@ def test_the_cache_lies_where_the_user_keeps_caches(monkeypatch):
 
 
 def test_remove_stale_takes_only_what_write_atomic_left(tmp_path):
-    stale = [tmp_path / f".a.json.x1{files.TEMPORARY_SUFFIX}", tmp_path / "in" / f".b.y2{files.TEMPORARY_SUFFIX}"]  # fmt: skip
-    kept = [tmp_path / "a.json", tmp_path / ".hidden", tmp_path / f"visible{files.TEMPORARY_SUFFIX}"]  # fmt: skip
+    stale = [tmp_path / f".a.json.x1{files.TEMPORARY_SUFFIX}", tmp_path / "in" / f".b.y2{files.TEMPORARY_SUFFIX}"]
+    kept = [tmp_path / "a.json", tmp_path / ".hidden", tmp_path / f"visible{files.TEMPORARY_SUFFIX}"]
     for path in stale + kept:
         write_atomic(path, "x")
     assert files.remove_stale(tmp_path, "c.json") == []

@@ -19,12 +19,7 @@ CIFAR_SHA256 = "e94fcea7cbfde0bd6c6712f24f113eb39b8437728793eedc469bc5de4dd0defb
 
 @pytest.fixture(autouse=True)
 def few_images(monkeypatch):
-    for name, value in (
-        ("CIFAR_TRAIN", 50),
-        ("CIFAR_TEST", 10),
-        ("IMAGENET_TRAIN", 2),
-        ("IMAGENET_VAL", 1),
-    ):
+    for name, value in (("CIFAR_TRAIN", 50), ("CIFAR_TEST", 10), ("IMAGENET_TRAIN", 2), ("IMAGENET_VAL", 1)):
         monkeypatch.setattr(classification, name, value)
 
 

@@ -8,8 +8,7 @@ from onebit import detection  # noqa: F401  first: MMDetection cannot be importe
 from onebit.commons.mini import detection as mini
 from onebit.commons.task import Job
 
-COUNTS = {"VOC2007 trainval": 4, "VOC2012 trainval": 4, "VOC2007 test": 4,
-          "train2017": 8, "val2017": 4}  # fmt: skip
+COUNTS = {"VOC2007 trainval": 4, "VOC2012 trainval": 4, "VOC2007 test": 4, "train2017": 8, "val2017": 4}
 
 
 @pytest.fixture(scope="session")

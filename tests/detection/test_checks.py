@@ -90,7 +90,7 @@ def test_kinds_of_data_by_their_class(drawn, make_job):
         (r"</annotation>", "", "malformed XML"),
         (r"<width>96</width>", "<width>100</width>", "says 000001.jpg has 100 x 96 pixels; found 96 x 96"),
     ],
-)  # fmt: skip
+)
 def test_damaged_xml(data, make_job, old, new, message):
     edit_xml(data, old, new)
     with pytest.raises(InputError, match=re.escape(message)) as error:

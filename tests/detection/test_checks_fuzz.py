@@ -27,8 +27,7 @@ class Data:
     """A dataset of which one file is mutated, read and put back."""
 
     def __init__(self, root, dataset, file):
-        job = Job(dataset=dataset, backbone="resnet18_w8", recipe="mini", seed=0,
-                  data_root=root, work_dir=Path("none"))  # fmt: skip
+        job = Job(dataset=dataset, backbone="resnet18_w8", recipe="mini", seed=0, data_root=root, work_dir=Path("none"))
         register_all_modules(init_default_scope=True)
         self.cfg = build_config(job, root / dataset)
         self.folder, self.path = root / dataset, root / dataset / file
@@ -38,10 +37,7 @@ class Data:
 
     def loaded(self):
         """Images and objects as MMDetection reads them."""
-        datasets = [
-            DATASETS.build({**leaf, "pipeline": []})
-            for leaf in leaves(self.cfg.train_dataloader.dataset)
-        ]
+        datasets = [DATASETS.build({**leaf, "pipeline": []}) for leaf in leaves(self.cfg.train_dataloader.dataset)]
         images = [leaf.get_data_info(n) for leaf in datasets for n in range(len(leaf))]
         return len(images), sum(len(image["instances"]) for image in images)
 
@@ -79,20 +75,29 @@ voc = fixture("mini-voc", f"{VOC}/Annotations/000001.xml")
 listing = fixture("mini-voc", f"{VOC}/ImageSets/Main/trainval.txt")
 coco = fixture("mini-coco", "annotations/instances_train2017.json")
 
-TEXTS = ["", " ", "0", "1", "-1", "1.5", "1e3", "1e400", "nan", "inf", "96", "97", "9" * 400, "car",
-         "Car", "1_0", "٣", "\u2028", "0x10", "None"]  # fmt: skip
-TAGS = [
-    "object",
-    "Object",
-    "name",
-    "bndbox",
-    "size",
-    "xmin",
-    "difficult",
-    "part",
-    "x",
-    "annotation",
+TEXTS = [
+    "",
+    " ",
+    "0",
+    "1",
+    "-1",
+    "1.5",
+    "1e3",
+    "1e400",
+    "nan",
+    "inf",
+    "96",
+    "97",
+    "9" * 400,
+    "car",
+    "Car",
+    "1_0",
+    "٣",
+    "\u2028",
+    "0x10",
+    "None",
 ]
+TAGS = ["object", "Object", "name", "bndbox", "size", "xmin", "difficult", "part", "x", "annotation"]
 
 
 def edited_xml(data, draw):
@@ -141,8 +146,32 @@ def test_a_damaged_list(listing, data):
     listing.refused_or_whole(cut(listing.original, data.draw, 3))
 
 
-VALUES = [None, True, False, 0, -1, 1.5, -0.0, 1e308, float("nan"), float("inf"), 10**400, 2**53, "",
-          "1", "x\x00", "\ud800", "../x", "/", ".", [], [1], {}, {"a": 1}, [[]]]  # fmt: skip
+VALUES = [
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1.5,
+    -0.0,
+    1e308,
+    float("nan"),
+    float("inf"),
+    10**400,
+    2**53,
+    "",
+    "1",
+    "x\x00",
+    "\ud800",
+    "../x",
+    "/",
+    ".",
+    [],
+    [1],
+    {},
+    {"a": 1},
+    [[]],
+]
 
 
 def places(node, path=()):
@@ -191,7 +220,7 @@ def put(old, new):
 
 def shrunk(text):
     text = text.replace("<width>96<", "<width>16<").replace("<height>96<", "<height>16<")
-    return re.sub(r"<(xmin|ymin|xmax|ymax)>\d+<", lambda m: f"<{m[1]}>{2 if 'min' in m[1] else 9}<", text)  # fmt: skip
+    return re.sub(r"<(xmin|ymin|xmax|ymax)>\d+<", lambda m: f"<{m[1]}>{2 if 'min' in m[1] else 9}<", text)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +237,7 @@ def shrunk(text):
         (put("<annotation>", '<?xml version="1.0" encoding="utf-99"?><annotation>'), "malformed XML"),
         (put("<annotation>", '<?xml version="1.0" encoding="utf-16"?><annotation>'), "malformed XML"),
     ],
-)  # fmt: skip
+)
 def test_what_mmdetection_would_pass_over_in_xml(voc, change, message):
     found = voc.refusal(change(voc.original.decode()).encode())
     assert message in found
@@ -246,10 +275,7 @@ def shrink(content):
         (lambda c: c["images"][0].update(file_name="000000000002.jpg"), "is listed 2 times"),
         (shrink, "expected at least 32 each way"),
         (lambda c: c["categories"].reverse(), "found tv, chair"),
-        (
-            lambda c: c["categories"].append(dict(id=77, name="car")),
-            "once, in this order or in that of their ids",
-        ),
+        (lambda c: c["categories"].append(dict(id=77, name="car")), "once, in this order or in that of their ids"),
     ],
 )
 def test_what_mmdetection_would_pass_over_in_json(coco, change, message):

@@ -17,7 +17,7 @@ FILES = sorted((CONFIGS / "faster_rcnn").glob("*.py"))
 BACKBONES = [
     *(f"resnet{depth}{suffix}" for depth in (18, 34) for suffix in ("", "_xnor", "_bireal", "_reactnet", "_dorefa4")),
     *(f"dcp_nas_{size}" for size in "sml"),
-]  # fmt: skip
+]
 #: One of each kind, for every run of the tests.
 QUICK = ("faster-rcnn_r18_fpn_1x_coco", "faster-rcnn_dcp-nas-s_onebit-fpn_1x_voc0712")
 
@@ -30,15 +30,15 @@ def shapes(model):
 
 
 def test_one_file_for_every_row():
-    named = {(Config.fromfile(p).model.backbone.name, p.stem.split("_")[-1]) for p in FILES if p.stem in QUICK}  # fmt: skip
+    named = {(Config.fromfile(p).model.backbone.name, p.stem.split("_")[-1]) for p in FILES if p.stem in QUICK}
     assert named == {("resnet18", "coco"), ("dcp_nas_s", "voc0712")}
     stems = [p.stem for p in FILES]
     assert len(stems) == len(set(stems)) == 2 * len(BACKBONES)
 
 
-@pytest.mark.parametrize("path", [
-    pytest.param(p, id=p.stem, marks=() if p.stem in QUICK else pytest.mark.slow) for p in FILES
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, id=p.stem, marks=() if p.stem in QUICK else pytest.mark.slow) for p in FILES]
+)
 def test_is_the_row_of_the_board(path):
     """The same network, schedule and data as `onebit bench` with recipe `paper`."""
     cfg = Config.fromfile(path)
@@ -63,7 +63,7 @@ def test_is_the_row_of_the_board(path):
     def scale(pipeline):
         return [tuple(step["scale"]) for step in pipeline if step["type"] == "Resize"]
 
-    assert scale(cfg.test_dataloader.dataset.pipeline) == scale(row.test_dataloader.dataset.pipeline)  # fmt: skip
+    assert scale(cfg.test_dataloader.dataset.pipeline) == scale(row.test_dataloader.dataset.pipeline)
     if board == "voc":
         assert cfg.train_dataloader.dataset.times == 1
         assert len(cfg.train_dataloader.dataset.dataset.datasets) == 2

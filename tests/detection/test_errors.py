@@ -57,7 +57,7 @@ def scene(objects, found, path=Path("none.jpg"), far_pixels=False):
         ([(A, CAT, False)], [(A, DOG, 0.9)], ["background"], [-1]),
         ([(A, CAT), (A, CAT, False)], [(A, CAT, 0.9)], ["correct"], [0, -1]),
     ],
-)  # fmt: skip
+)
 def test_words(objects, found, kinds, fates):
     made = scene(objects, found)
     assert made.kinds == kinds
@@ -93,9 +93,17 @@ def test_summary():
     summary = summarize(found, CLASSES, 0.3)
     assert summary.confusion.tolist() == [[1, 0, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0], [2, 0, 0, 0]]
     assert summary.counts["cat"] == {
-        "objects": 2, "correct": 1, "confused": 0, "missed": 1, "detections": 4, "wrong class": 1,
-        "duplicate": 1, "mislocated": 1, "background": 0, "ignored": 0,
-    }  # fmt: skip
+        "objects": 2,
+        "correct": 1,
+        "confused": 0,
+        "missed": 1,
+        "detections": 4,
+        "wrong class": 1,
+        "duplicate": 1,
+        "mislocated": 1,
+        "background": 0,
+        "ignored": 0,
+    }
     assert summary.counts["dog"]["confused"] == summary.counts["dog"]["ignored"] == 1
     text = summary.to_text()
     assert "2 images, detections from score 0.3 on, IoU 0.5" in text

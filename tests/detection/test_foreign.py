@@ -40,10 +40,14 @@ CLASSES = ("airplane", "bottle", "car", "chair", "tv")
 @pytest.fixture(scope="module")
 def row(drawn, tmp_path_factory):
     job = Job(
-        dataset="mini-coco", backbone="resnet18_w8_reactnet", recipe="mini", seed=0, data_root=drawn,
+        dataset="mini-coco",
+        backbone="resnet18_w8_reactnet",
+        recipe="mini",
+        seed=0,
+        data_root=drawn,
         work_dir=tmp_path_factory.mktemp("row"),
         cfg_options={**TINY, "model.test_cfg.rcnn.score_thr": 0.0},
-    )  # fmt: skip
+    )
     return job, runner.train(job)
 
 
@@ -66,15 +70,13 @@ def retinanet(tmp_path):
 
 
 def bare(job, tmp_path, dataset="mini-coco"):
-    return replace(job, dataset=dataset, backbone="", recipe="", cfg_options={}, work_dir=tmp_path / "scored")  # fmt: skip
+    return replace(job, dataset=dataset, backbone="", recipe="", cfg_options={}, work_dir=tmp_path / "scored")
 
 
 def test_a_row_of_this_suite_scores_the_same_by_its_config(row, tmp_path):
     """Its checkpoint and the config that lies beside it, taken for somebody else's."""
     job, outcome = row
-    again = foreign.score_checkpoint(
-        outcome.checkpoint, job.work_dir / "config.py", bare(job, tmp_path)
-    )
+    again = foreign.score_checkpoint(outcome.checkpoint, job.work_dir / "config.py", bare(job, tmp_path))
     assert again.predictions.read_bytes() == outcome.predictions.read_bytes()
     assert len(json.loads(again.predictions.read_text())) > 20
     assert again.metrics == outcome.metrics
@@ -130,10 +132,7 @@ def test_cost_that_cannot_be_counted_is_not_invented(retinanet, row, tmp_path):
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (
-            CLASSES[::-1],
-            "classes, in another order, mini-coco has 5: class 0 is tv and not airplane",
-        ),
+        (CLASSES[::-1], "classes, in another order, mini-coco has 5: class 0 is tv and not airplane"),
         (CLASSES[:4], "knows 4 classes, mini-coco has 5: class 4 is nothing and not tv"),
         ((*CLASSES[:4], "sofa"), "class 4 is sofa and not tv"),
     ],
@@ -152,11 +151,11 @@ def test_other_classes(retinanet, row, tmp_path, classes, message):
         (('type="PackDetInputs"', 'type="Pad"'), "must end with PackDetInputs"),
         (("test_pipeline", "val_pipeline"), "has no test pipeline"),
         (("32, 64], out", "32, 65], out"), "do not fit this network"),
-(("bbox_head=dict(", "bbox_head=dict(type='NoHead', "), "NoHead"),
+        (("bbox_head=dict(", "bbox_head=dict(type='NoHead', "), "NoHead"),
         (("default_scope", "1 / 0\ndefault_scope"), "cannot read config"),
         (("default_scope =", "custom_imports = dict(imports=['nothing_here'])\ndefault_scope ="), "cannot read config"),
     ],
-)  # fmt: skip
+)
 def test_configs_that_do_not_fit(retinanet, row, tmp_path, change, message):
     checkpoint, config = retinanet()
     config.write_text(RETINANET.replace(*change))

@@ -62,7 +62,7 @@ def uninterrupted(drawn, tmp_path_factory):
     from onebit.commons.task import Job
 
     options = {**TINY, "test_dataloader.batch_size": 2}
-    job = Job("mini-voc", "resnet18_w8_bireal", "mini", 1, drawn, tmp_path_factory.mktemp("row"), False, options)  # fmt: skip
+    job = Job("mini-voc", "resnet18_w8_bireal", "mini", 1, drawn, tmp_path_factory.mktemp("row"), False, options)
     return job, runner.train(job)
 
 
@@ -110,10 +110,7 @@ def test_two_processes_below_torchrun(uninterrupted, tmp_path):
     # Other images share a batch, so that sums are rounded otherwise.
     assert first["untrained"] == pytest.approx(alone.untrained, abs=0.02)
     assert first["config"] == alone.config
-    assert (first["predictions"], second["predictions"]) == (
-        str(job.work_dir / "predictions.json"),
-        "None",
-    )
+    assert (first["predictions"], second["predictions"]) == (str(job.work_dir / "predictions.json"), "None")
     # Each draws its own flips and samples of boxes: the loss is of the same size, no more.
     for ours, single in zip(first["loss_curve"], alone.details["loss_curve"], strict=True):
         assert math.isfinite(ours)

@@ -71,11 +71,7 @@ class VocTruth:
     def get_data_info(self, index):
         rows = [o for o in self.objects if o["image_id"] == index + 1]
         instances = [
-            dict(
-                bbox=[x, y, x + width, y + height],
-                bbox_label=o["category_id"] - 1,
-                ignore_flag=o.get("difficult", 0),
-            )
+            dict(bbox=[x, y, x + width, y + height], bbox_label=o["category_id"] - 1, ignore_flag=o.get("difficult", 0))
             for o in rows
             for x, y, width, height in [o["bbox"]]
         ]
@@ -109,7 +105,7 @@ CASES = {
     "duplicates after all is found": (TWO, [*FOUND, found(A, 0.1), found(B, 0.1, image=2)], 1, 1, 1),
     # Wrong before right: precision 1/2, then 2/3, which counts for all lower recalls as well.
     "wrong first": (TWO, [found(AWAY, 0.95), *FOUND], 2 / 3, 2 / 3, 2 / 3),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("judge", JUDGES)
@@ -198,13 +194,17 @@ def random_set(seed):
     objects = [
         true(box(), int(rng.integers(1, 3)), int(rng.integers(1, 4)), iscrowd=int(rng.random() < 0.2))
         for _ in range(25)
-    ]  # fmt: skip
+    ]
     detections = [
-        found(np.maximum(np.array(o["bbox"]) + rng.normal(0, 4, 4), 1).tolist(),
-              round(float(rng.random()), 1), o["image_id"],
-              o["category_id"] if rng.random() < 0.8 else int(rng.integers(1, 4)))
-        for o in objects * 3 if rng.random() < 0.8
-    ]  # fmt: skip
+        found(
+            np.maximum(np.array(o["bbox"]) + rng.normal(0, 4, 4), 1).tolist(),
+            round(float(rng.random()), 1),
+            o["image_id"],
+            o["category_id"] if rng.random() < 0.8 else int(rng.integers(1, 4)),
+        )
+        for o in objects * 3
+        if rng.random() < 0.8
+    ]
     detections += [found(box(), float(rng.random()), int(rng.integers(1, 3))) for _ in range(30)]
     return objects, detections
 

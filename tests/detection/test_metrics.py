@@ -35,9 +35,7 @@ def samples(count=12):
             gt_instances=instances(~difficult),
             ignored_instances=instances(difficult),
             pred_instances=dict(
-                bboxes=torch.tensor(noisy),
-                labels=torch.tensor(predicted),
-                scores=torch.tensor(rng.random(len(noisy))),
+                bboxes=torch.tensor(noisy), labels=torch.tensor(predicted), scores=torch.tensor(rng.random(len(noisy)))
             ),
         )
 
@@ -69,8 +67,16 @@ def annotations(tmp_path):
         boxes, labels = (sample["gt_instances"][k].numpy() for k in ("bboxes", "labels"))
         for (x1, y1, x2, y2), label in zip(boxes.tolist(), labels.tolist(), strict=True):
             box = [x1, y1, x2 - x1, y2 - y1]
-            rows.append(dict(id=len(rows) + 1, image_id=sample["img_id"], category_id=label + 7,
-                             bbox=box, area=box[2] * box[3], iscrowd=0))  # fmt: skip
+            rows.append(
+                dict(
+                    id=len(rows) + 1,
+                    image_id=sample["img_id"],
+                    category_id=label + 7,
+                    bbox=box,
+                    area=box[2] * box[3],
+                    iscrowd=0,
+                )
+            )
     categories = [dict(id=i + 7, name=name) for i, name in enumerate(CLASSES)]
     content = dict(images=images, annotations=rows, categories=categories)
     (tmp_path / "truth.json").write_text(json.dumps(content))
@@ -82,9 +88,7 @@ def test_coco(annotations, capsys):
     theirs = evaluate(CocoMetric(str(annotations / "truth.json"), classwise=True))
     names = dict(AP="mAP", AP50="mAP_50", AP75="mAP_75", APs="mAP_s", APm="mAP_m")
     for key, name in names.items():
-        assert ours[key] == pytest.approx(
-            theirs[f"coco/bbox_{name}"], abs=5.1e-4
-        )  # theirs is rounded
+        assert ours[key] == pytest.approx(theirs[f"coco/bbox_{name}"], abs=5.1e-4)  # theirs is rounded
     assert "APl" not in ours  # no object that large
     assert 0.1 < ours["AP"] < 0.9
     assert np.mean(list(ours["per_class"].values())) == pytest.approx(ours["AP"])

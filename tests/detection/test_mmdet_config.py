@@ -40,13 +40,10 @@ def batch(count=2):
     for _ in range(count):
         inputs.append(torch.randint(256, (3, 96, 128), generator=generator, dtype=torch.uint8))
         sample = DetDataSample(
-            metainfo=dict(
-                img_shape=(96, 128), ori_shape=(96, 128), scale_factor=(1.0, 1.0), img_id=0
-            )
+            metainfo=dict(img_shape=(96, 128), ori_shape=(96, 128), scale_factor=(1.0, 1.0), img_id=0)
         )
         sample.gt_instances = InstanceData(
-            bboxes=torch.tensor([[10.0, 10, 60, 70], [50, 20, 120, 90]]),
-            labels=torch.tensor([3, 7]),
+            bboxes=torch.tensor([[10.0, 10, 60, 70], [50, 20, 120, 90]]), labels=torch.tensor([3, 7])
         )
         samples.append(sample)
     return dict(inputs=inputs, data_samples=samples)

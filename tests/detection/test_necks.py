@@ -14,7 +14,7 @@ CHANNELS = [8, 16, 32, 64]
 
 def maps(n=2):
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(n, c, 32 // 2**i, 24 // 2**i, generator=generator) for i, c in enumerate(CHANNELS)]  # fmt: skip
+    return [torch.randn(n, c, 32 // 2**i, 24 // 2**i, generator=generator) for i, c in enumerate(CHANNELS)]
 
 
 def test_shapes_and_parts():
@@ -29,9 +29,8 @@ def test_shapes_and_parts():
 
 def test_options_pass_through():
     neck = OneBitFPN(
-        CHANNELS, 16, 5, binarizer="xnor", pad_value=-1, onebit_outputs=True, norm_cfg=None,
-        add_extra_convs="on_output",
-    )  # fmt: skip
+        CHANNELS, 16, 5, binarizer="xnor", pad_value=-1, onebit_outputs=True, norm_cfg=None, add_extra_convs="on_output"
+    )
     convs = [b.conv for b in (*neck.lateral_convs, *neck.fpn_convs)]
     assert {(c.binarizer.name, c.pad_value) for c in convs} == {("xnor", -1)}
     assert neck.fpn_convs[-1].conv.stride == (2, 2)
@@ -82,7 +81,5 @@ def test_init_leaves_1bit_convs_their_own():
 
 
 def test_built_by_name_from_a_config():
-    neck = ENGINE_MODELS.build(
-        dict(type="onebit.OneBitFPN", in_channels=CHANNELS, out_channels=8, num_outs=4)
-    )
+    neck = ENGINE_MODELS.build(dict(type="onebit.OneBitFPN", in_channels=CHANNELS, out_channels=8, num_outs=4))
     assert isinstance(neck, OneBitFPN)

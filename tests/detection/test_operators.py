@@ -88,9 +88,7 @@ def test_roi_align_gradient(aligned, sampling_ratio):
     generator = torch.Generator().manual_seed(7)
     maps = torch.randn(2, 2, 6, 7, generator=generator, dtype=torch.float64, requires_grad=True)
     rois = random_rois(5, 2, 50.0, generator)
-    torch.autograd.gradcheck(
-        lambda m: roi_align(m, rois, (2, 3), 1 / 8, sampling_ratio, "avg", aligned), maps
-    )
+    torch.autograd.gradcheck(lambda m: roi_align(m, rois, (2, 3), 1 / 8, sampling_ratio, "avg", aligned), maps)
 
 
 def test_roi_align_in_chunks_is_the_same(monkeypatch):
@@ -154,9 +152,7 @@ def test_nms_is_the_greedy_loop(boxes, levels, threshold, offset, seed):
     corners = [(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in boxes]
     scores = torch.randint(levels, (len(boxes),), generator=torch.Generator().manual_seed(seed))
     expected = slow_nms(corners, scores.tolist(), threshold, offset)
-    found = operators.nms(
-        torch.tensor(corners, dtype=torch.float64).view(-1, 4), scores.double(), threshold, offset
-    )
+    found = operators.nms(torch.tensor(corners, dtype=torch.float64).view(-1, 4), scores.double(), threshold, offset)
     assert found.tolist() == expected
 
 
@@ -206,9 +202,7 @@ def test_mmcv_calls_it():
     assert indices.tolist() == [1, 2]
     assert kept[0].tolist() == pytest.approx([1, 1, 10, 10, 0.9])
     classes = torch.tensor([0, 1, 1])
-    assert batched_nms(boxes, scores, classes, dict(type="nms", iou_threshold=0.5))[1].tolist() == [
-        1, 0, 2,
-    ]  # fmt: skip
+    assert batched_nms(boxes, scores, classes, dict(type="nms", iou_threshold=0.5))[1].tolist() == [1, 0, 2]
 
 
 @pytest.mark.skipif(operators.operator_status()["nms"] == "native", reason="mmcv is compiled here")
@@ -245,9 +239,7 @@ def test_a_compiled_extension_wins(monkeypatch):
     finder = next(f for f in sys.meta_path if isinstance(f, operators._FallbackFinder))
     assert sys.meta_path.index(finder) > sys.meta_path.index(importlib.machinery.PathFinder)
     monkeypatch.delitem(sys.modules, "mmcv._ext", raising=False)
-    monkeypatch.setattr(
-        sys, "meta_path", [_Compiled if f is finder else f for f in sys.meta_path] + [finder]
-    )
+    monkeypatch.setattr(sys, "meta_path", [_Compiled if f is finder else f for f in sys.meta_path] + [finder])
     assert importlib.import_module("mmcv._ext").nms == "compiled"
     assert set(operators.operator_status().values()) == {"native"}
 

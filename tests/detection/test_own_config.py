@@ -92,11 +92,10 @@ def test_on_its_own_data(trained):
     assert outcome.details["onebit_parts"] == "lateral"
     assert outcome.details["network"]["binarizer"] == "reactnet"
     assert outcome.details["stabilizers"] == dict(
-        warmup=500, clip_grad=None, norm="SyncBN",
-        loss_weights=dict(rpn_cls=1.0, rpn_bbox=1.0, cls=1.0, bbox=1.0),
-    )  # fmt: skip
+        warmup=500, clip_grad=None, norm="SyncBN", loss_weights=dict(rpn_cls=1.0, rpn_bbox=1.0, cls=1.0, bbox=1.0)
+    )
     assert outcome.cost["strict"]["bops"] > 0
-    assert outcome.split == "annotations/instances_train2017.json -> annotations/instances_val2017.json"  # fmt: skip
+    assert outcome.split == "annotations/instances_train2017.json -> annotations/instances_val2017.json"
     assert json.loads(outcome.predictions.read_text()) is not None
     row, _ = load_row(outcome.checkpoint)
     assert (row["config"], row["recipe"], row["backbone"]) == ("mine.py", "config", "mine")
@@ -154,7 +153,7 @@ def test_command_on_a_dataset_of_the_suite(mine, drawn, tmp_path, capsys):
         (["detection", "--config", "x.py", "--recipe", "mini"], "--recipe does not go with --config"),
         (["detection", "--config", "gone.py"], "config not found: gone.py"),
     ],
-)  # fmt: skip
+)
 def test_wrong_commands(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["train", *arguments]) == 2
@@ -170,7 +169,7 @@ def test_wrong_commands(arguments, message, capsys, tmp_path, monkeypatch):
         ("test_dataloader = dict(dataset=dict(_delete_=True, type='LVISV1Dataset'))", "tests on LVISV1Dataset"),
         ("model = dict(backbone=dict(depht=3))", "depht"),
     ],
-)  # fmt: skip
+)
 def test_configs_that_do_not_fit(mine, drawn, tmp_path, change, message):
     path = tmp_path / "other.py"
     path.write_text(f"_base_ = {str(mine)!r}\n{change}\n")
@@ -204,7 +203,7 @@ model = dict(
 RETINA_BACKBONES = {
     "resnet": ('type="onebit.ResNet", depth=18, width=8, binarizer="bireal"', [8, 16, 32, 64], "bireal"),
     "cells": ('type="onebit.create_backbone", name="dcp_nas_c8_l6"', [8, 32, 64, 128], "mcn"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", RETINA_BACKBONES)

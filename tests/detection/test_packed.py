@@ -17,10 +17,14 @@ def trained(drawn, tmp_path_factory):
     from tests.detection.conftest import TINY
 
     job = Job(
-        dataset="mini-voc", backbone="resnet18_w8_reactnet", recipe="mini", seed=0,
-        data_root=drawn, work_dir=tmp_path_factory.mktemp("packed"),
+        dataset="mini-voc",
+        backbone="resnet18_w8_reactnet",
+        recipe="mini",
+        seed=0,
+        data_root=drawn,
+        work_dir=tmp_path_factory.mktemp("packed"),
         cfg_options={**TINY, "train_cfg.max_epochs": 1},
-    )  # fmt: skip
+    )
     return job, runner.train(job)
 
 
@@ -30,7 +34,7 @@ def test_scoring_the_packed_detector(trained, tmp_path):
     assert again.predictions.name == "test_packed_predictions.json"
     assert again.cost == outcome.cost
     assert again.details["onebit_parts"] == "lateral"
-    assert {k: v["count"] for k, v in again.details["onebit_convs"].items()} == {"backbone": 16, "neck": 4}  # fmt: skip
+    assert {k: v["count"] for k, v in again.details["onebit_convs"].items()} == {"backbone": 16, "neck": 4}
     for name, value in outcome.metrics.items():
         assert again.metrics[name] == pytest.approx(value, abs=0.02)
 

@@ -40,7 +40,7 @@ def test_a_choice_is_what_is_built(make_job, parts):
     assert cfg.onebit_parts == parts == parts_of(detector)
     assert (count(detector.neck), count(detector.rpn_head)) == COUNTS[parts]
     assert count(detector.roi_head) == 0
-    onebit = [m for part in (detector.neck, detector.rpn_head) for m in part.modules() if isinstance(m, OneBitConv2d)]  # fmt: skip
+    onebit = [m for part in (detector.neck, detector.rpn_head) for m in part.modules() if isinstance(m, OneBitConv2d)]
     assert {m.binarizer.name for m in onebit} <= {"xnor"}
     assert {m.pad_value for m in onebit} <= {0}
 
@@ -143,9 +143,7 @@ def test_rpn_head_sees_signs_only():
 def test_activation_after_each_conv():
     channels = [8, 16]
     maps = [torch.randn(1, 8, 8, 8), torch.randn(1, 16, 4, 4)]
-    neck = OneBitFPN(
-        channels, 16, 2, binarizer="reactnet", act_cfg="binarizer", onebit_outputs=True
-    )
+    neck = OneBitFPN(channels, 16, 2, binarizer="reactnet", act_cfg="binarizer", onebit_outputs=True)
     assert {type(b.activate).__name__ for b in (*neck.lateral_convs, *neck.fpn_convs)} == {"RPReLU"}
     neck(maps)[0].sum().backward()
     assert neck.lateral_convs[0].activate.shift_in.grad is not None

@@ -31,11 +31,15 @@ def rows(drawn, tmp_path_factory):
     found = {}
     for dataset in ("mini-voc", "mini-coco"):
         job = Job(
-            dataset=dataset, backbone="resnet18_w8", recipe="mini", seed=0, data_root=drawn,
+            dataset=dataset,
+            backbone="resnet18_w8",
+            recipe="mini",
+            seed=0,
+            data_root=drawn,
             work_dir=tmp_path_factory.mktemp(dataset),
             # Low scores count: two steps of training put out nothing above 0.05.
             cfg_options={**TINY, "model.test_cfg.rcnn.score_thr": 0.0},
-        )  # fmt: skip
+        )
         found[dataset] = job, runner.train(job)
     return found
 
@@ -117,10 +121,7 @@ def test_who_judges_is_chosen_and_recorded(imperfect):
             continue
         outcome = runner.score_predictions(path, judged)
         assert outcome.details["judge"] == "faster-coco-eval"
-        assert (
-            "judge = 'faster-coco-eval'" in outcome.config
-            or "judge='faster-coco-eval'" in outcome.config
-        )
+        assert "judge = 'faster-coco-eval'" in outcome.config or "judge='faster-coco-eval'" in outcome.config
         assert outcome.metrics == pytest.approx(metrics, abs=1e-12)
         with pytest.raises(InputError, match="there is no judge 'me' of COCO AP"):
             runner.score_predictions(path, replace(judged, cfg_options={JUDGE_OPTION: "me"}))
@@ -131,8 +132,11 @@ def test_classes_have_the_names_of_the_file(drawn, make_job, tmp_path):
     truth = json.loads((drawn / "mini-coco/annotations/instances_val2017.json").read_text())
     names = {row["id"]: row["name"] for row in truth["categories"]}
     wanted = truth["annotations"][0]["category_id"]
-    kept = [{**{k: a[k] for k in ("image_id", "category_id", "bbox")}, "score": 1.0}
-            for a in truth["annotations"] if a["category_id"] == wanted]  # fmt: skip
+    kept = [
+        {**{k: a[k] for k in ("image_id", "category_id", "bbox")}, "score": 1.0}
+        for a in truth["annotations"]
+        if a["category_id"] == wanted
+    ]
     path = predictions.write(tmp_path / "one.json", kept)
     job = make_job(drawn, "mini-coco", backbone="")
     outcome = runner.score_predictions(path, job)
@@ -186,7 +190,7 @@ def test_keys_of_other_programs_are_ignored(imperfect, tmp_path):
 
 def test_the_truth_itself_scores_one(drawn, make_job, tmp_path):
     truth = json.loads((drawn / "mini-coco/annotations/instances_val2017.json").read_text())
-    perfect = [{**{k: a[k] for k in ("image_id", "category_id", "bbox")}, "score": 1.0} for a in truth["annotations"]]  # fmt: skip
+    perfect = [{**{k: a[k] for k in ("image_id", "category_id", "bbox")}, "score": 1.0} for a in truth["annotations"]]
     path = predictions.write(tmp_path / "perfect.json", perfect)
     outcome = runner.score_predictions(path, make_job(drawn, "mini-coco", backbone=""))
     assert outcome.metrics["AP"] == pytest.approx(1.0)
@@ -219,7 +223,7 @@ def test_the_truth_itself_scores_one(drawn, make_job, tmp_path):
         ([{**GOOD, "bbox": [0, 0, 10**400, 1]}], "four finite numbers"),
         ([{**GOOD, "bbox": [1e30, 0, 1, 1]}], "expected pixels"),
     ],
-)  # fmt: skip
+)
 def test_broken_files(tmp_path, content, message):
     path = tmp_path / "results.json"
     path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
@@ -242,9 +246,11 @@ def test_numbers_that_are_not_finite_are_not_kept(tmp_path):
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.sampled_from([*predictions.FIELDS, "x"]), inner, max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=5) | st.dictionaries(st.sampled_from([*predictions.FIELDS, "x"]), inner, max_size=5)
+    ),
     max_leaves=20,
-)  # fmt: skip
+)
 NEARLY = st.fixed_dictionaries(
     dict(
         image_id=st.sampled_from(IMAGES) | JSON,
@@ -283,9 +289,7 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory, content):
 
 
 @settings(max_examples=200, deadline=None)
-@given(
-    st.lists(st.tuples(*[st.floats(0, 2000, width=32)] * 4, st.floats(0, 1, width=32)), max_size=5)
-)
+@given(st.lists(st.tuples(*[st.floats(0, 2000, width=32)] * 4, st.floats(0, 1, width=32)), max_size=5))
 def test_corners_survive_the_file_form(boxes):
     """As float32 the far corner is x + width again, for any corner an image can have."""
     array = np.array(boxes, np.float32).reshape(-1, 5)

@@ -44,9 +44,15 @@ def test_the_same_stem_is_taken_whole(tmp_path, name):
     network = detector_backbone(name)
     said = pretrained.describe(path, network, name)
     assert said == dict(
-        file="c.pth", sha256=sha256_file(path), backbone=name, dataset="cifar10-jpeg",
-        recipe="small", seed=0, tensors=len(network.state_dict()), left_out=[],
-    )  # fmt: skip
+        file="c.pth",
+        sha256=sha256_file(path),
+        backbone=name,
+        dataset="cifar10-jpeg",
+        recipe="small",
+        seed=0,
+        tensors=len(network.state_dict()),
+        left_out=[],
+    )
     pretrained.load(network, path, name)
     saved = torch.load(path, weights_only=True)["state_dict"]
     for key, tensor in network.state_dict().items():
@@ -59,7 +65,7 @@ def test_the_same_stem_is_taken_whole(tmp_path, name):
         (RESNET, ["conv1", "bn1"]),
         (CELLS, ["stem", "cells.0.preprocess_older", "cells.0.preprocess_newer", "cells.1.preprocess_older"]),
     ],
-)  # fmt: skip
+)
 def test_a_stem_for_small_images_stays_behind(tmp_path, name, left_out):
     path = checkpoint(tmp_path / "c.pth", name, stem="cifar")
     network = detector_backbone(name)
@@ -83,14 +89,16 @@ def test_a_stem_for_small_images_stays_behind(tmp_path, name, left_out):
     [
         (dict(task="reid"), "expected a checkpoint of `onebit train classification`, found one of reid"),
         (dict(backbone="resnet18_w8"), "is a checkpoint of resnet18_w8, not of resnet18_w8_reactnet"),
-        ({"backbone.layer3.0.unit1.conv.weight": torch.zeros(3)},
-         r"1 tensors differ: layer3\.0\.unit1\.conv\.weight is 3 there and 32x16x3x3 here"),
+        (
+            {"backbone.layer3.0.unit1.conv.weight": torch.zeros(3)},
+            r"1 tensors differ: layer3\.0\.unit1\.conv\.weight is 3 there and 32x16x3x3 here",
+        ),
         ({"backbone.layer9.weight": torch.zeros(3)}, r"layer9\.weight is 3 there and missing here"),
         ({"stem": "cifar", "backbone.layer1.0.unit1.bn.weight": torch.zeros(3)}, "layer1.*is 3 there and 8 here"),
         # A norm of another size alone is no other stem's: its convolution is missing here.
         ({"stem": "cifar", "backbone.layer4.1.unit2.bn.weight": torch.zeros(())}, "is one number there"),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit(tmp_path, changes, message):
     path = checkpoint(tmp_path / "c.pth", **changes)
     with pytest.raises(InputError, match=message):
@@ -109,8 +117,13 @@ def test_not_a_checkpoint(tmp_path):
 def test_a_row_that_starts_from_one(drawn, make_job, tmp_path):
     path = checkpoint(tmp_path / "c.pth", stem="cifar")
     job = make_job(drawn)
-    options = {**job.cfg_options, "pretrained": str(path), "optim_wrapper.optimizer.lr": 0.0,
-               "optim_wrapper.optimizer.weight_decay": 0.0, "train_cfg.max_epochs": 1}  # fmt: skip
+    options = {
+        **job.cfg_options,
+        "pretrained": str(path),
+        "optim_wrapper.optimizer.lr": 0.0,
+        "optim_wrapper.optimizer.weight_decay": 0.0,
+        "train_cfg.max_epochs": 1,
+    }
     job = replace(job, cfg_options=options)
     outcome = runner.train(job)
     said = outcome.details["pretrained"]
@@ -142,31 +155,28 @@ def config(**options):
 
 def test_stabilizers_of_a_recipe():
     assert stabilizers.read(config()) == dict(
-        warmup=50, clip_grad=10.0, norm="SyncBN",
-        loss_weights=dict(rpn_cls=1.0, rpn_bbox=1.0, cls=1.0, bbox=1.0),
-    )  # fmt: skip
+        warmup=50, clip_grad=10.0, norm="SyncBN", loss_weights=dict(rpn_cls=1.0, rpn_bbox=1.0, cls=1.0, bbox=1.0)
+    )
     assert "stabilizers" not in config()
 
 
 def test_stabilizers_by_name():
     chosen = {
-        "stabilizers.warmup": 7, "stabilizers.clip_grad": 2.5, "stabilizers.norm": "frozen",
-        "stabilizers.loss_weights.rpn_cls": 0.5, "stabilizers.loss_weights.bbox": 2,
-    }  # fmt: skip
+        "stabilizers.warmup": 7,
+        "stabilizers.clip_grad": 2.5,
+        "stabilizers.norm": "frozen",
+        "stabilizers.loss_weights.rpn_cls": 0.5,
+        "stabilizers.loss_weights.bbox": 2,
+    }
     cfg = config(**chosen)
     assert stabilizers.read(cfg) == dict(
-        warmup=7, clip_grad=2.5, norm="frozen",
-        loss_weights=dict(rpn_cls=0.5, rpn_bbox=1.0, cls=1.0, bbox=2),
-    )  # fmt: skip
+        warmup=7, clip_grad=2.5, norm="frozen", loss_weights=dict(rpn_cls=0.5, rpn_bbox=1.0, cls=1.0, bbox=2)
+    )
     assert cfg.model.roi_head.bbox_head.loss_bbox.loss_weight == 2
     assert cfg.model.backbone.norm_eval is True
     assert cfg.stabilizers.loss_weights == dict(rpn_cls=0.5, bbox=2)
-    off = config(
-        **{"stabilizers.warmup": 0, "stabilizers.clip_grad": None, "stabilizers.norm": "BN"}
-    )
-    assert stabilizers.read(off) | {"loss_weights": {}} == dict(
-        warmup=0, clip_grad=None, norm="BN", loss_weights={}
-    )
+    off = config(**{"stabilizers.warmup": 0, "stabilizers.clip_grad": None, "stabilizers.norm": "BN"})
+    assert stabilizers.read(off) | {"loss_weights": {}} == dict(warmup=0, clip_grad=None, norm="BN", loss_weights={})
     assert [s.type for s in off.param_scheduler] == ["CosineAnnealingLR"]
     assert off.sync_bn is False
 
@@ -214,7 +224,5 @@ def test_stabilizers_of_other_detectors():
         assert stabilizers.read(cfg)["warmup"] == 5
         assert len(cfg.param_scheduler) == 1
     for model in (own().model, cascade):
-        with pytest.raises(
-            InputError, match=r"loss_weights\.cls: this detector has no roi_head\.bbox"
-        ):
+        with pytest.raises(InputError, match=r"loss_weights\.cls: this detector has no roi_head\.bbox"):
             stabilizers.apply(own(model=model), dict(loss_weights=dict(cls=0.5)))

@@ -30,9 +30,14 @@ def trained(drawn, tmp_path_factory):
     from tests.detection.conftest import TINY
 
     job = Job(
-        dataset="mini-voc", backbone="resnet18_w8_reactnet", recipe="mini", seed=3,
-        data_root=drawn, work_dir=tmp_path_factory.mktemp("row"), cfg_options=TINY,
-    )  # fmt: skip
+        dataset="mini-voc",
+        backbone="resnet18_w8_reactnet",
+        recipe="mini",
+        seed=3,
+        data_root=drawn,
+        work_dir=tmp_path_factory.mktemp("row"),
+        cfg_options=TINY,
+    )
     return job, runner.train(job)
 
 
@@ -51,7 +56,7 @@ def test_outcome_of_a_row(trained, capsys):
     assert details["train_images"] == 8
     assert details["onebit_parts"] == "lateral"
     common = dict(binarizers=["reactnet"], pad_values=[0])
-    assert details["onebit_convs"] == {"backbone": dict(count=16, **common), "neck": dict(count=4, **common)}  # fmt: skip
+    assert details["onebit_convs"] == {"backbone": dict(count=16, **common), "neck": dict(count=4, **common)}
     assert outcome.cost["strict"]["onebit_parts"] == "lateral"
     assert set(details["per_class"]) <= {"aeroplane", "bottle", "car", "chair", "tvmonitor"}
 
@@ -86,9 +91,14 @@ def test_losses_of_the_method_are_added_and_logged(drawn, tmp_path):
 
     options = {**TINY, "train_cfg.max_epochs": 1, "default_hooks.logger.interval": 1}
     job = Job(
-        dataset="mini-voc", backbone="resnet18_w8_mcn", recipe="mini", seed=0, data_root=drawn,
-        work_dir=tmp_path / "mcn", cfg_options=options,
-    )  # fmt: skip
+        dataset="mini-voc",
+        backbone="resnet18_w8_mcn",
+        recipe="mini",
+        seed=0,
+        data_root=drawn,
+        work_dir=tmp_path / "mcn",
+        cfg_options=options,
+    )
     runner.train(job)
     lines = [x for x in (tmp_path / "mcn/train.log").read_text().splitlines() if "(train)" in x]
     assert lines
@@ -216,7 +226,7 @@ def test_the_file_of_a_searched_cell_names_a_backbone(make_job, tmp_path):
         config(make_job, backbone=f"{path}_c4_l3")
 
 
-@pytest.mark.parametrize(("dataset", "classes", "scale"), [("voc", 20, (1000, 600)), ("coco", 80, (1333, 800))])  # fmt: skip
+@pytest.mark.parametrize(("dataset", "classes", "scale"), [("voc", 20, (1000, 600)), ("coco", 80, (1333, 800))])
 def test_the_papers_recipe(make_job, dataset, classes, scale):
     cfg = config(make_job, dataset=dataset, backbone="dcp_nas_s", recipe="paper", cfg_options={})
     assert cfg.model.roi_head.bbox_head.num_classes == classes

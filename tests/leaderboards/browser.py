@@ -20,14 +20,18 @@ def start(width: int = 1280, height: int = 900, dark: bool = False):
     chromium = next((found for name in _NAMES if (found := shutil.which(name))), None)
     chromedriver = shutil.which("chromedriver")
     if not chromium or not chromedriver:
-        pytest.skip(
-            "no chromium and chromedriver on this machine (Debian: chromium, chromium-driver)"
-        )
+        pytest.skip("no chromium and chromedriver on this machine (Debian: chromium, chromium-driver)")
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--window-size={width},{height}"):  # fmt: skip
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        f"--window-size={width},{height}",
+    ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
@@ -50,4 +54,4 @@ def requests(driver) -> list[str]:
         message = json.loads(entry["message"])["message"]
         if message["method"] == "Network.requestWillBeSent":
             found.append(message["params"]["request"]["url"])
-    return [url for url in found if not url.startswith(("data:", "chrome")) and not url.endswith("/index.html")]  # fmt: skip
+    return [url for url in found if not url.startswith(("data:", "chrome")) and not url.endswith("/index.html")]

@@ -15,9 +15,7 @@ from onebit.leaderboards.running.bench import Sweep
 
 
 def stub_cost():
-    summary = dict(
-        params_1bit=900, params_real=100, memory_bits=4100, flops=10.0, bops=640.0, ops=20.0
-    )
+    summary = dict(params_1bit=900, params_real=100, memory_bits=4100, flops=10.0, bops=640.0, ops=20.0)
     return {"strict": summary, "dcp-nas": {**summary, "memory_bits": 1000}}
 
 

@@ -64,10 +64,20 @@ class Board:
 
     def arguments(self, *more: str) -> list[str]:
         return [
-            "bench", "mini-cifar10", "--backbones", ",".join(BACKBONES),
-            "--seeds", ",".join(map(str, SEEDS)), "--data", str(self.root / "data"),
-            "--out", str(self.out), "--work-dir", str(self.work), *more,
-        ]  # fmt: skip
+            "bench",
+            "mini-cifar10",
+            "--backbones",
+            ",".join(BACKBONES),
+            "--seeds",
+            ",".join(map(str, SEEDS)),
+            "--data",
+            str(self.root / "data"),
+            "--out",
+            str(self.out),
+            "--work-dir",
+            str(self.work),
+            *more,
+        ]
 
     def environment(self, rerun: bool = False) -> dict[str, str]:
         records = {} if rerun else {"ONEBIT_STUB_RECORDS": str(self.records)}
@@ -194,9 +204,7 @@ def scenario_two(root: Path, kills: int, rng: random.Random) -> str:
             done += kill(pids[1 - first])
             board.check()
         if not both or rng.random() < 0.1:
-            codes = [
-                wait(pid) for pid in ([board.start(), board.start()] if both else [pids[1 - first]])
-            ]
+            codes = [wait(pid) for pid in ([board.start(), board.start()] if both else [pids[1 - first]])]
             assert set(codes) == {0}, codes
             board.check()
             board.check_complete()
@@ -246,18 +254,12 @@ def scenario_full(root: Path, rounds: int, rng: random.Random) -> str:
 
 def scenario_workers(root: Path, kills: int, rng: random.Random) -> str:
     board = Board(root / "workers")
-    command = [
-        sys.executable,
-        "-m",
-        "tests.leaderboards.stub_bench",
-        *board.arguments("--workers", "2"),
-    ]
+    command = [sys.executable, "-m", "tests.leaderboards.stub_bench", *board.arguments("--workers", "2")]
     environment = {**os.environ, **board.environment()}
     for _ in range(kills):
         process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
         time.sleep(rng.uniform(4, 8))
         process.kill()
         process.wait()
@@ -281,12 +283,7 @@ def _wait_for_group_to_end(group: int, seconds: float = 15) -> None:
     raise AssertionError("workers outlived their bench")
 
 
-SCENARIOS = {
-    "one": scenario_one,
-    "two": scenario_two,
-    "full": scenario_full,
-    "workers": scenario_workers,
-}
+SCENARIOS = {"one": scenario_one, "two": scenario_two, "full": scenario_full, "workers": scenario_workers}
 #: Of `--kills`: how many a scenario gets.
 _SHARE = {"one": 1.0, "two": 0.4, "full": 0.2, "workers": 0.01}
 
@@ -309,7 +306,7 @@ def _import_before_forking() -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-mount", action="store_true", help="full: RLIMIT_FSIZE in any case")
@@ -322,7 +319,16 @@ def main() -> int:
         mounting = not args.no_mount and _IN_NAMESPACE not in os.environ
         if name == "full" and mounting and _can_mount():
             command = ["unshare", "--map-root-user", "--mount", sys.executable, "-m", __spec__.name]
-            again = ["--kills", str(args.kills), "--seed", str(args.seed), "--seeds", str(args.seeds), "--scenarios", "full"]  # fmt: skip
+            again = [
+                "--kills",
+                str(args.kills),
+                "--seed",
+                str(args.seed),
+                "--seeds",
+                str(args.seeds),
+                "--scenarios",
+                "full",
+            ]
             subprocess.run(command + again, env={**os.environ, _IN_NAMESPACE: "1"}, check=True)
             continue
         with tempfile.TemporaryDirectory() as root:

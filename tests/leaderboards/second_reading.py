@@ -17,13 +17,7 @@ SECOND_READING = {
         (68.0, 66.5, -1.5),
         (68.5, 72.4, 4.0),
     ),
-    ("dcp-nas", "3"): (
-        ["top1", "top5"],
-        (66.7, 83.3),
-        (68.3, 85.0),
-        (68.2, 85.1),
-        (72.4, 89.2),
-    ),
+    ("dcp-nas", "3"): (["top1", "top5"], (66.7, 83.3), (68.3, 85.0), (68.2, 85.1), (72.4, 89.2)),
     ("dcp-nas", "4"): (
         ["top1", "search_cost"],
         (74.2, 225),
@@ -310,15 +304,7 @@ SECOND_READING = {
         (64.3, 86.1, 6.4, 1, 1, 3.2),
     ),
     ("bnas", "5"): (
-        [
-            "accuracy_lfw",
-            "accuracy_cfp",
-            "accuracy_agedb",
-            "params",
-            "weight_bits",
-            "activation_bits",
-            "search_cost",
-        ],
+        ["accuracy_lfw", "accuracy_cfp", "accuracy_agedb", "params", "weight_bits", "activation_bits", "search_cost"],
         (98.68, 92.33, 90.23, 24.02, 32, 32, None),
         (99.03, 92.98, 91.15, 36.56, 32, 32, None),
         (99.07, 93.73, 91.58, 45.46, 32, 32, None),

@@ -32,12 +32,41 @@ def latency_run(text: str = "Some CPU") -> LatencyRun:
     """A run of a real-valued and a 1-bit network, ``text`` wherever there is free text."""
     shared = dict(engine_version=text, precision="float32", memory_bits_strict=4100, disk_bytes=600)
     entries = [
-        dict(backbone=f"resnet18{text}", engine=f"torch{text}", weight_bits=32, activation_bits=32, resident_bytes=None, milliseconds=[9.25, 9.25, 9.25]),
-        dict(backbone="fast", engine="packed", weight_bits=1, activation_bits=1, resident_bytes=10, milliseconds=[9.3, 9.3, 9.3]),
-        dict(backbone="slow", engine="packed", weight_bits=1, activation_bits=1, resident_bytes=10, milliseconds=[10.5, 10.5, 10.5]),
-    ]  # fmt: skip
+        dict(
+            backbone=f"resnet18{text}",
+            engine=f"torch{text}",
+            weight_bits=32,
+            activation_bits=32,
+            resident_bytes=None,
+            milliseconds=[9.25, 9.25, 9.25],
+        ),
+        dict(
+            backbone="fast",
+            engine="packed",
+            weight_bits=1,
+            activation_bits=1,
+            resident_bytes=10,
+            milliseconds=[9.3, 9.3, 9.3],
+        ),
+        dict(
+            backbone="slow",
+            engine="packed",
+            weight_bits=1,
+            activation_bits=1,
+            resident_bytes=10,
+            milliseconds=[10.5, 10.5, 10.5],
+        ),
+    ]
     return LatencyRun(
-        processor=text, flags=[text], cores=2, load_before=0.0, threads=1, input=(224, 224),
-        classes=10, entries=[{**shared, **e} for e in entries],
-        code=dict(commit=text, dirty=False), versions={text: text}, created=text,
-    )  # fmt: skip
+        processor=text,
+        flags=[text],
+        cores=2,
+        load_before=0.0,
+        threads=1,
+        input=(224, 224),
+        classes=10,
+        entries=[{**shared, **e} for e in entries],
+        code=dict(commit=text, dirty=False),
+        versions={text: text},
+        created=text,
+    )

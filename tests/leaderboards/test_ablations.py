@@ -83,7 +83,7 @@ def test_a_variant_is_told_from_its_record_alone(start, stub_runner, name, monke
             genotype = Genotype.from_dict(searched["genotype"])
             assert genotype.hash == record.genotype_hash
             option = record.cfg_options["model.backbone.cell"]
-            assert re.fullmatch(r"mini-cifar10--dcp-nas--mini--opt\w+--seed\d\.json@sha256:\w{64}", option)  # fmt: skip
+            assert re.fullmatch(r"mini-cifar10--dcp-nas--mini--opt\w+--seed\d\.json@sha256:\w{64}", option)
         else:
             assert "search" not in record.details
     names = [line.variant for line in ablation_table.lines(asked.ablation, [r for _, r, _ in ran])]
@@ -130,9 +130,7 @@ def test_another_preset_is_another_line(start, searches):
 
 def test_what_an_ablation_varies_cannot_be_changed(start):
     asked = start("ablation-training", cfg_options={"model.data_preprocessor.cutout": 4})
-    with pytest.raises(
-        InputError, match=r"ablation-training varies model\.data_preprocessor\.cutout"
-    ):
+    with pytest.raises(InputError, match=r"ablation-training varies model\.data_preprocessor\.cutout"):
         list(bench_ablation(asked))
     asked = replace(start("ablation-space"), search_options={"space.skip": True})
     with pytest.raises(InputError, match=r"ablation-space varies space\.skip itself"):
@@ -189,7 +187,7 @@ def test_the_papers_numbers_stand_beside_ours(capsys, tmp_path):
     assert re.search(r"DCP-NAS-S\s+cutout and gradient clipping\s+6\.13", text)
     assert re.search(r"DCP-NAS-S\s+label smoothing and auxiliary loss\s+63\.0\s+84\.5", text)
     for form in ("markdown", "latex", "html", "csv"):
-        assert cli.main(["table", "ablation-space", "--format", form, "--reported", "--out", str(tmp_path)]) == 0  # fmt: skip
+        assert cli.main(["table", "ablation-space", "--format", form, "--reported", "--out", str(tmp_path)]) == 0
         assert "without pooling" in capsys.readouterr().out
 
 
@@ -197,7 +195,7 @@ def test_backbones_are_the_papers_on_its_data_and_narrow_ones_elsewhere():
     tangent = ABLATIONS["ablation-tangent"]
     assert default_backbones(tangent, get_dataset("imagenet")) == ("dcp_nas_l",)
     assert default_backbones(tangent, get_dataset("mini-imagenet")) == NARROW
-    assert default_backbones(ABLATIONS["ablation-training"], get_dataset("cifar10")) == ("dcp_nas_s",)  # fmt: skip
+    assert default_backbones(ABLATIONS["ablation-training"], get_dataset("cifar10")) == ("dcp_nas_s",)
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,7 @@ def test_one_record_per_row_and_nothing_else(sweep, stub_runner):
         ("resnet18_w8_reactnet", 1, True),
     ]
     assert records_below(sweep.records) == [
-        f"mini-cifar10--{b}--mini--seed{s}.json"
-        for b in ("resnet18_w8", "resnet18_w8_reactnet")
-        for s in (0, 1)
+        f"mini-cifar10--{b}--mini--seed{s}.json" for b in ("resnet18_w8", "resnet18_w8_reactnet") for s in (0, 1)
     ]
     record = Record.load(sweep.record_path("resnet18_w8_reactnet", 1))
     assert (record.weight_bits, record.activation_bits, record.binarizer) == (1, 1, "reactnet")
@@ -89,10 +87,7 @@ def test_a_full_disk_ends_the_sweep(sweep, stub_runner):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [
-        (dict(backbones=("resnet18_w8", "resnet81")), "resnet18"),
-        (dict(recipe="mini2"), "did you mean mini"),
-    ],
+    [(dict(backbones=("resnet18_w8", "resnet81")), "resnet18"), (dict(recipe="mini2"), "did you mean mini")],
 )
 def test_wrong_names_are_found_before_the_first_row(sweep, stub_runner, change, message):
     with pytest.raises(InputError, match=message):

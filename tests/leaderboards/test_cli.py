@@ -12,14 +12,10 @@ import pytest
 from onebit.leaderboards import cli
 from onebit.leaderboards.running.bench import bench
 
-VERBS = [verb.__name__.rsplit(".", 1)[1].rstrip("_").replace("_", "-") for verb in cli.VERBS] + [
-    "test"
-]
+VERBS = [verb.__name__.rsplit(".", 1)[1].rstrip("_").replace("_", "-") for verb in cli.VERBS] + ["test"]
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], *[[v] for v in VERBS]], ids=lambda a: " ".join(a) or "top"
-)
+@pytest.mark.parametrize("arguments", [[], *[[v] for v in VERBS]], ids=lambda a: " ".join(a) or "top")
 def test_help_has_examples_and_imports_nothing_heavy(arguments):
     code = (
         "import sys\n"
@@ -29,9 +25,7 @@ def test_help_has_examples_and_imports_nothing_heavy(arguments):
         "heavy = {'torch', 'numpy', 'pandas', 'pydantic', 'rich', 'mmengine', 'mmdet', 'torchreid'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments, "--help"], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments, "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "examples:" in done.stdout
 
@@ -58,7 +52,10 @@ def run(capsys, *arguments):
         (["bench", "dukemtmcreid", "--data", "/nonexistent"], "withdrawn by its authors"),
         (["bench", "voc", "--cfg-options", "x"], "KEY=VALUE"),
         (["train", "reid", "--dataset", "mini-voc", "--backbone", "resnet18"], "for detection, not for reid"),
-        (["test", "reid", "--dataset", "market1501", "--checkpoint", "none.pth", "--data", "/nonexistent"], "not found"),
+        (
+            ["test", "reid", "--dataset", "market1501", "--checkpoint", "none.pth", "--data", "/nonexistent"],
+            "not found",
+        ),
         (["cost", "resnet81"], "resnet18"),
         (["cost", "resnet18", "--input", "0", "5"], "from 1 up"),
         (["backbones", "nothing*"], "no backbone matches"),
@@ -67,7 +64,7 @@ def run(capsys, *arguments):
         (["data", "mini", "x", "--only", "mini-vocc"], "mini-voc"),
     ],
     ids=lambda a: " ".join(a)[:40] if isinstance(a, list) else "",
-)  # fmt: skip
+)
 def test_bad_input_gets_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     code, _, err = run(capsys, *arguments)
@@ -87,9 +84,19 @@ def test_bench_on_a_missing_dataset_names_those_that_are_there(capsys, sweep):
 def test_bench_table_and_verify(capsys, sweep, stub_runner):
     common = ["--out", sweep.out]
     code, out, _ = run(
-        capsys, "bench", "mini-cifar10", "--backbones", "resnet18_w8,resnet18_w8_reactnet",
-        "--seeds", "0,1", "--data", sweep.data_root, "--work-dir", sweep.work_root, *common,
-    )  # fmt: skip
+        capsys,
+        "bench",
+        "mini-cifar10",
+        "--backbones",
+        "resnet18_w8,resnet18_w8_reactnet",
+        "--seeds",
+        "0,1",
+        "--data",
+        sweep.data_root,
+        "--work-dir",
+        sweep.work_root,
+        *common,
+    )
     assert code == 0
     assert "[4/4] resnet18_w8_reactnet seed 1" in out
     csv = sweep.out / "tables" / "mini-cifar10.csv"
@@ -114,8 +121,18 @@ def test_verify_finds_a_changed_record_and_a_changed_checkpoint(capsys, sweep, s
 
 
 def test_interrupt_and_unexpected_error_are_one_line(capsys, sweep, stub_runner, monkeypatch):
-    arguments = ["bench", "mini-cifar10", "--backbones", "resnet18_w8", "--data", sweep.data_root,
-                 "--out", sweep.out, "--work-dir", sweep.work_root]  # fmt: skip
+    arguments = [
+        "bench",
+        "mini-cifar10",
+        "--backbones",
+        "resnet18_w8",
+        "--data",
+        sweep.data_root,
+        "--out",
+        sweep.out,
+        "--work-dir",
+        sweep.work_root,
+    ]
     stub_runner.failure["resnet18_w8"] = KeyboardInterrupt()
     code, _, err = run(capsys, *arguments)
     assert (code, err.count("\n")) == (1, 1)
@@ -135,9 +152,18 @@ def test_train_refuses_to_overwrite_an_earlier_run(capsys, sweep):
     (sweep.work_root).mkdir()
     (sweep.work_root / "epoch_3.pth").write_bytes(b"hours of work")
     code, _, err = run(
-        capsys, "train", "classification", "--dataset", "mini-cifar10", "--backbone", "resnet18_w8",
-        "--data", sweep.data_root, "--work-dir", sweep.work_root,
-    )  # fmt: skip
+        capsys,
+        "train",
+        "classification",
+        "--dataset",
+        "mini-cifar10",
+        "--backbone",
+        "resnet18_w8",
+        "--data",
+        sweep.data_root,
+        "--work-dir",
+        sweep.work_root,
+    )
     assert code == 2
     assert "--resume" in err
     assert (sweep.work_root / "epoch_3.pth").exists()
@@ -152,9 +178,18 @@ def test_sigterm_ends_a_run_like_ctrl_c_and_only_while_it_runs(capsys, sweep, st
 
     stub_runner.train = train
     code, _, err = run(
-        capsys, "bench", "mini-cifar10", "--backbones", "resnet18_w8", "--data", sweep.data_root,
-        "--out", sweep.out, "--work-dir", sweep.work_root,
-    )  # fmt: skip
+        capsys,
+        "bench",
+        "mini-cifar10",
+        "--backbones",
+        "resnet18_w8",
+        "--data",
+        sweep.data_root,
+        "--out",
+        sweep.out,
+        "--work-dir",
+        sweep.work_root,
+    )
     assert code == 1
     assert "interrupted" in err
     assert signal.getsignal(signal.SIGTERM) == before

@@ -14,9 +14,7 @@ from onebit.leaderboards.recording.verification import form_problems, problems, 
 
 LEADERBOARDS = Path(__file__).resolve().parents[2] / "leaderboards"
 OTHERS = (latency_record.BOARD, search_record.BOARD)
-RECORDS = sorted(
-    p for p in (LEADERBOARDS / "records").rglob("*.json") if p.parent.name not in OTHERS
-)
+RECORDS = sorted(p for p in (LEADERBOARDS / "records").rglob("*.json") if p.parent.name not in OTHERS)
 SEARCHES = sorted((LEADERBOARDS / "records" / search_record.BOARD).glob("*.json"))
 LATENCIES = sorted((LEADERBOARDS / "records" / latency_record.BOARD).glob("*.json"))
 TABLES = sorted((LEADERBOARDS / "tables").glob("*.csv"))
@@ -59,9 +57,7 @@ def test_table_follows_from_records(path):
 
 def test_the_1bit_detector_learned_its_images():
     """The claim of the README: AP50 of at least 0.25 on the images it was trained on."""
-    record = Record.load(
-        LEADERBOARDS / "records/coco/coco128--resnet18_w16_reactnet--small--seed0.json"
-    )
+    record = Record.load(LEADERBOARDS / "records/coco/coco128--resnet18_w16_reactnet--small--seed0.json")
     assert record.metrics["AP50"] >= 0.25 > 0.01 > record.untrained["AP50"]
     assert record.weight_bits == record.activation_bits == 1
 
@@ -69,10 +65,7 @@ def test_the_1bit_detector_learned_its_images():
 def test_readme_shows_what_its_commands_print():
     """And a picture that one of them drew; `python docs/refresh.py` brings all of it up to date."""
     done = subprocess.run(
-        [sys.executable, "docs/refresh.py", "--check"],
-        cwd=LEADERBOARDS.parent,
-        capture_output=True,
-        text=True,
+        [sys.executable, "docs/refresh.py", "--check"], cwd=LEADERBOARDS.parent, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
     readme = (LEADERBOARDS.parent / "README.md").read_text()

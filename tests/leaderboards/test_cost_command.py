@@ -32,9 +32,7 @@ def run(capsys, *arguments):
     ],
 )
 def test_prints_the_numbers(capsys, name, convention, mbit, mops):
-    code, out, _ = run(
-        capsys, name, "--convention", convention, "--input", 224, 224, "--classes", 1000
-    )
+    code, out, _ = run(capsys, name, "--convention", convention, "--input", 224, 224, "--classes", 1000)
     assert code == 0
     assert re.search(rf"memory +{mbit} Mbit", out)
     assert re.search(rf"OPs +{mops} M ", out)
@@ -51,9 +49,22 @@ def test_resnet18_without_classifier(capsys):
 @pytest.mark.slow
 def test_detector_of_table_13(capsys):
     code, out, _ = run(
-        capsys, "resnet18", "--task", "detection", "--input", 600, 1000, "--classes", 20,
-        "--proposals", 1000, "--convention", "mmdet-legacy", "--format", "json",
-    )  # fmt: skip
+        capsys,
+        "resnet18",
+        "--task",
+        "detection",
+        "--input",
+        600,
+        1000,
+        "--classes",
+        20,
+        "--proposals",
+        1000,
+        "--convention",
+        "mmdet-legacy",
+        "--format",
+        "json",
+    )
     assert code == 0
     counted = json.loads(out)
     assert 96.39e9 < counted["flops"] < 96.40e9
@@ -64,9 +75,19 @@ def test_detector_of_table_13(capsys):
 def test_proposals_change_the_head_alone(capsys):
     def layers(proposals):
         _, out, _ = run(
-            capsys, "resnet18_w8", "--task", "detection", "--input", 96, 96,
-            "--proposals", proposals, "--layers", "--format", "json",
-        )  # fmt: skip
+            capsys,
+            "resnet18_w8",
+            "--task",
+            "detection",
+            "--input",
+            96,
+            96,
+            "--proposals",
+            proposals,
+            "--layers",
+            "--format",
+            "json",
+        )
         return json.loads(out)["layers"]
 
     for few, many in zip(layers(10), layers(30), strict=True):
@@ -77,9 +98,7 @@ def test_proposals_change_the_head_alone(capsys):
 def test_several_backbones_and_conventions(capsys, tmp_path):
     names = ["resnet18_w8", "resnet18_w8_bireal", "dcp_nas_c8"]
     picture = tmp_path / "cost.png"
-    code, out, _ = run(
-        capsys, *names, "--input", 32, 32, "--stem", "cifar", "--format", "csv", "--plot", picture
-    )
+    code, out, _ = run(capsys, *names, "--input", 32, 32, "--stem", "cifar", "--format", "csv", "--plot", picture)
     assert code == 0
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [(row["backbone"], row["convention"]) for row in rows] == [
@@ -87,9 +106,7 @@ def test_several_backbones_and_conventions(capsys, tmp_path):
     ]
     assert picture.read_bytes().startswith(b"\x89PNG")
     _, out, _ = run(capsys, *names, "--input", 32, 32, "--format", "json", "--convention", "cp-nas")
-    assert [(row["backbone"], row["convention"]) for row in json.loads(out)] == [
-        (name, "cp-nas") for name in names
-    ]
+    assert [(row["backbone"], row["convention"]) for row in json.loads(out)] == [(name, "cp-nas") for name in names]
     _, out, _ = run(capsys, *names[:2], "--convention", "strict", "--input", 32, 32)
     assert out.count("  OPs  ") == 2
     assert "resnet18_w8_bireal, classification, convention strict" in out

@@ -14,10 +14,21 @@ def test_two_workers_train_two_rows_and_the_same_command_then_has_nothing_to_do(
     data, out = tmp_path / "data", tmp_path / "out"
     assert cli.main(["data", "mini", str(data), "--only", "mini-cifar10"]) == 0
     command = [
-        "bench", "mini-cifar10", "--backbones", "resnet18_w4,resnet18_w4_bireal", "--workers", "2",
-        "--data", str(data), "--out", str(out), "--work-dir", str(tmp_path / "work"),
-        "--cfg-options", "train_cfg.max_epochs=1",
-    ]  # fmt: skip
+        "bench",
+        "mini-cifar10",
+        "--backbones",
+        "resnet18_w4,resnet18_w4_bireal",
+        "--workers",
+        "2",
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+        "--work-dir",
+        str(tmp_path / "work"),
+        "--cfg-options",
+        "train_cfg.max_epochs=1",
+    ]
     assert cli.main(command) == 0
     paths = sorted((out / "records" / "cifar10").glob("*.json"))
     records = [Record.load(path) for path in paths]
@@ -28,15 +39,7 @@ def test_two_workers_train_two_rows_and_the_same_command_then_has_nothing_to_do(
     assert cli.main(command) == 0
     assert capsys.readouterr().out.count("already done") == 2
     assert [path.read_bytes() for path in paths] == before
-    verify = [
-        "verify",
-        "--out",
-        str(out),
-        "--work-dir",
-        str(tmp_path / "work"),
-        "--data",
-        str(data),
-    ]
+    verify = ["verify", "--out", str(out), "--work-dir", str(tmp_path / "work"), "--data", str(data)]
     assert cli.main([*verify, "--rescore"]) == 0
     said = capsys.readouterr().out
     assert said.count("predictions: top1") == said.count("checkpoint: top1") == 2
@@ -47,14 +50,35 @@ def test_two_workers_train_two_rows_and_the_same_command_then_has_nothing_to_do(
 
 
 def record(**changes) -> Record:
-    content = dict(
-        status="done", board="cifar10", dataset="mini-cifar10", data_checksum="content:0", split="s",
-        protocol="p", backbone="resnet18_w16", binarizer="none", genotype_hash=None, weight_bits=32,
-        activation_bits=32, recipe="mini", config_sha256="0" * 64, seed=0, epochs=1,
-        main_metric="top1", metrics={"top1": 0.9, "top5": 1.0}, untrained={"top1": 0.1, "top5": 0.5},
-        cost={}, checkpoint_sha256="0" * 64, code={}, wall_seconds=1.0, created="2026-01-01",
-        environment=dict(versions={}, device="cpu", threads=1),
-    ) | changes  # fmt: skip
+    content = (
+        dict(
+            status="done",
+            board="cifar10",
+            dataset="mini-cifar10",
+            data_checksum="content:0",
+            split="s",
+            protocol="p",
+            backbone="resnet18_w16",
+            binarizer="none",
+            genotype_hash=None,
+            weight_bits=32,
+            activation_bits=32,
+            recipe="mini",
+            config_sha256="0" * 64,
+            seed=0,
+            epochs=1,
+            main_metric="top1",
+            metrics={"top1": 0.9, "top5": 1.0},
+            untrained={"top1": 0.1, "top5": 0.5},
+            cost={},
+            checkpoint_sha256="0" * 64,
+            code={},
+            wall_seconds=1.0,
+            created="2026-01-01",
+            environment=dict(versions={}, device="cpu", threads=1),
+        )
+        | changes
+    )
     return Record.model_validate(json.loads(json.dumps(content)))
 
 

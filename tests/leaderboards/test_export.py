@@ -29,8 +29,23 @@ def onebit(*arguments) -> int:
 
 def train(task: str, dataset: str, root: Path, *options: str) -> Path:
     folder = root / "run"
-    assert onebit("train", task, "--dataset", dataset, "--backbone", NAME, "--data", root / "data",
-                  "--work-dir", folder, "--cfg-options", *options) == 0  # fmt: skip
+    assert (
+        onebit(
+            "train",
+            task,
+            "--dataset",
+            dataset,
+            "--backbone",
+            NAME,
+            "--data",
+            root / "data",
+            "--work-dir",
+            folder,
+            "--cfg-options",
+            *options,
+        )
+        == 0
+    )
     return folder / "epoch_1.pth"
 
 
@@ -43,9 +58,13 @@ def classifier(tmp_path_factory) -> Path:
         (root / "data/mini-cifar10").mkdir(parents=True)
         mini_classification.WRITERS["mini-cifar10"](root / "data/mini-cifar10")
     return train(
-        "classification", "mini-cifar10", root, "train_cfg.max_epochs=1",
-        "train_dataloader.batch_size=20", "model.backbone.pad_value=-1",
-    )  # fmt: skip
+        "classification",
+        "mini-cifar10",
+        root,
+        "train_cfg.max_epochs=1",
+        "train_dataloader.batch_size=20",
+        "model.backbone.pad_value=-1",
+    )
 
 
 def same(network, path: Path, *shape: int) -> None:
@@ -71,13 +90,9 @@ def test_of_a_classification_checkpoint(classifier, tmp_path, capsys):
     megabits = path.stat().st_size * 8 / 1e6
     assert said.startswith(f"{path}: {megabits:.2f} Mbit ")
     assert "untrained" not in said
-    network = Classifier(
-        backbones.create_backbone(NAME, out_indices=(3,), stem="cifar", pad_value=-1), 10
-    )
+    network = Classifier(backbones.create_backbone(NAME, out_indices=(3,), stem="cifar", pad_value=-1), 10)
     weights = torch.load(classifier, weights_only=False)["state_dict"]
-    network.load_state_dict(
-        {k: v for k, v in weights.items() if k.startswith(("backbone.", "classifier."))}
-    )
+    network.load_state_dict({k: v for k, v in weights.items() if k.startswith(("backbone.", "classifier."))})
     same(network, path, 32, 32)
     assert packed.load(path)[1]["backbone"]["pad_value"] == -1
 
@@ -88,9 +103,13 @@ def test_of_a_detection_checkpoint(tmp_path, capsys):
         patch.setattr(mini_detection, "_COUNTS", {**mini_detection._COUNTS, **few})
         mini_detection.WRITERS["mini-voc"](tmp_path / "data/mini-voc")
     checkpoint = train(
-        "detection", "mini-voc", tmp_path, "train_cfg.max_epochs=1",
-        "train_dataloader.batch_size=4", "model.backbone.frozen_stages=0",
-    )  # fmt: skip
+        "detection",
+        "mini-voc",
+        tmp_path,
+        "train_cfg.max_epochs=1",
+        "train_dataloader.batch_size=4",
+        "model.backbone.frozen_stages=0",
+    )
     path = tmp_path / "net.safetensors"
     assert onebit("export", checkpoint, "--to", "packed", path) == 0
     network = backbones.create_backbone(NAME)
@@ -105,9 +124,16 @@ def test_of_a_detection_checkpoint(tmp_path, capsys):
 def test_of_a_reid_checkpoint(tmp_path):
     mini_reid.WRITERS["mini-market1501"](tmp_path / "data/mini-market1501")
     checkpoint = train(
-        "reid", "mini-market1501", tmp_path, "epochs=1", "height=64", "width=32",
-        "score_untrained=False", "model.last_stride=1", "model.backbone_options.pad_value=1",
-    )  # fmt: skip
+        "reid",
+        "mini-market1501",
+        tmp_path,
+        "epochs=1",
+        "height=64",
+        "width=32",
+        "score_untrained=False",
+        "model.last_stride=1",
+        "model.backbone_options.pad_value=1",
+    )
     path = tmp_path / "net.safetensors"
     assert onebit("export", checkpoint, "--to", "packed", path) == 0
     network = backbones.create_backbone(NAME, out_indices=(3,), last_stride=1, pad_value=1)
@@ -221,7 +247,7 @@ def test_classes_are_the_checkpoints_own(classifier, tmp_path, capsys):
 @pytest.mark.parametrize(("form", "package"), [("onnx", "onnx"), ("openvino", "openvino")])
 def test_a_missing_package_is_named(form, package, tmp_path, monkeypatch, capsys):
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == package else find(name, *a))  # fmt: skip
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == package else find(name, *a))
     path = tmp_path / "net.xml"
     assert onebit("export", NAME, "--to", form, path) == 2
     assert f"pip install {package}" in capsys.readouterr().err

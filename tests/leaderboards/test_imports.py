@@ -49,8 +49,22 @@ def onebit(tmp_path, monkeypatch, capsys):
 
 
 def test_predictions_become_a_row(onebit, data, truth, tmp_path):
-    command = ("import", "detection", "--predictions", truth, "--dataset", "mini-coco", "--data", data,
-               "--name", "their_net", "--note", "by e-mail", "--out", "out")  # fmt: skip
+    command = (
+        "import",
+        "detection",
+        "--predictions",
+        truth,
+        "--dataset",
+        "mini-coco",
+        "--data",
+        data,
+        "--name",
+        "their_net",
+        "--note",
+        "by e-mail",
+        "--out",
+        "out",
+    )
     code, out, err = onebit(*command)
     assert code == 0, err
     assert "AP          1.0000" in out
@@ -96,7 +110,7 @@ def test_predictions_become_a_row(onebit, data, truth, tmp_path):
 
 
 def test_predictions_are_scored_without_a_record(onebit, data, truth, tmp_path):
-    command = ("test", "detection", "--predictions", truth, "--dataset", "mini-coco", "--data", data)  # fmt: skip
+    command = ("test", "detection", "--predictions", truth, "--dataset", "mini-coco", "--data", data)
     before = sorted(tmp_path.iterdir())
     code, out, err = onebit(*command)
     assert code == 0, err
@@ -111,7 +125,7 @@ def test_predictions_are_scored_without_a_record(onebit, data, truth, tmp_path):
         (("--show-dir", "p", "--show-score", "1.5"), "--show-score takes a score from 0 to 1"),
         (("--show-score", "0.5"), "--show-score is for `test detection --show-dir DIR`"),
         (("--show-dir", "p", "--show", "0"), "--show takes a number of pictures from 1"),
-    ):  # fmt: skip
+    ):
         code, out, err = onebit(*command, *more)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert message in err
@@ -123,7 +137,7 @@ def test_pictures_of_detections(onebit, data, truth, tmp_path, board):
     if board == "voc":
         truth.write_text("[]")
     folder = tmp_path / "pictures"
-    command = ("test", "detection", "--predictions", truth, "--dataset", f"mini-{board}", "--data", data)  # fmt: skip
+    command = ("test", "detection", "--predictions", truth, "--dataset", f"mini-{board}", "--data", data)
     code, out, err = onebit(*command, "--show-dir", folder, "--show", "3", "--show-score", "0.5")
     assert code == 0, err
     assert f"pictures    3 in {folder}" in out
@@ -142,15 +156,15 @@ def test_pictures_of_detections(onebit, data, truth, tmp_path, board):
 
 def test_predictions_of_classes_are_scored_without_a_record(onebit, tmp_path):
     list(mini.write(tmp_path, ["mini-cifar10"]))
-    command = ("classification", "--dataset", "mini-cifar10", "--backbone", "resnet18_w8", "--data", tmp_path)  # fmt: skip
-    code, trained, err = onebit("train", *command, "--work-dir", "run", "--cfg-options", "train_cfg.max_epochs=1")  # fmt: skip
+    command = ("classification", "--dataset", "mini-cifar10", "--backbone", "resnet18_w8", "--data", tmp_path)
+    code, trained, err = onebit("train", *command, "--work-dir", "run", "--cfg-options", "train_cfg.max_epochs=1")
     assert code == 0, err
     code, out, err = onebit("test", *command, "--predictions", "run/predictions.npz")
     assert code == 0, err
     of_row = [line.split()[1] for line in trained.splitlines() if line.startswith("top")]
     assert len(of_row) == 2
     assert [line.split()[1] for line in out.splitlines() if line.startswith("top")] == of_row
-    code, out, err = onebit("test", *command[:3], "--data", tmp_path, "--predictions", "run/predictions.npz")  # fmt: skip
+    code, out, err = onebit("test", *command[:3], "--data", tmp_path, "--predictions", "run/predictions.npz")
     assert (code, out) == (2, "")
     assert "--predictions of classification needs --backbone" in err
 
@@ -166,9 +180,23 @@ def test_a_reid_network_and_its_features_become_rows(onebit, tmp_path):
     network = registered_models()["osnet_x0_25"](num_classes=7, pretrained=False)
     torch.save(dict(state_dict=network.state_dict(), epoch=60), "model.pth.tar-60")
     common = ("--dataset", "mini-market1501", "--data", "data", "--out", "out")
-    code, out, err = onebit("test", "reid", "--checkpoint", "model.pth.tar-60", "--model", "osnet_x0_25", *common,
-                            "--record", "--name", "osnet_x0_25", "--trained-on", "MSMT17",
-                            "--cfg-options", "height=32", "width=16")  # fmt: skip
+    code, out, err = onebit(
+        "test",
+        "reid",
+        "--checkpoint",
+        "model.pth.tar-60",
+        "--model",
+        "osnet_x0_25",
+        *common,
+        "--record",
+        "--name",
+        "osnet_x0_25",
+        "--trained-on",
+        "MSMT17",
+        "--cfg-options",
+        "height=32",
+        "width=16",
+    )
     assert code == 0, err
     assert "Mbit" in out
     (path,) = (tmp_path / "out/records/market1501").glob("*.json")
@@ -183,9 +211,7 @@ def test_a_reid_network_and_its_features_become_rows(onebit, tmp_path):
 
     groups, _ = load(tmp_path / "work_dirs" / path.stem / record.predictions.file)
     np.savez("features.npz", **{f"{name}.features": part.features for name, part in groups.items()})
-    code, out, err = onebit(
-        "import", "reid", "--predictions", "features.npz", "--name", "theirs", *common
-    )
+    code, out, err = onebit("import", "reid", "--predictions", "features.npz", "--name", "theirs", *common)
     assert code == 0, err
     second = Record.load(path.with_name("mini-market1501--theirs--imported--seed0.json"))
     assert second.metrics == record.metrics
@@ -236,16 +262,7 @@ def test_options_of_foreign_checkpoints(onebit, data, tmp_path, arguments, messa
     if arguments[0] == "classification":
         list(mini.write(tmp_path / "data", [dataset]))
         data = tmp_path / "data"
-    command = (
-        "test",
-        *arguments,
-        "--checkpoint",
-        "model.pth",
-        "--dataset",
-        dataset,
-        "--data",
-        data,
-    )
+    command = ("test", *arguments, "--checkpoint", "model.pth", "--dataset", dataset, "--data", data)
     code, _, err = onebit(*command)
     assert (code, message in err) == (2, True), err
 
@@ -261,9 +278,7 @@ def test_an_import_that_is_interrupted_leaves_no_record(data, truth, tmp_path, m
             imports.record(what, "coco", job, outcome, tmp_path / "records", tmp_path / "work")
         monkeypatch.undo()
         # The same call goes through afterwards.
-        _, path = imports.record(
-            what, "coco", job, outcome, tmp_path / "records", tmp_path / "work"
-        )
+        _, path = imports.record(what, "coco", job, outcome, tmp_path / "records", tmp_path / "work")
         assert Record.load(path).metrics == outcome.metrics
         with pytest.raises(InputError, match="choose another --name or --seed"):
             imports.record(what, "coco", job, outcome, tmp_path / "records", tmp_path / "work")

@@ -13,8 +13,11 @@ ROOT = Path(__file__).resolve().parents[2]
 def kill_bench(*arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "tests.leaderboards.kill_bench", *arguments],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

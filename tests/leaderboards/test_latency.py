@@ -29,19 +29,34 @@ def onebit(*arguments) -> int:
 
 def entry(**changes) -> Entry:
     content = dict(
-        backbone="resnet18", engine="torch", engine_version="1", precision="float32",
-        weight_bits=32, activation_bits=32, memory_bits_strict=4_000_000, disk_bytes=500_000,
-        resident_bytes=1_000_000, milliseconds=[4.0, 5.0, 6.0],
-    )  # fmt: skip
+        backbone="resnet18",
+        engine="torch",
+        engine_version="1",
+        precision="float32",
+        weight_bits=32,
+        activation_bits=32,
+        memory_bits_strict=4_000_000,
+        disk_bytes=500_000,
+        resident_bytes=1_000_000,
+        milliseconds=[4.0, 5.0, 6.0],
+    )
     return Entry(**{**content, **changes})
 
 
 def run_of(*entries: Entry, **changes) -> LatencyRun:
     content = dict(
-        processor="A Processor <8>", flags=["avx2", "fma"], cores=2, load_before=0.0, threads=1,
-        input=(224, 224), classes=1000, entries=list(entries), code={}, versions={"torch": "1"},
+        processor="A Processor <8>",
+        flags=["avx2", "fma"],
+        cores=2,
+        load_before=0.0,
+        threads=1,
+        input=(224, 224),
+        classes=1000,
+        entries=list(entries),
+        code={},
+        versions={"torch": "1"},
         created="2026-01-01",
-    )  # fmt: skip
+    )
     return LatencyRun(**{**content, **changes})
 
 
@@ -49,18 +64,22 @@ def run_of(*entries: Entry, **changes) -> LatencyRun:
 def run() -> LatencyRun:
     fast = entry(engine="openvino", precision="bfloat16", milliseconds=[2.0, 2.5, 2.25])
     ours = entry(
-        backbone=NAME, engine="packed", weight_bits=1, activation_bits=1, disk_bytes=20_000,
-        memory_bits_strict=155_000, milliseconds=[1.0, 1.5, 0.5], resident_bytes=None,
-    )  # fmt: skip
+        backbone=NAME,
+        engine="packed",
+        weight_bits=1,
+        activation_bits=1,
+        disk_bytes=20_000,
+        memory_bits_strict=155_000,
+        milliseconds=[1.0, 1.5, 0.5],
+        resident_bytes=None,
+    )
     return run_of(entry(), fast, ours)
 
 
 def test_round_trip(run, tmp_path):
     path = run.save(tmp_path)
     assert path.parent == tmp_path / "latency"
-    assert re.fullmatch(
-        r"a-processor-8-[0-9a-f]{6}--224x224-1000-classes--threads1\.json", path.name
-    )
+    assert re.fullmatch(r"a-processor-8-[0-9a-f]{6}--224x224-1000-classes--threads1\.json", path.name)
     assert LatencyRun.load(path) == run
     assert list(load_runs(tmp_path)) == [run]
     content = json.loads(path.read_text())
@@ -69,9 +88,13 @@ def test_round_trip(run, tmp_path):
 
 def test_machine_threads_and_input_have_files_of_their_own(run):
     others = [
-        dict(processor="Another"), dict(flags=["avx2"]), dict(threads=2), dict(input=(32, 32)),
-        dict(classes=None), dict(classes=10),
-    ]  # fmt: skip
+        dict(processor="Another"),
+        dict(flags=["avx2"]),
+        dict(threads=2),
+        dict(input=(32, 32)),
+        dict(classes=None),
+        dict(classes=10),
+    ]
     names = {run.file_name(), *(run.model_copy(update=change).file_name() for change in others)}
     assert len(names) == 7
 
@@ -193,7 +216,7 @@ def test_a_tiny_run(tmp_path, capsys):
     assert f"record: {path}\n" in said
     run = LatencyRun.load(path)
     assert (run.threads, run.input, run.classes) == (1, (32, 32), 10)
-    assert [(e.backbone, e.engine) for e in run.entries] == [("resnet18", "torch"), (NAME, "packed")]  # fmt: skip
+    assert [(e.backbone, e.engine) for e in run.entries] == [("resnet18", "torch"), (NAME, "packed")]
     reference, ours = run.entries
     assert all(len(e.milliseconds) == 2 for e in run.entries)
     assert (ours.weight_bits, ours.activation_bits) == (1, 1)
@@ -244,7 +267,7 @@ def test_wrong_input_gets_one_line(arguments, message, tmp_path, capsys):
 
 def test_a_missing_engine(tmp_path, monkeypatch, capsys):
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "openvino" else find(name, *a))  # fmt: skip
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "openvino" else find(name, *a))
     assert "openvino" not in latency.available_engines()
     assert onebit("latency", NAME, "--engines", "openvino", "--out", tmp_path) == 2
     assert "openvino is not installed: pip install openvino" in capsys.readouterr().err

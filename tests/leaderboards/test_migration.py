@@ -25,9 +25,9 @@ def test_a_record_of_version_1_is_migrated_and_loses_nothing(path, tmp_path):
     assert record.schema_version == SCHEMA_VERSION
     assert (record.origin, record.predictions, record.cell) == ("trained", None, None)
     after = record.model_dump(mode="json")
-    assert {k: v for k, v in after.items() if k in before} == {
-        k: v for k, v in before.items() if k != "digest"
-    } | {"schema_version": SCHEMA_VERSION}
+    assert {k: v for k, v in after.items() if k in before} == {k: v for k, v in before.items() if k != "digest"} | {
+        "schema_version": SCHEMA_VERSION
+    }
     assert Record.load(record.save(tmp_path)) == record
 
 

@@ -17,13 +17,14 @@ from onebit.leaderboards.running.mock_run import TASKS, mock_run
 class Net(Backbone):
     """Four stages of one convolution; a subclass breaks one thing."""
 
-    def __init__(self, out_indices=(0, 1, 2, 3), stem="imagenet", frozen_stages=-1, norm_eval=False, init_cfg=None, **_):  # fmt: skip
+    def __init__(
+        self, out_indices=(0, 1, 2, 3), stem="imagenet", frozen_stages=-1, norm_eval=False, init_cfg=None, **_
+    ):
         super().__init__(4, out_indices, frozen_stages, norm_eval, init_cfg)
         stride = 2 if stem == "imagenet" else 1
         self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, stride, 1), nn.BatchNorm2d(4))
         self.stages = nn.ModuleList(
-            nn.Sequential(self.conv(i), nn.BatchNorm2d(4), nn.ReLU())
-            for i in range(self.out_indices[-1] + 1)
+            nn.Sequential(self.conv(i), nn.BatchNorm2d(4), nn.ReLU()) for i in range(self.out_indices[-1] + 1)
         )
         self.feature_channels = tuple(4 for _ in self.out_indices)
         self.feature_strides = tuple(stride * 2 ** (i + 1) for i in self.out_indices)

@@ -13,8 +13,33 @@ from onebit.leaderboards.recording.run_file import digest
 from onebit.leaderboards.recording.verification import kept_files
 from tests.leaderboards.test_end_to_end import record
 
-ODD = ["..", ".", "", "/", "/etc/passwd", "../x", "a/../../x", "a/b", "a\\b", "..\\x", "a\0b", "a\nb",
-       "~", "~root", "C:x", ".hidden", "-rf", "a--b", "a-", "a b", "é", "a\u202eb", "*", "$HOME", "x" * 300]  # fmt: skip
+ODD = [
+    "..",
+    ".",
+    "",
+    "/",
+    "/etc/passwd",
+    "../x",
+    "a/../../x",
+    "a/b",
+    "a\\b",
+    "..\\x",
+    "a\0b",
+    "a\nb",
+    "~",
+    "~root",
+    "C:x",
+    ".hidden",
+    "-rf",
+    "a--b",
+    "a-",
+    "a b",
+    "é",
+    "a\u202eb",
+    "*",
+    "$HOME",
+    "x" * 300,
+]
 NAMES = st.one_of(
     st.sampled_from(ODD),
     st.text(max_size=20),
@@ -30,7 +55,7 @@ def forged(**changes) -> dict:
 
 
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, NAMES)), NAMES, NAMES)
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_name_leads_out_of_the_folder(tmp_path, names, checkpoint, predictions):
     content = record().model_dump(mode="json")
     content |= names
@@ -85,7 +110,7 @@ def test_two_rows_never_share_a_name():
         for backbone in ("b", "b-c", "b_c"):
             for recipe in ("c", "c-d"):
                 for options in ({}, {"x": 1}):
-                    made = record(dataset=dataset, backbone=backbone, recipe=recipe, cfg_options=options)  # fmt: skip
+                    made = record(dataset=dataset, backbone=backbone, recipe=recipe, cfg_options=options)
                     assert seen.setdefault(made.file_name(), made.key) == made.key
     assert len(seen) == 36
 
@@ -102,9 +127,15 @@ def test_any_text_survives_the_file(tmp_path, texts):
 
 
 BROKEN = [
-    b"\xff\xfe", b'{"a": NaN}', b'{"digest": "x", "a": Infinity}', b"[" * 100_000, b'{"a": ' * 100_000,
-    b'{"digest": 1' + b"0" * 5000 + b"}", b'{"schema_version": 1e400, "digest": ""}', b'{"digest": "\\ud800"}',
-]  # fmt: skip
+    b"\xff\xfe",
+    b'{"a": NaN}',
+    b'{"digest": "x", "a": Infinity}',
+    b"[" * 100_000,
+    b'{"a": ' * 100_000,
+    b'{"digest": 1' + b"0" * 5000 + b"}",
+    b'{"schema_version": 1e400, "digest": ""}',
+    b'{"digest": "\\ud800"}',
+]
 
 
 @pytest.mark.parametrize("content", BROKEN, ids=range(len(BROKEN)))

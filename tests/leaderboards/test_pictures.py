@@ -22,7 +22,17 @@ BOARD = ALL["cifar10"]
 def line(name, top1, ops, memory=1e6, seeds=None, bits=(1, 1)):
     values = seeds or {0: top1}
     costs = {"strict": ops, "dcp-nas": ops / 10}
-    return Line("mini-cifar10", name, "none", *bits, "measured", {"top1": values}, memory_bits=dict.fromkeys(costs, memory), ops=costs, records=[object()])  # fmt: skip
+    return Line(
+        "mini-cifar10",
+        name,
+        "none",
+        *bits,
+        "measured",
+        {"top1": values},
+        memory_bits=dict.fromkeys(costs, memory),
+        ops=costs,
+        records=[object()],
+    )
 
 
 def front_of(*xy):
@@ -41,9 +51,7 @@ def test_no_point_beats_one_of_the_front():
     made = [Point(None, (7 * i) % 31 + 1, (11 * i) % 17, None, "") for i in range(60)]
     front = pareto_front(made)
     for point in front:
-        assert not any(
-            (q.x <= point.x and q.y > point.y) or (q.x < point.x and q.y >= point.y) for q in made
-        )
+        assert not any((q.x <= point.x and q.y > point.y) or (q.x < point.x and q.y >= point.y) for q in made)
     for point in made:
         assert any(q.x <= point.x and q.y >= point.y for q in front)
 
@@ -78,7 +86,7 @@ def test_names_do_not_overlap_nor_leave_the_axes(board, monkeypatch):
     boxes = [t.get_window_extent() for t in axes.texts]
     texts = [t.get_text() for t in axes.texts]
     assert len(texts) == len(set(texts))
-    assert len(texts) >= 0.8 * len(pictures.points(board, printed(board), x, "paper", next(iter(board.metrics))))  # fmt: skip
+    assert len(texts) >= 0.8 * len(pictures.points(board, printed(board), x, "paper", next(iter(board.metrics))))
     for (a, first), (b, second) in itertools.combinations(zip(boxes, texts, strict=True), 2):
         # The extent of an annotation includes its leader line; its text alone is what must not touch.
         a_text, b_text = (_text_box(axes, name) for name in (first, second))
@@ -115,7 +123,7 @@ def test_a_crowd_leaves_names_out_rather_than_upon_each_other():
 
 def test_points_of_one_look_are_drawn_together():
     """An artist for each of 400 points takes seconds."""
-    lines = [line(f"n{i}", 0, 1e6 + i, seeds={0: 0.1, 1: 0.2}, bits=b) for i in range(20) for b in ((1, 1), (32, 32))]  # fmt: skip
+    lines = [line(f"n{i}", 0, 1e6 + i, seeds={0: 0.1, 1: 0.2}, bits=b) for i in range(20) for b in ((1, 1), (32, 32))]
     (axes,) = pictures.draw(BOARD, lines, links=lambda p: f"#{p.label}").axes
     marked = [c for c in axes.collections if isinstance(c, PathCollection)]
     assert [len(c.get_offsets()) for c in marked] == [20, 20]
@@ -154,10 +162,7 @@ def test_plot_command(capsys, tmp_path, sweep):
         (["plot", "mini-cifar10", "--out", "x.pdf"], ".svg or .png"),
         (["plot", "mini-cifar10", "--out", "x.png", "--metric", "AP"], "no metric"),
         (["plot", "mini-voc", "--out", "x.png"], "no records of mini-voc"),
-        (
-            ["plot", "mini-cifar10", "--out", "x.png", "--recipe", "long"],
-            "no records of mini-cifar10",
-        ),
+        (["plot", "mini-cifar10", "--out", "x.png", "--recipe", "long"], "no records of mini-cifar10"),
         (["plot", "imagenet", "--out", "x.png"], "--convention paper"),
     ):
         capsys.readouterr()

@@ -113,8 +113,11 @@ def test_wrong_options_are_refused(options, message):
 
 def test_options_get_submitits_names():
     assert pools.slurm_parameters({"partition": "a", "time": "60", "gpus": "1"}) == {
-        "cluster": "slurm", "slurm_partition": "a", "timeout_min": 60, "gpus_per_node": 1,
-    }  # fmt: skip
+        "cluster": "slurm",
+        "slurm_partition": "a",
+        "timeout_min": 60,
+        "gpus_per_node": 1,
+    }
     assert pools.slurm_parameters({})["timeout_min"] == 24 * 60
 
 

@@ -17,10 +17,7 @@ def kind(name: str) -> str:
 
 def fields() -> str:
     """The table as it has to stand in the documentation."""
-    rows = [
-        f"| `{name}` | {kind(name)} | {field.description} |"
-        for name, field in Record.model_fields.items()
-    ]
+    rows = [f"| `{name}` | {kind(name)} | {field.description} |" for name, field in Record.model_fields.items()]
     last = "| `digest` | string | SHA-256 of all other fields as canonical JSON (sorted keys, no spaces) |"
     return "\n".join(["| field | type | meaning |", "|---|---|---|", *rows, last])
 

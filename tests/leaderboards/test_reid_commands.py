@@ -24,8 +24,20 @@ def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("reid")
     WRITERS["mini-market1501"](root / "data" / "mini-market1501")
     options = ["epochs=1", "height=64", "width=32", "score_untrained=False"]
-    code = onebit("train", "reid", "--dataset", "mini-market1501", "--backbone", "resnet18_w8",
-                  "--data", root / "data", "--work-dir", root / "run", "--cfg-options", *options)  # fmt: skip
+    code = onebit(
+        "train",
+        "reid",
+        "--dataset",
+        "mini-market1501",
+        "--backbone",
+        "resnet18_w8",
+        "--data",
+        root / "data",
+        "--work-dir",
+        root / "run",
+        "--cfg-options",
+        *options,
+    )
     assert code == 0
     return root / "data", root / "run" / "epoch_1.pth"
 
@@ -41,7 +53,7 @@ def crops(trained, tmp_path):
 
 def test_features_of_a_folder(trained, crops, tmp_path, capsys):
     out = tmp_path / "crops.safetensors"
-    code = onebit("features", "--checkpoint", trained[1], "--images", crops, "--out", out, "--batch-size", "2")  # fmt: skip
+    code = onebit("features", "--checkpoint", trained[1], "--images", crops, "--out", out, "--batch-size", "2")
     assert code == 0
     assert capsys.readouterr().out == f"{out}: 5 images, 64 numbers each\n"
     features = safetensors.numpy.load_file(out)["images.features"]
@@ -61,7 +73,7 @@ def test_features_of_a_folder(trained, crops, tmp_path, capsys):
 )
 def test_features_of_bad_input(trained, crops, tmp_path, capsys, change, message):
     options = {"--checkpoint": trained[1], "--images": crops, "--out": tmp_path / "f.safetensors"}
-    code = onebit("features", *(part for option in {**options, **change}.items() for part in option))  # fmt: skip
+    code = onebit("features", *(part for option in {**options, **change}.items() for part in option))
     out, err = capsys.readouterr()
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert message in err
@@ -69,13 +81,14 @@ def test_features_of_bad_input(trained, crops, tmp_path, capsys, change, message
 
 
 def score(trained, *more) -> int:
-    return onebit("test", "reid", "--checkpoint", trained[1], "--dataset", "mini-market1501",
-                  "--data", trained[0], *more)  # fmt: skip
+    return onebit(
+        "test", "reid", "--checkpoint", trained[1], "--dataset", "mini-market1501", "--data", trained[0], *more
+    )
 
 
 def test_pictures_of_rankings_and_reranked_metrics(trained, tmp_path, capsys):
     folder = tmp_path / "pictures"
-    assert score(trained, "--show-dir", folder, "--show", "3", "--cfg-options", "evaluation.rerank=True") == 0  # fmt: skip
+    assert score(trained, "--show-dir", folder, "--show", "3", "--cfg-options", "evaluation.rerank=True") == 0
     out = capsys.readouterr().out
     assert sorted(p.name.split("_")[0] for p in folder.iterdir()) == ["best", "worst", "worst"]
     assert f"pictures    3 in {folder}" in out
@@ -86,7 +99,7 @@ def test_pictures_of_rankings_and_reranked_metrics(trained, tmp_path, capsys):
 def test_saved_features_are_scored_again(trained, tmp_path, capsys):
     features = trained[1].with_name("epoch_1.mini-market1501.safetensors")
     before = features.read_bytes()
-    command = ("test", "reid", "--predictions", features, "--dataset", "mini-market1501", "--data", trained[0])  # fmt: skip
+    command = ("test", "reid", "--predictions", features, "--dataset", "mini-market1501", "--data", trained[0])
     assert onebit(*command) == 0
     plain = capsys.readouterr().out
     assert score(trained) == 0
@@ -118,8 +131,9 @@ def test_saved_features_are_scored_again(trained, tmp_path, capsys):
 )
 def test_bad_requests_to_score_saved_features(trained, capsys, more, message):
     features = trained[1].with_name("epoch_1.mini-market1501.safetensors")
-    code = onebit("test", "reid", "--predictions", features, "--dataset", "mini-market1501",
-                  "--data", trained[0], *more)  # fmt: skip
+    code = onebit(
+        "test", "reid", "--predictions", features, "--dataset", "mini-market1501", "--data", trained[0], *more
+    )
     out, err = capsys.readouterr()
     assert (code, out) == (2, "")
     assert message in err

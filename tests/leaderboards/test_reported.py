@@ -179,10 +179,7 @@ def test_a_second_reading_of_the_papers_gives_the_same_numbers(key):
         row = line.row if by_dataset else (line.row, line.group)
         column = f"{line.group} {line.column}".strip() if by_dataset else line.column
         typed.setdefault(row, {})[column] = line.value
-    again = [
-        {column: value for column, value in zip(columns, row, strict=True) if value is not None}
-        for row in rows
-    ]
+    again = [{column: value for column, value in zip(columns, row, strict=True) if value is not None} for row in rows]
     assert list(typed.values()) == again
 
 
@@ -302,14 +299,9 @@ def test_accuracies_that_the_texts_of_cp_nas_and_bnas_state():
     assert 100 - one(B, 2, "BNAS (larger)", "test_error") == pytest.approx(96.53)
     assert 100 - one(B, 2, "PC-DARTS", "test_error", "32/32") == pytest.approx(97.22)
     assert 100 - one(B, 2, "BNAS", "test_error", "1/32") == one(B, 3, "BNAS (L = 5)", "accuracy")
-    exploration = one(B, 2, "BNAS", "test_error", "1/1") - one(
-        B, 2, "BNAS (Eq. 10)", "test_error", "1/1"
-    )
+    exploration = one(B, 2, "BNAS", "test_error", "1/1") - one(B, 2, "BNAS (Eq. 10)", "test_error", "1/1")
     assert exploration == pytest.approx(1.58)
-    lfw = [
-        one(B, 5, "ResNet-18", "accuracy_lfw"),
-        one(B, 5, "BNAS", "accuracy_lfw", "1/1"),
-    ]
+    lfw = [one(B, 5, "ResNet-18", "accuracy_lfw"), one(B, 5, "BNAS", "accuracy_lfw", "1/1")]
     assert lfw[0] - lfw[1] == pytest.approx(1.06)
     # 17.2 hours of search on CASIA-WebFace.
     assert one(B, 5, "BNAS", "search_cost", "1/32") * 24 == pytest.approx(17.2, abs=0.05)
@@ -330,12 +322,7 @@ def test_tables_that_repeat_each_other_agree(numbers):
 def test_uncertain_cells_say_why(numbers):
     uncertain = numbers[numbers["note"].str.contains("uncertain")]
     assert uncertain["note"].str.match(r"(.*; )?uncertain: \w+").all()
-    assert set(uncertain["paper"] + " " + uncertain["table"]) == {
-        "dcp-nas 4",
-        "dcp-nas 9",
-        "dcp-nas 11",
-        "dcp-nas 13",
-    }
+    assert set(uncertain["paper"] + " " + uncertain["table"]) == {"dcp-nas 4", "dcp-nas 9", "dcp-nas 11", "dcp-nas 13"}
 
 
 def test_loading_a_part(numbers):

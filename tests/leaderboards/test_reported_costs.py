@@ -46,8 +46,7 @@ def test_every_entry_is_needed():
     numbers = reported.load()
     numbers = numbers[numbers["column"].isin(ANALYTIC)]
     used = {
-        id(find(number.paper, number.table, number.row, number.group, number.column))
-        for number in numbers.itertuples()
+        id(find(number.paper, number.table, number.row, number.group, number.column)) for number in numbers.itertuples()
     }
     unused = [entry for entry in ENTRIES if id(entry) not in used]
     assert unused == []
@@ -81,10 +80,7 @@ def test_where_a_convention_fits_it_fits(lines):
 )
 def test_values(lines, paper, table, row, column, ours, strict):
     chosen = lines[
-        (lines["paper"] == paper)
-        & (lines["table"] == table)
-        & (lines["row"] == row)
-        & (lines["column"] == column)
+        (lines["paper"] == paper) & (lines["table"] == table) & (lines["row"] == row) & (lines["column"] == column)
     ]
     assert len(chosen) == 1
     line = chosen.iloc[0]
@@ -113,9 +109,7 @@ def test_every_number_is_in_the_document(lines):
     content = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
     left_out = sum(map(int, re.findall(r"^\| [^|]+ \| (\d+) \| [^|]+ \|$", content, re.MULTILINE)))
     assert left_out == (lines["network"] == "").sum()
-    for network, column, printed in zip(
-        lines["network"], lines["column"], lines["printed"], strict=True
-    ):
+    for network, column, printed in zip(lines["network"], lines["column"], lines["printed"], strict=True):
         if network:
             start = re.escape(f"| {network} |")
             quantity = rf"{column.replace('_', ' ')}, [^|]*"

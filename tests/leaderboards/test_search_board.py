@@ -30,19 +30,37 @@ class Stub:
         torch.manual_seed(job.seed)
         history = torch.rand(2, 2, 14, 4)
         return SearchOutcome.of(
-            job, options={"x": 1}, scores=history[-1], history=history, operations=OPERATIONS,
-            derivation="top2", supernet=dict(channels=4, cells=3), processes=1, data_checksum="content:0", config_sha256="0" * 64,
-            wall_seconds=4.0, images_seen=200, peak_memory_bytes=10**6,
-        )  # fmt: skip
+            job,
+            options={"x": 1},
+            scores=history[-1],
+            history=history,
+            operations=OPERATIONS,
+            derivation="top2",
+            supernet=dict(channels=4, cells=3),
+            processes=1,
+            data_checksum="content:0",
+            config_sha256="0" * 64,
+            wall_seconds=4.0,
+            images_seen=200,
+            peak_memory_bytes=10**6,
+        )
 
     def train(self, job):
         self.trained.append(job)
         return Outcome(
-            metrics={"top1": 0.5 + 0.1 * job.seed, "top5": 0.9}, untrained=None, main_metric="top1",
-            epochs=3, split="s", protocol="p", data_checksum="content:0", config="", checkpoint=None,
-            cost={"strict": {"ops": 5.0, "memory_bits": 7}}, num_classes=10,
+            metrics={"top1": 0.5 + 0.1 * job.seed, "top5": 0.9},
+            untrained=None,
+            main_metric="top1",
+            epochs=3,
+            split="s",
+            protocol="p",
+            data_checksum="content:0",
+            config="",
+            checkpoint=None,
+            cost={"strict": {"ops": 5.0, "memory_bits": 7}},
+            num_classes=10,
             details={"network": {"weight_bits": 1, "activation_bits": 1}},
-        )  # fmt: skip
+        )
 
 
 @pytest.fixture
@@ -144,7 +162,7 @@ def test_board_is_filled_once_and_shown(onebit, stub, tmp_path):
         (["search", *MINI, "--workers", "2"], "its rows run one by one"),
         (["mini-cifar10", "--methods", "random"], "--methods is for benches that search, not for mini-cifar10"),
     ],
-)  # fmt: skip
+)
 def test_bench_refuses_what_does_not_fit(onebit, stub, tmp_path, arguments, message):
     code, out, err = onebit("bench", *arguments)
     assert (code, out) == (2, "")
@@ -184,17 +202,24 @@ def test_a_changed_record_is_refused(onebit, stub, tmp_path):
 
 
 #: One epoch of two batches.
-QUICK = ("--cfg-options", "data.images=80", "data.image_size=8", "data.batch_size=20", "space.channels=2", "schedule.epochs=1")  # fmt: skip
+QUICK = (
+    "--cfg-options",
+    "data.images=80",
+    "data.image_size=8",
+    "data.batch_size=20",
+    "space.channels=2",
+    "schedule.epochs=1",
+)
 
 
 def test_a_cell_that_was_searched_is_trained_by_its_file(onebit, data, tmp_path):  # noqa: F811
-    code, out, err = onebit("search", "dcp-nas", *MINI, "--out", "cell.json", "--options", "lambda=1e-3", *QUICK)  # fmt: skip
+    code, out, err = onebit("search", "dcp-nas", *MINI, "--out", "cell.json", "--options", "lambda=1e-3", *QUICK)
     assert (code, err) == (0, "")
     cell = Genotype.load(tmp_path / "cell.json")
     assert cell.hash[:12] in out
     assert cell.provenance["options"]["lambda_"] == 1e-3
     train = ("train", "classification", *MINI, "--data", str(data), "--work-dir", "run")
-    code, out, err = onebit(*train, "--backbone", "cell.json", "--cfg-options", "train_cfg.max_epochs=1")  # fmt: skip
+    code, out, err = onebit(*train, "--backbone", "cell.json", "--cfg-options", "train_cfg.max_epochs=1")
     assert code == 0, err
     assert "cell.json on mini-cifar10" in out
     _, weights = load_row(tmp_path / "run" / "epoch_1.pth")

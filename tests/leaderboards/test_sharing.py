@@ -93,10 +93,7 @@ def test_what_killed_sweeps_left_is_removed_only_where_nobody_writes(sweep, stub
         sweep.work_root / mine.stem / ".epoch_1.pth.abc.onebit-tmp",
         sweep.work_root / mine.stem / "vis" / ".x.abc.onebit-tmp",
     ]
-    foreign = [
-        other.with_name(f".{other.name}.abc.onebit-tmp"),
-        mine.with_name(".hidden"),
-    ]
+    foreign = [other.with_name(f".{other.name}.abc.onebit-tmp"), mine.with_name(".hidden")]
     for path in stale + foreign:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("half")
@@ -127,7 +124,7 @@ class Odd(Exception):
         (FileNotFoundError(errno.ENOENT, "No such file", "x.so"), "FileNotFoundError: [Errno 2] No such file: 'x.so'"),
         (AssertionError("a <script>"), "AssertionError: a <script>"),
     ],
-)  # fmt: skip
+)
 def test_an_error_nobody_expected_fails_its_row_only(sweep, stub_runner, error, reason):
     stub_runner.failure["resnet18_w8"] = error
     results = [record for record, _ in bench(sweep)]
@@ -162,11 +159,21 @@ def test_a_finished_board_imports_nothing_heavy(sweep, stub_runner):
         "heavy = {'torch', 'mmengine', 'mmdet', 'pandas', 'scipy', 'matplotlib'} & set(sys.modules)\n"
         "sys.exit(f'imported {sorted(heavy)}' if heavy else code)"
     )
-    arguments = ["bench", "mini-cifar10", "--backbones", ",".join(sweep.backbones), "--seeds", "0,1",
-                 "--data", sweep.data_root, "--out", sweep.out, "--work-dir", sweep.work_root]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True
-    )
+    arguments = [
+        "bench",
+        "mini-cifar10",
+        "--backbones",
+        ",".join(sweep.backbones),
+        "--seeds",
+        "0,1",
+        "--data",
+        sweep.data_root,
+        "--out",
+        sweep.out,
+        "--work-dir",
+        sweep.work_root,
+    ]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("already done") == 4
 

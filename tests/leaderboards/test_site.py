@@ -25,13 +25,7 @@ def records(tmp_path_factory) -> Path:
     failed row."""
     folder = tmp_path_factory.mktemp("leaderboards")
     base = next(load_all(SHIPPED / "records", "cifar10")).model_copy(
-        update=dict(
-            dataset="mini-cifar10",
-            recipe="mini",
-            cfg_options={},
-            binarizer="none",
-            genotype_hash=None,
-        )
+        update=dict(dataset="mini-cifar10", recipe="mini", cfg_options={}, binarizer="none", genotype_hash=None)
     )
     cell = load_cell("dcp_nas_imagenet").hash
     for seed in range(3):
@@ -83,9 +77,7 @@ def test_ids_are_unique_and_every_reference_is_there(page):
         for name in ("aria-controls", "aria-labelledby"):
             if name in attributes:
                 assert attributes[name] in ids
-        for reference in re.findall(
-            r"url\(#([^)]+)\)", " ".join(filter(None, attributes.values()))
-        ):
+        for reference in re.findall(r"url\(#([^)]+)\)", " ".join(filter(None, attributes.values()))):
             assert reference in ids
 
 
@@ -132,16 +124,7 @@ def hostile(record: Record) -> Record:
             return {SCRIPT + key: spoil(inner) for key, inner in value.items()}
         return [spoil(inner) for inner in value] if isinstance(value, list) else value
 
-    kept = {
-        "board",
-        "status",
-        "origin",
-        "schema_version",
-        "dataset",
-        "main_metric",
-        "metrics",
-        "cost",
-    }
+    kept = {"board", "status", "origin", "schema_version", "dataset", "main_metric", "metrics", "cost"}
     content = record.model_dump()
     changed = {k: v if k in kept or v is None else spoil(v) for k, v in content.items()}
     changed["details"] = {SCRIPT: {SCRIPT: [SCRIPT, 1, None]}}
@@ -161,9 +144,7 @@ def hostile_page(records, tmp_path_factory) -> Path:
     """Such records cannot be loaded; the page must not rely on that."""
     made = [hostile(r) for r in load_all(records / "records", "cifar10")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            site, "load_all", lambda folder, board: iter(made if board == "cifar10" else [])
-        )
+        patch.setattr(site, "load_all", lambda folder, board: iter(made if board == "cifar10" else []))
         return site.build(records, tmp_path_factory.mktemp("hostile"), show_reported=False)
 
 
@@ -357,7 +338,7 @@ def test_a_point_of_a_picture_leads_to_its_line(page, chromium):
     driver = chromium(page)
     find(driver, "select[name=source] option[value=reported]").click()
     point = find(driver, "#cifar10 figure svg a")
-    target = point.get_attribute("xlink:href") or driver.execute_script("return arguments[0].href.baseVal", point)  # fmt: skip
+    target = point.get_attribute("xlink:href") or driver.execute_script("return arguments[0].href.baseVal", point)
     driver.execute_script("location.hash = arguments[0]", target)
     driver.execute_async_script("setTimeout(arguments[0], 100)")
     assert find(driver, target).is_displayed(), "the filter gives way"
@@ -367,9 +348,7 @@ def test_a_point_of_a_picture_leads_to_its_line(page, chromium):
 def test_dark_mode(page, chromium):
     def brightness(driver, selector, what):
         colour = driver.execute_script(
-            "return getComputedStyle(document.querySelector(arguments[0]))[arguments[1]]",
-            selector,
-            what,
+            "return getComputedStyle(document.querySelector(arguments[0]))[arguments[1]]", selector, what
         )
         return sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
 

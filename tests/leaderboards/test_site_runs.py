@@ -17,14 +17,35 @@ SHIPPED = Path(cli.__file__).parent
 def search_run(seed: int, cell: str = "random_0", text: str = "dcp-nas") -> SearchRun:
     about = next(load_all(SHIPPED / "records", "cifar10"))
     return SearchRun.model_construct(
-        method=text, dataset="cifar10-jpeg", data_checksum="content:0", preset="small", config_sha256="0" * 64, options={},
-        cfg_options={}, seed=seed, epochs=5, wall_seconds=1000.0 + seed, images_seen=16000,
-        images_per_second=16.0, peak_memory_bytes=3 * 10**9, gpu_days=None,
-        genotype=load_cell(cell).to_dict(), network="c8_l6", weight_bits=1, activation_bits=1,
-        recipe="short", train_epochs=1, train_seconds=100.0, metrics={"top1": 0.4 + 0.01 * seed},
-        main_metric="top1", ops_strict=5.0, memory_bits_strict=7, code=about.code,
-        environment=about.environment, created=text,
-    )  # fmt: skip
+        method=text,
+        dataset="cifar10-jpeg",
+        data_checksum="content:0",
+        preset="small",
+        config_sha256="0" * 64,
+        options={},
+        cfg_options={},
+        seed=seed,
+        epochs=5,
+        wall_seconds=1000.0 + seed,
+        images_seen=16000,
+        images_per_second=16.0,
+        peak_memory_bytes=3 * 10**9,
+        gpu_days=None,
+        genotype=load_cell(cell).to_dict(),
+        network="c8_l6",
+        weight_bits=1,
+        activation_bits=1,
+        recipe="short",
+        train_epochs=1,
+        train_seconds=100.0,
+        metrics={"top1": 0.4 + 0.01 * seed},
+        main_metric="top1",
+        ops_strict=5.0,
+        memory_bits_strict=7,
+        code=about.code,
+        environment=about.environment,
+        created=text,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -81,10 +81,7 @@ def test_tests_are_those_of_scipy(n):
     a, b = generator.normal(0.7, 0.01, n), generator.normal(0.705, 0.03, n + 2)
     for found, expected in (
         (compare(dict(enumerate(a)), dict(enumerate(b[:n]))), stats.ttest_rel(a, b[:n])),
-        (
-            compare(dict(enumerate(a)), {100 + i: v for i, v in enumerate(b)}),
-            stats.ttest_ind(a, b, equal_var=False),
-        ),
+        (compare(dict(enumerate(a)), {100 + i: v for i, v in enumerate(b)}), stats.ttest_ind(a, b, equal_var=False)),
     ):
         interval = expected.confidence_interval(0.95)
         assert found.p == pytest.approx(expected.pvalue, rel=1e-9)

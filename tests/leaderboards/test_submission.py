@@ -11,7 +11,7 @@ from onebit.leaderboards.recording import submission
 from onebit.leaderboards.recording.record import CodeVersion, KeptFile, Record
 from onebit.leaderboards.recording.submission import Rules, check
 
-COMMITTED = Path(submission.__file__).parents[1] / "records/coco/coco128--resnet18_w16_reactnet--small--seed0.json"  # fmt: skip
+COMMITTED = Path(submission.__file__).parents[1] / "records/coco/coco128--resnet18_w16_reactnet--small--seed0.json"
 COMMIT = "1" * 40
 RULES = Rules(development=True)
 
@@ -50,7 +50,7 @@ def lacks(paths, rules=RULES):
 def test_a_complete_row(rows):
     verdicts = check(rows(), RULES)
     assert [v.missing for v in verdicts] == [[], [], []]
-    assert verdicts[0].notes == ["coco128 is development data: not comparable with published numbers"]  # fmt: skip
+    assert verdicts[0].notes == ["coco128 is development data: not comparable with published numbers"]
 
 
 def environment(complete, **changes):
@@ -74,7 +74,7 @@ CASES = {
     "checkpoint": (dict(checkpoint_sha256=None), "no hash of the checkpoint"),
     "predictions": (dict(predictions=None), "no hash of the kept predictions"),
     "backbone": (dict(backbone="their_net"), "no package and version it comes from is stated"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("changes", "message"), CASES.values(), ids=CASES)

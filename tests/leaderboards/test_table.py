@@ -38,11 +38,7 @@ def records_of(sweep, values):
     return [
         base.model_copy(
             update=dict(
-                backbone=backbone,
-                seed=seed,
-                weight_bits=1,
-                activation_bits=1,
-                metrics={"top1": value, "top5": 0.9},
+                backbone=backbone, seed=seed, weight_bits=1, activation_bits=1, metrics={"top1": value, "top5": 0.9}
             )
         )
         for backbone, seeds in values.items()
@@ -98,7 +94,10 @@ def test_people_see_the_paper_s_columns_percent_and_deviation(lines):
     assert "0 (2 failed)" in text
     assert "1/1" in text
     assert "32/32" in text
-    order = [text.index(h) for h in ("Err. %", "Params M", "(strict)", "(dcp-nas)", "W/A", "Search GPU days", "Search method", "Source")]  # fmt: skip
+    order = [
+        text.index(h)
+        for h in ("Err. %", "Params M", "(strict)", "(dcp-nas)", "W/A", "Search GPU days", "Search method", "Source")
+    ]
     assert order == sorted(order)
 
 
@@ -107,9 +106,7 @@ def test_every_layout_names_columns_that_there_are():
         assert set(board.layout) <= {*COLUMNS, *board.metrics}
         for metric in set(board.metrics) - {"top1", "top5"}:
             assert metric in board.layout
-        assert {"memory_strict", "memory_paper", "ops_strict", "ops_paper", "source"} <= {
-            *board.layout
-        }
+        assert {"memory_strict", "memory_paper", "ops_strict", "ops_paper", "source"} <= {*board.layout}
 
 
 @pytest.mark.parametrize("form", ["text", "html", "markdown", "latex"])
@@ -118,9 +115,7 @@ def test_the_best_is_marked_only_beyond_noise(sweep, stub_runner, form):
     near = {0: 0.801, 1: 0.802, 2: 0.803}
     clear = records_of(sweep, {"a": {0: 0.9, 1: 0.904, 2: 0.902}, "b": near})
     mark = {"text": "*9.80", "html": "<strong>9.80", "markdown": "**9.80", "latex": r"\textbf{9.80"}
-    any_best = {"text": r"\*\d", "html": "<strong>", "markdown": r"\*\*\d", "latex": r"\\textbf"}[
-        form
-    ]
+    any_best = {"text": r"\*\d", "html": "<strong>", "markdown": r"\*\*\d", "latex": r"\\textbf"}[form]
     assert mark[form] in tables.render(BOARD, measured(BOARD, clear), form)
     tied = records_of(sweep, {"a": {0: 0.8, 1: 0.804, 2: 0.802}, "b": near})
     shown = tables.render(BOARD, measured(BOARD, tied), form)
@@ -135,7 +130,7 @@ def test_the_best_is_marked_only_beyond_noise(sweep, stub_runner, form):
 def test_real_valued_and_1bit_lines_do_not_compete(sweep, stub_runner):
     list(bench(sweep))
     records = records_of(sweep, {"a": {0: 0.9, 1: 0.904, 2: 0.902}, "b": {0: 0.1, 1: 0.1, 2: 0.11}})
-    real = [r.model_copy(update=dict(backbone="c", weight_bits=32, activation_bits=32)) for r in records[:3]]  # fmt: skip
+    real = [r.model_copy(update=dict(backbone="c", weight_bits=32, activation_bits=32)) for r in records[:3]]
     by_name = {line.backbone: line for line in measured(BOARD, records + real)}
     assert by_name["a"].verdicts["top1"] == "best"
     assert by_name["c"].verdicts["top1"] == "alone"
@@ -159,10 +154,7 @@ def test_imported_rows_are_lines_of_their_own_and_say_so(sweep, stub_runner):
         ({}, "trained for 1 epoch, the paper for 600"),
         ({"split": "x -> the same 128 images"}, "scored on the images it was trained on"),
         ({"cfg_options": {"a.b": 2}}, "config changed: a.b=2"),
-        (
-            {"cost": {"strict": {"input_shape": [3, 8, 8]}}},
-            "cost for an input of 3×8×8, the paper's is 3×32×32",
-        ),
+        ({"cost": {"strict": {"input_shape": [3, 8, 8]}}}, "cost for an input of 3×8×8, the paper's is 3×32×32"),
     ],
 )
 def test_footnotes_of_protocol_differences(sweep, stub_runner, change, note):
@@ -170,7 +162,7 @@ def test_footnotes_of_protocol_differences(sweep, stub_runner, change, note):
     record = next(load_all(sweep.records, "cifar10")).model_copy(update=change)
     (line,) = measured(BOARD, [record])
     assert any(found.startswith(note) for found in line.notes), line.notes
-    number = next(i for i, found in enumerate(sheet(BOARD, [line]).notes, 1) if found.startswith(note))  # fmt: skip
+    number = next(i for i, found in enumerate(sheet(BOARD, [line]).notes, 1) if found.startswith(note))
     for form in ("text", "markdown", "latex", "html"):
         shown = tables.render(BOARD, [line], form)
         assert str(number) in shown.split("resnet18", 1)[1].split("ured", 1)[0]
@@ -180,9 +172,7 @@ def test_footnotes_of_protocol_differences(sweep, stub_runner, change, note):
 def test_the_papers_own_protocol_needs_no_footnote(sweep, stub_runner):
     list(bench(sweep))
     cost = {"strict": {"input_shape": [3, 32, 32]}}
-    own = next(load_all(sweep.records, "cifar10")).model_copy(
-        update=dict(dataset="cifar10", epochs=600, cost=cost)
-    )
+    own = next(load_all(sweep.records, "cifar10")).model_copy(update=dict(dataset="cifar10", epochs=600, cost=cost))
     assert measured(BOARD, [own])[0].notes == []
 
 
@@ -198,7 +188,7 @@ PRINTED = [board for board in ALL.values() if board.printed]
 
 def test_a_board_without_a_printed_table_has_no_reported_lines():
     assert printed(ALL["msmt17"]) == []
-    assert {name for name, board in ALL.items() if not printed(board)} == {"msmt17", "cifar100", "folder"}  # fmt: skip
+    assert {name for name, board in ALL.items() if not printed(board)} == {"msmt17", "cifar100", "folder"}
     assert len(PRINTED) == len(ALL) - 3
 
 
@@ -211,7 +201,7 @@ def test_reported_lines_are_the_printed_numbers(board):
         numbers = numbers[numbers["group"] == table.group]
     expected = numbers[numbers["column"].isin(table.metrics)]
     values = sorted(v for line in lines for m in line.values.values() for v in m.values())
-    as_fraction = [(1 - n.value / 100) if n.column == "test_error" else n.value / 100 for n in expected.itertuples()]  # fmt: skip
+    as_fraction = [(1 - n.value / 100) if n.column == "test_error" else n.value / 100 for n in expected.itertuples()]
     assert values == pytest.approx(sorted(as_fraction))
     assert all(line.reported and line.weight_bits and line.activation_bits for line in lines)
     assert {line.source for line in lines} == {f"{table.paper} table {table.table}"}
@@ -256,7 +246,10 @@ def test_one_recipe_alone(capsys, sweep, lines):
         code = cli.main(["table", *arguments, "--format", "csv", "--out", str(sweep.out)])
         return code, *capsys.readouterr()
 
-    recipes = [list(pd.read_csv(io.StringIO(table("mini-cifar10", *more)[1]))["recipe"]) for more in ([], ["--recipe", "small"])]  # fmt: skip
+    recipes = [
+        list(pd.read_csv(io.StringIO(table("mini-cifar10", *more)[1]))["recipe"])
+        for more in ([], ["--recipe", "small"])
+    ]
     assert recipes[0] == sorted(recipes[0]), "rows of one recipe stand together"
     assert set(recipes[0]) == {"mini", "small"}
     assert set(recipes[1]) == {"small"}
@@ -279,9 +272,7 @@ def test_what_a_record_says_stays_text(lines, form):
         assert "<script" not in shown
         assert "&lt;script&gt;" in shown
     if form == "markdown":
-        widths = {
-            len(re.findall(r"(?<!\\)\|", row)) for row in shown.splitlines() if row.startswith("|")
-        }
+        widths = {len(re.findall(r"(?<!\\)\|", row)) for row in shown.splitlines() if row.startswith("|")}
         assert len(widths) == 1, "a bar in a name opens no new column"
     if form == "csv":
         assert pd.read_csv(io.StringIO(shown))["backbone"][0] == HOSTILE
@@ -297,7 +288,7 @@ def test_latex_compiles_with_booktabs(lines, tmp_path):
     body = tables.render(BOARD, lines + printed(BOARD), "latex")
     (tmp_path / "t.tex").write_text(
         "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n\\tiny\n" + body + "\\end{document}\n"
-    )  # fmt: skip
+    )
     done = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"],
         cwd=tmp_path,
@@ -310,7 +301,7 @@ def test_latex_compiles_with_booktabs(lines, tmp_path):
 def test_latex_is_one_tabular_of_equal_rows(lines):
     body = tables.render(BOARD, lines + printed(BOARD), "latex")
     columns = len(re.search(r"\\begin\{tabular\}\{([lr]+)\}", body).group(1))
-    rows = [r for r in body.split("\\toprule")[1].split("\\bottomrule")[0].splitlines() if r.endswith(r"\\")]  # fmt: skip
+    rows = [r for r in body.split("\\toprule")[1].split("\\bottomrule")[0].splitlines() if r.endswith(r"\\")]
     assert len(rows) == 1 + len(lines) + len(printed(BOARD))
     assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {columns}
 

@@ -148,7 +148,7 @@ def test_any_byte_of_a_record_is_covered(path):
     for i, byte in enumerate(whole):
         path.write_bytes(whole[:i] + bytes([byte ^ 1]) + whole[i + 1 :])
         assert refused(path) or form_problems(path), i
-    for changed in (whole + b"\n", whole.replace(b"\n", b"\r\n"), whole.replace(b'"seed"', b'"seed": 9, "seed"')):  # fmt: skip
+    for changed in (whole + b"\n", whole.replace(b"\n", b"\r\n"), whole.replace(b'"seed"', b'"seed": 9, "seed"')):
         path.write_bytes(changed)
         Record.load(path)  # the same values
         assert form_problems(path)
@@ -169,7 +169,7 @@ def test_any_byte_of_checkpoint_and_predictions_is_covered(sweep, path, name):
 
 def test_a_checkpoint_that_gives_other_metrics_is_found(sweep, path, verify, stub_runner):
     """Even where the forger made all hashes fit."""
-    stub_runner.test = lambda checkpoint, job: StubRunner.test(stub_runner, checkpoint.with_name("other"), job)  # fmt: skip
+    stub_runner.test = lambda checkpoint, job: StubRunner.test(stub_runner, checkpoint.with_name("other"), job)
     (sweep.work_root / path.stem / "other").write_text("resnet18_w8_reactnet 3")
     assert any("checkpoint: top1 is 0.51 in the record and 0.53 now" in f for f in verify(path))
 
@@ -254,9 +254,7 @@ def test_options_that_name_a_file_are_left_to_the_checkpoint(sweep, stub_runner,
     asked = []
     for name in ("test", "score_predictions"):
         original = getattr(stub_runner, name)
-        setattr(
-            stub_runner, name, lambda p, job, f=original: asked.append(job.cfg_options) or f(p, job)
-        )
+        setattr(stub_runner, name, lambda p, job, f=original: asked.append(job.cfg_options) or f(p, job))
     rescore(record, sweep.work_root, sweep.data_root)
     assert asked == [{"train_cfg.max_epochs": 2}] * 2
 
@@ -264,9 +262,7 @@ def test_options_that_name_a_file_are_left_to_the_checkpoint(sweep, stub_runner,
 def test_options_that_change_the_network_change_what_it_must_be(sweep, stub_runner):
     """A record speaks for the network that was built, and is held to that."""
     options = {"model.backbone.cell": "darts_v2", "model.backbone.binarizer": "xnor"}
-    changed = dataclasses.replace(
-        sweep, backbones=["dcp_nas_c4_l3"], seeds=[0], cfg_options=options
-    )
+    changed = dataclasses.replace(sweep, backbones=["dcp_nas_c4_l3"], seeds=[0], cfg_options=options)
     built = backbones.describe("dcp_nas_c4_l3", cell="darts_v2", binarizer="xnor")
     stub_runner.network = built
     ((record, _),) = bench(changed)
@@ -280,9 +276,7 @@ def test_options_that_change_the_network_change_what_it_must_be(sweep, stub_runn
     assert "cell is 'dcp_nas_imagenet'" in " ".join(problems(Record.load(path), changed.work_root))
 
 
-@pytest.mark.parametrize(
-    "options", [{"model.backbone.legs": 4}, {"model": 4}, {"model.backbone": 4}]
-)
+@pytest.mark.parametrize("options", [{"model.backbone.legs": 4}, {"model": 4}, {"model.backbone": 4}])
 def test_options_that_no_network_takes(sweep, path, options):
     content = Record.load(path).model_copy(update=dict(cfg_options=options))
     (problem,) = problems(content, sweep.work_root)

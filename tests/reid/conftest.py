@@ -67,6 +67,4 @@ def cuhk_copy(small_cuhk, tmp_path) -> Path:
 
 @pytest.fixture
 def job(tiny, tmp_path) -> Job:
-    return Job(
-        "market1501", "resnet18_w8_bireal", "mini", 3, tiny, tmp_path / "work", cfg_options=OPTIONS
-    )
+    return Job("market1501", "resnet18_w8_bireal", "mini", 3, tiny, tmp_path / "work", cfg_options=OPTIONS)

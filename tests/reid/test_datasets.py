@@ -13,13 +13,7 @@ from scipy.io import loadmat, savemat
 
 from onebit.commons.errors import InputError, WorkError
 from onebit.reid import datasets
-from onebit.reid.datasets import (
-    CheckedCUHK03,
-    CheckedDukeMTMCreID,
-    CheckedMarket1501,
-    CheckedMSMT17,
-    torchreid_root,
-)
+from onebit.reid.datasets import CheckedCUHK03, CheckedDukeMTMCreID, CheckedMarket1501, CheckedMSMT17, torchreid_root
 from onebit.reid.torchreid_adapter import CUHK03, MSMT17, DukeMTMCreID, Market1501
 
 MARKET = Path("market1501/Market-1501-v15.09.15")
@@ -148,9 +142,7 @@ def test_junk_and_distractors_are_counted(market):
 def test_an_identity_in_training_and_test(tiny, part):
     trained = min((tiny / MARKET / "bounding_box_train").iterdir())
     shutil.copy(trained, tiny / MARKET / part / trained.name)
-    with pytest.raises(
-        InputError, match=rf"to be disjoint, found 1 in both .*: {int(trained.name[:4])}$"
-    ):
+    with pytest.raises(InputError, match=rf"to be disjoint, found 1 in both .*: {int(trained.name[:4])}$"):
         read(CheckedMarket1501, tiny)
 
 
@@ -167,9 +159,7 @@ def test_an_identity_in_training_and_test_of_duke(duke, tmp_path):
 def test_a_distractor_outside_the_gallery(tiny, part):
     image = min((tiny / MARKET / part).iterdir())
     shutil.copy(image, tiny / MARKET / part / "0000_c1s1_000001_01.jpg")
-    with pytest.raises(
-        InputError, match=rf"distractors \(0000\) in the gallery only, found one in .*{part}"
-    ):
+    with pytest.raises(InputError, match=rf"distractors \(0000\) in the gallery only, found one in .*{part}"):
         read(CheckedMarket1501, tiny)
 
 
@@ -196,9 +186,7 @@ def msmt(market, tmp_path) -> Path:
     """A data root with an MSMT17 of a few drawn images: two people to train on, two to test."""
     images = sorted((market / "mini-market1501" / MARKET / "query").iterdir())
     lists = {"train": [], "val": [], "query": [], "gallery": []}
-    for number, name in enumerate(
-        ("train", "train", "val", "query", "gallery", "query", "gallery")
-    ):
+    for number, name in enumerate(("train", "train", "val", "query", "gallery", "query", "gallery")):
         pid, camera = number % 2, number + 1
         file = f"{pid:04d}/{pid:04d}_{number:03d}_{camera:02d}_0303morning_0015_0.jpg"
         folder = "train" if name in ("train", "val") else "test"
@@ -397,9 +385,7 @@ def test_an_extracted_image_that_was_removed(cuhk_copy):
     root = cuhk_copy / "mini-cuhk03"
     victim = Path(read(CheckedCUHK03, root).gallery[0][0])
     victim.unlink()
-    with pytest.raises(
-        InputError, match=rf"was removed from .*: {victim.name}. Remove .*extracted"
-    ):
+    with pytest.raises(InputError, match=rf"was removed from .*: {victim.name}. Remove .*extracted"):
         read(CheckedCUHK03, root)
 
 

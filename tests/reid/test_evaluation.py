@@ -8,13 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from onebit.commons.errors import InputError
-from onebit.reid.evaluation import (
-    PROTOCOLS,
-    average_splits,
-    check_labels,
-    evaluate,
-    evaluate_distances,
-)
+from onebit.reid.evaluation import PROTOCOLS, average_splits, check_labels, evaluate, evaluate_distances
 from onebit.reid.evaluation import distances as evaluation_distances
 from onebit.reid.evaluation import ranking as evaluation_ranking
 from onebit.reid.torchreid_adapter import evaluate_rank
@@ -23,11 +17,7 @@ from onebit.reid.torchreid_adapter import evaluate_rank
 def ranking(row, pid, camera, gallery_pids, gallery_cameras):
     """Identities in the order of the ranking; None where an image takes no rank."""
     ranked = sorted(range(len(row)), key=lambda i: (row[i], i))  # ties by gallery order
-    return [
-        gallery_pids[i]
-        for i in ranked
-        if not (gallery_pids[i] == pid and gallery_cameras[i] == camera)
-    ]
+    return [gallery_pids[i] for i in ranked if not (gallery_pids[i] == pid and gallery_cameras[i] == camera)]
 
 
 def chance_of_a_match(pids, pid, rank):
@@ -37,9 +27,7 @@ def chance_of_a_match(pids, pid, rank):
     return sum(pid in [pids[n] for n in draw[:rank]] for draw in draws) / len(draws)
 
 
-def reference(
-    distances, query_pids, gallery_pids, query_cameras, gallery_cameras, ranks, protocol="market"
-):
+def reference(distances, query_pids, gallery_pids, query_cameras, gallery_cameras, ranks, protocol="market"):
     """One query at a time, one gallery image at a time; None when no query is valid."""
     junk = [-1] if protocol == "market" else []
     keep = [i for i, pid in enumerate(gallery_pids) if pid not in junk]
@@ -127,11 +115,7 @@ def test_equals_torchreid(case):
 
 
 @settings(max_examples=200, deadline=None)
-@given(
-    case=st.booleans().flatmap(lambda ties: cases(ties=ties)),
-    only_junk=st.integers(1, 12),
-    junk=st.floats(0, 1),
-)
+@given(case=st.booleans().flatmap(lambda ties: cases(ties=ties)), only_junk=st.integers(1, 12), junk=st.floats(0, 1))
 def test_queries_with_nothing_but_junk_equal_torchreid(case, only_junk, junk):
     """All of their matches are under their own camera, or are junk (-1), however near."""
     distances, query_pids, gallery_pids, query_cameras, gallery_cameras = case
@@ -181,10 +165,7 @@ def test_equals_the_reference_with_ties(case, rows, counted, ranks, protocol):
 
 
 @settings(max_examples=200, deadline=None)
-@given(
-    case=cases(ties=True, largest=9),
-    ranks=st.lists(st.integers(1, 9), min_size=1, max_size=4, unique=True),
-)
+@given(case=cases(ties=True, largest=9), ranks=st.lists(st.integers(1, 9), min_size=1, max_size=4, unique=True))
 def test_single_shot_is_the_mean_over_all_draws(case, ranks):
     assert_equals_reference(case, ranks, "cuhk03-classic")
 
@@ -210,9 +191,7 @@ def test_single_shot_is_what_torchreids_draws_tend_to(monkeypatch):
     monkeypatch.setattr(np, "bool", bool, raising=False)
     np.random.seed(0)  # torchreid draws from the global generator
     case = classic_case(images=4)
-    runs = np.array(
-        [evaluate_rank(*case, max_rank=10, use_metric_cuhk03=True)[0] for _ in range(100)]
-    )
+    runs = np.array([evaluate_rank(*case, max_rank=10, use_metric_cuhk03=True)[0] for _ in range(100)])
     ours = evaluate_distances(*case, protocol="cuhk03-classic", ranks=range(1, 11))
     error = runs.std(0) / np.sqrt(len(runs))
     assert (np.abs(runs.mean(0) - list(ours.cmc.values())) < 4 * error + 1e-6).all()
@@ -224,7 +203,7 @@ def test_single_shot_is_what_torchreids_draws_tend_to(monkeypatch):
 def test_hundreds_of_matches():
     """Beyond ``COUNTED_MATCHES`` rows are sorted."""
     rng = np.random.default_rng(0)
-    labels = (rng.integers(1, 3, 4), rng.integers(0, 3, 1500), rng.integers(0, 3, 4), rng.integers(0, 3, 1500))  # fmt: skip
+    labels = (rng.integers(1, 3, 4), rng.integers(0, 3, 1500), rng.integers(0, 3, 4), rng.integers(0, 3, 1500))
     assert_equals_reference((rng.integers(0, 90, (4, 1500)), *labels), (1, 5, 10))
 
 
@@ -240,7 +219,7 @@ def test_ties_are_broken_by_gallery_order():
 def test_features_are_ranked_by_the_distance_named(distance):
     rng = np.random.default_rng(0)
     query, gallery = rng.normal(size=(20, 8)), rng.normal(size=(50, 8)) * rng.uniform(1, 9, (50, 1))
-    labels = (*(rng.integers(0, 5, n) for n in (20, 50)), *(rng.integers(0, 3, n) for n in (20, 50)))  # fmt: skip
+    labels = (*(rng.integers(0, 5, n) for n in (20, 50)), *(rng.integers(0, 3, n) for n in (20, 50)))
     if distance == "euclidean":
         matrix = ((query[:, None] - gallery[None]) ** 2).sum(-1)
     else:
@@ -248,13 +227,13 @@ def test_features_are_ranked_by_the_distance_named(distance):
         matrix = 1 - query @ gallery.T / norms
     expected = evaluate_distances(matrix, *labels)
     assert evaluate(query, gallery, *labels, distance=distance) == expected
-    assert evaluate(query.astype(np.float32), gallery.astype(np.float32), *labels, distance=distance) == expected  # fmt: skip
+    assert evaluate(query.astype(np.float32), gallery.astype(np.float32), *labels, distance=distance) == expected
 
 
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
 def test_features_are_scored_the_same_in_pieces(monkeypatch, distance):
     rng = np.random.default_rng(1)
-    labels = (*(rng.integers(0, 5, n) for n in (20, 50)), *(rng.integers(0, 3, n) for n in (20, 50)))  # fmt: skip
+    labels = (*(rng.integers(0, 5, n) for n in (20, 50)), *(rng.integers(0, 3, n) for n in (20, 50)))
     features = rng.normal(size=(20, 8)), rng.normal(size=(50, 8))
     whole = evaluate(*features, *labels, distance=distance)
     monkeypatch.setattr(evaluation_distances, "PAIRS_AT_A_TIME", 150)
@@ -344,7 +323,10 @@ GOOD = dict(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(distances=np.zeros((2, 9)), gallery_pids=[1] * 9, gallery_cameras=[1] * 9), "at least 10 images; this one has 9"),
+        (
+            dict(distances=np.zeros((2, 9)), gallery_pids=[1] * 9, gallery_cameras=[1] * 9),
+            "at least 10 images; this one has 9",
+        ),
         (dict(gallery_cameras=[0] * 10), "none of the 2 queries"),
         (dict(query_pids=[8, 9]), "none of the 2 queries"),
         (dict(distances=np.zeros((0, 10)), query_pids=[], query_cameras=[]), "none of the 0 queries"),
@@ -357,7 +339,7 @@ GOOD = dict(
         (dict(gallery_pids=[-1, 2] * 5), "at least 10 images; this one has 5"),
         (dict(protocol="markt"), "unknown protocol 'markt'; expected one of market, cuhk03-new"),
     ],
-)  # fmt: skip
+)
 def test_bad_input(change, message):
     with pytest.raises(InputError, match=message):
         evaluate_distances(**{**GOOD, **change})

@@ -69,7 +69,7 @@ def test_equals_torchreid(seed, distance, parameters):
     ready = np.split(prepared(query, gallery, distance), [len(query)])
     parts = [(ready[0], ready[1]), (ready[0], ready[0]), (ready[1], ready[1])]
     # It squares what it gets, and neither rounding nor its unstable sort may move an image itself.
-    matrices = [np.sqrt(np.maximum(np.concatenate([*distance_chunks(*p, distance)]), 0)) for p in parts]  # fmt: skip
+    matrices = [np.sqrt(np.maximum(np.concatenate([*distance_chunks(*p, distance)]), 0)) for p in parts]
     for square in matrices[1:]:
         np.fill_diagonal(square, 0)
     theirs = re_ranking(*matrices, parameters.k1, parameters.k2, parameters.lambda_value)
@@ -82,9 +82,7 @@ def test_equals_torchreid(seed, distance, parameters):
     queries=st.integers(1, 4),
     gallery=st.integers(1, 12),
     grid=st.booleans(),
-    parameters=st.builds(
-        ReRanking, k1=st.integers(1, 20), k2=st.integers(1, 9), lambda_value=st.floats(0, 1)
-    ),
+    parameters=st.builds(ReRanking, k1=st.integers(1, 20), k2=st.integers(1, 9), lambda_value=st.floats(0, 1)),
 )
 def test_equals_sets_and_loops(seed, queries, gallery, grid, parameters):
     """With ties (on a grid, where distances are exact) and fewer images than neighbours."""
@@ -116,7 +114,7 @@ def test_images_that_do_not_differ():
 def test_lambda_one_is_the_plain_ranking():
     query, gallery = clusters(1, 20, 70)
     rng = np.random.default_rng(1)
-    labels = (*(rng.integers(0, 5, n) for n in (20, 70)), *(rng.integers(0, 3, n) for n in (20, 70)))  # fmt: skip
+    labels = (*(rng.integers(0, 5, n) for n in (20, 70)), *(rng.integers(0, 3, n) for n in (20, 70)))
     plain = evaluate(query, gallery, *labels)
     assert evaluate(query, gallery, *labels, reranking=ReRanking(lambda_value=1.0)) == plain
     assert evaluate(query, gallery, *labels, reranking=ReRanking()) != plain

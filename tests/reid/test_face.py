@@ -35,7 +35,7 @@ def faces(few_faces, tmp_path) -> Path:
 
 @pytest.fixture
 def job(faces, tmp_path) -> Job:
-    return Job("mini-face", "resnet18_w8_bireal", "mini-face", 0, faces.parent, tmp_path / "work", cfg_options=OPTIONS)  # fmt: skip
+    return Job("mini-face", "resnet18_w8_bireal", "mini-face", 0, faces.parent, tmp_path / "work", cfg_options=OPTIONS)
 
 
 def plain(outcome):
@@ -72,9 +72,7 @@ def test_lfws_lines_are_read_as_its_readme_says(tmp_path):
         "2\t1\nAnn_Lee\t1\t2\nBob\t1\tCy_d'Or\t11\nCy_d'Or\t3\t10\nAnn_Lee\t2\tBob\t1\n"
     )
     pairs = read_lfw(tmp_path)
-    names = [
-        tuple(Path(p).name for p in pair) for pair in zip(pairs.first, pairs.second, strict=True)
-    ]
+    names = [tuple(Path(p).name for p in pair) for pair in zip(pairs.first, pairs.second, strict=True)]
     assert names == [
         ("Ann_Lee_0001.jpg", "Ann_Lee_0002.jpg"),
         ("Bob_0001.jpg", "Cy_d'Or_0011.jpg"),
@@ -115,7 +113,7 @@ def test_cfps_numbers_are_those_of_its_two_lists(faces):
         ("agedb_30/agedb_30_ann.txt", 1, "0 x/1_Ann_30_f.jpg x/2_Ann_60_f.jpg", "two people in line 1"),
         ("agedb_30/agedb_30_ann.txt", 1, "", r"10 folds of equal size .*, found 59 lines"),
     ],
-)  # fmt: skip
+)
 def test_a_list_that_does_not_parse(job, faces, file, line, text, message):
     edit(faces / file, line, text)
     with pytest.raises(InputError, match=message):
@@ -124,9 +122,7 @@ def test_a_list_that_does_not_parse(job, faces, file, line, text, message):
 
 @pytest.mark.parametrize("folder", ["lfw", "cfp-dataset", "agedb_30"])
 def test_a_missing_image(job, faces, folder):
-    pairs = {"lfw": read_lfw, "cfp-dataset": read_cfp_fp, "agedb_30": read_agedb_30}[folder](
-        faces / folder
-    )
+    pairs = {"lfw": read_lfw, "cfp-dataset": read_cfp_fp, "agedb_30": read_agedb_30}[folder](faces / folder)
     Path(pairs.second[7]).unlink()
     with pytest.raises(InputError, match=rf"expected the image .*{Path(pairs.second[7]).name}"):
         runner.train(job)
@@ -149,9 +145,7 @@ def test_somebody_who_is_trained_and_tested(job, faces, folder):
     person = sorted(pairs.people)[0]
     trained = next(p for p in (faces / "casia-webface").iterdir())
     trained.rename(trained.with_name(person.upper()))
-    with pytest.raises(
-        InputError, match=rf"nobody of the test pairs in .*, found 1: {person.upper()}"
-    ):
+    with pytest.raises(InputError, match=rf"nobody of the test pairs in .*, found 1: {person.upper()}"):
         runner.train(job)
 
 
@@ -160,7 +154,7 @@ def test_numbers_name_nobody(job, faces):
     for number, folder in enumerate(sorted((faces / "casia-webface").iterdir())):
         folder.rename(folder.with_name(f"{number:07d}"))
     assert FaceDataset(str(faces), verbose=False).counts == {"train_identities_compared_by_name": 0}
-    assert [person_key(n) for n in ("0000045", "n000002", "Ann_Lee", "annLEE")] == [None, None, "annlee", "annlee"]  # fmt: skip
+    assert [person_key(n) for n in ("0000045", "n000002", "Ann_Lee", "annLEE")] == [None, None, "annlee", "annlee"]
 
 
 def test_an_identity_without_images(job, faces):
@@ -183,22 +177,17 @@ def test_a_row(job):
     assert outcome.cost["strict"]["input_shape"] == [3, 32, 32]
     assert outcome.data_checksum.startswith("content:")
     assert "10-fold accuracy" in outcome.protocol
-    scored = runner.test(
-        outcome.checkpoint, replace(job, work_dir=job.work_dir / "test", cfg_options={})
-    )
+    scored = runner.test(outcome.checkpoint, replace(job, work_dir=job.work_dir / "test", cfg_options={}))
     assert scored.metrics == outcome.metrics
     again = runner.score_predictions(outcome.predictions, job_of(job))
     assert again.metrics == outcome.metrics
     assert again.protocol == outcome.protocol
     options = {"evaluation.distance": "euclidean"}
-    assert (
-        runner.score_predictions(outcome.predictions, job_of(job, options)).metrics
-        != outcome.metrics
-    )
+    assert runner.score_predictions(outcome.predictions, job_of(job, options)).metrics != outcome.metrics
     for change in ({"evaluation.rerank": True}, {"evaluation.protocol": "market"}):
         for score in (runner.score_predictions, runner.test):
             path = outcome.predictions if score is runner.score_predictions else outcome.checkpoint
-            with pytest.raises(InputError, match="scored on pairs: of `evaluation` it takes the distance"):  # fmt: skip
+            with pytest.raises(InputError, match="scored on pairs: of `evaluation` it takes the distance"):
                 score(path, job_of(job, change))
         with pytest.raises(InputError, match="scored on pairs"):
             runner.train(job_of(job, {**OPTIONS, **change}))
@@ -206,11 +195,7 @@ def test_a_row(job):
         score_checkpoint(outcome.checkpoint, job_of(job), "resnet18_w8")
     with pytest.raises(InputError, match="features of queries and gallery"):
         runner.show(outcome, job, job.work_dir / "pictures", 3)
-    edit(
-        job.data_root / "mini-face/agedb_30/agedb_30_ann.txt",
-        1,
-        "1 agedb_30_ann.txt agedb_30_ann.txt",
-    )
+    edit(job.data_root / "mini-face/agedb_30/agedb_30_ann.txt", 1, "1 agedb_30_ann.txt agedb_30_ann.txt")
     with pytest.raises(InputError, match=r"they lack the image agedb_30/agedb_30_ann.txt"):
         runner.score_predictions(outcome.predictions, job_of(job))
 

@@ -94,7 +94,9 @@ def test_foreign_files(tmp_path):
         load(tmp_path)
 
 
-@pytest.mark.parametrize("change", [dict(names=("a",)), dict(pids=np.zeros(7, int)), dict(features=np.zeros(3, np.float32))])  # fmt: skip
+@pytest.mark.parametrize(
+    "change", [dict(names=("a",)), dict(pids=np.zeros(7, int)), dict(features=np.zeros(3, np.float32))]
+)
 def test_tensors_that_do_not_belong_together(tmp_path, change):
     wrong = Features(**{**vars(images(3)), **change})
     path = save(tmp_path / "f.safetensors", dict(query=wrong), {})
@@ -128,7 +130,12 @@ class Mean(torch.nn.Module):
 def batches(count=4):
     rng = torch.Generator().manual_seed(0)
     for n in range(count):
-        yield {"img": torch.rand(2, 3, 4, 4, generator=rng), "pid": torch.tensor([n, n]), "camid": torch.tensor([0, 1]), "impath": ["a", "b"]}  # fmt: skip
+        yield {
+            "img": torch.rand(2, 3, 4, 4, generator=rng),
+            "pid": torch.tensor([n, n]),
+            "camid": torch.tensor([0, 1]),
+            "impath": ["a", "b"],
+        }
 
 
 def test_features_come_in_the_order_of_the_loader():

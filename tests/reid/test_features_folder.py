@@ -13,12 +13,12 @@ from onebit.reid import runner
 from onebit.reid.features import load
 from onebit.reid.features_folder import features_of_folder
 
-OPTIONS = {"epochs": 1, "height": 64, "width": 32, "data.batch_size_train": 16, "score_untrained": False}  # fmt: skip
+OPTIONS = {"epochs": 1, "height": 64, "width": 32, "data.batch_size_train": 16, "score_untrained": False}
 
 
 @pytest.fixture(scope="module")
 def trained(market, tmp_path_factory):
-    job = Job("mini-market1501", "resnet18_w8", "mini", 0, market, tmp_path_factory.mktemp("work"), cfg_options=OPTIONS)  # fmt: skip
+    job = Job("mini-market1501", "resnet18_w8", "mini", 0, market, tmp_path_factory.mktemp("work"), cfg_options=OPTIONS)
     return runner.train(job)
 
 
@@ -46,7 +46,7 @@ def test_the_same_features_as_in_scoring(trained, crops, tmp_path):
     assert facts["backbone"] == "resnet18_w8"
     assert len(facts["checkpoint_sha256"]) == 64
     scored, _ = load(trained.predictions)
-    by_name = {n.rsplit("/", 1)[1]: f for n, f in zip(scored["query"].names, scored["query"].features, strict=True)}  # fmt: skip
+    by_name = {n.rsplit("/", 1)[1]: f for n, f in zip(scored["query"].names, scored["query"].features, strict=True)}
     expected = np.stack([by_name[name.rsplit("/", 1)[-1]] for name in found.names])
     assert found.features == pytest.approx(expected, rel=1e-4, abs=1e-4)
 

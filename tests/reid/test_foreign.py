@@ -27,7 +27,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def job(data, tmp_path):
-    return Job("mini-market1501", "", "", 0, data, tmp_path / "scored", cfg_options=dict(height=32, width=16))  # fmt: skip
+    return Job("mini-market1501", "", "", 0, data, tmp_path / "scored", cfg_options=dict(height=32, width=16))
 
 
 @pytest.fixture
@@ -38,13 +38,7 @@ def osnet(tmp_path):
     path = tmp_path / "model.pth.tar-60"
     optimizer = torch.optim.Adam(network.parameters())
     torch.save(
-        dict(
-            state_dict=network.state_dict(),
-            epoch=60,
-            rank1=np.float64(0.5),
-            optimizer=optimizer.state_dict(),
-        ),
-        path,
+        dict(state_dict=network.state_dict(), epoch=60, rank1=np.float64(0.5), optimizer=optimizer.state_dict()), path
     )
     return path
 

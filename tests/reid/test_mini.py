@@ -11,12 +11,7 @@ from scipy.io import loadmat
 
 from onebit.commons.datasets import get_dataset
 from onebit.commons.mini.reid import WRITERS, draw_cameras, draw_people
-from onebit.reid.datasets import (
-    CheckedCUHK03,
-    CheckedDukeMTMCreID,
-    CheckedMarket1501,
-    torchreid_root,
-)
+from onebit.reid.datasets import CheckedCUHK03, CheckedDukeMTMCreID, CheckedMarket1501, torchreid_root
 from onebit.reid.evaluation import evaluate
 
 READERS = {
@@ -67,15 +62,13 @@ def test_raw_colours_fail(mini):
     _, _, data = mini
 
     def pixels(images):
-        return np.stack(
-            [np.asarray(Image.open(p).resize((16, 32)), float).ravel() for p, *_ in images]
-        )
+        return np.stack([np.asarray(Image.open(p).resize((16, 32)), float).ravel() for p, *_ in images])
 
     scores = evaluate(
         pixels(data.query),
         pixels(data.gallery),
         *([image[column] for image in part] for column in (1, 2) for part in (data.query, data.gallery)),
-    )  # fmt: skip
+    )
     assert scores.cmc[1] < 0.2
 
 

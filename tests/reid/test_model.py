@@ -10,13 +10,7 @@ from onebit.reid.cost import model_cost
 from onebit.reid.model import ReIDModel
 from onebit.reid.torchreid_adapter import ImageDataManager, ImageSoftmaxEngine, registered_models
 
-NARROW = [
-    "resnet18_w16",
-    "resnet18_w16_reactnet",
-    "resnet34_w16_bireal",
-    "resnet18_w16_xnor",
-    "dcp_nas_c8",
-]
+NARROW = ["resnet18_w16", "resnet18_w16_reactnet", "resnet34_w16_bireal", "resnet18_w16_xnor", "dcp_nas_c8"]
 
 
 def test_torchreid_knows_every_backbone():
@@ -97,15 +91,11 @@ def test_backbone_options_reach_the_backbone():
     assert maps["cifar"][2] == 4 * maps["imagenet"][2]
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet18_w16", "resnet50_w16", "resnet18_w16_xnor", "resnet50_w16_reactnet"]
-)
+@pytest.mark.parametrize("name", ["resnet18_w16", "resnet50_w16", "resnet18_w16_xnor", "resnet50_w16_reactnet"])
 def test_last_stride_doubles_the_last_maps(name):
     """Same weights under the same names; the last maps twice as high and wide; more operations."""
     plain, dense = ReIDModel(name, 7), ReIDModel(name, 7, last_stride=1)
-    assert {k: v.shape for k, v in plain.state_dict().items()} == {
-        k: v.shape for k, v in dense.state_dict().items()
-    }
+    assert {k: v.shape for k, v in plain.state_dict().items()} == {k: v.shape for k, v in dense.state_dict().items()}
     images = torch.randn(2, 3, 256, 128)
     with torch.no_grad():
         assert plain.eval().embedding.backbone(images)[-1].shape[2:] == (8, 4)
@@ -151,9 +141,7 @@ def test_a_feature_dimension_that_is_none(dim):
 def test_the_stock_engine_trains_an_epoch(name, tiny, tmp_path, capsys):
     """torchreid's own engine and reader, unchanged, with a model that `build_model` found."""
     reid.register(name)
-    data = ImageDataManager(
-        root=str(tiny), sources="market1501", height=64, width=32, batch_size_train=16, workers=0
-    )
+    data = ImageDataManager(root=str(tiny), sources="market1501", height=64, width=32, batch_size_train=16, workers=0)
     model = torchreid.models.build_model(name, data.num_train_pids, pretrained=False)
     before = [p.detach().clone() for p in model.parameters()]
     optimizer = torchreid.optim.build_optimizer(model, optim="sgd", lr=0.01)

@@ -20,8 +20,8 @@ def part(root, folder, features, pids, cameras):
         names.append(f"{folder}/{n}_{pid}_{camera}.png")
         (root / folder).mkdir(exist_ok=True)
         # The colour names the image: nothing else in a picture has it.
-        Image.new("RGB", (32, 64), (10 * n + 5, 7, 200 if folder == "query" else 100)).save(root / names[-1])  # fmt: skip
-    return Features(np.asarray(features, np.float32), tuple(names), np.asarray(pids), np.asarray(cameras))  # fmt: skip
+        Image.new("RGB", (32, 64), (10 * n + 5, 7, 200 if folder == "query" else 100)).save(root / names[-1])
+    return Features(np.asarray(features, np.float32), tuple(names), np.asarray(pids), np.asarray(cameras))
 
 
 @pytest.fixture
@@ -30,11 +30,7 @@ def case(tmp_path):
     query = part(tmp_path, "query", [[0.0], [50.0], [100.0]], [1, 9, 2], [0, 0, 0])
     # junk, own camera, wrong, right, right for query 2, wrong
     gallery = part(
-        tmp_path,
-        "gallery",
-        [[0.1], [0.2], [1.0], [2.0], [100.0], [90.0]],
-        [-1, 1, 3, 1, 2, 0],
-        [1, 0, 1, 1, 1, 1],
+        tmp_path, "gallery", [[0.1], [0.2], [1.0], [2.0], [100.0], [90.0]], [-1, 1, 3, 1, 2, 0], [1, 0, 1, 1, 1, 1]
     )
     return query, gallery, tmp_path
 

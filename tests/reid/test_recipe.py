@@ -13,7 +13,7 @@ from onebit.reid import runner
 from onebit.reid.features_folder import features_of_folder
 from onebit.reid.recipe import BASE, RECIPES, build_config, load_recipe, saved_config
 
-OPTIONS = {"epochs": 1, "height": 64, "width": 32, "data.batch_size_train": 16, "score_untrained": False}  # fmt: skip
+OPTIONS = {"epochs": 1, "height": 64, "width": 32, "data.batch_size_train": 16, "score_untrained": False}
 FILE = Path("epoch_1.pth")
 
 
@@ -66,7 +66,9 @@ def test_what_is_missing_comes_from_the_recipe():
 
 def test_options_that_are_no_more_are_refused():
     old = {**saved(), "distance": "cosine"}
-    with pytest.raises(InputError, match=r"epoch_1\.pth was written by another version: its config has distance, which"):  # fmt: skip
+    with pytest.raises(
+        InputError, match=r"epoch_1\.pth was written by another version: its config has distance, which"
+    ):
         saved_config(old, FILE)
     old = saved()
     del old["flip_features"]
@@ -109,7 +111,7 @@ def test_scoring_leaves_what_the_row_left(row):
 def test_another_dataset_is_not_said_to_have_been_trained_on(row, duke, tmp_path):
     trained, job = row
     job = replace(job, work_dir=tmp_path, cfg_options={})
-    scored = runner.test(trained.checkpoint, replace(job, dataset="mini-dukemtmcreid", data_root=duke))  # fmt: skip
+    scored = runner.test(trained.checkpoint, replace(job, dataset="mini-dukemtmcreid", data_root=duke))
     assert scored.split == "mini-market1501 -> query, bounding_box_test"
     assert "train_images" not in scored.details
     assert runner.test(trained.checkpoint, job).split == trained.split
@@ -119,6 +121,6 @@ def test_options_of_the_row_may_be_repeated_and_are_checked(row, tmp_path):
     trained, job = row
     job = replace(job, work_dir=tmp_path)
     started = {**OPTIONS, "init_from": "gone.pth"}  # as a record repeats them
-    assert runner.test(trained.checkpoint, replace(job, cfg_options=started)).metrics == trained.metrics  # fmt: skip
+    assert runner.test(trained.checkpoint, replace(job, cfg_options=started)).metrics == trained.metrics
     with pytest.raises(InputError, match="height 0: expected a whole number"):
         runner.test(trained.checkpoint, replace(job, cfg_options={"height": 0}))

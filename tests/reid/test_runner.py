@@ -25,11 +25,7 @@ def plain(outcome):
 
 def test_a_row(job):
     outcome = runner.train(job)
-    assert (
-        set(outcome.metrics)
-        == set(outcome.untrained)
-        == {"mAP", "rank1", "rank5", "rank10", "mINP"}
-    )
+    assert set(outcome.metrics) == set(outcome.untrained) == {"mAP", "rank1", "rank5", "rank10", "mINP"}
     assert all(0 <= value <= 1 for value in outcome.metrics.values())
     assert outcome.metrics != outcome.untrained
     assert outcome.main_metric == "mAP"
@@ -48,8 +44,12 @@ def test_a_row(job):
     work = job.work_dir
     assert outcome.checkpoint == work / "epoch_3.pth"
     assert sorted(p.name for p in work.iterdir()) == [
-        "config.py", "epoch_2.pth", "epoch_3.market1501.safetensors", "epoch_3.pth", "train.log",
-    ]  # fmt: skip
+        "config.py",
+        "epoch_2.pth",
+        "epoch_3.market1501.safetensors",
+        "epoch_3.pth",
+        "train.log",
+    ]
     assert "epoch: [3/3]" in (work / "train.log").read_text()
 
 
@@ -193,9 +193,7 @@ def test_a_checkpoint_scores_as_it_did(job, tmp_path):
     assert scored.cost == trained.cost
     assert scored.config == trained.config
     assert scored.epochs == 3
-    again = runner.test(
-        trained.checkpoint, replace(job, work_dir=tmp_path / "test", cfg_options={})
-    )
+    again = runner.test(trained.checkpoint, replace(job, work_dir=tmp_path / "test", cfg_options={}))
     assert again.metrics == trained.metrics
     euclidean = replace(empty, cfg_options={"evaluation.distance": "euclidean"})
     assert runner.test(trained.checkpoint, euclidean).metrics != trained.metrics

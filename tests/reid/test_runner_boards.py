@@ -24,7 +24,7 @@ def pretrained(tmp_path_factory) -> Path:
     from onebit.classification.model import ImageClassifier
     from onebit.commons.engine import ROW
 
-    classifier = ImageClassifier(dict(type="onebit.create_backbone", name="resnet18_w8_bireal", out_indices=(3,)), 10)  # fmt: skip
+    classifier = ImageClassifier(dict(type="onebit.create_backbone", name="resnet18_w8_bireal", out_indices=(3,)), 10)
     torch.nn.init.constant_(classifier.backbone.conv1.weight, 0.25)
     row = dict(task="classification", backbone="resnet18_w8_bireal")
     path = tmp_path_factory.mktemp("classification") / "epoch_1.pth"
@@ -50,9 +50,7 @@ def test_a_pretrained_backbone_that_does_not_fit(job, pretrained, tmp_path):
         options = {**OPTIONS, "epochs": 1, "init_from": str(path), **change.pop("options", {})}
         return runner.train(replace(job, cfg_options=options, **change))
 
-    with pytest.raises(
-        InputError, match=r"is a checkpoint of resnet18_w8_bireal, not of resnet18_w8$"
-    ):
+    with pytest.raises(InputError, match=r"is a checkpoint of resnet18_w8_bireal, not of resnet18_w8$"):
         start(pretrained, backbone="resnet18_w8")
     with pytest.raises(InputError, match=r"checkpoint not found: .*none\.pth"):
         start(tmp_path / "none.pth")
@@ -63,12 +61,9 @@ def test_a_pretrained_backbone_that_does_not_fit(job, pretrained, tmp_path):
         start(pretrained, options={"model.backbone_options.stem": "cifar"})
     from onebit.commons.engine import ROW
 
-    torch.save(
-        {ROW: dict(task="detection", backbone=job.backbone), "state_dict": {}}, tmp_path / "d.pth"
-    )
+    torch.save({ROW: dict(task="detection", backbone=job.backbone), "state_dict": {}}, tmp_path / "d.pth")
     with pytest.raises(
-        InputError,
-        match="expected a checkpoint of `onebit train classification`, found one of detection",
+        InputError, match="expected a checkpoint of `onebit train classification`, found one of detection"
     ):
         start(tmp_path / "d.pth")
     assert latest_checkpoint(job.work_dir) is None
@@ -77,9 +72,7 @@ def test_a_pretrained_backbone_that_does_not_fit(job, pretrained, tmp_path):
 def test_the_row_says_which_network_it_was(job):
     options = {**OPTIONS, "epochs": 1, "model.last_stride": 1, "model.feature_dim": 24}
     dense = runner.train(replace(job, cfg_options=options))
-    plain_row = runner.train(
-        replace(job, work_dir=job.work_dir / "plain", cfg_options={**OPTIONS, "epochs": 1})
-    )
+    plain_row = runner.train(replace(job, work_dir=job.work_dir / "plain", cfg_options={**OPTIONS, "epochs": 1}))
     assert dense.details["feature_dim"] == 24
     assert plain_row.details["feature_dim"] == 64
     assert dense.cost["strict"]["macs"] > plain_row.cost["strict"]["macs"]
@@ -91,15 +84,19 @@ def test_the_row_says_which_network_it_was(job):
 def test_the_other_boards(name, request, tmp_path):
     data_root = request.getfixturevalue("duke" if "duke" in name else "cuhk_copy")
     options = {**OPTIONS, "epochs": 1, "data.batch_size_train": 32}
-    outcome = runner.train(
-        Job(name, "resnet18_w8", "mini", 0, Path(data_root), tmp_path / "work", cfg_options=options)
-    )
+    outcome = runner.train(Job(name, "resnet18_w8", "mini", 0, Path(data_root), tmp_path / "work", cfg_options=options))
     assert outcome.details["valid_queries"] == outcome.details["queries"]
     assert ("detected" in outcome.split) == (name == "mini-cuhk03")
 
 
 def test_the_classic_split_of_cuhk03_has_its_own_protocol(cuhk_copy, tmp_path):
-    options = {**OPTIONS, "epochs": 1, "data.cuhk03_classic_split": True, "data.cuhk03_labeled": True, "data.split_id": 2}  # fmt: skip
+    options = {
+        **OPTIONS,
+        "epochs": 1,
+        "data.cuhk03_classic_split": True,
+        "data.cuhk03_labeled": True,
+        "data.split_id": 2,
+    }
     job = Job("mini-cuhk03", "resnet18_w8", "mini", 0, cuhk_copy, tmp_path, cfg_options=options)
     outcome = runner.train(job)
     assert outcome.split == "classic split 3 of 20, labeled boxes: train -> query, gallery"
@@ -108,8 +105,7 @@ def test_the_classic_split_of_cuhk03_has_its_own_protocol(cuhk_copy, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("backbone", "rank1"),
-    [("resnet18_w16", 0.6), ("resnet18_w16_reactnet", 0.4), ("dcp_nas_c8", 0.4)],
+    ("backbone", "rank1"), [("resnet18_w16", 0.6), ("resnet18_w16_reactnet", 0.4), ("dcp_nas_c8", 0.4)]
 )
 def test_the_mini_board_is_learned(market, tmp_path, backbone, rank1):
     outcome = runner.train(Job("mini-market1501", backbone, "mini", 0, market, tmp_path))

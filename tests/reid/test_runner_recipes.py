@@ -52,9 +52,7 @@ def test_torchreids_schedule():
     options = dict(type="Adam", amsgrad=True, lr=3e-4, betas=(0.9, 0.999), weight_decay=5e-4)
     assert dict(cfg.optimizer) == options
     rates = [cfg.optimizer.lr * factor for factor in factors(cfg)]
-    assert [rates[e] for e in (0, 19, 20, 39, 40, 59)] == pytest.approx(
-        [3e-4, 3e-4, 3e-5, 3e-5, 3e-6, 3e-6]
-    )
+    assert [rates[e] for e in (0, 19, 20, 39, 40, 59)] == pytest.approx([3e-4, 3e-4, 3e-5, 3e-5, 3e-6, 3e-6])
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "step"])

@@ -15,9 +15,7 @@ from tests.reid.rows import OPTIONS, TRIPLET
 
 def test_a_checkpoint_of_another_backbone(job):
     trained = runner.train(replace(job, cfg_options={**OPTIONS, "epochs": 1}))
-    with pytest.raises(
-        InputError, match=r"epoch_1.pth is a checkpoint of resnet18_w8_bireal, not of resnet18"
-    ):
+    with pytest.raises(InputError, match=r"epoch_1.pth is a checkpoint of resnet18_w8_bireal, not of resnet18"):
         runner.test(trained.checkpoint, replace(job, backbone="resnet18"))
 
 
@@ -67,18 +65,14 @@ def test_a_full_disk(job, monkeypatch):
     def full(path, content):
         raise WorkError(f"the disk is full: could not write {path}")
 
-    monkeypatch.setattr(
-        checkpoint_module, "write_atomic", lambda p, c: None if p.suffix == ".py" else full(p, c)
-    )
+    monkeypatch.setattr(checkpoint_module, "write_atomic", lambda p, c: None if p.suffix == ".py" else full(p, c))
     with pytest.raises(WorkError, match=r"the disk is full: could not write .*epoch_1\.pth"):
         runner.train(job)
     assert latest_checkpoint(job.work_dir) is None
 
 
 def test_features_that_are_not_finite(job, monkeypatch):
-    monkeypatch.setattr(
-        runner.ReIDModel, "forward", lambda self, x: torch.full((len(x), 4), torch.nan)
-    )
+    monkeypatch.setattr(runner.ReIDModel, "forward", lambda self, x: torch.full((len(x), 4), torch.nan))
     with pytest.raises(WorkError, match="features of the queries are not finite"):
         runner.train(job)
 
@@ -109,9 +103,7 @@ def test_a_gallery_smaller_than_the_ranks(job):
 def test_what_is_wrong_with_the_data_comes_first(job, tiny):
     """Not behind all options of the loader."""
     (tiny / "market1501/Market-1501-v15.09.15/query/hello.jpg").touch()
-    with pytest.raises(
-        InputError, match=r"^expected a file name like 0001_c1s1_000151_01\.jpg, found .*hello"
-    ):
+    with pytest.raises(InputError, match=r"^expected a file name like 0001_c1s1_000151_01\.jpg, found .*hello"):
         runner.train(replace(job, data_root=tiny))
 
 
@@ -130,7 +122,10 @@ def test_queries_without_a_match(job):
         (dict(dataset="market"), "unknown dataset 'market'; did you mean"),
         (dict(dataset="mini-voc"), "mini-voc is for detection"),
         (dict(dataset="dukemtmcreid"), "dataset dukemtmcreid not found: expected"),
-        (dict(recipe="papier"), "unknown re-ID recipe 'papier'; expected one of face, mini, mini-face, paper, small, torchreid"),
+        (
+            dict(recipe="papier"),
+            "unknown re-ID recipe 'papier'; expected one of face, mini, mini-face, paper, small, torchreid",
+        ),
         (dict(cfg_options={"epoch": 3}), "no option 'epoch'; did you mean epochs"),
         (dict(cfg_options={"optimizer.type": "SDG"}), "optimizer of torch.optim, found 'SDG'"),
         (dict(cfg_options={"optimizer.speed": 3}), "optimizer AdamW: .*speed"),
@@ -148,11 +143,13 @@ def test_queries_without_a_match(job):
         (dict(cfg_options={**TRIPLET, "data.num_instances": 16}), "at least two identities"),
         (dict(cfg_options={**TRIPLET, "data.num_instances": 2}), "batches of 8 identities; the training set has fewer"),
         (dict(cfg_options={**TRIPLET, "triplet.weight_t": -1.0}), "triplet .*weights are not negative"),
-        (dict(cfg_options={**TRIPLET, "data.train_sampler": "RandomSampler"}),
-         "expected data.train_sampler=RandomIdentitySampler, found RandomSampler"),
+        (
+            dict(cfg_options={**TRIPLET, "data.train_sampler": "RandomSampler"}),
+            "expected data.train_sampler=RandomIdentitySampler, found RandomSampler",
+        ),
         (dict(cfg_options={"data.train_sampler": "Random"}), "train_sampler"),
     ],
-)  # fmt: skip
+)
 def test_bad_input(job, change, message):
     change = {**change, "cfg_options": {**OPTIONS, **change.get("cfg_options", {})}}
     with pytest.raises(InputError, match=message):

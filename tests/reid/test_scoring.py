@@ -15,7 +15,7 @@ from onebit.reid.evaluation.options import Evaluation
 from onebit.reid.features import Features, load, save
 from onebit.reid.recipe import build_config
 
-OPTIONS = {"epochs": 1, "height": 64, "width": 32, "data.batch_size_train": 16, "score_untrained": False}  # fmt: skip
+OPTIONS = {"epochs": 1, "height": 64, "width": 32, "data.batch_size_train": 16, "score_untrained": False}
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +62,7 @@ def test_other_options_of_evaluation(row, tmp_path):
     trained, _ = row
     plain = ["mAP", "rank1", "rank5", "rank10", "mINP"]
     options = {"evaluation.rerank": True, "evaluation.k1": 10}
-    scored = runner.score_predictions(
-        trained.predictions, again(row, tmp_path, cfg_options=options)
-    )
+    scored = runner.score_predictions(trained.predictions, again(row, tmp_path, cfg_options=options))
     assert list(scored.metrics) == plain + [f"{name}_reranked" for name in plain]
     assert {name: scored.metrics[name] for name in plain} == trained.metrics
     assert scored.metrics["mAP_reranked"] != scored.metrics["mAP"]
@@ -77,8 +75,7 @@ def test_other_options_of_evaluation(row, tmp_path):
     assert euclidean.metrics != trained.metrics
     assert ("cosine" in trained.protocol, "euclidean" in euclidean.protocol) == (True, True)
     classic = runner.score_predictions(
-        trained.predictions,
-        again(row, tmp_path, cfg_options={"evaluation.protocol": "cuhk03-classic"}),
+        trained.predictions, again(row, tmp_path, cfg_options={"evaluation.protocol": "cuhk03-classic"})
     )
     assert classic.metrics["rank1"] != trained.metrics["rank1"]
     assert PROTOCOLS["cuhk03-classic"].text in classic.protocol
@@ -135,18 +132,15 @@ def test_a_damaged_file(row, tmp_path):
 
 
 def test_features_without_identities(row, tmp_path):
-    path = save(tmp_path / "f.safetensors", dict(images=Features(np.zeros((1, 2), np.float32), ("a",))), {})  # fmt: skip
-    with pytest.raises(InputError, match="queries and gallery with identities and cameras, found images"):  # fmt: skip
+    path = save(tmp_path / "f.safetensors", dict(images=Features(np.zeros((1, 2), np.float32), ("a",))), {})
+    with pytest.raises(InputError, match="queries and gallery with identities and cameras, found images"):
         runner.score_predictions(path, again(row, tmp_path))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            dict(dataset="mini-cuhk03"),
-            "has features of dataset mini-market1501, not of mini-cuhk03",
-        ),
+        (dict(dataset="mini-cuhk03"), "has features of dataset mini-market1501, not of mini-cuhk03"),
         (dict(backbone="resnet18"), "has features of backbone resnet18_w8, not of resnet18"),
         (dict(cfg_options={"height": 32}), "height would need the network"),
         (dict(cfg_options={"evaluation.rank": 3}), "no option 'evaluation.rank'"),
@@ -162,7 +156,7 @@ def test_an_incomplete_dataset(row, tmp_path, market):
     shutil.copytree(market, tmp_path / "data")
     shutil.rmtree(next((tmp_path / "data").rglob("bounding_box_test")))
     with pytest.raises(InputError, match=r"incomplete: expected .*bounding_box_test"):
-        runner.score_predictions(row[0].predictions, again(row, tmp_path, data_root=tmp_path / "data"))  # fmt: skip
+        runner.score_predictions(row[0].predictions, again(row, tmp_path, data_root=tmp_path / "data"))
 
 
 def config(dataset="market1501", **options):
@@ -171,8 +165,7 @@ def config(dataset="market1501", **options):
 
 
 @pytest.mark.parametrize(
-    ("dataset", "protocol"),
-    [("market1501", "market"), ("mini-dukemtmcreid", "market"), ("cuhk03", "cuhk03-new")],
+    ("dataset", "protocol"), [("market1501", "market"), ("mini-dukemtmcreid", "market"), ("cuhk03", "cuhk03-new")]
 )
 def test_the_protocol_is_the_datasets(dataset, protocol):
     assert Evaluation.of(config(dataset)).protocol == protocol

@@ -10,13 +10,7 @@ from hypothesis import strategies as st
 
 from onebit.commons.errors import InputError
 from onebit.reid.evaluation.distances import distance_chunks, prepared
-from onebit.reid.verification import (
-    best_threshold,
-    fold_accuracies,
-    metrics_of,
-    pair_distances,
-    true_accept_rate,
-)
+from onebit.reid.verification import best_threshold, fold_accuracies, metrics_of, pair_distances, true_accept_rate
 
 #: Few different values, so that ties are common.
 PAIRS = st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=40)

@@ -8,11 +8,7 @@
 _base_ = "./dcp_nas_imagenet.py"
 
 train_cfg = dict(max_epochs=20)
-optim_wrapper = dict(
-    optimizer=dict(_delete_=True, type="SGD", lr=0.01, momentum=0.9, weight_decay=0.0)
-)
-param_scheduler = dict(
-    _delete_=True, type="MultiStepLR", by_epoch=True, milestones=[10, 15], gamma=0.1
-)
+optim_wrapper = dict(optimizer=dict(_delete_=True, type="SGD", lr=0.01, momentum=0.9, weight_decay=0.0))
+param_scheduler = dict(_delete_=True, type="MultiStepLR", by_epoch=True, milestones=[10, 15], gamma=0.1)
 model = dict(label_smoothing=0.0)
 auxiliary_weight = 0.0

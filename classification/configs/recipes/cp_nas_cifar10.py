@@ -4,6 +4,4 @@
 # Networks: cp_nas_s, cp_nas_m, cp_nas_l (10 cells, 56, 72, 112 channels).
 _base_ = "./dcp_nas_cifar10.py"
 
-optim_wrapper = dict(
-    optimizer=dict(_delete_=True, type="SGD", lr=0.025, momentum=0.9, weight_decay=3e-4)
-)
+optim_wrapper = dict(optimizer=dict(_delete_=True, type="SGD", lr=0.025, momentum=0.9, weight_decay=3e-4))

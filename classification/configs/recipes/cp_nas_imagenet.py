@@ -5,6 +5,4 @@ _base_ = "./dcp_nas_imagenet.py"
 
 train_cfg = dict(max_epochs=250)
 train_dataloader = dict(batch_size=256)
-optim_wrapper = dict(
-    optimizer=dict(_delete_=True, type="SGD", lr=0.05, momentum=0.9, weight_decay=3e-5)
-)
+optim_wrapper = dict(optimizer=dict(_delete_=True, type="SGD", lr=0.05, momentum=0.9, weight_decay=3e-5))

@@ -8,9 +8,7 @@ train_cfg = dict(max_epochs=512)
 train_dataloader = dict(batch_size=512, num_workers=8)
 test_dataloader = dict(num_workers=8)
 optim_wrapper = dict(
-    _delete_=True,
-    type="OptimWrapper",
-    optimizer=dict(type="Adam", lr=0.001, betas=(0.9, 0.999), weight_decay=3e-5),
+    _delete_=True, type="OptimWrapper", optimizer=dict(type="Adam", lr=0.001, betas=(0.9, 0.999), weight_decay=3e-5)
 )
 model = dict(label_smoothing=0.1)
 # Of networks of cells; others have no place for an auxiliary head.

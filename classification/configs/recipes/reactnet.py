@@ -10,12 +10,7 @@ _base_ = "./dcp_nas_release.py"
 train_dataloader = dict(batch_size=256)
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 param_scheduler = dict(
-    _delete_=True,
-    type="LinearLR",
-    start_factor=1.0,
-    end_factor=0.0,
-    by_epoch=True,
-    convert_to_iter_based=True,
+    _delete_=True, type="LinearLR", start_factor=1.0, end_factor=0.0, by_epoch=True, convert_to_iter_based=True
 )
 stages = [
     dict(epochs=120, binarize="activations", weight_decay=1e-5),

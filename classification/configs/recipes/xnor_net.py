@@ -8,8 +8,6 @@ _base_ = "./dcp_nas_imagenet.py"
 train_cfg = dict(max_epochs=58)
 train_dataloader = dict(batch_size=256)
 optim_wrapper = dict(optimizer=dict(lr=0.001, weight_decay=0.0))
-param_scheduler = dict(
-    _delete_=True, type="MultiStepLR", by_epoch=True, milestones=[30, 40], gamma=0.1
-)
+param_scheduler = dict(_delete_=True, type="MultiStepLR", by_epoch=True, milestones=[30, 40], gamma=0.1)
 model = dict(label_smoothing=0.0)
 auxiliary_weight = 0.0

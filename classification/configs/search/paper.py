@@ -38,9 +38,7 @@ overrides = [
     dict(method="bnas", data=dict(batch_size=400, valid=0.4, evaluation=0.1)),
     # DARTS (Liu et al., ICLR 2019, section 3.1) and PC-DARTS (Xu et al., ICLR 2020, section 4.2).
     dict(
-        method="darts",
-        schedule=dict(epochs=50, weight_decay=3e-4),
-        data=dict(batch_size=64, valid=0.5, evaluation=0.0),
+        method="darts", schedule=dict(epochs=50, weight_decay=3e-4), data=dict(batch_size=64, valid=0.5, evaluation=0.0)
     ),
     dict(
         method="pc-darts",

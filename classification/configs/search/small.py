@@ -4,14 +4,7 @@ _base_ = "./paper.py"
 
 space = dict(channels=8)
 # A fifth of 3200 images for evaluation: 5 % would be 160, too few to tell operations apart.
-data = dict(
-    image_size=16,
-    images=3200,
-    batch_size=64,
-    valid=0.3,
-    evaluation=0.2,
-    augmentation=dict(padding=2),
-)
+data = dict(image_size=16, images=3200, batch_size=64, valid=0.3, evaluation=0.2, augmentation=dict(padding=2))
 # How long an epoch takes differs by method: DCP-NAS passes all operations of two networks, forward
 # and back, several times a step. Architecture parameters take larger steps than the papers', as there
 # are 15 to 50 times fewer of them.

@@ -5,13 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 
-from onebit.classification.search.strategies.base import (
-    Report,
-    Schedule,
-    SearchData,
-    Strategy,
-    read_options,
-)
+from onebit.classification.search.strategies.base import Report, Schedule, SearchData, Strategy, read_options
 from onebit.commons.errors import InputError
 
 _CLASSES = {
@@ -41,12 +35,4 @@ def get_strategy(method: str) -> type[Strategy]:
     return getattr(importlib.import_module(f"{__name__}.{module}"), name)
 
 
-__all__ = [
-    "METHODS",
-    "Report",
-    "Schedule",
-    "SearchData",
-    "Strategy",
-    "get_strategy",
-    "read_options",
-]
+__all__ = ["METHODS", "Report", "Schedule", "SearchData", "Strategy", "get_strategy", "read_options"]

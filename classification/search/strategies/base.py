@@ -125,10 +125,7 @@ class Strategy(nn.Module):
     derivation: ClassVar[Literal["top2", "all14"]] = "top2"
 
     def __init__(
-        self,
-        space: SearchSpace,
-        options: Mapping[str, Any] | Any = None,
-        schedule: Schedule | None = None,
+        self, space: SearchSpace, options: Mapping[str, Any] | Any = None, schedule: Schedule | None = None
     ) -> None:
         super().__init__()
         self.space = space
@@ -163,10 +160,7 @@ class Strategy(nn.Module):
         """SGD for the weights of ``supernet``, kept under ``name``; see :class:`Schedule`."""
         schedule = self.schedule
         optimizer = torch.optim.SGD(
-            supernet.parameters(),
-            lr=schedule.lr,
-            momentum=schedule.momentum,
-            weight_decay=schedule.weight_decay,
+            supernet.parameters(), lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay
         )
         self._optimizers[name] = optimizer
         return optimizer
@@ -230,9 +224,7 @@ class Strategy(nn.Module):
         return (counts[0] / counts[1]).item()
 
 
-def gradient(
-    loss: Tensor, parameters: list[Tensor], report: Report, **options: Any
-) -> tuple[Tensor, ...]:
+def gradient(loss: Tensor, parameters: list[Tensor], report: Report, **options: Any) -> tuple[Tensor, ...]:
     """Of ``loss`` to ``parameters``, averaged over processes; the loss is scaled meanwhile."""
     scale = 1.0 if report.scaler is None else report.scaler.get_scale()
     gradients = torch.autograd.grad(loss * scale if scale != 1 else loss, parameters, **options)

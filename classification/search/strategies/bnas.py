@@ -9,13 +9,7 @@ import torch
 from torch import Tensor
 
 from onebit.backbones.losses import method_losses
-from onebit.classification.search.architecture import (
-    edge_weights,
-    frozen,
-    operation_weights,
-    start_alpha,
-    start_beta,
-)
+from onebit.classification.search.architecture import edge_weights, frozen, operation_weights, start_alpha, start_beta
 from onebit.classification.search.bandits import (
     MeanScores,
     WithoutReplacement,
@@ -120,9 +114,7 @@ class BNAS(SampledStrategy):
         super().__init__(space, options, schedule)
         chosen = self.options
         self.supernet = Supernet(
-            space,
-            _BINARIZERS[chosen.version, chosen.kernels],
-            channel_fraction=chosen.channel_fraction,
+            space, _BINARIZERS[chosen.version, chosen.kernels], channel_fraction=chosen.channel_fraction
         )
         self.weight_optimizer("weights", self.supernet)
         self.alpha = start_alpha(space)
@@ -165,9 +157,7 @@ class BNAS(SampledStrategy):
         self.set_learning_rate(index, "weights")
         if self._plan[index] is None:
             # Lines 1 and 17.
-            self._search_by_pc_darts(
-                data, report, fixed=index < min(self._warm_up, self.options.freeze)
-            )
+            self._search_by_pc_darts(data, report, fixed=index < min(self._warm_up, self.options.freeze))
             return
         sampled, t, e = self._plan[index]
         active = self.operations.active
@@ -227,12 +217,7 @@ class BNAS(SampledStrategy):
         """Eq. 6 on every edge, edges weighted as in PC-DARTS."""
         images, labels = batch
         active = self.operations.active
-        logits = self.supernet(
-            images,
-            operation_weights(alpha, active),
-            active=active,
-            edge_weights=edge_weights(beta),
-        )
+        logits = self.supernet(images, operation_weights(alpha, active), active=active, edge_weights=edge_weights(beta))
         return cross_entropy(logits, labels)
 
     def scores(self) -> Tensor:

@@ -20,13 +20,7 @@ from onebit.classification.search.bandits import (
     softmax_among,
 )
 from onebit.classification.search.space import SearchSpace
-from onebit.classification.search.strategies.base import (
-    Report,
-    Schedule,
-    SearchData,
-    check_range,
-    cross_entropy,
-)
+from onebit.classification.search.strategies.base import Report, Schedule, SearchData, check_range, cross_entropy
 from onebit.classification.search.strategies.sampled import SampledStrategy
 from onebit.classification.search.supernet import Supernet
 
@@ -83,9 +77,7 @@ class CPNAS(SampledStrategy):
         self.register_buffer("evaluation", torch.zeros(space.shape, dtype=torch.float64))
         most = len(space.operations)
         # Lines 1 to 3: while K > 1, for t = 1, ..., T, for e = 1, ..., K.
-        self._plan = [
-            (k, t, e) for k in range(most, 1, -1) for t in range(self.options.T) for e in range(k)
-        ]
+        self._plan = [(k, t, e) for k in range(most, 1, -1) for t in range(self.options.T) for e in range(k)]
 
     @property
     def epochs(self) -> int:
@@ -138,9 +130,7 @@ class CPNAS(SampledStrategy):
         networks = {"parent": (self.parent, parent_loss), "child": (self.child, child_loss)}
         for batch in data.train:
             losses = {
-                f"loss_{name}": self.weight_step(
-                    network, self._optimizers[name], partial(loss, *batch), report
-                )
+                f"loss_{name}": self.weight_step(network, self._optimizers[name], partial(loss, *batch), report)
                 for name, (network, loss) in networks.items()
             }
             report(losses, len(batch[0]))

@@ -73,9 +73,7 @@ class DARTS(Strategy):
         self.decoupling = Decoupling(space, self.options) if self.options.decoupled else None
         self.weight_optimizer("weights", self.supernet)
         self._optimizers["alpha"] = architecture_optimizer(
-            self.architecture_parameters(),
-            self.options.arch_lr,
-            self.options.arch_weight_decay,
+            self.architecture_parameters(), self.options.arch_lr, self.options.arch_weight_decay
         )
 
     def start(self) -> None:
@@ -131,9 +129,7 @@ class DARTS(Strategy):
         return operation_weights(self.alpha.detach())
 
 
-def architecture_optimizer(
-    parameters: list[Tensor], lr: float, weight_decay: float
-) -> torch.optim.Optimizer:
+def architecture_optimizer(parameters: list[Tensor], lr: float, weight_decay: float) -> torch.optim.Optimizer:
     """Adam as DARTS has it for its architecture parameters (appendix A.1)."""
     return torch.optim.Adam(parameters, lr=lr, betas=(0.5, 0.999), weight_decay=weight_decay)
 

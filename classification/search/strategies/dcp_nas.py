@@ -109,10 +109,7 @@ class DCPNAS(Strategy):
         for train, valid in paired(data.train, data.valid):
             loss = self.parent_step(train, report)
             architecture_loss = self.parent_architecture_step(valid, report)
-            report(
-                {"loss_parent": loss, "loss_parent_architecture": architecture_loss},
-                len(train[0]) + len(valid[0]),
-            )
+            report({"loss_parent": loss, "loss_parent_architecture": architecture_loss}, len(train[0]) + len(valid[0]))
         # Line 7: the architecture is inherited; weights are not shared.
         inherit(self.child_alpha, self.alpha, self.child_decoupling)
         # Lines 8 to 12: the 1-bit Child.

@@ -57,10 +57,7 @@ class PCDARTS(DARTS):
         return [self.alpha, self.beta]
 
     def mixture(self) -> dict[str, Tensor]:
-        return {
-            "weights": operation_weights(self.alpha),
-            "edge_weights": edge_weights(self.beta),
-        }
+        return {"weights": operation_weights(self.alpha), "edge_weights": edge_weights(self.beta)}
 
     def searches(self, index: int) -> bool:
         return index >= int(self.options.warmup * self.epochs)

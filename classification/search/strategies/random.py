@@ -9,13 +9,7 @@ from torch import Tensor
 
 from onebit.classification.search.bandits import MeanScores
 from onebit.classification.search.space import SearchSpace
-from onebit.classification.search.strategies.base import (
-    Report,
-    Schedule,
-    SearchData,
-    Strategy,
-    cross_entropy,
-)
+from onebit.classification.search.strategies.base import Report, Schedule, SearchData, Strategy, cross_entropy
 from onebit.classification.search.supernet import Supernet
 
 
@@ -59,9 +53,7 @@ class RandomSearch(Strategy):
             loss = self.weight_step(
                 self.supernet,
                 self._optimizers["weights"],
-                lambda images=images, labels=labels: cross_entropy(
-                    self.supernet(images, choice=choice), labels
-                ),
+                lambda images=images, labels=labels: cross_entropy(self.supernet(images, choice=choice), labels),
                 report,
             )
             report({"loss_weights": loss}, len(images))

@@ -10,13 +10,7 @@ from torch import Tensor, nn
 from onebit.backbones.losses import method_losses
 from onebit.classification.search.bandits import ActiveOperations
 from onebit.classification.search.space import SearchSpace
-from onebit.classification.search.strategies.base import (
-    Report,
-    Schedule,
-    SearchData,
-    Strategy,
-    cross_entropy,
-)
+from onebit.classification.search.strategies.base import Report, Schedule, SearchData, Strategy, cross_entropy
 from onebit.classification.search.supernet import Supernet
 from onebit.commons.errors import InputError
 
@@ -36,10 +30,7 @@ class SampledStrategy(Strategy):
     derivation = "all14"
 
     def __init__(
-        self,
-        space: SearchSpace,
-        options: Mapping[str, Any] | Any = None,
-        schedule: Schedule | None = None,
+        self, space: SearchSpace, options: Mapping[str, Any] | Any = None, schedule: Schedule | None = None
     ) -> None:
         super().__init__(space, options, schedule)
         if len(space.operations) < 2:
@@ -49,9 +40,7 @@ class SampledStrategy(Strategy):
     def parts(self) -> tuple[str, ...]:
         return ("train", "evaluation")
 
-    def train_path(
-        self, supernet: Supernet, choice: Tensor, data: SearchData, report: Report
-    ) -> None:
+    def train_path(self, supernet: Supernet, choice: Tensor, data: SearchData, report: Report) -> None:
         """Train the architecture ``choice`` [2, 14] within ``supernet`` for one epoch.
 
         The losses of the binarizer count for what is on the path alone: the rest of the supernet is
@@ -63,8 +52,7 @@ class SampledStrategy(Strategy):
                 supernet,
                 self._optimizers["weights"],
                 lambda images=images, labels=labels: (
-                    cross_entropy(supernet(images, choice=choice), labels)
-                    + sum(method_losses(on_path).values())
+                    cross_entropy(supernet(images, choice=choice), labels) + sum(method_losses(on_path).values())
                 ),
                 report,
             )

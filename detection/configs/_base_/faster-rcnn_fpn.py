@@ -5,8 +5,6 @@ custom_imports = dict(imports=["onebit"])
 onebit_parts = "none"
 
 model = dict(
-    backbone=dict(
-        _delete_=True, type="onebit.create_backbone", name="resnet18", out_indices=(0, 1, 2, 3)
-    ),
+    backbone=dict(_delete_=True, type="onebit.create_backbone", name="resnet18", out_indices=(0, 1, 2, 3)),
     neck=dict(in_channels=[64, 128, 256, 512]),
 )

@@ -17,10 +17,7 @@ test_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=image_scale, keep_ratio=True),
     dict(type="LoadAnnotations", with_bbox=True),
-    dict(
-        type="PackDetInputs",
-        meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
-    ),
+    dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
 ]
 train_dataloader = dict(
     batch_size=2,
@@ -52,7 +49,5 @@ test_dataloader = dict(
         pipeline=test_pipeline,
     ),
 )
-test_evaluator = dict(
-    type="CocoAveragePrecision", data_root="", ann_file="annotations/instances_val2017.json"
-)
+test_evaluator = dict(type="CocoAveragePrecision", data_root="", ann_file="annotations/instances_val2017.json")
 test_cfg = dict(type="TestLoop")

@@ -6,8 +6,6 @@ split = "coco128 -> the same 128 images"
 protocol = "COCO box AP on the training images, IoU 0.50:0.95, 100 detections per image"
 train_dataloader = dict(dataset=dict(filter_cfg=dict(filter_empty_gt=False)))
 test_dataloader = dict(
-    dataset=dict(
-        ann_file="annotations/instances_train2017.json", data_prefix=dict(img="train2017/")
-    )
+    dataset=dict(ann_file="annotations/instances_train2017.json", data_prefix=dict(img="train2017/"))
 )
 test_evaluator = dict(ann_file="annotations/instances_train2017.json")

@@ -1,6 +1,3 @@
 _base_ = ["../_base_/faster-rcnn_onebit-fpn.py", "../_base_/voc0712_1x.py"]
 
-model = dict(
-    backbone=dict(name="resnet18_bireal"),
-    roi_head=dict(bbox_head=dict(num_classes=20)),
-)
+model = dict(backbone=dict(name="resnet18_bireal"), roi_head=dict(bbox_head=dict(num_classes=20)))

@@ -1,5 +1,3 @@
 _base_ = ["../_base_/faster-rcnn_fpn.py", "../_base_/voc0712_1x.py"]
 
-model = dict(
-    roi_head=dict(bbox_head=dict(num_classes=20)),
-)
+model = dict(roi_head=dict(bbox_head=dict(num_classes=20)))

@@ -1,5 +1,3 @@
 _base_ = ["../_base_/faster-rcnn_onebit-fpn.py", "../_base_/coco_1x.py"]
 
-model = dict(
-    backbone=dict(name="resnet34_bireal"),
-)
+model = dict(backbone=dict(name="resnet34_bireal"))

@@ -1,6 +1,3 @@
 _base_ = ["../_base_/faster-rcnn_onebit-fpn.py", "../_base_/coco_1x.py"]
 
-model = dict(
-    backbone=dict(name="resnet34_xnor"),
-    neck=dict(binarizer="xnor"),
-)
+model = dict(backbone=dict(name="resnet34_xnor"), neck=dict(binarizer="xnor"))

@@ -1,5 +1,3 @@
 _base_ = ["../_base_/faster-rcnn_fpn.py", "../_base_/coco_1x.py"]
 
-model = dict(
-    backbone=dict(name="resnet34"),
-)
+model = dict(backbone=dict(name="resnet34"))

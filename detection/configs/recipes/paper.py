@@ -2,9 +2,7 @@
 # epochs 9 and 11, at 8 x 2 images. Warm-up, momentum and weight decay are MMDetection's 1x schedule.
 score_untrained = False  # thousands of images; an untrained detector scores 0
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=12, val_interval=12)
-optim_wrapper = dict(
-    type="OptimWrapper", optimizer=dict(type="SGD", lr=0.02, momentum=0.9, weight_decay=0.0001)
-)
+optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.02, momentum=0.9, weight_decay=0.0001))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=500),
     dict(type="MultiStepLR", begin=0, end=12, by_epoch=True, milestones=[9, 11], gamma=0.1),

@@ -10,9 +10,7 @@ train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=64, val_interval=64)
 train_dataloader = dict(batch_size=4)
 test_dataloader = dict(batch_size=4)
 optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=0.002, weight_decay=0.0001),
-    clip_grad=dict(max_norm=10.0),
+    type="OptimWrapper", optimizer=dict(type="AdamW", lr=0.002, weight_decay=0.0001), clip_grad=dict(max_norm=10.0)
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=100),

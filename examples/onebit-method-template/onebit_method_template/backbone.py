@@ -53,15 +53,11 @@ class TinyNet(Backbone):
         super().__init__(4, out_indices, frozen_stages, norm_eval, init_cfg)
         check_choice("stem", stem, ("imagenet", "cifar"))
         stride = 2 if stem == "imagenet" else 1
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width)
-        )
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width))
         channels = [width * 2**stage for stage in range(4)]
         # Stages behind the last one asked for are not built: nothing would train them.
         inputs = [width, *channels][: self.out_indices[-1] + 1]
-        self.stages = nn.ModuleList(
-            Stage(i, o, binarizer) for i, o in zip(inputs, channels, strict=False)
-        )
+        self.stages = nn.ModuleList(Stage(i, o, binarizer) for i, o in zip(inputs, channels, strict=False))
         self.feature_channels = tuple(channels[i] for i in self.out_indices)
         self.feature_strides = tuple(stride * 2 ** (i + 1) for i in self.out_indices)
         self.freeze()

@@ -13,9 +13,7 @@ def test_sign_and_its_gradient():
     torch.testing.assert_close(x.grad, 1 - x.detach().tanh() ** 2)
 
 
-@pytest.mark.parametrize(
-    "name", ["tinynet_w8_tanhsign", "tinynet_w8_reactnet", "resnet18_w8_tanhsign"]
-)
+@pytest.mark.parametrize("name", ["tinynet_w8_tanhsign", "tinynet_w8_reactnet", "resnet18_w8_tanhsign"])
 def test_names_are_known(name):
     network = backbones.create_backbone(name)
     maps = network(torch.randn(2, 3, 64, 64))

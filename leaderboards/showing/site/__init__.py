@@ -48,11 +48,7 @@ TITLES = {
     "cifar10": "CIFAR-10",
     "imagenet": "ImageNet",
 }
-TASKS = {
-    "classification": "image classification",
-    "detection": "object detection",
-    "reid": "re-identification",
-}
+TASKS = {"classification": "image classification", "detection": "object detection", "reid": "re-identification"}
 
 
 @dataclass
@@ -175,7 +171,7 @@ def _comparable(lines: list[Line]) -> dict[str, list[Line]]:
             found[dataset] = own
             continue
         for recipe in recipes:
-            found[f"{dataset}, recipe {recipe}"] = [line for line in own if line.reported or line.recipe == recipe]  # fmt: skip
+            found[f"{dataset}, recipe {recipe}"] = [line for line in own if line.reported or line.recipe == recipe]
     return found
 
 
@@ -198,15 +194,7 @@ def _searches(records: Path, show_reported: bool) -> Section:
         return set() if line.reported else {run.genotype_hash for run in groups[line.number]}
 
     laid_out = search_table.sheet(search_table.frame(runs, show_reported and bool(runs)))
-    return Section(
-        "search",
-        "Architecture search",
-        TASKS["classification"],
-        laid_out,
-        None,
-        unfolded,
-        genotypes,
-    )
+    return Section("search", "Architecture search", TASKS["classification"], laid_out, None, unfolded, genotypes)
 
 
 def _kept_search(run: SearchRun) -> Kept:
@@ -226,12 +214,12 @@ def _latency(records: Path, show_reported: bool) -> Section:
         run, entry = measured[line.number]
         about = run.model_dump(mode="json", exclude={"entries"})
         file = f"{run.board}/{run.file_name()}"
-        return [
-            Kept(f"Run of {run.created}", file, {**entry.model_dump(mode="json"), "run": about})
-        ]
+        return [Kept(f"Run of {run.created}", file, {**entry.model_dump(mode="json"), "run": about})]
 
     laid_out = latency_table.sheet(latency_table.frame(runs, show_reported))
-    return Section("latency", "Latency", "packed networks on CPUs", laid_out, latency_table.PRINTED, unfolded, lambda _: set())  # fmt: skip
+    return Section(
+        "latency", "Latency", "packed networks on CPUs", laid_out, latency_table.PRINTED, unfolded, lambda _: set()
+    )
 
 
 def _pictures(board: Board, title: str, lines: list[Line], ids: _Ids) -> Pictures:
@@ -242,11 +230,9 @@ def _pictures(board: Board, title: str, lines: list[Line], ids: _Ids) -> Picture
             points = pictures.points(board, lines, x, convention, metric)
             if not points:
                 continue
-            figure = pictures.draw(
-                board, lines, x, convention, links=lambda p: "#" + ids.row(p.line)
-            )
+            figure = pictures.draw(board, lines, x, convention, links=lambda p: "#" + ids.row(p.line))
             prefix = f"{board.name}-{re.sub(r'[^a-z0-9]+', '-', title)}-{convention}-{x}"
-            found.append(Picture(inline(figure, prefix), _caption(board, title, x, convention, points)))  # fmt: skip
+            found.append(Picture(inline(figure, prefix), _caption(board, title, x, convention, points)))
     return made
 
 
@@ -261,11 +247,7 @@ def _page(sections: list[Section], ids: _Ids) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["with_sign"] = with_sign
     environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
@@ -282,9 +264,7 @@ def _page(sections: list[Section], ids: _Ids) -> str:
         row_id=lambda row: ids.row(row.line),
         kind=_kind,
         cells=cells,
-        cells_of=lambda section, line: [
-            cell for cell in cells if cell["hash"] in section.genotypes(line)
-        ],
+        cells_of=lambda section, line: [cell for cell in cells if cell["hash"] in section.genotypes(line)],
         measured=sum(not row.line.reported for row in rows),
         printed=sum(row.line.reported for row in rows),
     )
@@ -314,12 +294,7 @@ def _cells(hashes: set[str]) -> list[dict[str, str]]:
 
     known = [(name, load_cell(name)) for name in list_cells()]
     return [
-        {
-            "name": name,
-            "hash": cell.hash,
-            "picture": _data_uri(cell),
-            "source": str(cell.provenance.get("source", "")),
-        }
+        {"name": name, "hash": cell.hash, "picture": _data_uri(cell), "source": str(cell.provenance.get("source", ""))}
         for name, cell in known
         if cell.hash in hashes
     ]

@@ -9,9 +9,7 @@ model = dict(
     last_stride=2,  # or 1, for ResNets; see onebit.reid.model.ReIDModel for all of these
     backbone_options=dict(),  # overrides of onebit.backbones.create_backbone, e.g. dict(stem="cifar")
 )
-init_from = (
-    ""  # a checkpoint of `onebit train classification`, same backbone: start from its weights
-)
+init_from = ""  # a checkpoint of `onebit train classification`, same backbone: start from its weights
 epochs = 120
 optimizer = dict(type="SGD", lr=0.05, momentum=0.9, weight_decay=1e-4)
 warmup_epochs = 0  # linear, from a tenth of lr; then the schedule, once per epoch
@@ -40,7 +38,5 @@ evaluation = dict(
     k2=6,
     lambda_value=0.3,
 )
-flip_features = (
-    False  # a feature is the sum of those of the image and of its mirror image; costs are of one
-)
+flip_features = False  # a feature is the sum of those of the image and of its mirror image; costs are of one
 score_untrained = True  # score the network before its first step

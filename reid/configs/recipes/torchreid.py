@@ -7,9 +7,7 @@ epochs: add `fixbase_epochs=5`. Its random erasing is `data.transforms="[random_
 _base_ = "paper.py"
 
 epochs = 60
-optimizer = dict(
-    _delete_=True, type="Adam", amsgrad=True, lr=3e-4, betas=(0.9, 0.999), weight_decay=5e-4
-)
+optimizer = dict(_delete_=True, type="Adam", amsgrad=True, lr=3e-4, betas=(0.9, 0.999), weight_decay=5e-4)
 schedule = "step"
 step_epochs, step_factor = 20, 0.1
 data = dict(transforms=["random_flip"], batch_size_train=32, batch_size_test=100)

@@ -22,8 +22,7 @@ from onebit.commons.errors import InputError
 ONE_BIT = [
     name
     for name in BINARIZERS
-    if OneBitConv2d(1, 1, 1, binarizer=name).weight_bits == 1
-    and OneBitConv2d(1, 1, 1, binarizer=name).input_bits == 1
+    if OneBitConv2d(1, 1, 1, binarizer=name).weight_bits == 1 and OneBitConv2d(1, 1, 1, binarizer=name).input_bits == 1
 ]
 
 
@@ -145,26 +144,13 @@ for channels, filters in ((70, 24), (64, 9), (3, 40)):
 
 @pytest.mark.parametrize(
     "features",
-    [
-        "+avx2,+avx,+popcnt,+fma,+sse4.2,+ssse3,+sse3",
-        pytest.param("+sse2", marks=pytest.mark.slow),
-    ],
+    ["+avx2,+avx,+popcnt,+fma,+sse4.2,+ssse3,+sse3", pytest.param("+sse2", marks=pytest.mark.slow)],
     ids=["without AVX-512", "without AVX"],
 )
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="names features of x86-64")
 def test_older_processors_give_the_same(features: str, tmp_path) -> None:
-    environment = dict(
-        os.environ,
-        NUMBA_CPU_NAME="x86-64",
-        NUMBA_CPU_FEATURES=features,
-        NUMBA_CACHE_DIR=str(tmp_path),
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", _ON_OTHER_PROCESSORS],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    environment = dict(os.environ, NUMBA_CPU_NAME="x86-64", NUMBA_CPU_FEATURES=features, NUMBA_CACHE_DIR=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", _ON_OTHER_PROCESSORS], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["4", "1"]
 
@@ -181,10 +167,7 @@ torch.testing.assert_close(PackedConv(conv)(x), conv(x))
 """
     path = os.pathsep.join([str(tmp_path), os.getcwd()])
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=dict(os.environ, PYTHONPATH=path),
-        capture_output=True,
-        text=True,
+        [sys.executable, "-c", code], env=dict(os.environ, PYTHONPATH=path), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert "pip install numba" in done.stderr

@@ -22,9 +22,7 @@ NARROW = [
 #: One network per family, and every binarizer in one of them; the others are as well tested, slowly.
 QUICK = {"wrn22_w16_reactnet", "reactnet_a_w8", "dcp_nas_c8", "bnas_c8_l6", "bnas_imagenet_c8_l6"}
 CASES = [
-    name
-    if name in QUICK or name.startswith("resnet18_w16")
-    else pytest.param(name, marks=pytest.mark.slow)
+    name if name in QUICK or name.startswith("resnet18_w16") else pytest.param(name, marks=pytest.mark.slow)
     for name in NARROW
 ]
 
@@ -75,15 +73,9 @@ def test_every_layer_equals_its_original_on_the_same_input(name: str) -> None:
     network = trained_looking(backbones.create_backbone(name), 3, 64, 64)
     packed = deploy(network)
     seen = {}
-    pairs = [
-        (name, m)
-        for name, m in network.named_modules()
-        if type(m).__name__ in ("OneBitUnit", "Cell")
-    ]
+    pairs = [(name, m) for name, m in network.named_modules() if type(m).__name__ in ("OneBitUnit", "Cell")]
     for key, module in pairs:
-        module.register_forward_hook(
-            lambda m, inputs, output, key=key: seen.__setitem__(key, (inputs, output))
-        )
+        module.register_forward_hook(lambda m, inputs, output, key=key: seen.__setitem__(key, (inputs, output)))
     with torch.no_grad():
         network(torch.randn(2, 3, 64, 64))
         assert len(pairs) >= 4

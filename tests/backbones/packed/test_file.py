@@ -57,9 +57,7 @@ def test_size_is_within_five_percent_of_strict_memory(name: str, tmp_path) -> No
 @pytest.mark.parametrize("real", ["float16", "int8"])
 def test_smaller_real_weights(written, real: str, tmp_path) -> None:
     packed, path = written
-    small = file.save(
-        packed, file.description(NAME, 10, out_indices=(3,)), tmp_path / "small.safetensors", real
-    )
+    small = file.save(packed, file.description(NAME, 10, out_indices=(3,)), tmp_path / "small.safetensors", real)
     assert small.stat().st_size < 0.8 * path.stat().st_size
     loaded, _ = file.load(small)
     for (name, a), b in zip(packed.state_dict().items(), loaded.state_dict().values(), strict=True):
@@ -106,9 +104,7 @@ def test_the_description_must_fit(written, tmp_path) -> None:
 
 
 @given(data=st.data())
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_changed_byte_is_found(written, data, tmp_path) -> None:
     _, path = written
     content = bytearray(path.read_bytes())
@@ -121,9 +117,7 @@ def test_any_changed_byte_is_found(written, data, tmp_path) -> None:
 
 
 @given(length=st.integers(0, 3000))
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_truncated_file_is_refused(written, length: int, tmp_path) -> None:
     _, path = written
     short = tmp_path / "short.safetensors"
@@ -212,10 +206,7 @@ def nested(depth: int):
         (lambda a: a.update(backbone={}), "unknown network ''"),
         (lambda a: a.update(real=["float32"]), "its description"),
         (lambda a: a.update(real="int8"), "its network has|missing"),
-        (
-            lambda a: a.update(format=["onebit-packed"] * 999, version={}),
-            "as|expected onebit-packed",
-        ),
+        (lambda a: a.update(format=["onebit-packed"] * 999, version={}), "as|expected onebit-packed"),
         (lambda a: a["backbone"].update(init={"a": nested(20)}), "nested deeper than 16"),
         (lambda a: a["backbone"].update(arch=nested(20)), "nested deeper than 16"),
     ],

@@ -4,14 +4,7 @@ import pytest
 import torch
 
 from onebit.classification.search.job import SearchJob
-from onebit.classification.search.strategies import (
-    METHODS,
-    Strategy,
-    abanditnas,
-    bnas,
-    cp_nas,
-    get_strategy,
-)
+from onebit.classification.search.strategies import METHODS, Strategy, abanditnas, bnas, cp_nas, get_strategy
 from onebit.classification.search.strategies.sampled import SampledStrategy
 
 #: Two steps an epoch.

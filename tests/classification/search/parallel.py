@@ -33,7 +33,7 @@ def noted(self):
 SharedShuffle.__iter__ = noted
 results = []
 for fields in json.loads(Path(sys.argv[1]).read_text()):
-    job = SearchJob(**{**fields, "data_root": Path(fields["data_root"]), "work_dir": Path(fields["work_dir"])})  # fmt: skip
+    job = SearchJob(**{**fields, "data_root": Path(fields["data_root"]), "work_dir": Path(fields["work_dir"])})
     drawn.clear()
     try:
         outcome = runner.search(job)

@@ -5,12 +5,7 @@ import torch
 from onebit.classification.search.space import SearchSpace
 from onebit.classification.search.strategies import Report, SearchData, get_strategy
 
-METHODS = {
-    "cp-nas": {},
-    "bnas": {"version": "w1a32"},
-    "bnas-1bit": {"version": "1bit"},
-    "abanditnas": {},
-}
+METHODS = {"cp-nas": {}, "bnas": {"version": "w1a32"}, "bnas-1bit": {"version": "1bit"}, "abanditnas": {}}
 FEW = ("none", "skip_connect", "dil_conv_3x3")
 TWO = ("skip_connect", "dil_conv_3x3")
 #: For strategies that train and evaluate nothing.

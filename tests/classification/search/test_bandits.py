@@ -42,9 +42,7 @@ class TestEquations:
         half = same_everywhere(bandits.smaller_half(alpha, active))
         assert half == [False, False, True, True, True, False]
 
-    @pytest.mark.parametrize(
-        ("k", "half"), [(8, 4), (7, 4), (6, 3), (5, 3), (4, 2), (3, 2), (2, 1)]
-    )
+    @pytest.mark.parametrize(("k", "half"), [(8, 4), (7, 4), (6, 3), (5, 3), (4, 2), (3, 2), (2, 1)])
     def test_bnas_line_3_takes_the_ceiling(self, k, half):
         active = torch.arange(8).expand(2, 14, 8) < k
         found = bandits.smaller_half(torch.randn(2, 14, 8), active)
@@ -55,9 +53,7 @@ class TestEquations:
         # s_smaller = exp(0.5), exp(0.3) over 1.648721 + 1.349859 = 0.549834, 0.450166; their mean is
         # 1/2, so s_larger = (0.549834 + 0.5) / 2 = 0.524917; half of the old s is added.
         s = bandits.selection_likelihood(
-            everywhere(0.2, 0.4, 0.6),
-            everywhere(0.5, 0.3, 0.0),
-            everywhere(1, 1, 0, dtype=torch.bool),
+            everywhere(0.2, 0.4, 0.6), everywhere(0.5, 0.3, 0.0), everywhere(1, 1, 0, dtype=torch.bool)
         )
         assert same_everywhere(s) == pytest.approx([0.649834, 0.650166, 0.824917], abs=1e-6)
 
@@ -80,9 +76,7 @@ class TestEquations:
         assert same_everywhere(chance) == pytest.approx([0.691997, 0.308003], abs=1e-6)
 
     def test_abanditnas_eq_4_leaves_the_abandoned_out(self):
-        chance = bandits.sampling_probability(
-            everywhere(0.0, -99.0, 0.0), everywhere(1, 0, 1, dtype=torch.bool)
-        )
+        chance = bandits.sampling_probability(everywhere(0.0, -99.0, 0.0), everywhere(1, 0, 1, dtype=torch.bool))
         assert same_everywhere(chance) == [0.5, 0, 0.5]
 
     def test_abanditnas_eq_5(self):

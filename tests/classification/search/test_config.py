@@ -76,7 +76,7 @@ def test_search_space_ablations(search_job):
         (dict(method="cp-nas", options={"T": 1e400}), "option T: expected an integer, found inf"),
         (dict(method="dcp-nas", options={"mu": 10**400}), "option mu: expected a number"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_named_and_nothing_is_written(search_job, fields, message):
     job = search_job(**fields)
     with pytest.raises(InputError, match=message):

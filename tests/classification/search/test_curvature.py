@@ -17,9 +17,7 @@ from onebit.classification.search.supernet import Supernet
 from onebit.commons.errors import InputError
 from tests.classification.search.plain import Shifted
 
-SPACE = SearchSpace(
-    3, cells=3, channels=4, operations=("none", "avg_pool_3x3", "sep_conv_3x3", "dil_conv_5x5")
-)
+SPACE = SearchSpace(3, cells=3, channels=4, operations=("none", "avg_pool_3x3", "sep_conv_3x3", "dil_conv_5x5"))
 # 1-bit convolutions put out few different values. Where they feed a maximum or a second 1-bit
 # depthwise convolution, the network stands right at a bend (a tie, or a 0 before a PReLU), and
 # differences of gradients across it mean nothing; between these two operations there is none.
@@ -93,9 +91,7 @@ def test_the_explicit_matrix_is_the_hessian():
     def bent(a):
         return (matrix @ a.flatten()).tanh().view(5, 3)
 
-    expected = torch.autograd.functional.hessian(
-        lambda a: kl_divergence(parent_logits, bent(a)), alpha
-    ).view(6, 6)
+    expected = torch.autograd.functional.hessian(lambda a: kl_divergence(parent_logits, bent(a)), alpha).view(6, 6)
     explicit = Curvature("hessian-explicit", nn.Module(), bent, alpha, parent_logits)
     torch.testing.assert_close(explicit.matrix(), expected)
     torch.testing.assert_close(explicit.product(v).flatten(), expected @ v.flatten())
@@ -143,19 +139,13 @@ def test_where_logits_are_linear_ggn_is_the_hessian():
     def linear(a):
         return (matrix @ a).view(5, 4)
 
-    products = {
-        kind: Curvature(kind, nn.Module(), linear, alpha, parent_logits).product(v)
-        for kind in CURVATURES
-    }
+    products = {kind: Curvature(kind, nn.Module(), linear, alpha, parent_logits).product(v) for kind in CURVATURES}
     torch.testing.assert_close(products["ggn"], products["hessian"])
     torch.testing.assert_close(products["ggn"], products["hessian-explicit"])
     assert not torch.allclose(products["ggn"], products["fisher"])
     # And in a supernet they are not.
     network, logits_of, alpha, parent_logits, v = setting(None)
-    ggn, hessian = (
-        Curvature(kind, network, logits_of, alpha, parent_logits).product(v)
-        for kind in ("ggn", "hessian")
-    )
+    ggn, hessian = (Curvature(kind, network, logits_of, alpha, parent_logits).product(v) for kind in ("ggn", "hessian"))
     assert not torch.allclose(ggn, hessian, rtol=1e-3)
 
 

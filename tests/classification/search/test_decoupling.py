@@ -59,9 +59,7 @@ def test_psi_learns():
     to_psi = psi_gradient(gradient, alpha, tensor([True, True]), eta=0.1)
     # 0.1 (10 - 40) = -3; 0.1 (120 + 40) = 16.
     torch.testing.assert_close(to_psi, tensor([[[-3.0], [16.0]]]))
-    torch.testing.assert_close(
-        psi_gradient(gradient, alpha, tensor([False, True]), eta=0.1), tensor([[[-4.0], [4.0]]])
-    )
+    torch.testing.assert_close(psi_gradient(gradient, alpha, tensor([False, True]), eta=0.1), tensor([[[-4.0], [4.0]]]))
     # 2 - 0.5 (-3) = 3.5; |3 - 0.5 * 16| = 5.
     stepped = psi_step(tensor([[[2.0], [3.0]]]), to_psi, eta_psi=0.5)
     torch.testing.assert_close(stepped, tensor([[[3.5], [5.0]]]))
@@ -113,9 +111,7 @@ def test_the_state_over_two_steps():
     torch.testing.assert_close(state.psi, torch.full((2, 14, 1), 0.5))
 
 
-@pytest.mark.parametrize(
-    "options", [dict(epsilon=1.1), dict(epsilon=-0.1), dict(eta=-1), dict(psi=math.nan)]
-)
+@pytest.mark.parametrize("options", [dict(epsilon=1.1), dict(epsilon=-0.1), dict(eta=-1), dict(psi=math.nan)])
 def test_bad_options(options):
     with pytest.raises(InputError, match=f"option {next(iter(options))}: expected"):
         DecouplingOptions(**options)

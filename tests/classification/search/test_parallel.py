@@ -35,22 +35,21 @@ def parallel(data, tmp_path_factory):
         if get_strategy(method).epochs is not Strategy.epochs:
             del cfg_options["schedule.epochs"]
         options = SHORT.get(method, {})
-        return SearchJob(method, "mini-cifar10", "mini", 0, data, root / name, False, options, cfg_options)  # fmt: skip
+        return SearchJob(method, "mini-cifar10", "mini", 0, data, root / name, False, options, cfg_options)
 
     jobs = {method: job(method, method) for method in METHODS}
     jobs["odd"] = job("odd", "random", **{"data.batch_size": 25})
     jobs["half"] = job("half", "random", amp="float16")
-    fields = [
-        {**asdict(j), "data_root": str(j.data_root), "work_dir": str(j.work_dir)}
-        for j in jobs.values()
-    ]
+    fields = [{**asdict(j), "data_root": str(j.data_root), "work_dir": str(j.work_dir)} for j in jobs.values()]
     (root / "jobs.json").write_text(json.dumps(fields))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     command += ["--master_port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
     ran = subprocess.run(
         [*command, str(SCRIPT), str(root / "jobs.json"), str(root)],
-        capture_output=True, text=True, cwd=SCRIPT.parents[3],
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=SCRIPT.parents[3],
+    )
     assert ran.returncode == 0, ran.stderr
     ranks = [json.loads((root / f"{rank}.json").read_text()) for rank in (0, 1)]
     return {name: (j, *found) for (name, j), *found in zip(jobs.items(), *ranks, strict=True)}

@@ -4,14 +4,7 @@ import pytest
 import torch
 
 from onebit.backbones.cells.operations import CellStyle, operation
-from onebit.classification.search.strategies import (
-    METHODS,
-    abanditnas,
-    bnas,
-    cp_nas,
-    darts,
-    dcp_nas,
-)
+from onebit.classification.search.strategies import METHODS, abanditnas, bnas, cp_nas, darts, dcp_nas
 from tests.classification.search import planted
 
 
@@ -28,9 +21,7 @@ def test_only_the_planted_operation_can_tell_the_classes_apart(name):
     module = operation(name, 4, 1, CellStyle(None)).eval()
     generator = torch.Generator().manual_seed(0)
     pictures = planted.pictures(torch.zeros(16, dtype=torch.long), generator)[:, None]
-    first, second = (
-        module(each.expand(-1, 4, -1, -1)).mean((2, 3)) for each in (pictures, pictures.mT)
-    )
+    first, second = (module(each.expand(-1, 4, -1, -1)).mean((2, 3)) for each in (pictures, pictures.mT))
     assert torch.allclose(first, second, atol=1e-5) == (name != planted.PLANTED)
 
 

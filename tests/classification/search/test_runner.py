@@ -67,7 +67,7 @@ def test_the_hash_of_the_config_is_that_of_all_seeds_and_folders_alone(search_jo
 
     first = config_hash(search_job("darts"))
     assert config_hash(search_job("darts", seed=1, work_dir=tmp_path / "other")) == first
-    for change in (dict(options={"arch_lr": 1.0}), dict(cfg_options={"data.valid": 0.2})):  # fmt: skip
+    for change in (dict(options={"arch_lr": 1.0}), dict(cfg_options={"data.valid": 0.2})):
         assert config_hash(search_job("darts", **change)) != first
 
 
@@ -166,9 +166,7 @@ RESUMED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", RESUMED)
-def test_every_method_goes_on_from_a_checkpoint_as_if_nothing_had_happened(
-    search_job, method, monkeypatch
-):
+def test_every_method_goes_on_from_a_checkpoint_as_if_nothing_had_happened(search_job, method, monkeypatch):
     few = {"space.pooling": False, "space.skip": False}
     job = search_job(method, options=RESUMED[method], cfg_options=few)
     whole = search(job)
@@ -221,10 +219,22 @@ cli.main(sys.argv[1:])
 def arguments(job, out, *more):
     changes = [f"{key}={value}" for key, value in job.cfg_options.items()]
     return [
-        "search", job.method, "--dataset", job.dataset, "--preset", job.preset,
-        "--data", str(job.data_root), "--work-dir", str(job.work_dir), "--out", str(out),
-        "--cfg-options", *changes, *more,
-    ]  # fmt: skip
+        "search",
+        job.method,
+        "--dataset",
+        job.dataset,
+        "--preset",
+        job.preset,
+        "--data",
+        str(job.data_root),
+        "--work-dir",
+        str(job.work_dir),
+        "--out",
+        str(out),
+        "--cfg-options",
+        *changes,
+        *more,
+    ]
 
 
 def test_killed_in_the_middle_and_resumed_it_finds_the_same_cell(finished, tmp_path):
@@ -235,8 +245,11 @@ def test_killed_in_the_middle_and_resumed_it_finds_the_same_cell(finished, tmp_p
     out = tmp_path / "cell.json"
     done = subprocess.run(
         [sys.executable, "-c", _KILLED, *arguments(job, out)],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert [p.name for p in job.work_dir.glob("epoch_*")] == ["epoch_1.pth"]
     assert not out.exists()
@@ -291,7 +304,7 @@ def test_half_precision_and_an_epoch_of_other_length(search_job, monkeypatch):
     advance = loop.Progress.advance
     monkeypatch.setattr(
         loop.Progress, "advance", lambda self, steps=1, note="": (seen.append(steps), advance(self, steps, note))
-    )  # fmt: skip
+    )
     job = search_job(cfg_options={"amp": "bfloat16", "schedule.epochs": 2})
     outcome = search(job)
     assert torch.isfinite(outcome.history).all()
@@ -300,9 +313,7 @@ def test_half_precision_and_an_epoch_of_other_length(search_job, monkeypatch):
 
 @pytest.mark.parametrize("curvature", ["fisher", "ggn", "hessian"])
 def test_dcp_nas_in_half_precision(search_job, curvature):
-    job = search_job(
-        "dcp-nas", options={"curvature": curvature}, cfg_options={"amp": "bfloat16", "schedule.epochs": 1}
-    )  # fmt: skip
+    job = search_job("dcp-nas", options={"curvature": curvature}, cfg_options={"amp": "bfloat16", "schedule.epochs": 1})
     outcome = search(job)
     assert torch.isfinite(outcome.history).all()
 
@@ -328,9 +339,7 @@ def test_an_epoch_does_not_lay_out_the_config_again(search_job, monkeypatch):
     from mmengine.config import config
 
     calls, format_code = [], config.FormatCode
-    monkeypatch.setattr(
-        config, "FormatCode", lambda *a, **k: calls.append(1) or format_code(*a, **k)
-    )
+    monkeypatch.setattr(config, "FormatCode", lambda *a, **k: calls.append(1) or format_code(*a, **k))
     search(search_job(name="short", cfg_options={"schedule.epochs": 1}))
     once = len(calls)
     search(search_job(name="longer", cfg_options={"schedule.epochs": 3}))

@@ -128,9 +128,7 @@ class TestAbandonment:
     @pytest.mark.parametrize("method", METHODS)
     def test_ties_are_broken_by_the_seed(self, method, untrained):
         untrained(lambda *_: 0.5)
-        first, again, other = (
-            run(eight(method), NOTHING, seed=seed).operations.active for seed in (0, 0, 1)
-        )
+        first, again, other = (run(eight(method), NOTHING, seed=seed).operations.active for seed in (0, 0, 1))
         assert torch.equal(first, again)
         assert not torch.equal(first, other)
         # No operation is favoured for its place in the list: of 28 edges, 3.5 keep each.
@@ -168,9 +166,7 @@ class TestAbandonment:
         table = {strategy.child: (0.5, 0.4), strategy.parent: (0.6, 0.8)}
         # Line 4 draws every edge for itself; here all draw alike, so that the edges agree.
         untrained(lambda _, supernet, choice: table[supernet][int(choice[0, 0])])
-        strategy.sampling.draw = iter(
-            [torch.zeros(2, 14).long(), torch.ones(2, 14).long()]
-        ).__next__
+        strategy.sampling.draw = iter([torch.zeros(2, 14).long(), torch.ones(2, 14).long()]).__next__
         run(strategy, NOTHING)
         assert strategy.evaluation[1, 7].tolist() == pytest.approx([0.377541, 0.622459], abs=1e-6)
         assert strategy.operations.active[1, 7].tolist() == [False, True]
@@ -179,18 +175,14 @@ class TestAbandonment:
         strategy = build("cp-nas", ("skip_connect", "max_pool_3x3"), T=1, beta_p=0)
         table = {strategy.child: (0.5, 0.4), strategy.parent: (0.6, 0.8)}
         untrained(lambda _, supernet, choice: table[supernet][int(choice[0, 0])])
-        strategy.sampling.draw = iter(
-            [torch.zeros(2, 14).long(), torch.ones(2, 14).long()]
-        ).__next__
+        strategy.sampling.draw = iter([torch.zeros(2, 14).long(), torch.ones(2, 14).long()]).__next__
         run(strategy, NOTHING)
         assert strategy.operations.active[1, 7].tolist() == [True, False]
 
     def test_bnas_follows_eqs_7_to_11(self, untrained):
         # Four operations, alpha = 0.3, 0.1, 0.2, 0.4: operations 1 and 2 are sampled, T = 1, with
         # accuracies 0.5 and 0.3. s = 0.549834 and 0.450166; 0.524917 for the others. 2 is dropped.
-        strategy = build(
-            "bnas", ("none", "skip_connect", "max_pool_3x3", "avg_pool_3x3"), T=1, L=0, V=0
-        )
+        strategy = build("bnas", ("none", "skip_connect", "max_pool_3x3", "avg_pool_3x3"), T=1, L=0, V=0)
         strategy.alpha.data.copy_(torch.tensor([0.3, 0.1, 0.2, 0.4]))
         ones = torch.ones(2, 14, dtype=torch.long)
         draws = [ones, 2 * ones]

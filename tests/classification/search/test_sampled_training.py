@@ -106,9 +106,7 @@ class TestTraining:
 class TestChildAndParent:
     def test_they_share_no_weights(self):
         strategy = build("cp-nas", TWO)
-        child, parent = (
-            {p.data_ptr() for p in n.parameters()} for n in (strategy.child, strategy.parent)
-        )
+        child, parent = ({p.data_ptr() for p in n.parameters()} for n in (strategy.child, strategy.parent))
         assert not child & parent
         assert strategy.child.binarizer.name == "xnor"
         assert strategy.parent.binarizer is None
@@ -123,10 +121,7 @@ class TestChildAndParent:
             return strategy
 
         plain = after(child_parent=0, class_centre=0)
-        for options in (
-            {"child_parent": 1, "class_centre": 0},
-            {"child_parent": 0, "class_centre": 1},
-        ):
+        for options in ({"child_parent": 1, "class_centre": 0}, {"child_parent": 0, "class_centre": 1}):
             other = after(**options)
             for a, b in zip(plain.parent.parameters(), other.parent.parameters(), strict=True):
                 assert torch.equal(a, b)

@@ -18,21 +18,13 @@ from onebit.classification.search.decoupling import backtracked_operations, squa
 from onebit.classification.search.discrepancy import discrepancy
 from onebit.classification.search.reconstruction import add_reconstruction_gradient
 from onebit.classification.search.space import SearchSpace
-from onebit.classification.search.strategies import (
-    METHODS,
-    Report,
-    Schedule,
-    SearchData,
-    get_strategy,
-)
+from onebit.classification.search.strategies import METHODS, Report, Schedule, SearchData, get_strategy
 from onebit.classification.search.strategies.base import cross_entropy, gradient
 from onebit.classification.search.strategies.darts import architecture_optimizer
 from onebit.classification.search.supernet import Supernet
 from onebit.commons.errors import InputError
 
-SPACE = SearchSpace(
-    3, cells=3, channels=4, operations=("none", "skip_connect", "avg_pool_3x3", "dil_conv_3x3")
-)
+SPACE = SearchSpace(3, cells=3, channels=4, operations=("none", "skip_connect", "avg_pool_3x3", "dil_conv_3x3"))
 SCHEDULE = Schedule(epochs=2, gradient_clip=0)
 
 
@@ -47,8 +39,7 @@ class Losses(Report):
 def batches(n: int = 2) -> list:
     generator = torch.Generator().manual_seed(0)
     return [
-        (torch.randn(4, 3, 8, 8, generator=generator), torch.randint(3, (4,), generator=generator))
-        for _ in range(n)
+        (torch.randn(4, 3, 8, 8, generator=generator), torch.randint(3, (4,), generator=generator)) for _ in range(n)
     ]
 
 
@@ -168,9 +159,7 @@ class TestDCPNAS:
 
         class Watch(Report):
             def __call__(self, losses, images):
-                seen.append(
-                    (strategy.alpha.detach().clone(), strategy.child_alpha.detach().clone())
-                )
+                seen.append((strategy.alpha.detach().clone(), strategy.child_alpha.detach().clone()))
 
         child_architecture_step, starts = strategy.child_architecture_step, []
 
@@ -267,15 +256,13 @@ class TestDCPNAS:
         expected = to_child + 2 * 10.0 * of.product(to_child - to_parent)
         losses = strategy.child_architecture_step((images, labels), Report())
         torch.testing.assert_close(strategy.child_alpha.grad, expected, rtol=1e-4, atol=1e-6)
-        assert losses["discrepancy"] == pytest.approx(
-            (to_child - to_parent).square().sum().item(), rel=1e-4
-        )
+        assert losses["discrepancy"] == pytest.approx((to_child - to_parent).square().sum().item(), rel=1e-4)
 
     @pytest.mark.parametrize("norm", ["l1", "cosine"])
     def test_the_discrepancy_that_was_asked_for_is_followed(self, norm):
         batch = batches(1)[0]
         plain = make("dcp-nas", curvature="fisher", tangent=False, decoupled=False)
-        strategy = make("dcp-nas", curvature="fisher", discrepancy=norm, decoupled=False, **{"lambda": 10.0})  # fmt: skip
+        strategy = make("dcp-nas", curvature="fisher", discrepancy=norm, decoupled=False, **{"lambda": 10.0})
         _, tangent, _ = strategy._tangent_direction(batch, Report())
         losses = strategy.child_architecture_step(batch, Report())
         plain.child_architecture_step(batch, Report())
@@ -325,7 +312,7 @@ def test_a_gradient_that_float16_cannot_hold_moves_no_architecture(monkeypatch):
         strategy = make(method, channel_fraction=1.0) if method == "bnas" else make(method)
         before = [p.detach().clone() for p in strategy.parameters()]
         module = importlib.import_module(type(strategy).__module__)
-        holed = lambda *a, **k: tuple(g.index_fill(0, torch.tensor([0]), torch.inf) for g in gradient(*a, **k))  # noqa: E731  # fmt: skip
+        holed = lambda *a, **k: tuple(g.index_fill(0, torch.tensor([0]), torch.inf) for g in gradient(*a, **k))  # noqa: E731
         with monkeypatch.context() as patch:
             patch.setattr(module, "gradient", holed)
             patch.setattr("onebit.classification.search.curvature.gradient", holed)
@@ -350,9 +337,7 @@ def test_random_search_scores_by_mean_performance():
     for kind in range(2):
         for edge in range(14):
             for m in range(4):
-                got = [
-                    p for p, c in zip((0.2, 0.4, 0.9), choices, strict=True) if c[kind, edge] == m
-                ]
+                got = [p for p, c in zip((0.2, 0.4, 0.9), choices, strict=True) if c[kind, edge] == m]
                 expected = sum(got) / len(got) if got else 0.0
                 assert strategy.scores()[kind, edge, m].item() == pytest.approx(expected)
 

@@ -62,14 +62,17 @@ def test_a_single_path_is_the_derived_network(binarizer):
     style = dict(binarize_preprocess=both, binarize_depthwise=both)
     supernet = Supernet(SMALL, binarizer, **style).double()
     choice = random_choice()
-    cells = [
-        [[(OPERATIONS[kind[e]], SOURCES[e]) for e in edges] for edges in INCOMING]
-        for kind in choice.tolist()
-    ]
+    cells = [[[(OPERATIONS[kind[e]], SOURCES[e]) for e in edges] for edges in INCOMING] for kind in choice.tolist()]
     network = CellNet(
-        cell=Genotype(*cells), channels=4, layers=3, stem="cifar", binarizer=binarizer,
-        structure="onebit", out_indices=(3,), **style,
-    ).double()  # fmt: skip
+        cell=Genotype(*cells),
+        channels=4,
+        layers=3,
+        stem="cifar",
+        binarizer=binarizer,
+        structure="onebit",
+        out_indices=(3,),
+        **style,
+    ).double()
     network.stem.load_state_dict(supernet.stem.state_dict(), strict=False)
     for cell, ours in zip(network.cells, supernet.cells, strict=True):
         for part in ("preprocess_older", "preprocess_newer"):
@@ -107,8 +110,10 @@ def test_abandoned_operations_are_not_evaluated():
         for c, cell in enumerate(supernet.cells)
         for e, edge in enumerate(cell.edges)
         for name, operation in edge.items()
-        for module in [next(m for n, m in operation.named_modules() if n.endswith("pointwise") or n.endswith("conv_even"))]
-    ]  # fmt: skip
+        for module in [
+            next(m for n, m in operation.named_modules() if n.endswith("pointwise") or n.endswith("conv_even"))
+        ]
+    ]
     logits = supernet(x, weights, active=active)
     for handle in handles:
         handle.remove()
@@ -140,9 +145,7 @@ def test_partial_channels():
     edges = edge_weights(torch.randn(2, 14))
     x = torch.randn(2, 24, 6, 6)
     cell = supernet.cells[0]
-    older, newer = (
-        torch.nn.functional.batch_norm(x * k, None, None, training=True) for k in (1, 2)
-    )
+    older, newer = (torch.nn.functional.batch_norm(x * k, None, None, training=True) for k in (1, 2))
     nodes = cell(older, newer, [[0, 1]] * 14, weights[0] * edges[0][:, None], edges[0])
     expected = 0
     for e, state in enumerate((cell.preprocess_older(older), cell.preprocess_newer(newer))):
@@ -153,9 +156,7 @@ def test_partial_channels():
         together = torch.cat((mixed, rest), 1)
         expected = expected + edges[0, e] * together[:, [0, 4, 1, 5, 2, 6, 3, 7]]
     torch.testing.assert_close(nodes[0].map, expected)
-    torch.testing.assert_close(
-        torch.stack([edges[:, r.start : r.stop].sum(1) for r in INCOMING]), torch.ones(4, 2)
-    )
+    torch.testing.assert_close(torch.stack([edges[:, r.start : r.stop].sum(1) for r in INCOMING]), torch.ones(4, 2))
 
 
 def test_a_partial_supernet_learns_everywhere():
@@ -165,7 +166,7 @@ def test_a_partial_supernet_learns_everywhere():
     assert all(p.grad is not None for p in supernet.parameters())
 
 
-@pytest.mark.parametrize(("pooling", "skip", "left"), [(False, True, 6), (True, False, 7), (False, False, 5)])  # fmt: skip
+@pytest.mark.parametrize(("pooling", "skip", "left"), [(False, True, 6), (True, False, 7), (False, False, 5)])
 def test_ablations_of_the_search_space(pooling, skip, left):
     space = SearchSpace(3, cells=3, channels=4, operations=search_space(pooling, skip))
     assert space.shape == (2, 14, left)
@@ -176,7 +177,7 @@ def test_ablations_of_the_search_space(pooling, skip, left):
 def test_parameters_of_an_operation():
     supernet = Supernet(SMALL, "mcn")
     by_operation = [supernet.operation_parameters(m) for m in range(8)]
-    assert [len(parameters) > 0 for parameters in by_operation] == [False, True, False, False] + [True] * 4  # fmt: skip
+    assert [len(parameters) > 0 for parameters in by_operation] == [False, True, False, False] + [True] * 4
     # Three cells of 14 edges, each with one depthwise and one pointwise convolution, both with a
     # modulator, and two PReLUs.
     assert len(by_operation[OPERATIONS.index("dil_conv_3x3")]) == 3 * 14 * 6
@@ -207,7 +208,7 @@ def test_depthwise_gradients(kernel, dilation, stride, size):
     theirs = torch.nn.functional.conv2d(x, weight, None, stride, padding, dilation, 4)
     assert torch.equal(ours, theirs)
     grad = torch.randn_like(ours)
-    for a, b in zip(*(torch.autograd.grad(y, (x, weight), grad) for y in (ours, theirs)), strict=True):  # fmt: skip
+    for a, b in zip(*(torch.autograd.grad(y, (x, weight), grad) for y in (ours, theirs)), strict=True):
         torch.testing.assert_close(a, b)
 
 
