@@ -22,13 +22,37 @@ own_config  train by somebody's own MMDetection config
 foreign     score a checkpoint that was trained elsewhere
 """
 
-from onebit.detection import operators
+from __future__ import annotations
 
-operators.install()
+import importlib
+from typing import TYPE_CHECKING
 
-# ruff: isort: split
-from onebit.detection.heads import OneBitRPNHead
-from onebit.detection.metrics import CocoAveragePrecision, VOCAveragePrecision
-from onebit.detection.necks import OneBitFPN
+from onebit.commons.compat import ensure_torchvision
+
+if TYPE_CHECKING:
+    from onebit.detection.heads import OneBitRPNHead
+    from onebit.detection.metrics import CocoAveragePrecision, VOCAveragePrecision
+    from onebit.detection.necks import OneBitFPN
+
+# MMDetection imports torchvision, which a CPU install of torch may not be able to.
+ensure_torchvision()
+
+#: Public names, each with its module, which imports MMDetection (PEP 562).
+_LAZY = {
+    "CocoAveragePrecision": "onebit.detection.metrics",
+    "OneBitFPN": "onebit.detection.necks",
+    "OneBitRPNHead": "onebit.detection.heads",
+    "VOCAveragePrecision": "onebit.detection.metrics",
+}
 
 __all__ = ["CocoAveragePrecision", "OneBitFPN", "OneBitRPNHead", "VOCAveragePrecision"]
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'onebit.detection' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

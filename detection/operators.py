@@ -1,26 +1,22 @@
 """Stand-ins for the compiled operators that `mmcv-lite` lacks.
 
-Importing ``mmdet.models`` needs ``mmcv._ext``. Where no compiled one exists, a finder placed last on
-``sys.meta_path`` serves a module with the two operators that Faster R-CNN needs, in plain torch:
-greedy NMS and average RoIAlign, forward and backward, for any device. Every other operator raises
-when it is called. A compiled ``_ext`` is found first and always wins.
+Importing ``mmdet.models`` needs ``mmcv._ext``. Where no compiled one exists, a finder that ``import
+onebit`` places last on ``sys.meta_path`` (:mod:`onebit.commons.mmcv_extension`) serves one with this
+module's operators, the two that Faster R-CNN needs, in plain torch: greedy NMS and average RoIAlign,
+forward and backward, for any device. Every other operator raises when it is called. A compiled
+``_ext`` is found first and always wins.
 """
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
 import importlib.util
-import sys
-from types import ModuleType
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onebit.commons.compat import ensure_torchvision
+from onebit.commons.mmcv_extension import EXTENSION, ExtensionFinder
 
-_EXTENSION = "mmcv._ext"
 #: NMS compares this many boxes with all that follow at a time: the size of its only big matrix.
 _NMS_BLOCK = 256
 #: RoIAlign writes down at most this many (bin, pixel) pairs at a time.
@@ -250,25 +246,10 @@ def _axis_weights(start: Tensor, extent: Tensor, bins: int, size: int, sampling_
     return cells.clamp(max=size - 1), weights
 
 
-class _FallbackFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Find ``mmcv._ext`` when every finder before has failed to."""
-
-    def find_spec(self, fullname, path=None, target=None):
-        if fullname == _EXTENSION:
-            return importlib.machinery.ModuleSpec(fullname, self, origin="onebit.detection.operators")
-        return None
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.nms = nms
-        module.roi_align_forward = roi_align_forward
-        module.roi_align_backward = roi_align_backward
-        module.__getattr__ = _unavailable
-
-
 FALLBACK_OPERATORS = ("nms", "roi_align_forward", "roi_align_backward")
 
 
-def _unavailable(name: str):
+def unavailable(name: str):
     """Attribute access succeeds because mmcv asks for every operator at import time."""
     if name.startswith("__"):
         raise AttributeError(name)
@@ -282,16 +263,8 @@ def _unavailable(name: str):
     return operator
 
 
-def install() -> None:
-    """Make ``mmdet.models`` importable; call it before the first import of ``mmcv.ops``."""
-    ensure_torchvision()
-    if not any(isinstance(finder, _FallbackFinder) for finder in sys.meta_path):
-        sys.meta_path.append(_FallbackFinder())
-
-
 def operator_status() -> dict[str, str]:
     """Which operators of mmcv are ``native`` and which are the ``fallback``, for `onebit doctor`."""
-    install()
-    spec = importlib.util.find_spec(_EXTENSION)
-    status = "fallback" if isinstance(spec.loader, _FallbackFinder) else "native"
+    spec = importlib.util.find_spec(EXTENSION)
+    status = "fallback" if isinstance(spec.loader, ExtensionFinder) else "native"
     return dict.fromkeys(FALLBACK_OPERATORS, status)

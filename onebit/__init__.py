@@ -14,6 +14,8 @@ import importlib
 import sys
 from typing import TYPE_CHECKING
 
+from onebit.commons import mmcv_extension
+
 if TYPE_CHECKING:
     from onebit.backbones import (
         CellNet,
@@ -29,19 +31,24 @@ if TYPE_CHECKING:
         register_binarizer,
         register_family,
     )
-    from onebit.detection import OneBitFPN, OneBitRPNHead
+    from onebit.backbones.hooks import MethodLossHook, PackActivationsHook
+    from onebit.detection import CocoAveragePrecision, OneBitFPN, OneBitRPNHead, VOCAveragePrecision
 
 __version__ = "0.2.0.dev0"
 
 #: Public names, each with the module that defines it (PEP 562).
 _PUBLIC = {
     "CellNet": "onebit.backbones",
+    "CocoAveragePrecision": "onebit.detection",
     "Genotype": "onebit.backbones",
+    "MethodLossHook": "onebit.backbones.hooks",
     "OneBitConv2d": "onebit.backbones",
     "OneBitFPN": "onebit.detection",
     "OneBitRPNHead": "onebit.detection",
+    "PackActivationsHook": "onebit.backbones.hooks",
     "ReActNetA": "onebit.backbones",
     "ResNet": "onebit.backbones",
+    "VOCAveragePrecision": "onebit.detection",
     "WideResNet": "onebit.backbones",
     "cost": "onebit.backbones",
     "create_backbone": "onebit.backbones",
@@ -53,12 +60,16 @@ _PUBLIC = {
 
 __all__ = [  # the keys of _PUBLIC, written out for type checkers
     "CellNet",
+    "CocoAveragePrecision",
     "Genotype",
+    "MethodLossHook",
     "OneBitConv2d",
     "OneBitFPN",
     "OneBitRPNHead",
+    "PackActivationsHook",
     "ReActNetA",
     "ResNet",
+    "VOCAveragePrecision",
     "WideResNet",
     "__version__",
     "cost",
@@ -80,8 +91,8 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
+mmcv_extension.install("onebit.detection.operators")
 if "mmengine" in sys.modules:
-    # Somebody else's program reads a config that names us: make the scope `onebit` known, and let
-    # MMDetection be imported beside an mmcv without compiled operators.
-    import onebit.backbones
-    import onebit.detection  # noqa: F401
+    # A config of MMDetection names us: make mmengine's registries know the scope `onebit`. Imported
+    # in another order, they find `onebit.ResNet` and the like as attributes of this package.
+    importlib.import_module("onebit.backbones")

@@ -16,6 +16,7 @@ from onebit import detection  # noqa: F401  (puts the fallback operators in)
 # ruff: isort: split
 from mmcv.ops import RoIAlign, batched_nms, nms, roi_align
 
+from onebit.commons import mmcv_extension
 from onebit.detection import operators
 
 
@@ -236,7 +237,7 @@ class _Compiled:
 
 
 def test_a_compiled_extension_wins(monkeypatch):
-    finder = next(f for f in sys.meta_path if isinstance(f, operators._FallbackFinder))
+    finder = next(f for f in sys.meta_path if isinstance(f, mmcv_extension.ExtensionFinder))
     assert sys.meta_path.index(finder) > sys.meta_path.index(importlib.machinery.PathFinder)
     monkeypatch.delitem(sys.modules, "mmcv._ext", raising=False)
     monkeypatch.setattr(sys, "meta_path", [_Compiled if f is finder else f for f in sys.meta_path] + [finder])
@@ -245,6 +246,6 @@ def test_a_compiled_extension_wins(monkeypatch):
 
 
 def test_installing_twice_adds_one_finder():
-    operators.install()
-    operators.install()
-    assert sum(isinstance(f, operators._FallbackFinder) for f in sys.meta_path) == 1
+    mmcv_extension.install("onebit.detection.operators")
+    mmcv_extension.install("onebit.detection.operators")
+    assert sum(isinstance(f, mmcv_extension.ExtensionFinder) for f in sys.meta_path) == 1
