@@ -1,0 +1,126 @@
+"""What an installation puts where, and that it works in a folder whose own folders bear the rooms' names."""
+
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("backbones", "classification", "commons", "detection", "leaderboards", "reid")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def run(*command, **options) -> str:
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    """The tracked files alone, links as links, so that no leftover of this checkout is packed."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in run("git", "ls-files", cwd=ROOT).splitlines():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, target, follow_symlinks=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(checkout, tmp_path_factory) -> Path:
+    """Built from the sdist, as an index serves it."""
+    out = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-c", f"from setuptools import build_meta; build_meta.build_sdist({str(out)!r})", cwd=checkout)
+    (sdist,) = out.glob("*.tar.gz")
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", out, sdist)
+    return next(out.glob("*.whl"))
+
+
+@pytest.fixture(scope="module", params=["wheel", "editable"])
+def python(request, tmp_path_factory) -> Path:
+    """The interpreter of an environment that holds the suite, and whose dependencies are this one's."""
+    folder = tmp_path_factory.mktemp(request.param)
+    venv.create(folder, symlinks=True)
+    interpreter = folder / "bin" / "python"
+    site = Path(run(interpreter, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    # A path line makes packages importable, but not what this environment's own .pth files add: its
+    # installation of the suite stays out.
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    what = (
+        [request.getfixturevalue("wheel")] if request.param == "wheel" else ["-e", request.getfixturevalue("checkout")]
+    )
+    pip = [sys.executable, "-m", "pip", "--python", interpreter, "install", "-q", "--ignore-installed"]
+    run(*pip, "--no-deps", "--no-build-isolation", *what)
+    return interpreter
+
+
+@pytest.fixture
+def crowded(tmp_path) -> Path:
+    """A user's folder that holds folders of the rooms' names, a package and plain ones."""
+    for room in ROOMS:
+        (tmp_path / room).mkdir()
+    (tmp_path / "backbones" / "__init__.py").touch()
+    (tmp_path / "detection" / "model.py").touch()
+    return tmp_path
+
+
+def readme_block(start: str) -> str:
+    """The README's Python block that begins with ``start``."""
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if b.startswith(start)]
+    return block
+
+
+def in_folder(python: Path, folder: Path, code: str) -> str:
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder)}
+    return run(python, "-W", "ignore", "-c", code, cwd=folder, env=environment)
+
+
+def test_nothing_but_onebit_lands_in_site_packages(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"onebit"}
+    assert {name.split("/")[1] for name in names if name.count("/") > 1 and ".dist-info/" not in name} == set(ROOMS)
+    assert not [name for name in names if "/records/" in name or "/tables/" in name or "/tests/" in name]
+    for kept in ("reported/dcp_nas_table10.csv", "showing/site/page.css"):
+        assert f"onebit/leaderboards/{kept}" in names
+    assert "onebit/backbones/cells/dcp_nas_imagenet.json" in names
+    assert "onebit/detection/configs/models/faster-rcnn_fpn.py" in names
+    assert "onebit/py.typed" in names
+
+
+def test_the_rooms_are_found_in_a_crowded_folder(python, crowded):
+    code = "from onebit import " + ", ".join(ROOMS) + "; print(*(m.__file__ for m in (" + ", ".join(ROOMS) + ")))"
+    found = in_folder(python, crowded, code).split()
+    assert not [path for path in found if Path(path).is_relative_to(crowded)]
+
+
+def test_mmdetection_lines_of_the_readme(python, crowded):
+    (crowded / "mine.py").write_text(readme_block("_base_ ="))
+    out = in_folder(
+        python,
+        crowded,
+        "from mmengine.config import Config; cfg = Config.fromfile('mine.py');"
+        "from mmdet.registry import MODELS; from mmdet.utils import register_all_modules; register_all_modules();"
+        "model = MODELS.build(cfg.model); print(type(model).__module__, type(model.backbone).__module__)",
+    )
+    assert out.split() == ["mmdet.models.detectors.faster_rcnn", "onebit.backbones.resnet"]
+
+
+def test_torchreid_lines_of_the_readme(python, crowded):
+    out = in_folder(python, crowded, readme_block("import onebit.reid") + "\nprint(type(model).__module__)")
+    assert out.split() == ["onebit.reid.model"]
+
+
+def test_the_command_and_the_module(python, crowded):
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(crowded)}
+    for command in ([python.with_name("onebit")], [python, "-m", "onebit"]):
+        assert "resnet18_reactnet" in run(*command, "backbones", "resnet18*", cwd=crowded, env=environment)
+    run(python, "-m", "torch.distributed.run", "--nproc_per_node", "1", "-m", "onebit", "--help", cwd=crowded)
