@@ -1,0 +1,62 @@
+"""The commands in README and docs are ones that the command line takes, and the README's Python lines run."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from onebit.leaderboards import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("examples/**/*.md"))]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+_BLOCK = re.compile(r"^ *```[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+#: `onebit ...` itself, and behind torchrun or environment variables.
+_COMMAND = re.compile(r"^\s*(?:\$ )?(?:\w+=\S+ )*(?:torchrun .*?-m |python -m )?onebit (.+)")
+
+
+def commands(page: Path) -> list[str]:
+    """The `onebit` commands in a page's blocks, continued lines joined, without comments."""
+    text = page.read_text(encoding="utf-8")
+    lines = "\n".join(_BLOCK.findall(text)).replace("\\\n", " ").splitlines()
+    return [m[1] for line in lines if (m := _COMMAND.match(line)) and "..." not in line]
+
+
+FOUND = [(page, command) for page in PAGES for command in commands(page)]
+
+
+@pytest.mark.parametrize(("page", "command"), FOUND, ids=lambda v: v.name if isinstance(v, Path) else None)
+def test_commands_parse(page, command, capsys):
+    words = shlex.split(command, comments=True)
+    if {"--help", "--version"} & set(words):
+        with pytest.raises(SystemExit, match="^0$"):
+            cli.parser().parse_args(words)
+    else:
+        cli.parser().parse_args(words)
+
+
+def test_commands_are_found():
+    assert len(FOUND) > 60
+    assert {page.name for page, _ in FOUND} >= {"README.md", "tour.md", "detection.md", "packed.md"}
+
+
+def test_readme_is_short_and_its_python_lines_run(tmp_path):
+    assert len(README.splitlines()) <= 120
+    (block,) = [
+        b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if b.startswith("import onebit, torch")
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "memory_bits" in done.stdout
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            if "://" not in target and not target.startswith("mailto:"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
