@@ -33,7 +33,7 @@ FOUND = [(page, command) for page in PAGES for command in commands(page)]
 def test_commands_parse(page, command, capsys):
     words = shlex.split(command, comments=True)
     if {"--help", "--version"} & set(words):
-        with pytest.raises(SystemExit, match="^0$"):
+        with pytest.raises(SystemExit, match=r"^0$"):
             cli.parser().parse_args(words)
     else:
         cli.parser().parse_args(words)
