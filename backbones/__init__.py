@@ -10,7 +10,6 @@ class_centres those on the features of a classifier
 hooks         mmengine hooks that add these losses to any model's
 prelu         PReLU, fast on CPUs
 description   what a name stands for, for records
-plugins       packages of other people, imported when a name is first looked up
 backbone      what all networks share: ``out_indices``, ``frozen_stages``, ``norm_eval``
 resnet        ResNet 18/34/50, real-valued and 1-bit
 wide_resnet   WRN-22

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from onebit.backbones import plugins
 from onebit.backbones.conv import REAL_BITS
 from onebit.backbones.registry import create_backbone, find_family
+from onebit.commons import plugins
 from onebit.commons.errors import InputError
 
 

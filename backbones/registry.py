@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import mmengine.registry
 from torch import nn
 
-from onebit.backbones import plugins
+from onebit.commons import plugins
 from onebit.commons.errors import InputError
 
 #: Modules that register layers, networks and families. Imported when a name is first looked up,
@@ -34,7 +34,7 @@ class _Registry(mmengine.registry.Registry):
 
     def import_from_location(self) -> None:
         super().import_from_location()
-        plugins.load(_check_names)
+        plugins.load()
 
 
 MODELS = _Registry("model", parent=mmengine.registry.MODELS, scope="onebit", locations=LOCATIONS)
@@ -72,6 +72,7 @@ def register_family(family: Family) -> Family:
 
 def _check_names() -> None:
     """Raise InputError where a listed name could mean two networks."""
+    mmengine.registry.Registry.import_from_location(MODELS)  # the suite's own, without packages again
     seen = set()
     for family in _FAMILIES:
         for name in family.names():
@@ -82,6 +83,9 @@ def _check_names() -> None:
                     + (f" by {others[0]}" if others else " already")
                 )
             seen.add(name)
+
+
+plugins.CHECKS.append(_check_names)
 
 
 def families() -> list[Family]:

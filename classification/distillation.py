@@ -118,7 +118,7 @@ class Distillation:
 def _classes(dataset: str) -> tuple:
     """The same for datasets that have the same classes, as releases of one do."""
     found = get_dataset(dataset, "classification")
-    return found.board, found.mini, found.name if found.board == FOLDER else None
+    return found.board, found.kind == "drawn", found.name if found.board == FOLDER else None
 
 
 def _file(load_from: str | None, backbone: str | None) -> Path:

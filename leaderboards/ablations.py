@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from onebit.commons.datasets import Dataset
+from onebit.commons.datasets import Dataset, Printed
 from onebit.commons.errors import InputError
-from onebit.leaderboards.boards import Printed
 from onebit.leaderboards.recording.file_options import without_files
 
 if TYPE_CHECKING:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         register_family,
     )
     from onebit.backbones.hooks import MethodLossHook, PackActivationsHook
+    from onebit.commons.datasets import Dataset, register_dataset
     from onebit.detection import CocoAveragePrecision, OneBitFPN, OneBitRPNHead, VOCAveragePrecision
 
 __version__ = "0.2.0.dev0"
@@ -40,6 +41,7 @@ __version__ = "0.2.0.dev0"
 _PUBLIC = {
     "CellNet": "onebit.backbones",
     "CocoAveragePrecision": "onebit.detection",
+    "Dataset": "onebit.commons.datasets",
     "Genotype": "onebit.backbones",
     "MethodLossHook": "onebit.backbones.hooks",
     "OneBitConv2d": "onebit.backbones",
@@ -55,12 +57,14 @@ _PUBLIC = {
     "deploy": "onebit.backbones",
     "list_backbones": "onebit.backbones",
     "register_binarizer": "onebit.backbones",
+    "register_dataset": "onebit.commons.datasets",
     "register_family": "onebit.backbones",
 }
 
 __all__ = [  # the keys of _PUBLIC, written out for type checkers
     "CellNet",
     "CocoAveragePrecision",
+    "Dataset",
     "Genotype",
     "MethodLossHook",
     "OneBitConv2d",
@@ -77,6 +81,7 @@ __all__ = [  # the keys of _PUBLIC, written out for type checkers
     "deploy",
     "list_backbones",
     "register_binarizer",
+    "register_dataset",
     "register_family",
 ]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from onebit.backbones import plugins
+from onebit.commons import plugins
 from onebit.commons.errors import InputError
 
 

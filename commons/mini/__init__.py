@@ -1,6 +1,6 @@
 """The mini datasets: procedural stand-ins for real ones, in their on-disk formats.
 
-Each task's module has ``WRITERS``: the dataset's name to a function that draws it into a folder.
+A dataset's field ``draw`` names the function that draws it into a folder.
 :func:`write` puts complete datasets below a data root and leaves complete ones alone.
 """
 
@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
+import inspect
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from onebit.commons.datasets import DATASETS
+from onebit.commons.datasets import DATASETS, resolve_code
 from onebit.commons.errors import InputError, WorkError
 from onebit.commons.files import dataset_checksum, disk_error_message, sha256_file
 
@@ -42,7 +42,7 @@ def write(folder: Path, names: Iterable[str] | None = None) -> Iterator[tuple[st
         InputError: an unknown name (at once), or ``folder/<name>`` holds something else.
         WorkError: the disk is full or the folder cannot be written.
     """
-    choices = [d.name for d in DATASETS.values() if d.mini]
+    choices = [d.name for d in DATASETS.values() if d.draw]
     names = list(choices if names is None else names)
     for name in names:
         if name not in choices:
@@ -50,17 +50,21 @@ def write(folder: Path, names: Iterable[str] | None = None) -> Iterator[tuple[st
     return ((name, _write_one(Path(folder), name)) for name in names)
 
 
+def draw(name: str, folder: Path) -> None:
+    """Draw a mini dataset into ``folder`` itself, whatever is there."""
+    resolve_code(DATASETS[name].draw)(folder)
+
+
 def _write_one(folder: Path, name: str) -> bool:
-    writer = _writers(DATASETS[name].task)[name]
     target = folder / name
-    generator = _generator_hash()
+    generator = _generator_hash(name)
     try:
         if target.exists() and _is_complete(target, name, generator):
             return False
         folder.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder))
         try:
-            writer(temporary)
+            draw(name, temporary)
             manifest = {"dataset": name, "generator": generator, "checksum": _checksum(temporary, name)}
             (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
             umask = os.umask(0)
@@ -110,14 +114,9 @@ def _replace_folder(new: Path, target: Path) -> None:
         shutil.rmtree(old.parent, ignore_errors=True)
 
 
-def _writers(task: str) -> dict[str, Callable[[Path], None]]:
-    # Imported here: drawing needs numpy, Pillow and h5py, the command's --help does not.
-    return importlib.import_module(f"onebit.commons.mini.{task}").WRITERS
-
-
-def _generator_hash() -> str:
-    """Changes when any generator's source does."""
+def _generator_hash(name: str) -> str:
+    """Changes when the source of any generator does that lies beside this one's."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(inspect.getfile(resolve_code(DATASETS[name].draw))).parent.glob("*.py")):
         digest.update(f"{path.name}\0{sha256_file(path)}\n".encode())
     return digest.hexdigest()

@@ -9,7 +9,6 @@ every machine; ``mini-cifar10`` is so byte for byte, ``mini-imagenet`` up to the
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -55,9 +54,6 @@ def write_mini_imagenet(folder: Path) -> None:
                 name = f"{wnid}_{i}.JPEG" if split == "train" else f"ILSVRC2012_val_{label * count + i + 1:08d}.JPEG"
                 image = Image.fromarray(draw(label, rng, IMAGENET_SIZE))
                 image.save(folder / split / wnid / name, format="JPEG", quality=90)
-
-
-WRITERS: dict[str, Callable[[Path], None]] = {"mini-cifar10": write_mini_cifar10, "mini-imagenet": write_mini_imagenet}
 
 
 def draw(label: int, rng: np.random.Generator, size: int) -> np.ndarray:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -81,9 +80,6 @@ def write_coco(folder: Path) -> None:
         categories = [dict(id=i, name=n) for n, i in sorted(_COCO_NAMES, key=lambda c: c[1])]
         content = dict(images=images, annotations=annotations, categories=categories)
         write_atomic(folder / "annotations" / f"instances_{split}.json", json.dumps(content))
-
-
-WRITERS: dict[str, Callable[[Path], None]] = {"mini-voc": write_voc, "mini-coco": write_coco}
 
 
 def _generator(part: str) -> np.random.Generator:

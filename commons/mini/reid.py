@@ -10,14 +10,11 @@ it never saw. All of it is ours; nothing is taken from a real image.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-
-from onebit.commons.mini.face import write_face
 
 HEIGHT, WIDTH = 128, 64  # pixels: the size of every image of Market-1501
 PATTERNS = ("plain", "horizontal", "vertical", "diagonal", "checks")
@@ -345,11 +342,3 @@ def write_cuhk03(folder: Path, per_pair: int = 18) -> None:
 def _has_image(pid: int, slot: int) -> bool:
     """CUHK03 has at most five boxes of a person in each of two views; the other cells are empty."""
     return slot % 5 < (4 if pid % 3 else 5)
-
-
-WRITERS: dict[str, Callable[[Path], None]] = {
-    "mini-market1501": write_market1501,
-    "mini-dukemtmcreid": write_dukemtmcreid,
-    "mini-cuhk03": write_cuhk03,
-    "mini-face": write_face,
-}

@@ -95,7 +95,7 @@ def run(args) -> int:
     from onebit.commons.errors import InputError
     from onebit.leaderboards.ablations import PREFIX, get_ablation
     from onebit.leaderboards.ablations import default_backbones as ablation_backbones
-    from onebit.leaderboards.boards import default_backbones, default_recipe, resolve
+    from onebit.leaderboards.boards import default_backbones, default_preset, resolve
     from onebit.leaderboards.running.ablation_bench import AblationSweep
     from onebit.leaderboards.running.bench import Sweep
 
@@ -134,7 +134,7 @@ def run(args) -> int:
         board=board,
         dataset=dataset,
         backbones=args.backbones or (ablation_backbones(ablation, dataset) if ablation else default_backbones(dataset)),
-        recipe=args.recipe or default_recipe(dataset),
+        recipe=args.recipe or dataset.recipe,
         seeds=args.seeds,
         data_root=data_root(args),
         out=args.out,
@@ -147,7 +147,7 @@ def run(args) -> int:
     )
     if ablation is None:
         return report(sweep, args.board)
-    preset = args.preset or default_recipe(dataset)
+    preset = args.preset or default_preset(dataset)
     changes = cfg_options(args.search_options or [], "--search-options")
     return report_ablation(AblationSweep(ablation, sweep, preset, changes))
 
@@ -157,7 +157,7 @@ def _run_search(args) -> int:
     from onebit.classification.search.strategies import METHODS
     from onebit.commons.datasets import get_dataset
     from onebit.commons.errors import InputError
-    from onebit.leaderboards.boards import default_recipe
+    from onebit.leaderboards.boards import default_preset
     from onebit.leaderboards.recording.search_record import BOARD, load_runs
     from onebit.leaderboards.running.search_bench import SearchSweep, bench
     from onebit.leaderboards.showing import search_table
@@ -173,7 +173,7 @@ def _run_search(args) -> int:
     sweep = SearchSweep(
         dataset=dataset,
         methods=args.methods or METHODS,
-        preset=args.preset or default_recipe(dataset),
+        preset=args.preset or default_preset(dataset),
         seeds=args.seeds,
         data_root=data_root(args),
         out=args.out,

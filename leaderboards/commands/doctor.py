@@ -39,7 +39,7 @@ def run(args) -> int:
         print(f"  {'commit':<14} {code.commit[:12]}{' (with local changes)' if code.dirty else ''}")
 
     from onebit import backbones
-    from onebit.backbones import plugins
+    from onebit.commons import plugins
 
     try:
         backbones.list_backbones()
@@ -47,7 +47,7 @@ def run(args) -> int:
     except InputError as error:
         packages = {"-": str(error)}
     if packages:
-        print("\npackages with binarizers or backbones")
+        print("\npackages with binarizers, backbones or datasets")
         for name, how in packages.items():
             print(f"  {name:<14} {how}")
 
@@ -68,7 +68,7 @@ def run(args) -> int:
 
     root = data_root(args)
     print(f"\ndatasets below {root}")
-    for dataset in DATASETS.values():
+    for dataset in DATASETS.registered.values():
         try:
             print(f"  {dataset.name:<18} {dataset.find(root)}")
         except InputError as error:

@@ -62,10 +62,10 @@ def _json_file(text: str) -> Path:
 
 def run(args) -> int:
     from onebit.commons.datasets import get_dataset
-    from onebit.leaderboards.boards import default_recipe
+    from onebit.leaderboards.boards import default_preset
 
     dataset = get_dataset(args.dataset, "classification")
-    preset = args.preset or default_recipe(dataset)
+    preset = args.preset or default_preset(dataset)
     _require_writable(args.out)
     from onebit.classification.search.job import SearchJob, option_names
 

@@ -121,7 +121,7 @@ def run_train(args) -> int:
     from onebit.commons.datasets import get_dataset
     from onebit.commons.errors import InputError
     from onebit.commons.task import Job
-    from onebit.leaderboards.boards import default_recipe, runner
+    from onebit.leaderboards.boards import runner
     from onebit.leaderboards.recording.record import options_tag, row_name
     from onebit.leaderboards.running.bench import check_recipe
 
@@ -133,7 +133,7 @@ def run_train(args) -> int:
     dataset = get_dataset(args.dataset, args.task)
     dataset.find(data_root(args))
     backbones.describe(args.backbone)
-    recipe = args.recipe or default_recipe(dataset)
+    recipe = args.recipe or dataset.recipe
     check_recipe(args.task, recipe)
     options = cfg_options(args.cfg_options)
     row = row_name(dataset.name, args.backbone, recipe, options_tag(options), args.seed)
@@ -213,7 +213,6 @@ def run_test(args) -> int:
     from onebit.commons.datasets import get_dataset
     from onebit.commons.errors import InputError
     from onebit.commons.task import Job
-    from onebit.leaderboards.boards import default_recipe
 
     dataset = get_dataset(args.dataset, args.task)
     dataset.find(data_root(args))
@@ -250,7 +249,7 @@ def run_test(args) -> int:
     job = Job(
         dataset=dataset.name,
         backbone=args.backbone,
-        recipe=default_recipe(dataset) if packed_file else "",
+        recipe=dataset.recipe if packed_file else "",
         seed=0,
         data_root=data_root(args),
         work_dir=args.checkpoint.parent,
@@ -265,7 +264,6 @@ def _run_predictions(args, dataset) -> int:
 
     from onebit.commons.errors import InputError
     from onebit.commons.task import Job
-    from onebit.leaderboards.boards import default_recipe
 
     for option in ("config", "model", "record", "packed"):
         if getattr(args, option):
@@ -285,7 +283,7 @@ def _run_predictions(args, dataset) -> int:
         job = Job(
             dataset=dataset.name,
             backbone=args.backbone,
-            recipe=default_recipe(dataset),
+            recipe=dataset.recipe,
             seed=0,
             data_root=data_root(args),
             work_dir=Path(folder),

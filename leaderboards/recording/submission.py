@@ -27,11 +27,6 @@ from onebit.leaderboards.recording.record import Record
 from onebit.leaderboards.recording.run_file import read_content
 from onebit.leaderboards.running.environment import code_version
 
-#: Of the data that has one form only. Mini datasets are drawn to compare; others need ``data_root``.
-KNOWN_CHECKSUMS = {
-    "coco128": "content:2debb478e777035fa9dc955a2ac0447e299cc104d40785e3b62b634572c2fc0a",
-    "cifar10-jpeg": "content:eeeacc9a24489f9a5d582cc8ca274de6db94b99ec1f8a2b7efe3b6dfebb543fb",
-}
 #: What the environment must name the version of.
 _PRODUCERS = {
     "classification": ("python", "torch", "numpy", "mmengine"),
@@ -117,8 +112,8 @@ def _check_data(record: Record, verdict: Verdict, rules: Rules, checksums: dict[
         return
     if dataset.board == FOLDER:
         verdict.missing.append(f"{dataset.name} is a folder of somebody's own")
-    elif dataset.name not in ALL:
-        kind = "a drawn mini dataset" if dataset.mini else "development data"
+    elif dataset.kind != "real":
+        kind = "a drawn mini dataset" if dataset.kind == "drawn" else "development data"
         text = f"{dataset.name} is {kind}: not comparable with published numbers"
         (verdict.notes if rules.development else verdict.missing).append(text)
     if dataset.name not in checksums:
@@ -142,11 +137,11 @@ def _known_checksum(dataset: Dataset, data_root: Path | None) -> str | None:
             return dataset.checksum(data_root)
         except InputError:
             pass  # not there: what is known without it counts
-    if dataset.mini:
+    if dataset.draw:
         with tempfile.TemporaryDirectory() as folder:
             list(mini.write(Path(folder), [dataset.name]))
             return dataset.checksum(folder)
-    return KNOWN_CHECKSUMS.get(dataset.name)
+    return dataset.known_checksum
 
 
 def _check_provenance(record: Record, verdict: Verdict) -> None:

@@ -48,7 +48,7 @@ class SearchSweep:
     @property
     def recipe(self) -> str:
         """The common short training: the same for every cell of a dataset."""
-        return "mini" if self.dataset.mini else "short"
+        return "mini" if self.dataset.kind == "drawn" else "short"
 
     def rows(self) -> list[tuple[str, int]]:
         """(method, seed) of every row, each once however often it was named."""

@@ -20,13 +20,15 @@ from onebit.leaderboards.showing.sheet import sheet
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Boards whose rows an ablation may have.
-BOARDS = tuple(name for name, board in ALL.items() if board.task == "classification")
+
+def _boards() -> list[str]:
+    """Boards whose rows an ablation may have."""
+    return [name for name, board in ALL.items() if board.task == "classification"]
 
 
 def load(folder: Path) -> list[Record]:
     """All records of the classification boards below ``folder``."""
-    return [record for board in BOARDS for record in load_all(folder, board)]
+    return [record for board in _boards() for record in load_all(folder, board)]
 
 
 def lines(ablation: Ablation, records: Iterable[Record]) -> list[Line]:
@@ -43,7 +45,7 @@ def lines(ablation: Ablation, records: Iterable[Record]) -> list[Line]:
             plain = record.model_copy(update=dict(cfg_options=rest))
             by_variant.setdefault((record.board, variant.name), []).append(plain)
     made: list[Line] = []
-    for board in BOARDS:
+    for board in _boards():
         for variant in ablation.variants_on(board):
             for line in board_lines.measured(_board(ablation, board), by_variant.get((board, variant.name), ())):
                 line.variant = variant.name
@@ -64,7 +66,7 @@ def _board_of(line: Line) -> str:
 def _board(ablation: Ablation, name: str) -> Board:
     """A board with the ablation's columns and the paper's table of it."""
     board = ALL[name]
-    scores = ("error",) if name == "cifar10" else ("top1", "top5")
+    scores = [column for column in board.layout if column in (*board.metrics, "error")]
     kept = (
         "memory_strict",
         "memory_paper",
@@ -114,7 +116,7 @@ def render(ablation: Ablation, records: Iterable[Record], form: str, reported: b
     from onebit.leaderboards.showing import formats
 
     shown = []
-    for board in BOARDS:
+    for board in _boards():
         found = [line for line in ours if _board_of(line) == board]
         if reported:
             found += printed(ablation, board)
@@ -135,7 +137,7 @@ def frame(ablation: Ablation, ours: list[Line], reported: bool) -> pd.DataFrame:
     import pandas as pd
 
     parts = []
-    for board in BOARDS:
+    for board in _boards():
         found = [line for line in ours if _board_of(line) == board]
         if reported:
             found += printed(ablation, board)

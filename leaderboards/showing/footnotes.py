@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onebit.commons.datasets import DATASETS, FOLDER
+from onebit.commons.datasets import DATASETS
 from onebit.leaderboards.boards import Board
 
 if TYPE_CHECKING:
     from onebit.leaderboards.showing.lines import Line
+
+
+_KINDS = {"drawn": "drawn by a program", "development": "development data"}
 
 
 def notes(board: Board, line: Line) -> list[str]:
@@ -27,17 +30,15 @@ def notes(board: Board, line: Line) -> list[str]:
 
 
 def _dataset(board: Board, line: Line) -> str | None:
-    if line.dataset == board.name or board.name == FOLDER:
+    kind = _KINDS.get(DATASETS[line.dataset].kind) if line.dataset in DATASETS else None
+    if kind is None:
         return None
-    dataset = DATASETS.get(line.dataset)
-    kind = "drawn by a program" if dataset and dataset.mini else "development data"
     return f"{line.dataset} instead of {board.name} ({kind}): not comparable with the paper"
 
 
 def _training_images(line: Line) -> str | None:
-    record = line.records[0]
-    on_training = "training images" in record.protocol or "the same" in record.split
-    return "scored on the images it was trained on" if on_training else None
+    dataset = DATASETS.get(line.dataset)
+    return "scored on the images it was trained on" if dataset and dataset.scored_on_training else None
 
 
 def _imported(line: Line) -> str | None:

@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from onebit.leaderboards.boards import Board, Printed
+from onebit.commons.datasets import Printed
+from onebit.leaderboards.boards import Board
 from onebit.leaderboards.recording.file_options import short
 from onebit.leaderboards.recording.record import Record
 from onebit.leaderboards.showing import statistics
@@ -238,8 +239,8 @@ def _printed_line(board: Board, table: Printed, row: str) -> Line:
         values={},
         search_method=search_method(row),
     )
-    if board.name == "voc":
-        line.notes.append("the paper does not say which of the two VOC APs its mAP is")
+    if table.note:
+        line.notes.append(table.note)
     return line
 
 

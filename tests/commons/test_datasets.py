@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from onebit.commons.datasets import BOARDS, DATASETS, FOLDER, default_data_root, get_dataset
+from onebit.commons.datasets import DATASETS, FOLDER, default_data_root, get_dataset
 from onebit.commons.errors import InputError
 
 
@@ -12,10 +12,11 @@ def make(root, dataset, folder):
 
 
 def test_every_board_has_its_dataset_and_a_mini_of_the_same_layout():
-    assert len(BOARDS) == 11
-    for board in set(BOARDS) - {"msmt17", "cifar100", FOLDER}:  # those without a mini
+    boards = {dataset.board for dataset in DATASETS.values()}
+    assert len(boards) == 10
+    for board in boards - {"msmt17", "cifar100"}:  # those without a mini
         real, mini = DATASETS[board], DATASETS[f"mini-{board}"]
-        assert (real.mini, mini.mini) == (False, True)
+        assert (real.kind, mini.kind) == ("real", "drawn")
         assert (real.board, mini.board) == (board, board)
         assert real.required == mini.required
         assert real.task == mini.task
@@ -74,7 +75,7 @@ def test_data_root_comes_from_the_environment(monkeypatch):
 
 def test_a_folder_below_the_data_root_is_a_dataset(tmp_path):
     dataset = get_dataset("folder-my-pets", "classification")
-    assert (dataset.name, dataset.board, dataset.mini) == ("folder-my-pets", FOLDER, False)
+    assert (dataset.name, dataset.board, dataset.kind) == ("folder-my-pets", FOLDER, "real")
     with pytest.raises(InputError, match=f"expected {tmp_path}/my-pets/train. It needs train/ and"):
         dataset.find(tmp_path)
     for part, there in (("train", "neither"), ("val", None), ("test", "val/ and test/")):

@@ -107,7 +107,7 @@ def test_failure_in_the_middle_leaves_nothing_behind(tmp_path, monkeypatch, erro
         (folder / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"half")
         raise error
 
-    monkeypatch.setitem(classification.WRITERS, "mini-cifar10", broken)
+    monkeypatch.setattr(classification, "write_mini_cifar10", broken)
     expected = WorkError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(expected, match="the disk is full" if expected is WorkError else None):
         list(mini.write(root, ["mini-cifar10"]))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from onebit.commons.datasets import DATASETS
 from onebit.commons.mini import detection as mini
+from onebit.commons.mini import draw
 from onebit.detection.config import build_config
 
 
@@ -32,7 +33,7 @@ def test_drawn_twice_is_the_same_byte_for_byte(drawn, tmp_path, monkeypatch, dat
     from tests.detection.conftest import COUNTS
 
     monkeypatch.setattr(mini, "_COUNTS", COUNTS)
-    mini.WRITERS[dataset](tmp_path / dataset)
+    draw(dataset, tmp_path / dataset)
     assert digests(tmp_path / dataset) == digests(drawn / dataset)
     images = [d for name, d in digests(drawn / dataset).items() if name.endswith(".jpg")]
     assert len(images) == len(set(images)) == 12  # no image in two parts

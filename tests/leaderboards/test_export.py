@@ -13,7 +13,7 @@ from onebit.backbones.classifier import Classifier
 from onebit.commons.engine import ROW
 from onebit.commons.mini import classification as mini_classification
 from onebit.commons.mini import detection as mini_detection
-from onebit.commons.mini import reid as mini_reid
+from onebit.commons.mini import draw
 from onebit.leaderboards import cli
 from onebit.leaderboards.running.sources import load_network
 
@@ -56,7 +56,7 @@ def classifier(tmp_path_factory) -> Path:
         patch.setattr(mini_classification, "CIFAR_TRAIN", 40)
         patch.setattr(mini_classification, "CIFAR_TEST", 20)
         (root / "data/mini-cifar10").mkdir(parents=True)
-        mini_classification.WRITERS["mini-cifar10"](root / "data/mini-cifar10")
+        draw("mini-cifar10", root / "data/mini-cifar10")
     return train(
         "classification",
         "mini-cifar10",
@@ -101,7 +101,7 @@ def test_of_a_detection_checkpoint(tmp_path, capsys):
     with pytest.MonkeyPatch.context() as patch:
         few = {"VOC2007 trainval": 2, "VOC2012 trainval": 2, "VOC2007 test": 2}
         patch.setattr(mini_detection, "_COUNTS", {**mini_detection._COUNTS, **few})
-        mini_detection.WRITERS["mini-voc"](tmp_path / "data/mini-voc")
+        draw("mini-voc", tmp_path / "data/mini-voc")
     checkpoint = train(
         "detection",
         "mini-voc",
@@ -122,7 +122,7 @@ def test_of_a_detection_checkpoint(tmp_path, capsys):
 
 
 def test_of_a_reid_checkpoint(tmp_path):
-    mini_reid.WRITERS["mini-market1501"](tmp_path / "data/mini-market1501")
+    draw("mini-market1501", tmp_path / "data/mini-market1501")
     checkpoint = train(
         "reid",
         "mini-market1501",

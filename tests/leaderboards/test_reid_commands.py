@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from onebit.commons.mini.reid import WRITERS
+from onebit.commons.mini import draw
 from onebit.leaderboards import cli
 from onebit.reid import runner
 
@@ -22,7 +22,7 @@ def onebit(*arguments) -> int:
 def trained(tmp_path_factory):
     """A data root with mini-market1501 and a checkpoint trained on it."""
     root = tmp_path_factory.mktemp("reid")
-    WRITERS["mini-market1501"](root / "data" / "mini-market1501")
+    draw("mini-market1501", root / "data" / "mini-market1501")
     options = ["epochs=1", "height=64", "width=32", "score_untrained=False"]
     code = onebit(
         "train",

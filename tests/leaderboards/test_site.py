@@ -85,7 +85,7 @@ def test_every_board_every_line_and_every_field_of_a_record_is_there(page, recor
     text = page.read_text(encoding="utf-8")
     for board in ALL.values():
         if board.printed:
-            assert f">{site.TITLES[board.name]} <small>" in text
+            assert f">{board.title} <small>" in text
     for record in load_all(records / "records", "cifar10"):
         assert record.file_name() in text
     for field in Record.model_fields:

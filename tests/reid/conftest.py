@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from onebit.commons.compat import ensure_torchvision
-from onebit.commons.mini.reid import WRITERS, write_cuhk03
+from onebit.commons.mini import draw
+from onebit.commons.mini.reid import write_cuhk03
 from onebit.commons.task import Job
 from tests.reid.rows import OPTIONS
 
@@ -15,7 +16,7 @@ ensure_torchvision()  # so that a test may import torchreid before reid
 
 def _mini(factory: pytest.TempPathFactory, name: str) -> Path:
     root = factory.mktemp("data")
-    WRITERS[name](root / name)
+    draw(name, root / name)
     return root
 
 

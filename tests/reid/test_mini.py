@@ -10,7 +10,8 @@ from PIL import Image
 from scipy.io import loadmat
 
 from onebit.commons.datasets import get_dataset
-from onebit.commons.mini.reid import WRITERS, draw_cameras, draw_people
+from onebit.commons.mini import draw
+from onebit.commons.mini.reid import draw_cameras, draw_people
 from onebit.reid.datasets import CheckedCUHK03, CheckedDukeMTMCreID, CheckedMarket1501, torchreid_root
 from onebit.reid.evaluation import evaluate
 
@@ -32,7 +33,7 @@ def mini(request):
 
 def test_byte_for_byte_the_same_again(mini, tmp_path):
     name, data_root, _ = mini
-    WRITERS[name](tmp_path / name)
+    draw(name, tmp_path / name)
     assert get_dataset(name).checksum(tmp_path) == get_dataset(name).checksum(data_root)
 
 

@@ -37,17 +37,6 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 
-TITLES = {
-    "voc": "PASCAL VOC",
-    "coco": "COCO",
-    "market1501": "Market-1501",
-    "dukemtmcreid": "DukeMTMC-reID",
-    "cuhk03": "CUHK03",
-    "msmt17": "MSMT17",
-    "face": "Face verification",
-    "cifar10": "CIFAR-10",
-    "imagenet": "ImageNet",
-}
 TASKS = {"classification": "image classification", "detection": "object detection", "reid": "re-identification"}
 
 
@@ -150,7 +139,7 @@ def _section(board: Board, lines: list[Line], ids: _Ids) -> Section:
     drawn = [_pictures(board, title, shown, ids) for title, shown in _comparable(lines).items()]
     return Section(
         board.name,
-        TITLES.get(board.name, board.name),
+        board.title,
         TASKS.get(board.task, board.task),
         laid_out,
         board.printed and (board.printed.paper, str(board.printed.table)),

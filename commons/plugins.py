@@ -1,9 +1,10 @@
-"""Packages of other people that bring binarizers and backbones.
+"""Packages of other people that bring binarizers, backbones and datasets.
 
-A package is found by an entry point of the group ``onebit.backbones``, whose value is the module to
-import, or because the user named a module (``--import``, which sets ``ONEBIT_IMPORT``: worker
-processes inherit it). Importing the module is enough: it calls ``register_binarizer`` or
-``register_family``. Nothing is searched or imported before a name is first looked up.
+A package is found by an entry point of one of :data:`GROUPS`, whose value is the module to import, or
+because the user named a module (``--import``, which sets ``ONEBIT_IMPORT``: worker processes inherit
+it). Importing the module is enough: it calls ``register_binarizer``, ``register_family`` or
+``register_dataset``. Nothing is searched or imported before a name is looked up that the suite does not
+have itself.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from importlib import metadata
 
 from onebit.commons.errors import InputError
 
-#: The entry point group of packages that are found once they are installed.
-GROUP = "onebit.backbones"
+#: The entry point groups of packages that are found once they are installed.
+GROUPS = ("onebit.backbones", "onebit.datasets")
 #: Modules to import besides, separated by commas.
 VARIABLE = "ONEBIT_IMPORT"
+#: Called after each package: they raise InputError where names collide.
+CHECKS: list[Callable[[], None]] = []
 
 _OWN = __name__.partition(".")[0]
 _loaded: dict[str, str] = {}  # module to how it was found
@@ -28,37 +31,35 @@ _failure: InputError | None = None
 _registrants: dict[int, str] = {}  # by id: what is registered stays
 
 
-def load(check: Callable[[], None]) -> None:
+def load() -> None:
     """Import the packages that were not imported yet.
 
-    Args:
-        check: called after each package; raises InputError where names collide.
-
     Raises:
-        InputError: a package cannot be imported, or ``check`` refuses it; again at every later
-            call, because half of what the package registers may be there.
+        InputError: a package cannot be imported, or one of :data:`CHECKS` refuses it; again at every
+            later call, because half of what the package registers may be there.
     """
     global _found, _failure
     if _failure:
         raise _failure
-    wanted = {} if _found else {point.value: point for point in metadata.entry_points(group=GROUP)}
+    points = [] if _found else [point for group in GROUPS for point in metadata.entry_points(group=group)]
     _found = True
-    modules = [(value, _of_entry_point(point)) for value, point in wanted.items()]
+    modules = [(point.value, _of_entry_point(point)) for point in points]
     modules += [(name, "--import") for name in os.environ.get(VARIABLE, "").split(",") if name]
     for module, how in modules:
         if module not in _loaded:
             _loaded[module] = how  # before its import: that may look names up itself
             try:
-                _load_one(module, how, check)
+                _load_one(module, how)
             except InputError as error:
                 _failure = error
                 raise
 
 
-def _load_one(module: str, how: str, check: Callable[[], None]) -> None:
+def _load_one(module: str, how: str) -> None:
     try:
         importlib.import_module(module)
-        check()
+        for check in CHECKS:
+            check()
     except (Exception, SystemExit) as error:  # whatever another's code does at import
         text = " ".join(str(error).split())
         kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "

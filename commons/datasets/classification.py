@@ -1,0 +1,69 @@
+"""The datasets of image classification."""
+
+from __future__ import annotations
+
+from onebit.commons.datasets.dataset import Dataset, ImageFolder, Printed
+
+_COSTS = ("memory_strict", "memory_paper", "memory_cp-nas", "ops_strict", "ops_paper", "ops_cp-nas")
+_MINI = "onebit.commons.mini.classification"
+
+CIFAR10 = Dataset(
+    name="cifar10",
+    title="CIFAR-10",
+    task="classification",
+    folders=(".",),
+    required=tuple(
+        f"cifar-10-batches-py/{part}"
+        for part in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
+    ),
+    how_to_get="Get cifar-10-python.tar.gz from the University of Toronto's CIFAR page and unpack it.",
+    columns=(
+        *("backbone", "error", "params", *_COSTS, "wa"),
+        *("search_cost", "search_method", "untrained", "recipe", "epochs", "seeds", "source"),
+    ),
+    printed=(
+        Printed("dcp-nas", "10", None, {"test_error": "top1"}, 600, (3, 32, 32)),
+        # CP-NAS counts memory by a rule of its own (docs/cost.md): its Table 3, of the nets of its Table 1.
+        Printed("cp-nas", "1", None, {"test_error": "top1"}, 600, (3, 32, 32), costs="3", convention="cp-nas"),
+    ),
+)
+CIFAR100 = Dataset(
+    name="cifar100",
+    title="CIFAR-100",
+    task="classification",
+    folders=(".",),
+    required=tuple(f"cifar-100-python/{part}" for part in ("train", "test", "meta")),
+    how_to_get="Get cifar-100-python.tar.gz from the University of Toronto's CIFAR page and unpack it.",
+)
+IMAGENET = Dataset(
+    name="imagenet",
+    title="ImageNet",
+    task="classification",
+    folders=("imagenet",),
+    required=("train", "val"),
+    how_to_get="Get ILSVRC 2012 from image-net.org; val/ must hold one folder per class, as train/ does.",
+    printed=(Printed("dcp-nas", "11", None, {"top1": "top1", "top5": "top5"}, 512, (3, 224, 224)),),
+)
+CIFAR10_JPEG = CIFAR10.variant(
+    "cifar10-jpeg",
+    "development",
+    ("cifar10-jpeg", "."),
+    "CIFAR-10 as JPEG files in train/<class>/ and test/<class>/; not comparable with published numbers.",
+    required=("train/airplane", "test/airplane"),
+    known_checksum="content:eeeacc9a24489f9a5d582cc8ca274de6db94b99ec1f8a2b7efe3b6dfebb543fb",
+)
+#: What `folder-NAME` is, but for name and folder.
+OWN_FOLDER = ImageFolder(
+    name="folder",
+    task="classification",
+    folders=(".",),
+    required=("train",),
+    how_to_get="It needs train/ and val/ or test/, each with one folder of images per class.",
+    recipe="small",
+)
+
+ALL = (
+    *(CIFAR10, CIFAR100, IMAGENET),
+    *(CIFAR10.mini(f"{_MINI}:write_mini_cifar10"), IMAGENET.mini(f"{_MINI}:write_mini_imagenet")),
+    CIFAR10_JPEG,
+)

@@ -1,0 +1,62 @@
+"""The datasets of object detection."""
+
+from __future__ import annotations
+
+from onebit.commons.datasets.dataset import Dataset, Printed
+
+_MINI = "onebit.commons.mini.detection"
+
+VOC = Dataset(
+    name="voc",
+    title="PASCAL VOC",
+    task="detection",
+    folders=(".",),
+    required=tuple(
+        f"VOCdevkit/VOC{year}/{part}"
+        for year in (2007, 2012)
+        for part in ("Annotations", "JPEGImages", "ImageSets/Main")
+    ),
+    how_to_get="Get VOC 2007 and 2012 from the PASCAL VOC site of the University of Oxford and unpack both, "
+    "and VOC 2007 test, into VOCdevkit/.",
+    metrics={"map_area": "mAP area", "map_11pt": "mAP 11-pt"},
+    columns=(
+        *("backbone", "quantization", "wa", "map_area", "map_11pt"),
+        *("memory_strict", "memory_paper", "ops_strict", "ops_paper", "search_method"),
+        *("untrained", "recipe", "epochs", "seeds", "source"),
+    ),
+    printed=(
+        Printed(
+            *("dcp-nas", "13", None, {"map": "map_area"}, 12, (3, 600, 1000)),
+            quantization=True,
+            note="the paper does not say which of the two VOC APs its mAP is",
+        ),
+    ),
+)
+COCO = Dataset(
+    name="coco",
+    title="COCO",
+    task="detection",
+    folders=("coco",),
+    required=("annotations/instances_train2017.json", "annotations/instances_val2017.json", "train2017", "val2017"),
+    how_to_get="Get train2017, val2017 and their annotations from the COCO site (cocodataset.org). From the 2014 "
+    "release with its trainval35k and minival files, `onebit data coco2014 DIR` makes them.",
+    printed=(
+        Printed(
+            *("dcp-nas", "14", None),
+            {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_s": "APs", "ap_m": "APm", "ap_l": "APl"},
+            *(12, (3, 800, 1333)),
+            quantization=True,
+        ),
+    ),
+)
+COCO128 = COCO.variant(
+    "coco128",
+    "development",
+    ("coco128",),
+    "The first 128 images of COCO train2017 in COCO layout; trained and scored on the same images.",
+    required=("annotations/instances_train2017.json", "train2017"),
+    known_checksum="content:2debb478e777035fa9dc955a2ac0447e299cc104d40785e3b62b634572c2fc0a",
+    scored_on_training=True,
+)
+
+ALL = (VOC, COCO, VOC.mini(f"{_MINI}:write_voc"), COCO.mini(f"{_MINI}:write_coco"), COCO128)
