@@ -16,19 +16,11 @@ from onebit.classification.augmentation import BatchAugmentation  # noqa: F401  
 from onebit.classification.options import KEYS, check
 from onebit.classification.stages import check_stages
 from onebit.commons.config_options import with_options
-from onebit.commons.datasets import FOLDER, Dataset
+from onebit.commons.datasets import Dataset
 from onebit.commons.errors import InputError
 from onebit.commons.task import Job
 
 RECIPES = Path(__file__).parent / "configs" / "recipes"
-#: Mean and deviation of the channels, on the scale 0 to 255, by board.
-STATISTICS = {
-    "cifar10": ((125.3, 123.0, 113.9), (63.0, 62.1, 66.7)),
-    "cifar100": ((129.3, 124.1, 112.4), (68.2, 65.4, 70.4)),
-    "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
-    "folder": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
-}
-
 #: Below these a job may set what the recipe does not: mmengine or the network checks the keys.
 FREE = (
     "optim_wrapper.",
@@ -48,30 +40,12 @@ FREE = (
 )
 
 
-def layout_of(dataset: Dataset, folder: Path | None = None) -> str:
-    """How its files lie: a key of :data:`onebit.classification.datasets.CIFAR`, ``folder`` or ``imagenet``.
-
-    ``folder`` is held in memory, ``imagenet`` read as the batches come.
-
-    Args:
-        folder: where the dataset lies; only that of an image folder of one's own has to be known.
-
-    Raises:
-        InputError: an image of that folder decides, and cannot be read, or the folder is not given.
-    """
-    if dataset.board == FOLDER:
-        if folder is None:
-            raise InputError(f"{dataset.name}: expected a dataset of the suite, found a folder")
-        return "imagenet" if datasets.small_side(folder) is None else "folder"
-    return "folder" if dataset.name == "cifar10-jpeg" else dataset.board
-
-
 def build_config(job: Job, dataset: Dataset, folder: Path, backbone: Mapping[str, Any] | None = None) -> Config:
     """Recipe, dataset, backbone and the job's overrides, in this order.
 
     A recipe sets the schedule, the optimizer, ``train_dataloader.batch_size``,
     ``model.label_smoothing``; ``augmentation`` and ``image_size`` for images held in memory
-    (``cifar10``; None leaves them the size they have) and for others (``imagenet``), for the latter
+    (``small``; None leaves them the size they have) and for others (``large``), for the latter
     ``min_crop_area``; ``train_images``, how many of those held in memory to train on at most; and
     ``auxiliary_weight`` of networks of cells. ``boards`` names other files for some boards. What
     else it can ask for is in :mod:`onebit.classification.options` and :mod:`onebit.classification.stages`.
@@ -86,26 +60,26 @@ def build_config(job: Job, dataset: Dataset, folder: Path, backbone: Mapping[str
     if backbone is None:
         backbone_config(job.backbone)  # an unknown name is refused before anything is written
     cfg = read_recipe(job.recipe, dataset.board)
-    layout = layout_of(dataset, folder)
+    layout = datasets.layout_of(dataset, folder)
     classes = datasets.class_names(folder, layout)
     small = layout != "imagenet"
     if backbone is None:
         backbone = dict(
-            type="onebit.create_backbone", name=job.backbone, out_indices=(3,), stem="cifar" if small else "imagenet"
+            type="onebit.create_backbone", name=job.backbone, out_indices=(3,), stem=datasets.stem_of(dataset, layout)
         )
-    kind = "cifar10" if small else "imagenet"
+    kind = "small" if small else "large"
     augmentation = cfg.pop("augmentation")[kind]
     size = cfg.pop("image_size")[kind]
     min_area = cfg.pop("min_crop_area")
     if small:
-        own = datasets.small_side(folder) if dataset.board == FOLDER else datasets.CIFAR_SIZE
+        own = datasets.side_of(dataset, folder)
         source = dict(type="InMemoryImages", layout=layout, size=own, resize=size)
         size = size or own
     else:
         source = dict(type="StreamedImages", size=size, min_area=min_area)
     source["data_root"] = str(folder)
     part = {"images": images} if (images := cfg.pop("train_images", None)) and small else {}
-    mean, std = STATISTICS[dataset.board]
+    mean, std = dataset.statistics
     overrides = dict(
         default_scope="mmengine",
         input_size=size,

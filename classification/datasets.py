@@ -20,6 +20,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from onebit.commons.compat import ensure_torchvision
+from onebit.commons.datasets import Dataset as DatasetValue
+from onebit.commons.datasets import ImageFolder as OwnFolder
+from onebit.commons.datasets import get_dataset, resolve_code
 from onebit.commons.errors import InputError
 from onebit.commons.progress import Progress
 
@@ -66,15 +69,17 @@ class InMemoryImages(Dataset):
 
     Args:
         data_root: folder of the dataset.
-        layout: ``cifar10`` or ``cifar100`` (the pickled batches of the release), or ``folder``
-            (``train/<class>/*`` and ``test/<class>/*`` or ``val/<class>/*``).
+        layout: ``cifar10`` or ``cifar100`` (the pickled batches of the release), ``folder``
+            (``train/<class>/*`` and ``test/<class>/*`` or ``val/<class>/*``), or the name of a dataset that
+            brings its reader.
         split: ``train`` or ``test``.
-        size: height and width in pixels of the files' images; CIFAR's are 32x32.
+        size: height and width in pixels of the files' images; None takes what is there.
         resize: height and width to bring them to, by averaging areas; None leaves them.
         images: how many to use at most, drawn once and for all (the same ones in every training); None
             for all.
 
-    Items are dicts with ``inputs`` uint8 [N, 3, side, side] and ``labels`` int64 [N].
+    Items are dicts with ``inputs`` uint8 [N, 3, side, side] and ``labels`` int64 [N]. Gray images are
+    held once, and handed out as three equal channels.
 
     Raises:
         InputError: a file that is missing, broken or of another size, or a label out of range.
@@ -85,26 +90,23 @@ class InMemoryImages(Dataset):
         data_root: str,
         layout: str,
         split: str,
-        size: int = CIFAR_SIZE,
+        size: int | None = None,
         resize: int | None = None,
         images: int | None = None,
     ) -> None:
         root = Path(data_root)
-        if layout == "folder":
-            self.images, self.labels = read_folder(root, split, size)
-        else:
-            self.images, self.labels = read_cifar(root, split, layout)
+        self.images, self.labels = read_images(root, split, layout, size)
         if images is not None:
             order = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(0))
             chosen = order[:images].sort().values
             self.images, self.labels = self.images[chosen], self.labels[chosen]
-        if resize not in (None, size):
+        if resize not in (None, self.images.shape[-1]):
             parts = (
                 F.interpolate(part.float(), (resize, resize), mode="area").round().to(torch.uint8)
                 for part in self.images.split(1024)
             )
             self.images = torch.cat(list(parts))
-        self.metainfo = dict(classes=class_names(Path(data_root), layout))
+        self.metainfo = dict(classes=class_names(root, layout))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -115,7 +117,8 @@ class InMemoryImages(Dataset):
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """Called by torch's DataLoader with a whole batch of indices."""
         chosen = torch.as_tensor(indices)
-        return dict(inputs=self.images[chosen], labels=self.labels[chosen])
+        images = self.images[chosen]
+        return dict(inputs=images if images.shape[1] == 3 else images.repeat(1, 3, 1, 1), labels=self.labels[chosen])
 
 
 @DATASETS.register_module(force=True)
@@ -181,6 +184,8 @@ def class_names(root: Path, layout: str) -> list[str]:
         if not isinstance(names, list) or not all(isinstance(n, bytes) for n in names):
             raise InputError(f"{path}: expected a list {files.names.decode()}")
         return [name.decode() for name in names]
+    if layout not in ("folder", "imagenet"):
+        return list(get_dataset(layout, "classification").classes)
     test = scored_folder(root, layout)
     found = {}
     for split in ("train", test):
@@ -206,6 +211,36 @@ def scored_folder(root: Path, layout: str) -> str:
     """
     usual, other = ("val", "test") if layout == "imagenet" else ("test", "val")
     return other if (root / other).is_dir() and not (root / usual).is_dir() else usual
+
+
+def side_of(dataset: DatasetValue, folder: Path) -> int | None:
+    """Height and width of images that are held in memory; None for others.
+
+    Raises:
+        InputError: an image of somebody's own folder decides, and cannot be read.
+    """
+    return small_side(folder) if isinstance(dataset, OwnFolder) else dataset.image_size
+
+
+def layout_of(dataset: DatasetValue, folder: Path) -> str:
+    """How its files lie, see :class:`InMemoryImages`; ``imagenet`` is a folder read as the batches come.
+
+    Raises:
+        InputError: see :func:`side_of`.
+    """
+    if dataset.reader == "folder":
+        return "imagenet" if side_of(dataset, folder) is None else "folder"
+    return dataset.reader if dataset.reader in CIFAR else dataset.name
+
+
+def stem_of(dataset: DatasetValue, layout: str) -> str:
+    """The stem of a network for images of ``layout``."""
+    return dataset.stem or ("imagenet" if layout == "imagenet" else "cifar")
+
+
+def split_of(dataset: DatasetValue, folder: Path) -> str:
+    """Which images are trained on and scored, such as ``train -> test``."""
+    return dataset.split or f"train -> {scored_folder(folder, layout_of(dataset, folder))}"
 
 
 def small_side(root: Path) -> int | None:
@@ -239,13 +274,47 @@ def read_image(path: str | Path) -> Image.Image:
         raise InputError(f"unreadable image {path}: {error}") from error
 
 
-def read_folder(root: Path, split: str, size: int = CIFAR_SIZE) -> tuple[Tensor, Tensor]:
+def read_images(root: Path, split: str, layout: str, size: int | None = None) -> tuple[Tensor, Tensor]:
+    """Images that are held in memory: uint8 [N, 1 or 3, side, side], and their labels int64 [N].
+
+    Args:
+        layout, split, size: see :class:`InMemoryImages`.
+
+    Raises:
+        InputError: a file that is missing or broken, images of another size, or a label out of range.
+    """
+    if layout == "folder":
+        return read_folder(root, split, size)
+    if layout in CIFAR:
+        return read_cifar(root, split, layout)
+    dataset = get_dataset(layout, "classification")
+    images, labels = resolve_code(dataset.reader)(root, split)
+    side = size or dataset.image_size
+    expected = (1 if dataset.gray else 3, side, side)
+    if images.dtype != torch.uint8 or images.shape[1:] != expected or labels.shape != images.shape[:1]:
+        raise InputError(
+            f"{root}: expected {split} images of {dataset.name} as uint8 [N, {', '.join(map(str, expected))}] and as "
+            f"many labels, its reader gave {images.dtype} {list(images.shape)} and {list(labels.shape)}"
+        )
+    if not len(labels) or labels.min() < 0 or labels.max() >= len(dataset.classes):
+        found = f"{labels.min()} to {labels.max()}" if len(labels) else "no images"
+        raise InputError(f"{root}: expected {split} labels from 0 to {len(dataset.classes) - 1}, found {found}")
+    return images, labels.long()
+
+
+def read_folder(root: Path, split: str, size: int | None = None) -> tuple[Tensor, Tensor]:
     """All images of ``<root>/<split>/<class>/`` as uint8 [N, 3, size, size], and their labels [N].
+
+    Args:
+        size: of every image; None for that of the first training image.
 
     Raises:
         InputError: an image that cannot be read or is not size x size; the message names it.
     """
     names = class_names(root, "folder")
+    size = size or small_side(root)
+    if size is None:
+        raise InputError(f"{root}: expected square images of at most {SMALL_SIDE} pixels")
     folder = root / (split if split == "train" else scored_folder(root, "folder"))
     files = [(p, label) for label, name in enumerate(names) for p in sorted(_images(folder / name))]
     expected = (size, size)

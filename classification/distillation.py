@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from onebit.backbones.conv import binarize_weights
 from onebit.backbones.registry import MODELS
 from onebit.commons.config_options import with_options
-from onebit.commons.datasets import FOLDER, get_dataset
+from onebit.commons.datasets import ImageFolder, get_dataset
 from onebit.commons.engine import ROW, load_weights, read_foreign_checkpoint
 from onebit.commons.errors import InputError
 from onebit.commons.files import sha256_file
@@ -118,7 +118,7 @@ class Distillation:
 def _classes(dataset: str) -> tuple:
     """The same for datasets that have the same classes, as releases of one do."""
     found = get_dataset(dataset, "classification")
-    return found.board, found.kind == "drawn", found.name if found.board == FOLDER else None
+    return found.board, found.kind == "drawn", found.name if isinstance(found, ImageFolder) else None
 
 
 def _file(load_from: str | None, backbone: str | None) -> Path:

@@ -16,15 +16,15 @@ from mmengine.runner import Runner
 from onebit import backbones
 from onebit.backbones.conv import binarize_weights
 from onebit.backbones.registry import MODELS
-from onebit.classification.config import FREE, build_config, layout_of
+from onebit.classification.config import FREE, build_config
 from onebit.classification.cost import summaries
-from onebit.classification.datasets import CIFAR, scored_folder
+from onebit.classification.datasets import split_of
 from onebit.classification.distillation import Distillation
 from onebit.classification.metrics import TopK
 from onebit.classification.options import compiler_errors, score_averaged_weights
 from onebit.classification.predictions import Predictions, ranks_of, top_k
 from onebit.classification.stages import Stage, forget, stages_of
-from onebit.commons.datasets import FOLDER, Dataset, get_dataset
+from onebit.commons.datasets import Dataset, get_dataset
 from onebit.commons.distributed import join, unwrapped
 from onebit.commons.engine import (
     build_runner,
@@ -316,8 +316,7 @@ def _keep(evaluator: Evaluator, path: Path) -> Path | None:
 
 
 def row_of(job: Job, cfg: Config) -> dict:
-    """What a checkpoint says of itself; of an own folder's also the stem, which its name does not."""
-    stem = dict(stem=cfg.model.backbone.stem) if get_dataset(job.dataset).board == FOLDER else {}
+    """What a checkpoint says of itself."""
     return dict(
         task="classification",
         dataset=job.dataset,
@@ -326,14 +325,8 @@ def row_of(job: Job, cfg: Config) -> dict:
         seed=job.seed,
         cfg_options=dict(job.cfg_options),
         num_classes=cfg.model.num_classes,
-        **stem,
+        stem=cfg.model.backbone.stem,
     )
-
-
-def scored_split(dataset: Dataset, folder: Path) -> str:
-    """Name of the images that a row is scored on: ``val`` or ``test``."""
-    layout = layout_of(dataset, folder)
-    return "test" if layout in CIFAR else scored_folder(folder, layout)
 
 
 def _outcome(job: Job, cfg: Config, metrics: dict[str, float], *, details=None, **fields) -> Outcome:
@@ -343,9 +336,10 @@ def _outcome(job: Job, cfg: Config, metrics: dict[str, float], *, details=None, 
         network = MODELS.build(cfg.model.backbone)
     return Outcome(
         metrics=metrics,
-        main_metric="top1",
-        split=f"train -> {scored_split(dataset, dataset.find(job.data_root))}",
-        protocol=f"top-1 and top-5 accuracy, one view of {size[0]}x{size[1]} pixels",
+        main_metric=dataset.main_metric,
+        split=split_of(dataset, dataset.find(job.data_root)),
+        protocol=f"top-1 and top-5 accuracy, one view of {size[0]}x{size[1]} pixels"
+        + (", gray as three equal channels" if dataset.gray else ""),
         data_checksum=dataset.checksum(job.data_root),
         config=config_text(cfg),
         cost=summaries(network, CONVENTIONS, size, cfg.model.num_classes),

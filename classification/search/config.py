@@ -11,7 +11,7 @@ from mmengine.config import Config, ConfigDict
 
 from onebit.backbones.cells.genotype import search_space
 from onebit.classification import datasets
-from onebit.classification.config import layout_of
+from onebit.classification.datasets import layout_of, stem_of
 from onebit.classification.search.data import PARTS, check_shares
 from onebit.classification.search.job import SearchJob
 from onebit.classification.search.space import SearchSpace
@@ -37,7 +37,7 @@ def load_preset(name: str, layout: str, method: str) -> Config:
     """A preset with its overrides for ``layout`` and ``method`` applied.
 
     Args:
-        layout: see :func:`onebit.classification.config.layout_of`; ``imagenet`` is every folder of images
+        layout: see :func:`onebit.classification.datasets.layout_of`; ``imagenet`` is every folder of images
             that are read as the batches come.
 
     Raises:
@@ -83,7 +83,7 @@ def build_config(job: SearchJob, dataset: Dataset, folder: Path) -> Config:
         num_classes=len(datasets.class_names(folder, layout)),
         cells=space["cells"],
         channels=space["channels"],
-        stem="imagenet" if layout == "imagenet" else "cifar",
+        stem=stem_of(dataset, layout),
         operations=search_space(space["pooling"], space["skip"]),
     )
     SearchSpace(**space)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, Subset
 
 from onebit.classification.augmentation import BatchAugmentation
-from onebit.classification.datasets import CIFAR_SIZE, InMemoryImages, StreamedImages, collate_images, small_side
+from onebit.classification.datasets import InMemoryImages, StreamedImages, collate_images
 from onebit.commons.errors import InputError
 
 #: Parts of the training set, in the order in which it is dealt out.
@@ -75,8 +75,7 @@ class SearchData:
             scored = StreamedImages(data_root, "test", image_size, min_crop_area)
             plain.folder.transform = scored.folder.transform  # resize and centre crop
         else:
-            own = small_side(Path(data_root)) if layout == "folder" else CIFAR_SIZE
-            source = plain = InMemoryImages(data_root, layout, "train", own, image_size)
+            source = plain = InMemoryImages(data_root, layout, "train", resize=image_size)
         total = len(source)
         if images is not None and not 0 < images <= total:
             raise InputError(

@@ -17,6 +17,9 @@ CIFAR10 = Dataset(
         for part in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
     ),
     how_to_get="Get cifar-10-python.tar.gz from the University of Toronto's CIFAR page and unpack it.",
+    reader="cifar10",
+    image_size=32,
+    statistics=((125.3, 123.0, 113.9), (63.0, 62.1, 66.7)),
     columns=(
         *("backbone", "error", "params", *_COSTS, "wa"),
         *("search_cost", "search_method", "untrained", "recipe", "epochs", "seeds", "source"),
@@ -34,6 +37,9 @@ CIFAR100 = Dataset(
     folders=(".",),
     required=tuple(f"cifar-100-python/{part}" for part in ("train", "test", "meta")),
     how_to_get="Get cifar-100-python.tar.gz from the University of Toronto's CIFAR page and unpack it.",
+    reader="cifar100",
+    image_size=32,
+    statistics=((129.3, 124.1, 112.4), (68.2, 65.4, 70.4)),
 )
 IMAGENET = Dataset(
     name="imagenet",
@@ -42,6 +48,7 @@ IMAGENET = Dataset(
     folders=("imagenet",),
     required=("train", "val"),
     how_to_get="Get ILSVRC 2012 from image-net.org; val/ must hold one folder per class, as train/ does.",
+    split="train -> val",
     printed=(Printed("dcp-nas", "11", None, {"top1": "top1", "top5": "top5"}, 512, (3, 224, 224)),),
 )
 CIFAR10_JPEG = CIFAR10.variant(
@@ -50,6 +57,7 @@ CIFAR10_JPEG = CIFAR10.variant(
     ("cifar10-jpeg", "."),
     "CIFAR-10 as JPEG files in train/<class>/ and test/<class>/; not comparable with published numbers.",
     required=("train/airplane", "test/airplane"),
+    reader="folder",
     known_checksum="content:eeeacc9a24489f9a5d582cc8ca274de6db94b99ec1f8a2b7efe3b6dfebb543fb",
 )
 #: What `folder-NAME` is, but for name and folder.
@@ -59,6 +67,7 @@ OWN_FOLDER = ImageFolder(
     folders=(".",),
     required=("train",),
     how_to_get="It needs train/ and val/ or test/, each with one folder of images per class.",
+    split="",
     recipe="small",
 )
 

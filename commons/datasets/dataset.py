@@ -22,6 +22,7 @@ METRICS: Mapping[str, Mapping[str, str]] = {
     "detection": {k: k for k in ("AP", "AP50", "AP75", "APs", "APm", "APl")},
     "reid": {"mAP": "mAP", "rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10"},
 }
+IMAGENET_STATISTICS = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 #: The recipe that a kind of data is trained by where nothing else is said.
 _RECIPES = {"real": "paper", "development": "small", "drawn": "mini"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*(?:-[A-Za-z0-9_.]+)*")
@@ -68,6 +69,10 @@ class Dataset:
         folders: folders below the data root that may hold it, first found wins.
         required: files and folders that must exist below that folder.
         how_to_get: one sentence for somebody who lacks it.
+        reader: how its files are read. A word names a layout that the task knows. For other files it is a
+            function, or where that is defined (``package.module:function``), which is imported when the
+            dataset is read: see ``docs/adding-a-dataset.md`` for what each task asks of it.
+        split: which images are trained on and scored; empty where the folder tells.
         kind: one of :data:`KINDS`.
         board: the leaderboard its rows belong to; empty for one of its own.
         title: how it is called in a heading; empty for its name.
@@ -78,6 +83,12 @@ class Dataset:
         draw: of drawn data: a function that writes it into a folder, or where that is defined
             (``package.module:function``).
         known_checksum: what :meth:`checksum` must be.
+        image_size: of classification, height and width in pixels of images that are small enough to be held
+            in memory; None for images that are read as the batches come.
+        gray: whether a reader's images have one channel, which networks get three times.
+        statistics: mean and deviation of the channels of images in memory or streamed, on the scale 0 to 255.
+        stem: ``cifar`` or ``imagenet``; empty for the one that suits images in memory, or streamed ones.
+        classes: their names, in the order of the labels; needed where ``reader`` is a function.
         scored_on_training: whether the scored images are the ones that are trained on.
 
     Raises:
@@ -89,6 +100,8 @@ class Dataset:
     folders: tuple[str, ...]
     required: tuple[str, ...]
     how_to_get: str
+    reader: str | Callable[..., Any] = "folder"
+    split: str = "train -> test"
     kind: str = "real"
     board: str = ""
     title: str = ""
@@ -98,6 +111,11 @@ class Dataset:
     recipe: str = ""
     draw: str | Callable[[Path], None] | None = None
     known_checksum: str | None = None
+    image_size: int | None = None
+    gray: bool = False
+    statistics: tuple[tuple[float, float, float], tuple[float, float, float]] = IMAGENET_STATISTICS
+    stem: str = ""
+    classes: tuple[str, ...] = ()
     scored_on_training: bool = False
 
     def __post_init__(self) -> None:
@@ -109,6 +127,9 @@ class Dataset:
         for what, value, choices in (("task", self.task, TASKS), ("kind", self.kind, KINDS)):
             if value not in choices:
                 raise InputError(f"dataset {self.name}: expected a {what} of {', '.join(choices)}, found {value!r}")
+        own_reader = callable(self.reader) or ":" in self.reader
+        if self.task == "classification" and own_reader and not (self.classes and self.image_size):
+            raise InputError(f"dataset {self.name}: its reader needs the fields classes and image_size beside it")
         for name, default in (
             ("board", self.name),
             ("title", self.name),
@@ -127,6 +148,11 @@ class Dataset:
         name = f"mini-{self.name}"
         how_to_get = f"Draw it with `onebit data mini DIR --only {name}` and pass `--data DIR`."
         return self.variant(name, "drawn", (name,), how_to_get, draw=draw, **changes)
+
+    @property
+    def main_metric(self) -> str:
+        """The metric that ranks rows."""
+        return next(iter(self.metrics))
 
     def is_there(self, data_root: str | os.PathLike) -> bool:
         """Whether any of it lies below ``data_root``; it may still be incomplete."""

@@ -7,9 +7,6 @@ from typing import Any
 
 from onebit.commons.errors import InputError
 
-#: Boards whose images are so small that networks have the stem for them.
-_SMALL = {"cifar10", "cifar100"}
-
 
 def load_network(source: str, classes: int | None = None, stem: str = "imagenet"):
     """Build the network that ``source`` names.
@@ -89,8 +86,10 @@ def _read(path: Path) -> tuple[str, dict[str, Any], int | None, dict[str, Any]]:
 def _of_classification(row: dict, weights: dict):
     from onebit.commons.datasets import get_dataset
 
-    small = get_dataset(row["dataset"]).board in _SMALL
-    stem = row.get("stem", "cifar" if small else "imagenet")
+    stem = row.get("stem")
+    if stem is None:  # of an earlier version, which left it to the dataset
+        dataset = get_dataset(row["dataset"])
+        stem = dataset.stem or ("cifar" if dataset.image_size else "imagenet")
     name, options = _with_options(row, out_indices=(3,), stem=stem)
     kept = {k: v for k, v in weights.items() if k.startswith(("backbone.", "classifier."))}
     return name, options, row["num_classes"], kept

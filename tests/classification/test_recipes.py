@@ -116,7 +116,7 @@ def test_the_file_states_what_the_paper_does(name):
     assert tuple(found) == stated.epochs
     assert cfg.model.label_smoothing == stated.smoothing
     assert cfg.get("auxiliary_weight", 0.0) == stated.auxiliary
-    assert cfg.augmentation.cifar10.cutout == 16
+    assert cfg.augmentation.small.cutout == 16
     if len(found) == 2:
         assert cfg.distillation == dict(teacher="resnet34", loss="kl", temperature=1.0, weight=1.0)
         assert [s.binarize for s in cfg.stages] == ["activations", "both"]

@@ -13,7 +13,7 @@ optim_wrapper = dict(
 # Without T_max it ends with the training, however many epochs that is.
 param_scheduler = dict(type="CosineAnnealingLR", by_epoch=True, convert_to_iter_based=True)
 model = dict(label_smoothing=0.0)
-augmentation = dict(cifar10=dict(padding=4, flip=True, cutout=16), imagenet=dict())
-image_size = dict(cifar10=None, imagenet=224)
+augmentation = dict(small=dict(padding=4, flip=True, cutout=16), large=dict())
+image_size = dict(small=None, large=224)
 min_crop_area = 0.08
 score_untrained = True

@@ -9,6 +9,6 @@ param_scheduler = [
     dict(type="CosineAnnealingLR", by_epoch=True, convert_to_iter_based=True),
 ]
 # No flip: the classes "slashed" and "across" would become each other when turned, and shapes lean.
-augmentation = dict(cifar10=dict(padding=2, flip=False), imagenet=dict())
-image_size = dict(imagenet=64)
+augmentation = dict(small=dict(padding=2, flip=False), large=dict())
+image_size = dict(large=64)
 min_crop_area = 0.6  # a smaller crop of a drawn shape is another class's

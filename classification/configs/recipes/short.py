@@ -8,5 +8,5 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=40),
     dict(type="CosineAnnealingLR", by_epoch=True, convert_to_iter_based=True),
 ]
-augmentation = dict(cifar10=dict(padding=2), imagenet=dict())
-image_size = dict(cifar10=16, imagenet=64)
+augmentation = dict(small=dict(padding=2), large=dict())
+image_size = dict(small=16, large=64)

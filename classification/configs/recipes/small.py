@@ -14,4 +14,4 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=200),
     dict(type="CosineAnnealingLR", by_epoch=True, convert_to_iter_based=True),
 ]
-augmentation = dict(cifar10=dict(cutout=0))
+augmentation = dict(small=dict(cutout=0))
