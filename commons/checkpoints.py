@@ -1,16 +1,19 @@
-"""Checkpoints: which row they belong to, and reading them without executing what they say."""
+"""Checkpoints: which row they belong to, what they may hold, and reading them without executing it."""
 
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from onebit.commons.compat import allow_mmengine_checkpoints
-from onebit.commons.errors import InputError
+from onebit.commons.checkpoint_reader import read_checkpoint
+from onebit.commons.errors import InputError, WorkError
 
 #: Where :class:`onebit.commons.engine_hooks.RowHook` puts the row in a checkpoint.
 ROW = "onebit_row"
@@ -31,41 +34,22 @@ def load_row(path: str | Path) -> tuple[dict, dict]:
     Raises:
         InputError: not a file, not a checkpoint, or one of another program.
     """
-    allow_mmengine_checkpoints()
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"checkpoint not found: {path}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load has no common error for what it cannot read
-        reason = str(error).split("\n")[0]
-        raise InputError(f"{path} is not a checkpoint that can be read: {reason}") from error
+    content = read_checkpoint(path)
     if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in (ROW, "state_dict")):
         raise InputError(f"{path} was not written by this suite's trainer: it names no row")
     return content[ROW], content["state_dict"]
 
 
 def read_foreign_checkpoint(path: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
-    """Read a checkpoint that another program wrote, without executing what it says.
+    """Read a checkpoint that another program wrote.
 
     Returns:
         all that it holds, and its weights (its ``state_dict``, or itself).
 
     Raises:
-        InputError: not a file, not readable so, or without weights.
+        InputError: not a file, not readable, or without weights.
     """
-    allow_mmengine_checkpoints()
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"checkpoint not found: {path}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load has no common error for what it cannot read
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{path} is not a checkpoint that can be read without executing what it says; save its "
-            f"state_dict alone ({reason})"
-        ) from error
+    content = read_checkpoint(path)
     weights = content.get("state_dict", content) if isinstance(content, dict) else None
     tensors = isinstance(weights, Mapping) and all(isinstance(value, torch.Tensor) for value in weights.values())
     if not weights or not tensors:
@@ -84,3 +68,55 @@ def load_weights(model: nn.Module, weights: dict, origin: str | Path) -> None:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"the weights in {origin} do not fit this network: {reason}") from error
+
+
+def plain(value: Any, place: str = "the checkpoint") -> Any:
+    """``value`` as tensors and plain values only, which ``torch.load(weights_only=True)`` of any program reads.
+
+    Arrays of NumPy become tensors, its numbers Python's, dicts of all kinds dicts (an ``OrderedDict``
+    stays one, with torch's versions of modules), paths texts, and mmengine's ``HistoryBuffer`` what
+    :func:`histories` takes.
+
+    Raises:
+        WorkError: it holds anything else.
+    """
+    if value is None or type(value) in (bool, int, float, str, bytes):
+        return value
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if isinstance(value, np.generic):
+        return plain(value.item(), place)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return torch.from_numpy(value.copy())
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, dict):
+        kind = OrderedDict if type(value) is OrderedDict else dict
+        found = kind((plain(key, place), plain(part, f"{place}, {key}")) for key, part in value.items())
+        if hasattr(value, "_metadata") and kind is OrderedDict:
+            found._metadata = plain(value._metadata, place)
+        return found
+    if isinstance(value, (list, tuple, set, frozenset)):
+        parts = [plain(part, place) for part in value]
+        return tuple(parts) if isinstance(value, tuple) else parts
+    if hasattr(value, "_log_history"):
+        return {
+            "log_history": plain(value._log_history, place),
+            "count_history": plain(value._count_history, place),
+            "max_length": value.max_length,
+        }
+    if isinstance(value, (int, float, str)):  # an enumeration and the like
+        return next(kind(value) for kind in (int, float, str) if isinstance(value, kind))
+    raise WorkError(
+        f"{place} holds a {type(value).__name__}: expected tensors, numbers, texts, lists and dicts of them"
+    )
+
+
+def histories(scalars: dict[str, Any]) -> dict[str, Any]:
+    """mmengine's histories of scalars, from what :func:`plain` made of them."""
+    from mmengine.logging import HistoryBuffer
+
+    return {
+        name: HistoryBuffer(kept["log_history"].numpy(), kept["count_history"].numpy(), kept["max_length"])
+        for name, kept in scalars.items()
+    }

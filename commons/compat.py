@@ -1,7 +1,4 @@
-"""Make torchvision importable, and mmengine's checkpoints loadable, on a plain CPU install.
-
-Both functions may be called any number of times and do nothing where nothing is wrong.
-"""
+"""Make torchvision importable on a plain CPU install."""
 
 from __future__ import annotations
 
@@ -39,28 +36,3 @@ def ensure_torchvision() -> bool:
     from torchvision.extension import _has_ops
 
     return _has_ops()
-
-
-@functools.cache
-def allow_mmengine_checkpoints() -> None:
-    """Let ``torch.load(weights_only=True)`` read what mmengine stores beside the weights.
-
-    mmengine keeps its loss history (numpy arrays in ``HistoryBuffer``) in every checkpoint. Only
-    these classes are allowed; nothing else can be unpickled.
-    """
-    import numpy as np
-    from mmengine.logging.history_buffer import HistoryBuffer
-
-    core = np._core if hasattr(np, "_core") else np.core
-    number_types = (np.float64, np.float32, np.int64, np.int32, np.uint32, np.bool_)
-    torch.serialization.add_safe_globals(
-        [
-            HistoryBuffer,
-            core.multiarray._reconstruct,
-            core.multiarray.scalar,
-            np.ndarray,
-            np.dtype,
-            getattr,
-            *[type(np.dtype(t)) for t in number_types],
-        ]
-    )

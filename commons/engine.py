@@ -16,8 +16,10 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
 
-from onebit.commons.compat import allow_mmengine_checkpoints, ensure_torchvision
+from onebit.commons.compat import ensure_torchvision
 
 ensure_torchvision()  # mmengine.runner imports torchvision
 
@@ -30,12 +32,14 @@ from mmengine.evaluator import Evaluator
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import MMLogger
 from mmengine.registry import OPTIMIZERS
-from mmengine.runner import Runner
+from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner import checkpoint as mmengine_checkpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
 from onebit.commons import distributed
 from onebit.commons.amp import CpuAmpOptimWrapper  # noqa: F401  registered by import
+from onebit.commons.checkpoint_reader import read_checkpoint
 from onebit.commons.checkpoints import ROW, latest_checkpoint, load_row, load_weights, read_foreign_checkpoint
 from onebit.commons.distributed import JointBatchNorms, Parallel, share_of_batch
 from onebit.commons.engine_hooks import FiniteLossHook, ProgressHook
@@ -69,6 +73,22 @@ CHECKPOINT_HOOK = dict(type="CheckpointHook", interval=1, max_keep_ckpts=2, back
 _MACHINE_KEYS = ("work_dir", "data_root", "resume", "load_from", "randomness")
 #: Runs of this process; mmengine keeps logger and loss history under a name, which must be unique.
 _RUN_COUNTER = itertools.count()
+
+
+def _read_url(url: str, model_dir: str | None = None, **_) -> Any:
+    """Read a checkpoint after downloading it into torch's cache, where it stays."""
+    folder = Path(model_dir or Path(torch.hub.get_dir()) / "checkpoints")
+    path = folder / Path(urlparse(url).path).name
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), progress=False)
+    return read_checkpoint(path)
+
+
+# What a config names (`load_from`, `init_cfg` of type Pretrained) is a file of others, too. mmengine
+# reads it as torch does by default, which before torch 2.6 was to execute it.
+CheckpointLoader.register_scheme("", lambda path, map_location: read_checkpoint(Path(path).expanduser()), force=True)
+mmengine_checkpoint.load_url = _read_url
 
 
 @register_backend("atomic", force=True)
@@ -227,7 +247,6 @@ def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool, 
             cannot be read; a config that does not fit what it configures.
         WorkError: ``work_dir`` cannot be written.
     """
-    allow_mmengine_checkpoints()
     parallel = distributed.join()
     work_dir = Path(work_dir)
     # A copy, and anonymous: the Runner would dump a config that has a file name a second time. It

@@ -10,13 +10,12 @@ ensure_torchvision()  # mmengine.runner imports torchvision
 
 # ruff: isort: split
 import torch
-from mmengine.config import ConfigDict
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import FUNCTIONS, HOOKS
 from mmengine.runner import Runner, set_random_seed
 
-from onebit.commons.checkpoints import ROW, latest_checkpoint
+from onebit.commons.checkpoints import ROW, histories, latest_checkpoint, plain
 from onebit.commons.distributed import unwrapped
 from onebit.commons.errors import WorkError
 from onebit.commons.progress import Progress
@@ -105,18 +104,25 @@ class FiniteLossHook(Hook):
 
 @HOOKS.register_module(force=True)
 class RowHook(Hook):
-    """Write into every checkpoint which row it belongs to, as plain values.
+    """Write into every checkpoint which row it belongs to, and keep all of it to tensors and plain values.
 
-    mmengine stores the config as Python text; rebuilding a network from that would execute what a
-    checkpoint says.
+    mmengine stores the config as Python text, and rebuilding a network from that would execute what a
+    checkpoint says; its loss histories are objects, which a restricted reader refuses.
     """
 
+    priority = "LOWEST"  # behind every hook that adds to a checkpoint
+
     def __init__(self, row: dict) -> None:
-        # A config makes ConfigDicts of nested dicts, which weights_only loading refuses.
-        self.row = ConfigDict(row).to_dict()
+        self.row = row
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         checkpoint[ROW] = self.row
+        checkpoint.update(plain(dict(checkpoint)))
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if ROW in checkpoint:
+            hub = checkpoint["message_hub"]
+            hub["log_scalars"] = histories(hub["log_scalars"])
 
 
 @HOOKS.register_module(force=True)

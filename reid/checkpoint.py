@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from onebit.commons.checkpoint_reader import read_checkpoint
+from onebit.commons.checkpoints import plain
 from onebit.commons.engine import config_text, latest_checkpoint, load_row, load_weights
 from onebit.commons.errors import InputError
 from onebit.commons.files import sha256_file, write_atomic
@@ -39,7 +41,7 @@ def prepare(work_dir: Path, cfg: Config, resume: bool) -> Path | None:
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write ``state`` whole or not at all; then drop all but the last two checkpoints."""
     stream = io.BytesIO()
-    torch.save(state, stream)
+    torch.save(plain(state), stream)
     write_atomic(path, stream.getvalue())
     epoch = int(path.stem.split("_")[1])
     for old in path.parent.glob("epoch_*.pth"):
@@ -53,12 +55,7 @@ def load_checkpoint(path: Path, backbone: str = "") -> dict[str, Any]:
     Raises:
         InputError: not a file, not such a checkpoint, or one of another backbone.
     """
-    if not path.is_file():
-        raise InputError(f"checkpoint not found: {path}")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load has no common error for a file that is none of its own
-        raise InputError(f"expected a checkpoint, found something else in {path}: {error}") from error
+    state = read_checkpoint(path)
     if not isinstance(state, dict) or not state.keys() >= _KEYS:
         raise InputError(f"expected a checkpoint that re-ID training wrote, found {path}")
     if backbone and backbone != state["backbone"]:

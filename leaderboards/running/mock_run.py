@@ -243,7 +243,7 @@ def weights_survive(name: str) -> str:
     torch.save(network.state_dict(), stream)
     stream.seek(0)
     copy = _create(name, seed=1)
-    copy.load_state_dict(torch.load(stream, weights_only=True))
+    copy.load_state_dict(torch.load(stream, weights_only=True))  # our own bytes, as any program would read them
     with torch.no_grad():
         images = _images(SIZES[0])
         for ours, theirs in zip(network.eval()(images), copy.eval()(images), strict=True):

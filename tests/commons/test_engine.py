@@ -5,12 +5,16 @@ import errno
 import logging
 import os
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 
 from onebit.commons import engine, engine_hooks, files
+from onebit.commons.checkpoint_reader import read_checkpoint
+from onebit.commons.checkpoints import histories
 from onebit.commons.engine import latest_checkpoint, load_row, load_weights, loss_curve, plain_errors, score
 from onebit.commons.errors import InputError, WorkError
 
@@ -75,6 +79,36 @@ def test_resumed_run_ends_where_an_uninterrupted_one_does(line, at):
         score(r.model, loop.dataloader, loop.evaluator, "") for r, loop in zip((whole, resumed), loops, strict=True)
     ]
     assert scores[0] == scores[1]
+
+
+def test_checkpoints_are_read_by_any_program_without_an_allowance(line):
+    """MMDetection's own tools resume from them by torch's restricted reader, as it is."""
+    runner = line()
+    runner.train()
+    content = torch.load(latest_checkpoint(runner.work_dir), weights_only=True)
+    allowed = {getattr(each, "__module__", "").split(".")[0] for each in torch.serialization.get_safe_globals()}
+    assert not {"builtins", "mmengine", "numpy", "onebit"} & allowed
+    hub = MessageHub("test_engine")
+    hub.load_state_dict(content["message_hub"])
+    assert hub.get_info("epoch") == 2
+    assert {"meta", "state_dict", "optimizer", "message_hub", engine.ROW} <= content.keys()
+
+
+def test_a_run_whose_checkpoints_hold_mmengine_s_own_history_is_resumed(line):
+    """Checkpoints of before, and of another program's."""
+    at = BATCHES + 1
+    whole = line("whole", at=at, call=no_op)
+    whole.train()
+    with pytest.raises(Killed):
+        line("broken", at=at, call=kill).train()
+    path = latest_checkpoint(Path(whole.work_dir).parent / "broken")
+    content = read_checkpoint(path)
+    content["message_hub"]["log_scalars"] = histories(content["message_hub"]["log_scalars"])
+    torch.save(content, path)
+    resumed = line("broken", at=at, call=no_op, resume=True)
+    resumed.train()
+    assert loss_curve(whole) == loss_curve(resumed)
+    assert same(weights(whole), weights(resumed))
 
 
 def test_kill_before_the_first_checkpoint_starts_over(line):

@@ -91,7 +91,7 @@ def test_of_a_classification_checkpoint(classifier, tmp_path, capsys):
     assert said.startswith(f"{path}: {megabits:.2f} Mbit ")
     assert "untrained" not in said
     network = Classifier(backbones.create_backbone(NAME, out_indices=(3,), stem="cifar", pad_value=-1), 10)
-    weights = torch.load(classifier, weights_only=False)["state_dict"]
+    weights = torch.load(classifier, weights_only=True)["state_dict"]
     network.load_state_dict({k: v for k, v in weights.items() if k.startswith(("backbone.", "classifier."))})
     same(network, path, 32, 32)
     assert packed.load(path)[1]["backbone"]["pad_value"] == -1
@@ -113,7 +113,7 @@ def test_of_a_detection_checkpoint(tmp_path, capsys):
     path = tmp_path / "net.safetensors"
     assert onebit("export", checkpoint, "--to", "packed", path) == 0
     network = backbones.create_backbone(NAME)
-    weights = torch.load(checkpoint, weights_only=False)["state_dict"]
+    weights = torch.load(checkpoint, weights_only=True)["state_dict"]
     network.load_state_dict(below("backbone.", weights))
     same(network, path, 96, 64)
     about = packed.load(path)[1]
@@ -137,7 +137,7 @@ def test_of_a_reid_checkpoint(tmp_path):
     path = tmp_path / "net.safetensors"
     assert onebit("export", checkpoint, "--to", "packed", path) == 0
     network = backbones.create_backbone(NAME, out_indices=(3,), last_stride=1, pad_value=1)
-    weights = torch.load(checkpoint, weights_only=False)["state_dict"]
+    weights = torch.load(checkpoint, weights_only=True)["state_dict"]
     network.load_state_dict(below("embedding.backbone.", weights))
     same(network, path, 64, 32)
     assert packed.load(path)[0].feature_strides == (16,)

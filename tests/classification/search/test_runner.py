@@ -323,14 +323,14 @@ def test_float16_is_resumed_with_its_scale(search_job):
     job = search_job("darts", cfg_options={"amp": "float16", "schedule.epochs": 2})
     whole = search(job)
     assert torch.isfinite(whole.history).all()
-    content = torch.load(job.work_dir / "epoch_1.pth", weights_only=False)
+    content = torch.load(job.work_dir / "epoch_1.pth", weights_only=True)
     assert content["grad_scaler"]["scale"] > 0
     (job.work_dir / "epoch_2.pth").unlink()
     (job.work_dir / "last_checkpoint").unlink()
     content["grad_scaler"]["scale"] = 4.0
     torch.save(content, job.work_dir / "epoch_1.pth")
     search(replace(job, resume=True))
-    end = torch.load(job.work_dir / "epoch_2.pth", weights_only=False)
+    end = torch.load(job.work_dir / "epoch_2.pth", weights_only=True)
     assert end["grad_scaler"]["scale"] == 4.0
 
 
