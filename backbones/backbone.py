@@ -8,6 +8,7 @@ from mmengine.model import BaseModule
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from onebit.commons import guards
 from onebit.commons.errors import InputError
 
 
@@ -48,8 +49,7 @@ class Backbone(BaseModule):
             or not set(self.out_indices) <= {*range(scales)}
         ):
             raise InputError(f"out_indices {self.out_indices}: expected at least one of 0 to {scales - 1}, ascending")
-        check_choice("frozen_stages", frozen_stages, tuple(range(-1, scales + 1)))
-        self.frozen_stages = frozen_stages
+        self.frozen_stages = guards.whole("frozen_stages", frozen_stages, -1, scales)
         self.norm_eval = norm_eval
 
     def frozen_modules(self, stages: int) -> Iterable[nn.Module]:
@@ -71,9 +71,3 @@ class Backbone(BaseModule):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
-
-
-def check_choice(argument: str, value, choices: tuple) -> None:
-    """Raise InputError unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise InputError(f"{argument} {value!r}: expected one of {', '.join(map(str, choices))}")

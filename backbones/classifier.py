@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from onebit.commons import guards
 from onebit.commons.errors import InputError
 
 
@@ -20,8 +21,7 @@ class Classifier(nn.Module):
 
     def __init__(self, backbone: nn.Module, classes: int) -> None:
         super().__init__()
-        if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
-            raise InputError(f"classes {classes!r}: expected a positive number")
+        guards.whole("classes", classes)
         if not getattr(backbone, "feature_channels", ()):
             raise InputError(
                 f"classes={classes} needs a backbone with feature_channels; {type(backbone).__name__} has none"

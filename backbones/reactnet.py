@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from onebit.backbones.backbone import Backbone, check_choice
+from onebit.backbones.backbone import Backbone
 from onebit.backbones.binarization import BINARIZERS, Binarizer, get_binarizer
 from onebit.backbones.registry import MODELS, Family, register_family
 from onebit.backbones.resnet import OneBitUnit, average_pool, real_conv
-from onebit.commons.errors import InputError
+from onebit.commons import guards
 
 #: What the blocks put out, by scale, in multiples of the stem's channels. Of each scale the first
 #: block has stride 2, but of the first scale the second: its first is at the stem's resolution.
@@ -127,9 +127,8 @@ class ReActNetA(Backbone):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(len(SCALES), out_indices, frozen_stages, norm_eval, init_cfg)
-        check_choice("stem", stem, ("imagenet", "cifar"))
-        if isinstance(width, bool) or not isinstance(width, int) or width < 1:
-            raise InputError(f"width {width!r}: expected a positive number of channels")
+        guards.choice("stem", stem, ("imagenet", "cifar"))
+        guards.whole("width", width)
         binarizer = None if binarizer is None else get_binarizer(binarizer)
 
         imagenet = stem == "imagenet"

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from onebit.backbones.backbone import Backbone, check_choice
+from onebit.backbones.backbone import Backbone
 from onebit.backbones.binarization import BINARIZERS, Binarizer, get_binarizer
 from onebit.backbones.conv import OneBitConv2d
 from onebit.backbones.registry import MODELS, Family, register_family
-from onebit.commons.errors import InputError
+from onebit.commons import guards
 
 #: Blocks per stage, He et al., CVPR 2016, Table 1.
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
@@ -243,11 +243,10 @@ class ResNet(Backbone):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(4, out_indices, frozen_stages, norm_eval, init_cfg)
-        check_choice("depth", depth, tuple(BLOCKS))
-        check_choice("stem", stem, ("imagenet", "cifar"))
-        check_choice("last_stride", last_stride, (1, 2))
-        if not isinstance(width, int) or width < 1:
-            raise InputError(f"width {width!r}: expected a positive number of channels")
+        guards.choice("depth", depth, BLOCKS)
+        guards.choice("stem", stem, ("imagenet", "cifar"))
+        guards.choice("last_stride", last_stride, (1, 2))
+        guards.whole("width", width)
         self.binarizer = None if binarizer is None else get_binarizer(binarizer)
 
         if stem == "imagenet":

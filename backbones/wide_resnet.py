@@ -14,11 +14,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from onebit.backbones.backbone import Backbone, check_choice
+from onebit.backbones.backbone import Backbone
 from onebit.backbones.binarization import BINARIZERS, Binarizer, get_binarizer
 from onebit.backbones.registry import MODELS, Family, register_family
 from onebit.backbones.resnet import OneBitBlock, real_conv
-from onebit.commons.errors import InputError
+from onebit.commons import guards
 
 #: Residual blocks per stage: depth 22 = 6 x 3 + 4 (Zagoruyko and Komodakis, Table 1).
 BLOCKS = 3
@@ -91,9 +91,8 @@ class WideResNet(Backbone):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(1 + STAGES, out_indices, frozen_stages, norm_eval, init_cfg)
-        check_choice("stem", stem, ("imagenet", "cifar"))
-        if isinstance(width, bool) or not isinstance(width, int) or width < 1:
-            raise InputError(f"width {width!r}: expected a positive number of channels")
+        guards.choice("stem", stem, ("imagenet", "cifar"))
+        guards.whole("width", width)
         self.binarizer = None if binarizer is None else get_binarizer(binarizer)
 
         imagenet = stem == "imagenet"

@@ -10,8 +10,8 @@ from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
 from onebit.backbones.registry import MODELS
+from onebit.commons import guards
 from onebit.commons.compat import ensure_torchvision
-from onebit.commons.errors import InputError
 
 ensure_torchvision()
 
@@ -57,9 +57,7 @@ class BatchAugmentation(BaseDataPreprocessor):
         self.padding, self.flip, self.cutout = padding, flip, cutout
         mixes = []
         for name, kind, alpha in (("mixup", v2.MixUp, mixup), ("cutmix", v2.CutMix, cutmix)):
-            if alpha < 0:
-                raise InputError(f"{name} alpha {alpha!r}: expected 0 or more")
-            if alpha:
+            if guards.number(f"{name} alpha", alpha, 0):
                 mixes.append(kind(alpha=float(alpha), num_classes=num_classes))
         self.mix = v2.RandomChoice(mixes) if mixes else None
 

@@ -15,6 +15,7 @@ from onebit.classification import datasets, hooks, metrics, model  # noqa: F401 
 from onebit.classification.augmentation import BatchAugmentation  # noqa: F401  likewise
 from onebit.classification.options import KEYS, check
 from onebit.classification.stages import check_stages
+from onebit.commons import guards
 from onebit.commons.config_options import with_options
 from onebit.commons.datasets import Dataset
 from onebit.commons.errors import InputError
@@ -113,9 +114,7 @@ def read_recipe(name: str, board: str) -> Config:
     Raises:
         InputError: there is no such recipe.
     """
-    known = sorted(path.stem for path in RECIPES.glob("*.py"))
-    if name not in known:
-        raise InputError(f"unknown recipe {name!r} of classification; there are {', '.join(known)}")
+    guards.known("recipe of classification", name, sorted(path.stem for path in RECIPES.glob("*.py")))
     cfg = Config.fromfile(RECIPES / f"{name}.py")
     other = cfg.pop("boards", {}).get(board)
     return Config.fromfile(RECIPES / f"{other}.py") if other else cfg

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from onebit.backbones.conv import binarize_weights
 from onebit.backbones.registry import MODELS
+from onebit.commons import guards
 from onebit.commons.config_options import with_options
 from onebit.commons.datasets import ImageFolder, get_dataset
 from onebit.commons.engine import ROW, load_weights, read_foreign_checkpoint
@@ -63,13 +64,9 @@ class Distillation:
         sha256: str | None = None,
         dataset: str | None = None,
     ) -> None:
-        if loss not in LOSSES:
-            raise InputError(f"distillation.loss {loss!r}: expected {' or '.join(LOSSES)}")
-        if not 0 < weight <= 1:
-            raise InputError(f"distillation.weight {weight!r}: expected more than 0, up to 1")
-        if not temperature > 0:
-            raise InputError(f"distillation.temperature {temperature!r}: expected more than 0")
-        self.loss, self.temperature, self.weight = loss, temperature, weight
+        self.loss = guards.choice("distillation.loss", loss, LOSSES)
+        self.weight = guards.number("distillation.weight", weight, above=0, most=1)
+        self.temperature = guards.number("distillation.temperature", temperature, above=0)
         path = _file(load_from, backbone)
         digest = sha256_file(path)
         if sha256 and digest != sha256:

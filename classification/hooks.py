@@ -6,6 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from onebit.commons import guards
 from onebit.commons.distributed import unwrapped
 from onebit.commons.errors import InputError
 
@@ -25,9 +26,7 @@ class DropPathSchedule(Hook):
     """
 
     def __init__(self, final: float = 0.2) -> None:
-        if isinstance(final, bool) or not 0 <= final < 1:
-            raise InputError(f"DropPathSchedule final {final!r}: expected 0 or more, less than 1")
-        self.final = final
+        self.final = guards.number("DropPathSchedule final", final, 0, below=1)
 
     def before_train_epoch(self, runner: Runner) -> None:
         model = unwrapped(runner.model)

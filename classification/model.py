@@ -13,6 +13,7 @@ from onebit.backbones.losses import feature_losses
 from onebit.backbones.registry import MODELS
 from onebit.classification.distillation import Distillation
 from onebit.classification.predictions import leading
+from onebit.commons import guards
 from onebit.commons.errors import InputError
 
 
@@ -56,9 +57,7 @@ class ImageClassifier(BaseModel):
     ) -> None:
         super().__init__(data_preprocessor)
         self.backbone = MODELS.build(backbone)
-        if binarize not in ("both", "activations"):
-            raise InputError(f"binarize {binarize!r}: expected 'activations' or 'both'")
-        self.binarize = binarize
+        self.binarize = guards.choice("binarize", binarize, ("activations", "both"))
         binarize_weights(self.backbone, binarize == "both")
         channels = self.backbone.feature_channels[-1]
         self.classifier = nn.Linear(channels, num_classes)
@@ -67,9 +66,7 @@ class ImageClassifier(BaseModel):
             raise InputError("mixup and cutmix: expected a method without a loss on classes")
         self.label_smoothing = label_smoothing
         self.distillation = Distillation(num_classes, **distillation) if distillation else None
-        self.auxiliary_weight = auxiliary_weight
-        if auxiliary_weight < 0:
-            raise InputError(f"auxiliary_weight {auxiliary_weight!r}: expected 0 or more")
+        self.auxiliary_weight = guards.number("auxiliary_weight", auxiliary_weight, 0)
         if auxiliary_weight:
             channels = getattr(self.backbone, "auxiliary_channels", 0)
             if not channels:

@@ -30,6 +30,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.hooks import EMAHook
 
+from onebit.commons import guards
 from onebit.commons.errors import InputError, WorkError
 from onebit.commons.files import sha256_file
 
@@ -61,10 +62,9 @@ def check(cfg: Config) -> Config:
             continue
         if not isinstance(value, dict) or set(value) - known - _NAMED:
             raise InputError(f"{key} {value!r}: expected a dict with {', '.join(sorted(known))}")
-    for key, name in (("ema", "momentum"), ("mixup", "alpha"), ("cutmix", "alpha")):
-        if cfg.get(key) and not _is_share(cfg[key].get(name), key != "ema"):
-            limits = "above 0" if key != "ema" else "between 0 and 1"
-            raise InputError(f"{key}.{name} {cfg[key].get(name)!r}: expected a number {limits}")
+    for key, name, below in (("ema", "momentum", 1), ("mixup", "alpha", None), ("cutmix", "alpha", None)):
+        if cfg.get(key):
+            guards.number(f"{key}.{name}", cfg[key].get(name), above=0, below=below)
     if cfg.get("distillation"):
         _name_teacher(cfg.distillation)
     return cfg
@@ -91,11 +91,6 @@ def _name_teacher(distillation: dict) -> None:
     distillation.load_from = file
     if file and Path(file).expanduser().is_file():  # a student is scored without its teacher
         distillation.sha256 = sha256_file(Path(file).expanduser())
-
-
-def _is_share(value: Any, above_one: bool) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and value > 0 and (above_one or value < 1)
 
 
 def expand(cfg: Config) -> Config:

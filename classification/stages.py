@@ -25,6 +25,7 @@ from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 
 from onebit.classification.options import check, expand
+from onebit.commons import guards
 from onebit.commons.config_options import with_options
 from onebit.commons.errors import InputError
 
@@ -61,11 +62,8 @@ def check_stages(cfg: Config, free: tuple[str, ...]) -> None:
     if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
         raise InputError(f"stages {stages!r}: expected a list of dicts")
     for number, stage in enumerate(stages, start=1):
-        epochs = stage.get("epochs")
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-            raise InputError(f"stage {number}: expected epochs from 1 up, found {epochs!r}")
-        if stage.get("binarize", "both") not in BINARIZE:
-            raise InputError(f"stage {number}: binarize {stage.binarize!r}, expected {' or '.join(BINARIZE)}")
+        guards.whole(f"stage {number}: epochs", stage.get("epochs"))
+        guards.choice(f"stage {number}: binarize", stage.get("binarize", "both"), BINARIZE)
         check(_with(cfg, stage, free))
     if stages[-1].get("binarize", "both") != "both":
         raise InputError("the last stage: expected binarize='both', found 'activations'")

@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 
 from onebit.backbones import MODELS, OneBitConv2d, backbone_config, create_backbone
+from onebit.commons import guards
 from onebit.commons.config_options import with_options
 from onebit.commons.errors import InputError
 from onebit.commons.task import Job
@@ -108,10 +109,7 @@ def _parts(asked: str | None, backbone: str, onebit: bool) -> str:
     """The choice of 1-bit parts, checked against the backbone."""
     choices = tuple(PARTS) if onebit else ("none",)
     parts = default_parts(onebit) if asked is None else asked
-    if parts not in choices:
-        kind = "" if onebit else f" with {backbone}, which is real-valued,"
-        raise InputError(f"{PARTS_OPTION} {parts!r}:{kind} expected one of {', '.join(choices)}")
-    return parts
+    return guards.choice(PARTS_OPTION if onebit else f"{PARTS_OPTION} of real-valued {backbone}", parts, choices)
 
 
 def set_judge(cfg: Config, judge: str | None) -> None:
@@ -157,11 +155,9 @@ def _place(cfg: Config, folder: str | Path) -> None:
 
 @functools.cache  # finding one of MMDetection's own configs takes a second
 def _piece(kind: str, name: str) -> dict:
-    path = CONFIGS / kind / f"{name}.py"
-    if not path.is_file() or name.startswith("_"):
-        known = sorted(p.stem for p in path.parent.glob("[!_]*.py"))
-        raise InputError(f"detection has no {kind[:-1]} {name!r}; there are {', '.join(known)}")
-    return Config.fromfile(path).to_dict()
+    folder = CONFIGS / kind
+    guards.known(f"{kind[:-1]} of detection", name, sorted(path.stem for path in folder.glob("[!_]*.py")))
+    return Config.fromfile(folder / f"{name}.py").to_dict()
 
 
 def _dicts(node) -> Iterator[dict]:

@@ -25,6 +25,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
+from onebit.commons import guards
 from onebit.commons.errors import InputError
 from onebit.detection import predictions as files
 
@@ -52,8 +53,7 @@ JUDGES = {"pycocotools": "pycocotools", "faster-coco-eval": "faster_coco_eval"}
 
 def check_judge(judge: str) -> str:
     """Return ``judge``, or raise InputError where it is unknown or not installed."""
-    if judge not in JUDGES:
-        raise InputError(f"there is no judge {judge!r} of COCO AP; there are {', '.join(JUDGES)}")
+    guards.choice("judge of COCO AP", judge, JUDGES)
     if importlib.util.find_spec(JUDGES[judge]) is None:
         raise InputError(f"the judge {judge} is not installed: pip install {judge}")
     return judge

@@ -6,11 +6,11 @@ holds in the end, whoever set it, is in the record (``details.stabilizers``).
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from mmengine.config import Config
 
+from onebit.commons import guards
 from onebit.commons.errors import InputError
 
 #: The config key under which the choices stand.
@@ -47,8 +47,7 @@ def take(options: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise InputError(f"{key} {value!r}: expected {OPTION}.NAME, NAME one of {', '.join(CHOICES)}")
         for name, of_name in value.items():
-            if name not in CHOICES:
-                raise InputError(f"unknown option {OPTION}.{name}; there are {', '.join(CHOICES)}")
+            guards.known(f"option of {OPTION}", name, CHOICES)
             if name == "loss_weights" and isinstance(of_name, dict):
                 of_name = {**chosen.get(name, {}), **of_name}
             chosen[name] = of_name
@@ -65,17 +64,18 @@ def apply(cfg: Config, chosen: dict[str, Any]) -> None:
         return
     cfg.stabilizers = chosen
     if "warmup" in chosen:
-        warmup = _number("warmup", chosen["warmup"], whole=True)
+        warmup = guards.whole(f"{OPTION}.warmup", chosen["warmup"], 0)
         schedulers = [s for s in _schedulers(cfg) if s["type"] != "LinearLR"]
         if warmup:
             schedulers.insert(0, dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=warmup))
         cfg.param_scheduler = schedulers
     if "clip_grad" in chosen:
         limit = chosen["clip_grad"]
-        cfg.optim_wrapper.clip_grad = None if limit is None else dict(max_norm=_number("clip_grad", limit))
+        cfg.optim_wrapper.clip_grad = (
+            None if limit is None else dict(max_norm=guards.number(f"{OPTION}.clip_grad", limit, 0))
+        )
     if "norm" in chosen:
-        if chosen["norm"] not in _NORMS:
-            raise InputError(f"{OPTION}.norm {chosen['norm']!r}: expected one of {', '.join(_NORMS)}")
+        guards.choice(f"{OPTION}.norm", chosen["norm"], _NORMS)
         cfg.model.backbone.norm_eval = chosen["norm"] == "frozen"
         cfg.sync_bn = chosen["norm"] == "SyncBN"
     weights = chosen.get("loss_weights", {})
@@ -86,21 +86,13 @@ def apply(cfg: Config, chosen: dict[str, Any]) -> None:
         if loss is None:
             place = ".".join(_LOSSES[name])
             raise InputError(f"{OPTION}.loss_weights.{name}: this detector has no {place}")
-        loss["loss_weight"] = _number(f"loss_weights.{name}", weight)
+        loss["loss_weight"] = guards.number(f"{OPTION}.loss_weights.{name}", weight, 0)
 
 
 def _schedulers(cfg: Config) -> list[dict]:
     """mmengine takes one alone as well as a list."""
     found = cfg.get("param_scheduler") or []
     return [found] if isinstance(found, dict) else list(found)
-
-
-def _number(name: str, value: Any, whole: bool = False) -> float:
-    kinds = int if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or value < 0:
-        kind = "whole number" if whole else "number"
-        raise InputError(f"{OPTION}.{name} {value!r}: expected a {kind} from 0 up")
-    return value
 
 
 def _loss(model: dict, name: str) -> dict | None:

@@ -7,13 +7,12 @@ each seed searches a cell of its own, in ``details.search``.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from onebit.commons import guards
 from onebit.commons.datasets import Dataset, Printed
-from onebit.commons.errors import InputError
 from onebit.leaderboards.recording.file_options import without_files
 
 if TYPE_CHECKING:
@@ -205,11 +204,7 @@ def get_ablation(name: str) -> Ablation:
     Raises:
         InputError: there is none of this name.
     """
-    if name not in ABLATIONS:
-        near = difflib.get_close_matches(name, ABLATIONS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"unknown ablation {name!r}; {hint}there are {', '.join(ABLATIONS)}")
-    return ABLATIONS[name]
+    return ABLATIONS[guards.known("ablation", name, ABLATIONS)]
 
 
 def default_backbones(ablation: Ablation, dataset: Dataset) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from torch import nn
 from onebit import backbones
 from onebit.backbones.losses import feature_losses
 from onebit.backbones.registry import MODELS
+from onebit.commons import guards
 from onebit.commons.errors import InputError
 
 LOSSES = ("softmax", "triplet")
@@ -30,14 +31,9 @@ class Embedding(nn.Module):
 
     def __init__(self, backbone: nn.Module, neck: str, feature_dim: int | None = None) -> None:
         super().__init__()
-        if neck not in NECKS:
-            raise InputError(f"unknown neck {neck!r}; expected one of {', '.join(NECKS)}")
+        guards.choice("neck", neck, NECKS)
         channels = backbone.feature_channels[-1]
-        if feature_dim is not None and (
-            isinstance(feature_dim, bool) or not isinstance(feature_dim, int) or feature_dim < 1
-        ):
-            raise InputError(f"feature_dim {feature_dim!r}: expected a positive number or None")
-        self.feature_dim = feature_dim or channels
+        self.feature_dim = channels if feature_dim is None else guards.whole("feature_dim", feature_dim)
         self.backbone = backbone
         self.projection = nn.Identity()
         if feature_dim is not None:
@@ -89,9 +85,7 @@ class ReIDModel(nn.Module):
         backbone_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if loss not in LOSSES:
-            raise InputError(f"unknown loss {loss!r}; expected one of {', '.join(LOSSES)}")
-        self.loss = loss
+        self.loss = guards.choice("loss", loss, LOSSES)
         options = {**(backbone_options or {}), "out_indices": (3,)}
         if last_stride != 2:
             _require_last_stride(backbone, last_stride)

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from onebit.commons import config_options
+from onebit.commons import config_options, guards
 from onebit.commons.config_options import dotted
 from onebit.commons.errors import InputError
 from onebit.commons.task import Job
@@ -36,9 +36,7 @@ def load_recipe(name: str) -> Config:
     Raises:
         InputError: there is none of that name.
     """
-    names = sorted(path.stem for path in RECIPES.glob("*.py"))
-    if name not in names:
-        raise InputError(f"unknown re-ID recipe {name!r}; expected one of {', '.join(names)}")
+    guards.known("recipe of reid", name, sorted(path.stem for path in RECIPES.glob("*.py")))
     return Config.fromfile(RECIPES / f"{name}.py")
 
 
@@ -121,9 +119,8 @@ def check(cfg: Config) -> None:
     Raises:
         InputError: naming the value.
     """
-    for name, value, choices in (("loss", cfg.model.loss, LOSSES), ("schedule", cfg.schedule, SCHEDULES)):
-        if value not in choices:
-            raise InputError(f"unknown {name} {value!r}; expected one of {', '.join(choices)}")
+    guards.choice("loss", cfg.model.loss, LOSSES)
+    guards.choice("schedule", cfg.schedule, SCHEDULES)
     for name, value, least in (
         ("epochs", cfg.epochs, 1),
         ("warmup_epochs", cfg.warmup_epochs, 0),
@@ -135,8 +132,7 @@ def check(cfg: Config) -> None:
         ("data.batch_size_test", cfg.data.batch_size_test, 1),
         ("data.num_instances", cfg.data.num_instances, 2),
     ):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InputError(f"{name} {value!r}: expected a whole number of at least {least}")
+        guards.whole(name, value, least)
     if cfg.model.loss == "triplet":
         _check_triplet(cfg)
     Evaluation.of(cfg)

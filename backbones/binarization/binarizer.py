@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
 
-from onebit.commons import plugins
+from onebit.commons import guards, plugins
 from onebit.commons.errors import InputError
 
 
@@ -88,8 +87,4 @@ def get_binarizer(binarizer: str | Binarizer) -> Binarizer:
         from onebit.backbones.registry import MODELS
 
         MODELS.import_from_location()  # other people's packages are imported at the first look-up
-    if binarizer not in BINARIZERS:
-        near = difflib.get_close_matches(str(binarizer), BINARIZERS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(BINARIZERS)}"
-        raise InputError(f"unknown binarizer {binarizer!r}; {hint}")
-    return BINARIZERS[binarizer]
+    return BINARIZERS[guards.known("binarizer", binarizer, BINARIZERS)]

@@ -6,14 +6,13 @@ own search found and that says so in its provenance, or one drawn at random to c
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
 from onebit.backbones.cells.genotype import Genotype
-from onebit.commons.errors import InputError
+from onebit.commons import guards
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -30,11 +29,7 @@ def load_cell(name: str) -> Genotype:
     Raises:
         InputError: unknown name; the message lists near matches.
     """
-    if name not in list_cells():
-        near = difflib.get_close_matches(str(name), list_cells(), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(list_cells())}"
-        raise InputError(f"unknown cell {name!r}; {hint}")
-    return Genotype.load(FOLDER / f"{name}.json")
+    return Genotype.load(FOLDER / f"{guards.known('cell', name, list_cells())}.json")
 
 
 def resolve_cell(cell: str | os.PathLike | Genotype | Mapping) -> tuple[Genotype, str]:

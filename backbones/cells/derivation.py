@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from onebit.commons import guards
 from onebit.commons.errors import InputError
 
 DERIVATIONS = ("all14", "top2")
@@ -73,8 +74,7 @@ def checked_operations(operations: Any, known: Sequence[str], keep_none: bool) -
         raise InputError(f"operations: expected a list of names, found {operations!r}")
     names = tuple(operations)
     for name in names:
-        if name not in known:
-            raise InputError(f"unknown operation {name!r}; expected one of {', '.join(known)}")
+        guards.known("operation", name, known)
         if names.count(name) > 1:
             raise InputError(f"operations: {name} is listed twice")
     if not [name for name in names if keep_none or name != "none"]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from onebit.backbones.cells.derivation import DERIVATIONS, checked_operations, checked_scores, derive_cell
 from onebit.backbones.cells.genotype_text import format_cells, parse_cells
+from onebit.commons import guards
 from onebit.commons.errors import InputError
 from onebit.commons.files import write_atomic
 
@@ -126,13 +127,10 @@ class Genotype:
         """
         if not isinstance(content, Mapping):
             raise InputError(f"{where}: expected a JSON object, found {_kind(content)}")
-        if content.get("format") != FORMAT:
-            raise InputError(f'{where}: expected "format": "{FORMAT}", found {_shown(content.get("format"))}')
-        version = content.get("version")
-        if isinstance(version, bool) or version != VERSION:
-            raise InputError(f'{where}: expected "version": {VERSION}, found {_shown(version)}')
-        if unknown := sorted(map(str, set(content) - _KEYS)):
-            raise InputError(f"{where}: unknown key {_shown(unknown[0])}; expected {sorted(_KEYS)}")
+        guards.choice(f"{where}: format", content.get("format"), [FORMAT])
+        guards.choice(f"{where}: version", content.get("version"), [VERSION])
+        for key in content:
+            guards.choice(f"{where}: key", key, sorted(_KEYS))
         if missing := sorted({"normal", "reduce"} - set(content)):
             raise InputError(f'{where}: the key "{missing[0]}" is missing')
         try:
@@ -195,8 +193,7 @@ class Genotype:
         Raises:
             InputError: an argument out of range, or scores of another shape or not finite.
         """
-        if derivation not in DERIVATIONS:
-            raise InputError(f"unknown derivation {derivation!r}; expected one of {', '.join(DERIVATIONS)}")
+        guards.choice("derivation", derivation, DERIVATIONS)
         operations = checked_operations(operations, OPERATIONS, keep_none)
         scores = checked_scores(scores, POSSIBLE_EDGES, operations)
         normal, reduce = (derive_cell(of, derivation, operations, keep_none) for of in scores)
@@ -299,11 +296,8 @@ def _checked_edge(edge: Any, number: int, where: str) -> Edge:
     if not _is_list(edge) or len(edge) != 2:
         raise InputError(f"{where}: expected [operation, source node], found {_length(edge)}")
     operation, source = edge
-    if not isinstance(operation, str) or operation not in OPERATIONS:
-        raise InputError(f"{where}: unknown operation {_shown(operation)}; expected one of {', '.join(OPERATIONS)}")
-    if isinstance(source, bool) or not isinstance(source, int) or not 0 <= source < number:
-        raise InputError(f"{where}: expected a source node from 0 to {number - 1}, found {_shown(source)}")
-    return operation, source
+    guards.choice(f"{where}: operation", operation, OPERATIONS)
+    return operation, guards.whole(f"{where}: source node", source, 0, number - 1)
 
 
 def _checked_provenance(genotype: Genotype) -> dict[str, Any]:
@@ -326,8 +320,3 @@ def _kind(value: Any) -> str:
 
 def _length(value: Any) -> str:
     return f"{len(value)} entries" if _is_list(value) else _kind(value)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -9,7 +9,7 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from onebit.backbones.backbone import Backbone, check_choice
+from onebit.backbones.backbone import Backbone
 from onebit.backbones.binarization import Binarizer, get_binarizer
 from onebit.backbones.cells import resolve_cell
 from onebit.backbones.cells.darts_operations import DartsStyle
@@ -17,6 +17,7 @@ from onebit.backbones.cells.genotype import INPUT_NODES, INTERMEDIATE_NODES, Edg
 from onebit.backbones.cells.macros import DEFAULT, MACROS, Macro, list_names, parse_arch, parse_name
 from onebit.backbones.cells.operations import BINARIZED, CellStyle
 from onebit.backbones.registry import MODELS, Family, register_family
+from onebit.commons import guards
 from onebit.commons.errors import InputError
 
 
@@ -175,22 +176,18 @@ class CellNet(Backbone):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(4, out_indices, frozen_stages, norm_eval, init_cfg)
-        check_choice("stem", stem, ("imagenet", "cifar"))
+        guards.choice("stem", stem, ("imagenet", "cifar"))
         rules, cell, width = _resolve(arch, macro, cell)
         self.genotype, self.cell_name = resolve_cell(cell)
         if macro is None and channels is None and layers is None and not _names_macro(arch):
             channels, layers = _searched_size(self.genotype)
         channels = width if channels is None else channels
         layers = rules.layers if layers is None else layers
-        if isinstance(channels, bool) or not isinstance(channels, int) or channels < 2 or channels % 2:
-            raise InputError(f"channels {channels!r}: expected a positive even number")
-        if isinstance(layers, bool) or not isinstance(layers, int) or layers < 3:
-            raise InputError(f"layers {layers!r}: expected a number of cells of at least 3")
+        guards.whole("channels", channels, 2, multiple=2)
+        guards.whole("layers", layers, 3)
         combination = node_combination or rules.node_combination
-        check_choice("node_combination", combination, ("concatenate", "sum"))
-        if isinstance(drop_path_prob, bool) or not 0 <= drop_path_prob < 1:
-            raise InputError(f"drop_path_prob {drop_path_prob!r}: expected 0 or more, less than 1")
-        self.drop_path_prob = drop_path_prob
+        guards.choice("node_combination", combination, ("concatenate", "sum"))
+        self.drop_path_prob = guards.number("drop_path_prob", drop_path_prob, 0, below=1)
         style = _style(rules, binarizer, structure, shortcut, binarize_preprocess, binarize_depthwise)
 
         self.stem = stem_layers(stem, channels)
@@ -306,7 +303,7 @@ def _resolve(arch, macro: str | None, cell) -> tuple[Macro, object, int]:
             raise InputError(f"cell {cell!r}: arch {arch!r} is a cell already")
         cell = arch
     macro = "dcp_nas" if macro is None else macro
-    check_choice("macro", macro, tuple(MACROS))
+    guards.choice("macro", macro, MACROS)
     rules = MACROS[macro]
     return rules, rules.cell if cell is None else cell, rules.channels
 
@@ -323,12 +320,12 @@ def _style(
     binarizer = None if binarizer is None else get_binarizer(binarizer)
     if structure is None:
         structure = rules.structure if binarizer is None else "onebit"
-    check_choice("structure", structure, ("onebit", "darts"))
+    guards.choice("structure", structure, ("onebit", "darts"))
     if structure == "onebit":
         preprocess = binarize_preprocess or rules.binarize_preprocess
         depthwise = binarize_depthwise or rules.binarize_depthwise
-        check_choice("binarize_preprocess", preprocess, BINARIZED)
-        check_choice("binarize_depthwise", depthwise, BINARIZED)
+        guards.choice("binarize_preprocess", preprocess, BINARIZED)
+        guards.choice("binarize_depthwise", depthwise, BINARIZED)
         return CellStyle(binarizer, shortcut is not False, preprocess, depthwise)
     if binarizer is not None:
         raise InputError(f"structure 'darts': expected a real-valued network, found binarizer {binarizer.name}")

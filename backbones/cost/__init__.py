@@ -25,6 +25,7 @@ from onebit.backbones.cost.conventions import BOPS_PER_FLOP, CONVENTIONS, GROUPS
 from onebit.backbones.cost.observation import observe
 from onebit.backbones.registry import create_backbone
 from onebit.backbones.shapes import ShapesOnly
+from onebit.commons import guards
 from onebit.commons.errors import InputError
 
 
@@ -175,8 +176,7 @@ def costs(
 ) -> dict[str, Cost]:
     """:func:`cost` under several conventions, by name, from one run of the network."""
     for convention in conventions:
-        if convention not in CONVENTIONS:
-            raise InputError(f"unknown cost convention {convention!r}; expected one of {', '.join(CONVENTIONS)}")
+        guards.known("cost convention", convention, CONVENTIONS)
     if isinstance(module_or_name, str):
         # Only shapes matter: no memory, no arithmetic.
         with torch.device("meta"), ShapesOnly():
@@ -222,9 +222,9 @@ def _counted(convention: str, shape: tuple[int, ...] | None, layers: Sequence[La
 
 def _checked_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
     shape = tuple(input_shape)
-    if len(shape) != 3 or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in shape):
-        raise InputError(f"input shape {shape}: expected three positive numbers (channels, H, W)")
-    return shape
+    if len(shape) != 3:
+        raise InputError(f"input shape {shape}: expected three numbers (channels, H, W)")
+    return tuple(guards.whole(f"input shape {shape}, {name}", n) for name, n in zip("CHW", shape, strict=True))
 
 
 def _image_runner(shape: tuple[int, ...]) -> Callable[[nn.Module], Any]:

@@ -15,7 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from onebit.backbones.binarization import RPReLU
 from onebit.backbones.cost.rules import Count
-from onebit.commons.errors import InputError
+from onebit.commons import guards
 
 REAL_BITS = 32
 #: What layers are grouped by in pictures: a declared role, else the kind of layer.
@@ -113,13 +113,8 @@ _KINDS = {
 
 
 def _declared_bits(name: str, module: nn.Module, attribute: str) -> int:
-    bits = getattr(module, attribute, REAL_BITS)
-    if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= REAL_BITS:
-        raise InputError(
-            f"cost: {type(module).__name__} at {name or 'the top'!r} declares {attribute} "
-            f"{bits!r}; expected a whole number from 1 to {REAL_BITS}"
-        )
-    return bits
+    declared = f"cost: {type(module).__name__} at {name or 'the top'!r} declares {attribute}"
+    return guards.whole(declared, getattr(module, attribute, REAL_BITS), 1, REAL_BITS)
 
 
 def _is_depthwise(module: nn.Module) -> bool:

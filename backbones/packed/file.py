@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from onebit.backbones.classifier import Classifier
 from onebit.backbones.packed.deploy import deploy
 from onebit.backbones.registry import MODELS, backbone_config, families
+from onebit.commons import guards
 from onebit.commons.errors import InputError
 from onebit.commons.files import write_atomic
 
@@ -78,8 +79,7 @@ def save(network: nn.Module, about: Mapping[str, Any], path: str | Path, real: s
     """
     from safetensors.torch import save as serialize
 
-    if real not in REAL:
-        raise InputError(f"real-valued weights as {real!r}: expected one of {', '.join(REAL)}")
+    guards.choice("real-valued weights as", real, REAL)
     _require_sane(about["backbone"], path)
     expected = _expected(_skeleton(about), "float32")
     state = network.state_dict()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from onebit.classification import datasets
 from onebit.classification.datasets import layout_of, stem_of
 from onebit.classification.search.data import PARTS, check_shares
 from onebit.classification.search.job import SearchJob
+from onebit.classification.search.options import read_options
 from onebit.classification.search.space import SearchSpace
-from onebit.classification.search.strategies import Schedule, Strategy, get_strategy, read_options
+from onebit.classification.search.strategies import Schedule, Strategy, get_strategy
+from onebit.commons import guards
 from onebit.commons.config_options import with_options
 from onebit.commons.datasets import Dataset
 from onebit.commons.errors import InputError
@@ -43,10 +45,7 @@ def load_preset(name: str, layout: str, method: str) -> Config:
     Raises:
         InputError: unknown preset.
     """
-    if name not in presets():
-        near = difflib.get_close_matches(name, presets(), n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"unknown preset {name!r} of search; {hint}there are {', '.join(presets())}")
+    guards.known("preset of search", name, presets())
     cfg = Config.fromfile(PRESETS / f"{name}.py")
     asked = dict(layout=layout, method=method)
     for override in cfg.pop("overrides"):
@@ -72,7 +71,7 @@ def build_config(job: SearchJob, dataset: Dataset, folder: Path) -> Config:
     preset = ConfigDict({key: cfg.pop(key) for key in _PRESET}).to_dict()
     check_preset(preset)
     preset["options"] = {**preset["options"], **job.options}
-    read_options(strategy, preset["options"])
+    read_options(strategy.name, strategy.Options, preset["options"])
     Schedule(**preset["schedule"])
     if "schedule.epochs" in job.cfg_options and strategy.epochs is not Strategy.epochs:
         raise InputError(
@@ -108,28 +107,20 @@ def build_config(job: SearchJob, dataset: Dataset, folder: Path) -> Config:
     return cfg
 
 
-def _whole(least: int):
-    return lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _switch(value) -> bool:
-    return isinstance(value, bool)
-
-
-#: Dotted name to what is expected there, in words and as a test.
-_EXPECTED = {
-    "space.pooling": ("True or False", _switch),
-    "space.skip": ("True or False", _switch),
-    "data.image_size": ("a whole number from 8", _whole(8)),
-    "data.images": ("a whole number from 1, or None", lambda v: v is None or _whole(1)(v)),
-    "data.batch_size": ("a whole number from 1", _whole(1)),
-    "data.evaluation_batch_size": ("a whole number from 1", _whole(1)),
-    "data.num_workers": ("a whole number from 0", _whole(0)),
-    "data.min_crop_area": ("a share above 0, at most 1", lambda v: isinstance(v, float | int) and 0 < v <= 1),
-    "data.augmentation.padding": ("a whole number from 0", _whole(0)),
-    "data.augmentation.cutout": ("a whole number from 0", _whole(0)),
-    "data.augmentation.flip": ("True or False", _switch),
-    "amp": (f"one of {', '.join(map(str, AMP))}", lambda v: v in AMP),
+#: Dotted name to what checks the value there. ``data.images`` may be None as well.
+_GUARDS = {
+    "space.pooling": guards.switch,
+    "space.skip": guards.switch,
+    "data.image_size": partial(guards.whole, least=8),
+    "data.images": guards.whole,
+    "data.batch_size": guards.whole,
+    "data.evaluation_batch_size": guards.whole,
+    "data.num_workers": partial(guards.whole, least=0),
+    "data.min_crop_area": partial(guards.number, above=0, most=1),
+    "data.augmentation.padding": partial(guards.whole, least=0),
+    "data.augmentation.cutout": partial(guards.whole, least=0),
+    "data.augmentation.flip": guards.switch,
+    "amp": partial(guards.choice, choices=AMP),
 }
 
 
@@ -140,14 +131,14 @@ def check_preset(preset: Mapping[str, Any]) -> None:
             raise InputError(f"{name} {preset[name]!r}: expected settings by name, e.g. {name}.KEY=VALUE")
     if not isinstance(preset["data"]["augmentation"], Mapping):
         raise InputError(f"data.augmentation {preset['data']['augmentation']!r}: expected settings by name")
-    for name, (expected, fits) in _EXPECTED.items():
+    for name, guard in _GUARDS.items():
         value = preset
         for key in name.split("."):
             if key not in value:
                 break  # an augmentation that is off
             value = value[key]
         else:
-            if not fits(value):
-                raise InputError(f"{name} {value!r}: expected {expected}")
+            if value is not None or name != "data.images":
+                guard(name, value)
     data = preset["data"]
     check_shares(tuple(data[part] for part in PARTS))

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from onebit.classification.search.architecture import frozen
 from onebit.classification.search.straight_through import twice_differentiable
 from onebit.classification.search.strategies.base import Report, average_over_processes, gradient
-from onebit.commons.errors import InputError
+from onebit.commons import guards
 
 CURVATURES = ("fisher", "ggn", "hessian", "hessian-explicit")
 
@@ -79,9 +79,7 @@ class Curvature:
         parent_logits: Tensor,
         report: Report | None = None,
     ) -> None:
-        if kind not in CURVATURES:
-            raise InputError(f"curvature {kind!r}: expected one of {', '.join(CURVATURES)}")
-        self.kind = kind
+        self.kind = guards.choice("curvature", kind, CURVATURES)
         self._network, self._logits_of = network, logits_of
         self._alpha = alpha.detach().requires_grad_()
         self._report = Report() if report is None else report

@@ -5,7 +5,6 @@ The test set is never opened: an architecture that was chosen by it would be tra
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader, Sampler, Subset
 
 from onebit.classification.augmentation import BatchAugmentation
 from onebit.classification.datasets import InMemoryImages, StreamedImages, collate_images
+from onebit.commons import guards
 from onebit.commons.errors import InputError
 
 #: Parts of the training set, in the order in which it is dealt out.
@@ -185,10 +185,10 @@ def _loader(chosen: Subset, batch_size: int, shuffle: bool, workers: int) -> Dat
 
 def check_shares(shares: tuple[float, ...]) -> None:
     """Raises InputError where ``shares`` cannot be parts of a training set."""
-    numbers = all(isinstance(s, int | float) and not isinstance(s, bool) for s in shares)
-    if not numbers or not all(map(math.isfinite, shares)) or min(shares) < 0 or sum(shares) > 1 + 1e-9 or not shares[0]:
+    for part, share in zip(PARTS, shares, strict=True):
+        guards.fraction(f"data.{part}, a share of the training set,", share)
+    if sum(shares) > 1 + 1e-9 or not shares[0]:
         raise InputError(
             f"data.train, data.valid and data.evaluation are shares of the training set: expected "
-            f"numbers from 0 whose sum is at most 1, the first above 0; found "
-            f"{', '.join(map(str, shares))}"
+            f"a sum of at most 1, the first above 0; found {', '.join(map(str, shares))}"
         )

@@ -7,22 +7,22 @@ operations, the columns of its alpha [E, M]: w_m are the weights of operation m.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from onebit.backbones.conv import OneBitConv2d
+from onebit.classification.search.options import STRICT, NotNegative, Share
 from onebit.classification.search.space import CELL_TYPES, SearchSpace
 from onebit.classification.search.supernet import Supernet
-from onebit.commons.errors import InputError
 
 #: Side of the pooling windows, whose "weights" are K x K times 1 / K^2 (section 3.6.1).
 POOL = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class DecouplingOptions:
     """Options of the decoupled optimization.
 
@@ -36,24 +36,14 @@ class DecouplingOptions:
         rank_from: which operation has rank 1 in Eq. 34, not given by the paper: that of the
             ``smallest`` R, so that "above the threshold" are the large ones and ``none``, which
             has no weights, stays as it is (ours), or that of the ``largest``.
-
-    Raises:
-        InputError: a value out of range.
     """
 
     decoupled: bool = True
-    epsilon: float = 0.2
-    eta: float = 1e-4
-    eta_psi: float = 1e-4
-    psi: float = 1.0
+    epsilon: Share = 0.2
+    eta: NotNegative = 1e-4
+    eta_psi: NotNegative = 1e-4
+    psi: NotNegative = 1.0
     rank_from: Literal["smallest", "largest"] = "smallest"
-
-    def __post_init__(self) -> None:
-        for name in ("epsilon", "eta", "eta_psi", "psi"):
-            value, most = getattr(self, name), 1.0 if name == "epsilon" else math.inf
-            if not 0 <= value <= most:
-                limits = "0 to 1" if name == "epsilon" else "0 or more"
-                raise InputError(f"option {name}: expected {limits}, found {value!r}")
 
 
 def squared_norms(supernet: Supernet) -> Tensor:

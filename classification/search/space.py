@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onebit.backbones.cells.genotype import INPUT_NODES, INTERMEDIATE_NODES, OPERATIONS, POSSIBLE_EDGES
+from onebit.commons import guards
 from onebit.commons.errors import InputError
 
 #: Normal and reduction cell: the first axis of every architecture parameter.
@@ -47,18 +48,11 @@ class SearchSpace:
 
     def __post_init__(self) -> None:
         for name, least in (("num_classes", 2), ("cells", 3), ("channels", 2)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(f"search space, {name} {value!r}: expected an integer of at least {least}")
-        if self.channels % 2:
-            raise InputError(f"search space, channels {self.channels}: expected an even number")
-        if self.stem not in ("cifar", "imagenet"):
-            raise InputError(f"search space, stem {self.stem!r}: expected cifar or imagenet")
+            guards.whole(f"search space, {name}", getattr(self, name), least, multiple=2 if name == "channels" else 1)
+        guards.choice("search space, stem", self.stem, ("cifar", "imagenet"))
         object.__setattr__(self, "operations", tuple(self.operations))
-        if unknown := [name for name in self.operations if name not in OPERATIONS]:
-            raise InputError(
-                f"search space: unknown operation {unknown[0]!r}; expected some of {', '.join(OPERATIONS)}"
-            )
+        for name in self.operations:
+            guards.choice("search space, operation", name, OPERATIONS)
         if len(set(self.operations)) != len(self.operations):
             raise InputError(f"search space: an operation is listed twice in {self.operations}")
         if not set(self.operations) - {"none"}:

@@ -32,6 +32,7 @@ from onebit.backbones.conv import OneBitConv2d
 from onebit.classification.search.depthwise import depthwise_conv2d
 from onebit.classification.search.mixture import mix
 from onebit.classification.search.space import INCOMING, NORMAL, REDUCTION, SOURCES, SearchSpace
+from onebit.commons import guards
 from onebit.commons.errors import InputError
 
 
@@ -69,8 +70,7 @@ class Supernet(nn.Module):
     ) -> None:
         super().__init__()
         for name, value in (("binarize_preprocess", binarize_preprocess), ("binarize_depthwise", binarize_depthwise)):
-            if value not in BINARIZED:
-                raise InputError(f"{name} {value!r}: expected one of {', '.join(BINARIZED)}")
+            guards.choice(name, value, BINARIZED)
         self.space = space
         self.binarizer = None if binarizer is None else get_binarizer(binarizer)
         groups = _channel_groups(channel_fraction, space.channels)

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from onebit.commons import guards
 from onebit.commons.datasets import DATASETS, resolve_code
 from onebit.commons.errors import InputError, WorkError
 from onebit.commons.files import dataset_checksum, disk_error_message, sha256_file
@@ -45,8 +46,7 @@ def write(folder: Path, names: Iterable[str] | None = None) -> Iterator[tuple[st
     choices = [d.name for d in DATASETS.values() if d.draw]
     names = list(choices if names is None else names)
     for name in names:
-        if name not in choices:
-            raise InputError(f"unknown mini dataset {name!r}; there are {', '.join(choices)}")
+        guards.known("mini dataset", name, choices)
     return ((name, _write_one(Path(folder), name)) for name in names)
 
 

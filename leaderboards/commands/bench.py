@@ -16,6 +16,7 @@ from onebit.leaderboards.commands.options import (
     data_root,
     key_values,
     seed_list,
+    whole_number,
 )
 
 
@@ -63,7 +64,7 @@ onebit bench ablation-tangent --dataset mini-cifar10""",
     )
     parser.add_argument(
         "--workers",
-        type=int,
+        type=whole_number(),
         default=1,
         metavar="N",
         help="rows to run at the same time, each with its share of the processors (default: 1)",
@@ -111,8 +112,6 @@ def run(args) -> int:
         if getattr(args, option):
             name = option.replace("_", "-")
             raise InputError(f"--{name} is for benches that search, not for {args.board}")
-    if args.workers < 1:
-        raise InputError(f"--workers takes a number from 1 up, got {args.workers}")
     if ablation:
         board, dataset = resolve(args.dataset or ablation.default_board)
         if board.task != "classification":

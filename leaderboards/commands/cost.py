@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from onebit.leaderboards.commands.options import TASKS, add_import, add_verb, comma_list
+from onebit.leaderboards.commands.options import TASKS, add_import, add_verb, comma_list, whole_number
 
 CONVENTIONS = ("strict", "dcp-nas", "cp-nas", "mmdet-legacy")
 #: The papers' convention that a picture shows beside `strict`, by task.
@@ -27,11 +27,15 @@ onebit cost dcp_nas_s --task detection --onebit-parts neck+rpn
 onebit cost dcp_nas_s --layers --format csv > layers.csv""",
     )
     parser.add_argument("backbones", nargs="+", metavar="BACKBONE", help="several are shown side by side")
-    parser.add_argument("--input", nargs=2, type=int, metavar=("H", "W"), help="default: the task's own input size")
-    parser.add_argument("--classes", type=int, metavar="N", help="add a classifier or head for N classes")
+    parser.add_argument(
+        "--input", nargs=2, type=whole_number(), metavar=("H", "W"), help="default: the task's own input size"
+    )
+    parser.add_argument("--classes", type=whole_number(), metavar="N", help="add a classifier or head for N classes")
     parser.add_argument("--task", choices=TASKS, default="classification", help="count the whole model of a task")
     parser.add_argument("--stem", choices=("imagenet", "cifar"), help="classification: default imagenet")
-    parser.add_argument("--proposals", type=int, metavar="N", help="detection: boxes that the head sees, default 1000")
+    parser.add_argument(
+        "--proposals", type=whole_number(), metavar="N", help="detection: boxes that the head sees, default 1000"
+    )
     parser.add_argument(
         "--onebit-parts",
         metavar="P",
@@ -74,22 +78,14 @@ def run(args) -> int:
 
 
 def _check(args) -> None:
+    from onebit.commons import guards
     from onebit.commons.errors import InputError
 
-    if args.input and min(args.input) < 1:
-        raise InputError(f"--input takes two sizes from 1 up, got {args.input[0]} {args.input[1]}")
-    for option in ("classes", "proposals"):
-        value = getattr(args, option)
-        if value is not None and value < 1:
-            raise InputError(f"--{option} takes a number from 1 up, got {value}")
-    if args.proposals is not None and args.task != "detection":
-        raise InputError("--proposals goes with --task detection")
-    if args.onebit_parts is not None and args.task != "detection":
-        raise InputError("--onebit-parts goes with --task detection")
-    if args.stem is not None and args.task != "classification":
-        raise InputError("--stem goes with --task classification")
-    if args.plot and args.plot.suffix.lower() not in (".svg", ".png"):
-        raise InputError(f"--plot {args.plot}: expected a name ending in .svg or .png")
+    for option, task in (("proposals", "detection"), ("onebit_parts", "detection"), ("stem", "classification")):
+        if getattr(args, option) is not None and args.task != task:
+            raise InputError(f"--{option.replace('_', '-')} goes with --task {task}")
+    if args.plot:
+        guards.suffix("--plot", args.plot, (".svg", ".png"))
 
 
 def _count(args, backbone: str, convention: str):

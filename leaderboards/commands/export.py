@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onebit.leaderboards.commands.options import add_import, add_verb
+from onebit.leaderboards.commands.options import add_import, add_verb, whole_number
 
 FORMATS = ("packed", "onnx", "openvino")
 
@@ -29,7 +29,7 @@ onebit export resnet18_reactnet --to packed small.safetensors --real float16""",
     )
     parser.add_argument("file", metavar="FILE", type=Path)
     parser.add_argument("--to", choices=FORMATS, default="packed", help="default: packed")
-    parser.add_argument("--classes", type=int, metavar="N", help="add an untrained classifier to a BACKBONE")
+    parser.add_argument("--classes", type=whole_number(), metavar="N", help="add an untrained classifier to a BACKBONE")
     parser.add_argument("--stem", choices=("imagenet", "cifar"), default="imagenet", help="of a BACKBONE")
     parser.add_argument(
         "--real",
@@ -40,7 +40,7 @@ onebit export resnet18_reactnet --to packed small.safetensors --real float16""",
     parser.add_argument(
         "--input",
         nargs=2,
-        type=int,
+        type=whole_number(),
         metavar=("H", "W"),
         help="onnx and openvino only: the size of the image (default: 224 224, or 32 32 for the cifar stem)",
     )
@@ -55,8 +55,6 @@ def run(args) -> int:
 
     if args.real != "float32" and args.to != "packed":
         raise InputError(f"--real {args.real} goes with --to packed only")
-    if args.input and min(args.input) < 1:
-        raise InputError(f"--input takes two sizes from 1 up, got {args.input[0]} {args.input[1]}")
     network, about, trained = load_network(args.source, classes=args.classes, stem=args.stem)
     if not trained:
         print(f"{args.source}: a backbone's name, so its weights are untrained")

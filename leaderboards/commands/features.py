@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from onebit.leaderboards.commands.options import add_import, add_verb
+from onebit.leaderboards.commands.options import add_import, add_verb, whole_number
 
 
 def configure(verbs) -> None:
@@ -24,9 +23,15 @@ onebit features --checkpoint run/epoch_120.pth --images crops --out crops.safete
     parser.add_argument(
         "--out", required=True, type=Path, metavar="FILE", help="ends in .safetensors; docs/reid.md says what is in it"
     )
-    parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images at a time (default 64)")
     parser.add_argument(
-        "--workers", type=natural, default=0, metavar="N", help="processes that read images (default 0: this one)"
+        "--batch-size", type=whole_number(), default=64, metavar="N", help="images at a time (default 64)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=whole_number(0),
+        default=0,
+        metavar="N",
+        help="processes that read images (default 0: this one)",
     )
     add_import(parser)
 
@@ -38,21 +43,3 @@ def run(args) -> int:
     count, dimensions = found.features.shape
     print(f"{args.out}: {count} images, {dimensions} numbers each")
     return 0
-
-
-def natural(text: str) -> int:
-    return _at_least(text, 0)
-
-
-def positive(text: str) -> int:
-    return _at_least(text, 1)
-
-
-def _at_least(text: str, least: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"expected a whole number from {least}, got {text!r}")
-    return value

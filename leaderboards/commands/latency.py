@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onebit.leaderboards.commands.options import add_import, add_out, add_verb
+from onebit.leaderboards.commands.options import add_import, add_out, add_verb, whole_number
 
 
 def configure(verbs) -> None:
@@ -18,13 +18,15 @@ onebit latency resnet18_reactnet --features --input 800 1216 --repeat 10
 onebit table latency""",
     )
     parser.add_argument("backbones", nargs="+", metavar="BACKBONE", help="1-bit backbones")
-    parser.add_argument("--input", nargs=2, type=int, default=(224, 224), metavar=("H", "W"), help="default: 224 224")
-    parser.add_argument("--classes", type=int, default=1000, metavar="N", help="default: 1000")
+    parser.add_argument(
+        "--input", nargs=2, type=whole_number(), default=(224, 224), metavar=("H", "W"), help="default: 224 224"
+    )
+    parser.add_argument("--classes", type=whole_number(), default=1000, metavar="N", help="default: 1000")
     parser.add_argument(
         "--features", action="store_true", help="no classifier: the backbone with all its scales, as a detector uses it"
     )
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of every engine; default: 1")
-    parser.add_argument("--repeat", type=int, default=50, metavar="N", help="inferences each; default: 50")
+    parser.add_argument("--threads", type=whole_number(), default=1, metavar="N", help="of every engine; default: 1")
+    parser.add_argument("--repeat", type=whole_number(2), default=50, metavar="N", help="inferences each; default: 50")
     parser.add_argument(
         "--engines",
         metavar="E,E",
@@ -46,9 +48,6 @@ def run(args) -> int:
     from onebit.leaderboards.running import latency
     from onebit.leaderboards.showing import latency_table
 
-    for value, name in ((min(args.input), "--input"), (args.classes, "--classes"), (args.threads, "--threads")):
-        if value < 1:
-            raise InputError(f"{name} takes whole numbers from 1 up, got {value}")
     for name in args.backbones:
         if backbones.describe(name)["weight_bits"] != 1:
             raise InputError(f"{name} is not 1-bit: `onebit latency` packs 1-bit networks")

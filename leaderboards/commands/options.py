@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from onebit.commons import guards
 from onebit.commons.datasets import default_data_root
 from onebit.commons.errors import InputError
 
+T = TypeVar("T")
 TASKS = ("classification", "detection", "reid")
 
 
@@ -83,8 +87,15 @@ def cfg_options(pairs: list[str], option: str = "--cfg-options") -> dict[str, An
     key_values(option, pairs)
     from mmengine.config import DictAction
 
+    class Values(DictAction):
+        @staticmethod
+        def _parse_int_float_bool(text: str) -> Any:
+            # int() and float() also take 1_0, spaces and the digits of other scripts: these stay text.
+            plain = re.fullmatch(r"[0-9A-Za-z.+-]*", text)
+            return DictAction._parse_int_float_bool(text) if plain else text
+
     parser = argparse.ArgumentParser()
-    parser.add_argument("--pairs", nargs="+", action=DictAction)
+    parser.add_argument("--pairs", nargs="+", action=Values)
     return parser.parse_args(["--pairs", *pairs]).pairs
 
 
@@ -104,17 +115,30 @@ def comma_list(text: str) -> list[str]:
     return [part for part in text.split(",") if part]
 
 
-def seed(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 2**32 - 1, got {text!r}")
-    return value
+def whole_number(least: int = 1, most: int | None = None) -> Callable[[str], int]:
+    """An argparse type: a whole number in plain digits within these limits."""
+    return _argument(lambda text: guards.whole("", guards.plain_number(text), least, most))
+
+
+def number(least: float | None = None, most: float | None = None, **limits: float) -> Callable[[str], float]:
+    """An argparse type: a number in plain digits within these limits."""
+    return _argument(lambda text: guards.number("", guards.plain_number(text), least, most, **limits))
+
+
+def _argument(read: Callable[[str], T]) -> Callable[[str], T]:
+    def argument(text: str) -> T:
+        try:
+            return read(text)
+        except InputError as error:  # argparse names the option, and does not show the text of other errors
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return argument
+
+
+seed = whole_number(0, 2**32 - 1)
 
 
 def seed_list(text: str) -> list[int]:
     if not comma_list(text):
-        raise argparse.ArgumentTypeError(f"expected whole numbers like 0,1,2, got {text!r}")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected whole numbers like 0,1,2")
     return [seed(part) for part in comma_list(text)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onebit.leaderboards.commands.options import add_import, add_verb
+from onebit.leaderboards.commands.options import add_import, add_verb, whole_number
 
 
 def configure(verbs) -> None:
@@ -35,7 +35,7 @@ onebit submit-check leaderboards/records/cifar10/mini-*.json --development --see
     )
     parser.add_argument(
         "--seeds",
-        type=int,
+        type=whole_number(),
         default=3,
         metavar="N",
         help="seeds that a line needs (default: 3; 1 where nothing is claimed)",
@@ -48,8 +48,6 @@ def run(args) -> int:
     from onebit.leaderboards.recording import latency_record, search_record
     from onebit.leaderboards.recording.submission import Rules, check
 
-    if args.seeds < 1:
-        raise InputError(f"--seeds takes a number from 1 up, got {args.seeds}")
     for folder in (args.files, args.data):
         if folder is not None and not folder.is_dir():
             raise InputError(f"expected a folder, found none at {folder}")

@@ -14,7 +14,9 @@ from onebit.leaderboards.commands.options import (
     add_verb,
     cfg_options,
     data_root,
+    number,
     seed,
+    whole_number,
 )
 
 
@@ -89,10 +91,10 @@ onebit test reid --checkpoint model.pth.tar-60 --model osnet_x1_0 --dataset mark
         help="default: as the checkpoint's config says; classification needs it for --predictions",
     )
     test.add_argument("--show-dir", type=Path, metavar="DIR", help="write pictures of what was predicted to DIR")
-    test.add_argument("--show", type=int, default=20, metavar="N", help="pictures at most (default 20)")
+    test.add_argument("--show", type=whole_number(), default=20, metavar="N", help="pictures at most (default 20)")
     test.add_argument(
         "--show-score",
-        type=float,
+        type=number(0, 1),
         metavar="S",
         help="detection: leave out detections below this score, in the pictures and in the summary of errors beside them (default 0.3)",
     )
@@ -220,13 +222,8 @@ def run_test(args) -> int:
     file = args.predictions or args.checkpoint
     if not file.is_file():
         raise InputError(f"{what} {file} is not a file")
-    if args.show < 1:
-        raise InputError(f"--show takes a number of pictures from 1, got {args.show}")
-    if args.show_score is not None:
-        if args.task != "detection" or not args.show_dir:
-            raise InputError("--show-score is for `test detection --show-dir DIR`")
-        if not 0 <= args.show_score <= 1:
-            raise InputError(f"--show-score takes a score from 0 to 1, got {args.show_score:g}")
+    if args.show_score is not None and (args.task != "detection" or not args.show_dir):
+        raise InputError("--show-score is for `test detection --show-dir DIR`")
     if args.show_dir and (args.config or args.model):
         raise InputError(
             "--show-dir is for checkpoints and predictions of this suite; score the recorded predictions of another's with --predictions"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onebit.leaderboards.commands.options import add_data, add_import, add_out, add_verb, data_root
+from onebit.leaderboards.commands.options import add_data, add_import, add_out, add_verb, data_root, number
 
 
 def configure(verbs) -> None:
@@ -38,7 +38,7 @@ onebit verify --data data --rescore              predictions and checkpoints giv
     )
     parser.add_argument(
         "--tolerance",
-        type=float,
+        type=number(0, below=1),
         metavar="T",
         help="how far such a metric may be off, as a fraction (default: 1e-9 from predictions, 0.002 from a checkpoint)",
     )
@@ -53,10 +53,6 @@ onebit verify --data data --rescore              predictions and checkpoints giv
 
 
 def run(args) -> int:
-    from onebit.commons.errors import InputError
-
-    if args.tolerance is not None and not 0 <= args.tolerance < 1:
-        raise InputError(f"--tolerance takes a fraction from 0 up to 1, got {args.tolerance}")
     paths = _paths(args)
     sound = {"records": [], "tables": []}
     for path in paths:

@@ -23,6 +23,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onebit.commons import guards
 from onebit.commons.errors import InputError
 
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ def load(paper: str | None = None, table: str | int | float | None = None) -> pd
     """
     import pandas as pd
 
-    if paper is not None and paper not in CITATIONS:
-        raise InputError(f"no reported numbers of paper {paper!r}; there are {', '.join(CITATIONS)}")
+    if paper is not None:
+        guards.known("paper with reported numbers", paper, CITATIONS)
     numbers = pd.concat(
         [_read(path) for key in CITATIONS for path in _files(key) if paper in (None, key)], ignore_index=True
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import difflib
 import errno
 import hashlib
 import shutil
@@ -16,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from onebit.commons import guards
 from onebit.commons.datasets import Dataset
 from onebit.commons.errors import InputError, WorkError
 from onebit.commons.files import disk_error_message, remove_stale, sha256_file, write_atomic
@@ -130,10 +130,7 @@ def check_recipe(task: str, recipe: str) -> None:
     """Raises InputError with the recipes there are when ``recipe`` is not one of ``task``."""
     folder = Path(__file__).resolve().parents[2] / task / "configs" / "recipes"
     names = sorted(p.stem for p in folder.glob("*.py"))
-    if recipe not in names:
-        near = difflib.get_close_matches(recipe, names, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"unknown recipe {recipe!r} of {task}; {hint}there are {', '.join(names)}")
+    guards.known(f"recipe of {task}", recipe, names)
 
 
 def bench(sweep: Sweep) -> Iterator[tuple[Record, bool]]:

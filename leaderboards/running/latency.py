@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from onebit.commons import guards
 from onebit.commons.errors import InputError, WorkError
 from onebit.commons.progress import Progress
 
@@ -100,12 +101,10 @@ def compete(
         InputError: unknown backbone or engine, or one that is not installed; fewer than 2
             repetitions.
     """
-    if repeat < 2:
-        raise InputError(f"{repeat} repetitions: expected at least 2")
+    guards.whole("repeat", repeat, 2)
     engines = available_engines() if engines is None else list(engines)
     for engine in engines:
-        if engine not in ENGINES:
-            raise InputError(f"unknown engine {engine!r}; there are {', '.join(ENGINES)}")
+        guards.known("engine", engine, ENGINES)
         if engine not in available_engines():
             raise InputError(f"{engine} is not installed: pip install {engine}")
     with tempfile.TemporaryDirectory() as folder, _threads(threads):

@@ -14,23 +14,24 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from onebit.commons import progress
+from onebit.commons import guards, progress
 from onebit.commons.errors import InputError, OnebitError, WorkError
 
 Results = Iterator[tuple[int, Any]]
 
-#: What `--slurm` takes: our name to submitit's, and how the value is read.
+#: What `--slurm` takes: our name to submitit's, and what reads the value.
 SLURM_OPTIONS: dict[str, tuple[str, Callable]] = {
-    "partition": ("slurm_partition", str),
-    "time": ("timeout_min", int),
-    "gpus": ("gpus_per_node", int),
-    "cpus": ("cpus_per_task", int),
-    "mem": ("mem_gb", float),
-    "cluster": ("cluster", str),
+    "partition": ("slurm_partition", lambda _, value: value),
+    "time": ("timeout_min", guards.whole),
+    "gpus": ("gpus_per_node", partial(guards.whole, least=0)),
+    "cpus": ("cpus_per_task", guards.whole),
+    "mem": ("mem_gb", partial(guards.number, above=0)),
+    "cluster": ("cluster", partial(guards.choice, choices=("slurm", "local", "debug"))),
 }
 _POLL_SECONDS = 0.5
 _DAY_MINUTES = 24 * 60
@@ -93,15 +94,9 @@ def slurm_parameters(options: Mapping[str, str]) -> dict[str, Any]:
     """
     parameters = {}
     for key, value in options.items():
-        if key not in SLURM_OPTIONS:
-            raise InputError(f"--slurm has no {key!r}; there are {', '.join(SLURM_OPTIONS)}")
-        name, kind = SLURM_OPTIONS[key]
-        try:
-            parameters[name] = kind(value)
-        except ValueError:
-            raise InputError(f"--slurm {key} takes a number, got {value!r}") from None
-    if parameters.get("cluster", "slurm") not in ("slurm", "local", "debug"):
-        raise InputError(f"--slurm cluster takes slurm, local or debug, got {options['cluster']!r}")
+        name, read = SLURM_OPTIONS[guards.known("option of --slurm", key, SLURM_OPTIONS)]
+        numeric = key not in ("partition", "cluster")
+        parameters[name] = read(f"--slurm {key}", guards.plain_number(value) if numeric else value)
     # submitit's own limit is five minutes.
     return {"cluster": "slurm", "timeout_min": _DAY_MINUTES, **parameters}
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onebit.commons import guards
 from onebit.commons.errors import InputError
 from onebit.reid.evaluation.distances import distance_chunks, prepared, rows_at_a_time
 from onebit.reid.evaluation.ranking import SameIdentity, match_ranks, single_shot_cmc
@@ -254,9 +255,7 @@ class _Labels:
     """Who is in which picture, without what the protocol ignores."""
 
     def __init__(self, query_pids, gallery_pids, query_cameras, gallery_cameras, protocol, ranks):
-        if protocol not in PROTOCOLS:
-            raise InputError(f"unknown protocol {protocol!r}; expected one of {', '.join(PROTOCOLS)}")
-        self.protocol = PROTOCOLS[protocol]
+        self.protocol = PROTOCOLS[guards.choice("protocol", protocol, PROTOCOLS)]
         self.query_pids, self.query_cameras = np.asarray(query_pids), np.asarray(query_cameras)
         self.all_pids, self.all_cameras = np.asarray(gallery_pids), np.asarray(gallery_cameras)
         self.ranks = [int(rank) for rank in ranks]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from onebit.commons import guards
 from onebit.commons.errors import InputError
 
 DISTANCES = ("euclidean", "cosine")
@@ -18,8 +19,7 @@ LEAST_ROWS = 64
 
 def check_distance(distance: str) -> None:
     """Raise InputError unless ``distance`` is one of :data:`DISTANCES`."""
-    if distance not in DISTANCES:
-        raise InputError(f"unknown distance {distance!r}; expected one of {', '.join(DISTANCES)}")
+    guards.choice("distance", distance, DISTANCES)
 
 
 def prepared(query_features: np.ndarray, gallery_features: np.ndarray, distance: str) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mmengine.config import Config
 
+from onebit.commons import guards
 from onebit.commons.datasets import get_dataset
 from onebit.commons.errors import InputError
 from onebit.reid.evaluation import PROTOCOLS
@@ -48,11 +49,8 @@ class Evaluation:
             )
         if protocol == "auto":
             protocol = _protocol_of_dataset(cfg)
-        if protocol not in PROTOCOLS:
-            names = ", ".join(("auto", *PROTOCOLS))
-            raise InputError(f"unknown protocol {protocol!r}; expected one of {names}")
-        if not isinstance(options.rerank, bool):
-            raise InputError(f"expected evaluation.rerank True or False, found {options.rerank!r}")
+        guards.choice("protocol", protocol, ("auto", *PROTOCOLS))
+        guards.switch("evaluation.rerank", options.rerank)
         reranking = ReRanking(options.k1, options.k2, options.lambda_value)
         return cls(options.distance, protocol, reranking if options.rerank else None)
 

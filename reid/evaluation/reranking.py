@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from onebit.commons.errors import InputError
+from onebit.commons import guards
 from onebit.reid.evaluation.distances import distance_chunks, rows_at_a_time
 
 #: So many entries of gathered neighbour lists are in memory at a time.
@@ -40,13 +40,9 @@ class ReRanking:
     lambda_value: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("k1", "k2"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InputError(f"re-ranking needs a whole {name} of at least 1, found {value!r}")
-        value = self.lambda_value
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-            raise InputError(f"re-ranking needs a lambda_value from 0 to 1, found {value!r}")
+        guards.whole("k1", self.k1)
+        guards.whole("k2", self.k2)
+        guards.fraction("lambda_value", self.lambda_value)
 
 
 def reranked_chunks(features: np.ndarray, queries: int, distance: str, parameters: ReRanking) -> Iterator[np.ndarray]:

@@ -85,7 +85,7 @@ def test_binarizer_name_that_is_taken():
 def test_unknown_binarizer():
     with pytest.raises(InputError, match="'bireel'; did you mean bireal"):
         backbones.get_binarizer("bireel")
-    with pytest.raises(InputError, match="known are xnor, bireal, reactnet"):
+    with pytest.raises(InputError, match="there are xnor, bireal, reactnet"):
         backbones.OneBitConv2d(1, 1, 1, binarizer="qqq")
 
 

@@ -313,10 +313,10 @@ def test_summary_and_table_are_plain():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(convention="loose"), "convention 'loose'; expected one of strict, dcp-nas"),
-        (dict(input_shape=(3, 0, 4)), "expected three positive numbers"),
-        (dict(input_shape=(32, 32)), "expected three positive numbers"),
-        (dict(input_shape=(3, 8.0, 8)), "expected three positive numbers"),
+        (dict(convention="loose"), "unknown cost convention 'loose'; there are strict, dcp-nas"),
+        (dict(input_shape=(3, 0, 4)), r"\(3, 0, 4\), H 0: expected a whole number from 1 up"),
+        (dict(input_shape=(32, 32)), "expected three numbers"),
+        (dict(input_shape=(3, 8.0, 8)), "H 8.0: expected a whole number"),
         (dict(classes=0), "classes 0"),
         (dict(classes=2), "Conv2d has none"),
         (dict(stem="cifar"), "'stem' can only go with a backbone's name"),

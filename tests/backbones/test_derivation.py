@@ -111,7 +111,7 @@ def test_search_spaces_of_table_7():
         (-np.inf * np.ones((2, 14, 8)), {}, "-inf at"),
         ([[1], [1, 2]], {}, "list that cannot be one"),
         ("scores", {}, "str that cannot be one"),
-        (np.zeros((2, 14, 8)), dict(derivation="top3"), "unknown derivation 'top3'"),
+        (np.zeros((2, 14, 8)), dict(derivation="top3"), "derivation 'top3': expected one of"),
         (np.zeros((2, 14, 1)), dict(operations=("none",)), "none of them can survive"),
         (np.zeros((2, 14, 0)), dict(operations=()), "none of them can survive"),
         (np.zeros((2, 14, 1)), dict(operations=("conv",)), "unknown operation 'conv'"),

@@ -148,7 +148,7 @@ def test_names_that_are_none(name):
         (dict(binarize_preprocess="all"), "binarize_preprocess 'all': expected one of none"),
         (dict(binarize_depthwise=True), "binarize_depthwise True: expected one of none"),
         (dict(structure="nasnet"), "structure 'nasnet': expected one of onebit, darts"),
-        (dict(drop_path_prob=1), "drop_path_prob 1: expected 0 or more, less than 1"),
+        (dict(drop_path_prob=1), "drop_path_prob 1: expected a number from 0 up, below 1"),
         (dict(drop_path_prob=-0.1), "drop_path_prob -0.1"),
     ],
 )
@@ -227,7 +227,7 @@ def test_a_cell_that_was_searched_here_has_its_supernet_s_size_unless_one_is_giv
     assert size(path, layers=3) == (54, 3)
     assert size(path, macro="cp_nas") == size("cp_nas_s")
     wrong = replace(shipped, provenance={"supernet": {"channels": "many", "cells": 4}})
-    with pytest.raises(InputError, match="channels 'many': expected a positive even number"):
+    with pytest.raises(InputError, match="channels 'many': expected a multiple of 2 from 2 up"):
         size(wrong.save(tmp_path / "wrong.json"))
 
 

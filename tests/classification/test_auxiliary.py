@@ -61,7 +61,7 @@ def test_backbones_without_a_place_for_it():
         classifier("resnet18_w8", auxiliary_weight=0.4)
     with pytest.raises(InputError, match="with its last scale"):
         classifier(out_index=1, auxiliary_weight=0.4)
-    with pytest.raises(InputError, match="expected 0 or more"):
+    with pytest.raises(InputError, match="expected a number from 0 up"):
         classifier(auxiliary_weight=-1)
 
 

@@ -153,7 +153,7 @@ def _config(config, wanted):
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ([dict(binarize="both")], "stage 1: expected epochs from 1 up, found None"),
+        ([dict(binarize="both")], "stage 1: epochs None: expected a whole number from 1 up"),
         ([dict(epochs=0)], "found 0"),
         ([dict(epochs=1, binarize="weights")], "stage 1: binarize 'weights'"),
         ([dict(epochs=1, binarize="activations")], "the last stage: expected binarize='both'"),

@@ -80,7 +80,7 @@ def test_damaged_or_outdated_dataset_is_drawn_again(tmp_path, monkeypatch, damag
 
 
 def test_unknown_name_is_refused_before_anything_is_drawn(tmp_path):
-    with pytest.raises(InputError, match="unknown mini dataset 'cifar10'; there are mini-voc"):
+    with pytest.raises(InputError, match="unknown mini dataset 'cifar10'; did you mean mini-cifar10"):
         mini.write(tmp_path, ["mini-cifar10", "cifar10"])
     assert not os.listdir(tmp_path)
 

@@ -54,7 +54,7 @@ def test_defaults(make_job):
 @pytest.mark.parametrize(
     ("backbone", "parts", "message"),
     [
-        ("resnet18_w8", "lateral", "with resnet18_w8, which is real-valued, expected one of none"),
+        ("resnet18_w8", "lateral", "of real-valued resnet18_w8 'lateral': expected one of none"),
         ("resnet18_w8_bireal", "necks", "'necks': expected one of none, lateral, neck, neck"),
         ("resnet18_w8_bireal", 3, "expected one of none, lateral"),
     ],

@@ -184,7 +184,7 @@ def test_stabilizers_by_name():
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("stabilizers.warm_up", 3, "unknown option stabilizers.warm_up; there are warmup"),
+        ("stabilizers.warm_up", 3, "unknown option of stabilizers 'warm_up'; did you mean warmup"),
         ("stabilizers", 3, "expected stabilizers.NAME"),
         ("stabilizers.warmup", 2.5, "expected a whole number from 0 up"),
         ("stabilizers.clip_grad", -1, "expected a number from 0 up"),

@@ -253,7 +253,7 @@ def test_every_dataset_goes_with_every_recipe(make_job):
     ("changes", "message"),
     [
         (dict(backbone="resnet18_w8_reactnett"), "unknown backbone"),
-        (dict(recipe="huge"), "no recipe 'huge'; there are mini, paper, small"),
+        (dict(recipe="huge"), "unknown recipe of detection 'huge'; there are mini, paper, small"),
         (dict(recipe="_narrow"), "no recipe '_narrow'"),
         (dict(cfg_options={"param_scheduler.9.end": 3}), "do not fit"),
         (

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from onebit.leaderboards import cli
+from onebit.leaderboards.commands.options import cfg_options
 from onebit.leaderboards.running.bench import bench
 
 VERBS = [verb.__name__.rsplit(".", 1)[1].rstrip("_").replace("_", "-") for verb in cli.VERBS] + ["test"]
@@ -47,7 +48,10 @@ def run(capsys, *arguments):
         (["bench", "vocc"], "did you mean voc"),
         (["bench", "voc", "--dataset", "coco128"], "belongs to board coco"),
         (["bench", "voc", "--seeds", "one"], "whole number"),
-        (["train", "reid", "--dataset", "d", "--backbone", "b", "--seed", "-1"], "from 0 to 2**32"),
+        (["train", "reid", "--dataset", "d", "--backbone", "b", "--seed", "-1"], "from 0 to 4294967295"),
+        (["bench", "voc", "--seeds", "0, 1"], "' 1': expected a whole number from 0 to"),
+        (["bench", "voc", "--workers", "1_0"], "--workers: '1_0': expected a whole number from 1 up"),
+        (["bench", "voc", "--seeds", "١"], "'١': expected a whole number from 0 to"),
         (["bench", "voc", "--data", "/nonexistent"], "expected /nonexistent/"),
         (["bench", "dukemtmcreid", "--data", "/nonexistent"], "withdrawn by its authors"),
         (["bench", "voc", "--cfg-options", "x"], "KEY=VALUE"),
@@ -208,3 +212,8 @@ def test_a_name_like_none_is_told_what_there_is(capsys):
     assert "unknown dataset 'zzz'; there are voc, coco," in capsys.readouterr().err
     assert cli.main(["table", "mini-vox"]) == 2
     assert "did you mean mini-voc" in capsys.readouterr().err
+
+
+def test_values_of_options_are_numbers_only_in_plain_digits():
+    texts = ["a=1", "b=-2.5e-3", "c=1_0", "d= 1", "e=١", "f=true", "g=None", "h=0,1", "i=inf"]
+    assert cfg_options(texts) == dict(a=1, b=-0.0025, c="1_0", d=" 1", e="١", f=True, g=None, h=[0, 1], i=float("inf"))

@@ -122,9 +122,9 @@ def test_predictions_are_scored_without_a_record(onebit, data, truth, tmp_path):
         (("--cfg-options", "a=b"), "--predictions of detection take no option 'a'; there is test_evaluator.judge"),
         (("--cfg-options", "test_evaluator.judge=me"), "there is no judge 'me' of COCO AP"),
         (("--backbone", "resnet"), "unknown backbone 'resnet'"),
-        (("--show-dir", "p", "--show-score", "1.5"), "--show-score takes a score from 0 to 1"),
+        (("--show-dir", "p", "--show-score", "1.5"), "--show-score: 1.5: expected a number from 0 to 1"),
         (("--show-score", "0.5"), "--show-score is for `test detection --show-dir DIR`"),
-        (("--show-dir", "p", "--show", "0"), "--show takes a number of pictures from 1"),
+        (("--show-dir", "p", "--show", "0"), "--show: 0: expected a whole number from 1 up"),
     ):
         code, out, err = onebit(*command, *more)
         assert (code, out, err.count("\n")) == (2, "", 1)

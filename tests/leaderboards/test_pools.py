@@ -101,9 +101,10 @@ def test_what_still_runs_is_cancelled_when_one_fails(tmp_path, interruptible):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"queue": "gpu"}, "no 'queue'; there are partition, time, gpus"),
-        ({"gpus": "two"}, "gpus takes a number, got 'two'"),
-        ({"cluster": "moon"}, "takes slurm, local or debug"),
+        ({"queue": "gpu"}, "unknown option of --slurm 'queue'; there are partition, time, gpus"),
+        ({"gpus": "two"}, "--slurm gpus 'two': expected a whole number from 0 up"),
+        ({"time": "1_0"}, "--slurm time '1_0': expected a whole number from 1 up"),
+        ({"cluster": "moon"}, "cluster 'moon': expected one of slurm, local, debug"),
     ],
 )
 def test_wrong_options_are_refused(options, message):

@@ -67,8 +67,8 @@ def test_features_of_a_folder(trained, crops, tmp_path, capsys):
         ({"--images": "nowhere"}, "found no folder nowhere"),
         ({"--out": "crops.csv"}, "expected FILE.safetensors, found crops.csv"),
         ({"--checkpoint": "none.pth"}, "checkpoint not found: none.pth"),
-        ({"--batch-size": "0"}, "expected a whole number from 1, got '0'"),
-        ({"--workers": "two"}, "expected a whole number from 0, got 'two'"),
+        ({"--batch-size": "0"}, "--batch-size: 0: expected a whole number from 1 up"),
+        ({"--workers": "two"}, "--workers: 'two': expected a whole number from 0 up"),
     ],
 )
 def test_features_of_bad_input(trained, crops, tmp_path, capsys, change, message):

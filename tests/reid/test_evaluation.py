@@ -337,7 +337,7 @@ GOOD = dict(
         (dict(ranks=[0, 1]), "ranks start at 1"),
         (dict(ranks=[]), "ranks start at 1"),
         (dict(gallery_pids=[-1, 2] * 5), "at least 10 images; this one has 5"),
-        (dict(protocol="markt"), "unknown protocol 'markt'; expected one of market, cuhk03-new"),
+        (dict(protocol="markt"), "protocol 'markt': expected one of market, cuhk03-new"),
     ],
 )
 def test_bad_input(change, message):

@@ -135,9 +135,9 @@ def test_neighbours_of_one_person_move_up():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        (dict(k1=0), "whole k1 of at least 1, found 0"),
-        (dict(k1=2.5), "whole k1 of at least 1, found 2.5"),
-        (dict(k2=True), "whole k2 of at least 1, found True"),
+        (dict(k1=0), "k1 0: expected a whole number from 1 up"),
+        (dict(k1=2.5), "k1 2.5: expected a whole number"),
+        (dict(k2=True), "k2 True: expected a whole number"),
         (dict(lambda_value=1.5), "lambda_value from 0 to 1, found 1.5"),
         (dict(lambda_value="half"), "lambda_value from 0 to 1, found 'half'"),
         (dict(lambda_value=float("nan")), "lambda_value from 0 to 1, found nan"),

@@ -133,7 +133,7 @@ def test_feature_dimension():
 
 @pytest.mark.parametrize("dim", [0, -3, 2.5, "64", True])
 def test_a_feature_dimension_that_is_none(dim):
-    with pytest.raises(InputError, match=r"feature_dim .*expected a positive number or None"):
+    with pytest.raises(InputError, match=r"feature_dim .*: expected a whole number from 1 up"):
         ReIDModel("resnet18_w16", 7, feature_dim=dim)
 
 

@@ -179,9 +179,9 @@ def test_the_protocol_is_the_datasets(dataset, protocol):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"evaluation.protocol": "new"}, "unknown protocol 'new'; expected one of auto, market"),
+        ({"evaluation.protocol": "new"}, "protocol 'new': expected one of auto, market"),
         ({"evaluation.rerank": 1}, "evaluation.rerank True or False, found 1"),
-        ({"evaluation.k1": 0}, "whole k1 of at least 1, found 0"),
+        ({"evaluation.k1": 0}, "k1 0: expected a whole number from 1 up"),
         ({"evaluation.lambda_value": 2}, "lambda_value from 0 to 1, found 2"),
     ],
 )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 
-from onebit.classification.search.strategies.base import Report, Schedule, SearchData, Strategy, read_options
-from onebit.commons.errors import InputError
+from onebit.classification.search.strategies.base import Report, Schedule, SearchData, Strategy
+from onebit.commons import guards
 
 _CLASSES = {
     "dcp-nas": ("dcp_nas", "DCPNAS"),
@@ -27,12 +26,8 @@ def get_strategy(method: str) -> type[Strategy]:
     Raises:
         InputError: unknown name; the message lists the known ones.
     """
-    if method not in _CLASSES:
-        near = difflib.get_close_matches(str(method), METHODS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(METHODS)}"
-        raise InputError(f"unknown search method {method!r}; {hint}")
-    module, name = _CLASSES[method]
+    module, name = _CLASSES[guards.known("search method", method, METHODS)]
     return getattr(importlib.import_module(f"{__name__}.{module}"), name)
 
 
-__all__ = ["METHODS", "Report", "Schedule", "SearchData", "Strategy", "get_strategy", "read_options"]
+__all__ = ["METHODS", "Report", "Schedule", "SearchData", "Strategy", "get_strategy"]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from onebit.classification.search.bandits import (
@@ -17,13 +16,14 @@ from onebit.classification.search.bandits import (
     sampling_probability,
     upper_confidence_bound,
 )
+from onebit.classification.search.options import STRICT, Positive, Share
 from onebit.classification.search.space import SearchSpace
-from onebit.classification.search.strategies.base import Report, Schedule, SearchData, check_range
+from onebit.classification.search.strategies.base import Report, Schedule, SearchData
 from onebit.classification.search.strategies.sampled import SampledStrategy
 from onebit.classification.search.supernet import Supernet
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class ABanditNASOptions:
     """Options of ABanditNAS.
 
@@ -34,12 +34,8 @@ class ABanditNASOptions:
     """
 
     binarizer: str | None = None
-    T: int = 3
-    decay: float = 0.7
-
-    def __post_init__(self) -> None:
-        check_range("abanditnas, option T", self.T, 1)
-        check_range("abanditnas, option decay", self.decay, 0, 1)
+    T: Positive = 3
+    decay: Share = 0.7
 
 
 class ABanditNAS(SampledStrategy):

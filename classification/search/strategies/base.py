@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import math
-import types
-import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import pydantic.dataclasses
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from onebit.classification.search.job import option_names
+from onebit.classification.search.options import STRICT, read_options
 from onebit.classification.search.space import SearchSpace
 from onebit.classification.search.supernet import Supernet
+from onebit.commons import guards
 from onebit.commons.errors import InputError
 
 #: Images [N, 3, H, W] and labels [N].
@@ -48,12 +46,9 @@ class Schedule:
     gradient_clip: float = 5.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.epochs, bool) or not isinstance(self.epochs, int) or self.epochs < 1:
-            raise InputError(f"search schedule, epochs {self.epochs!r}: expected at least 1")
+        guards.whole("search schedule, epochs", self.epochs)
         for name in ("lr", "min_lr", "momentum", "weight_decay", "gradient_clip"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-                raise InputError(f"search schedule, {name} {value!r}: expected 0 or more")
+            guards.number(f"search schedule, {name}", getattr(self, name), 0)
 
     def lr_of(self, index: int, epochs: int) -> float:
         """The learning rate of epoch ``index`` of ``epochs``, from 0."""
@@ -93,7 +88,7 @@ class Report:
         return nullcontext()
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
 class NoOptions:
     """Of a method without options."""
 
@@ -107,7 +102,7 @@ class Strategy(nn.Module):
 
     Args:
         space: what is searched.
-        options: an ``Options`` of the class, or a mapping that :func:`read_options` understands.
+        options: an ``Options`` of the class, or a mapping that :func:`onebit.classification.search.options.read_options` understands.
         schedule: of the weights.
 
     Attributes:
@@ -130,7 +125,7 @@ class Strategy(nn.Module):
         super().__init__()
         self.space = space
         given = {} if options is None else options
-        self.options = given if isinstance(given, self.Options) else read_options(type(self), given)
+        self.options = given if isinstance(given, self.Options) else read_options(self.name, self.Options, given)
         self.schedule = Schedule() if schedule is None else schedule
         self._optimizers: dict[str, Optimizer] = {}
 
@@ -274,67 +269,3 @@ def paired(train: Iterable[Batch], valid: Iterable[Batch]) -> Iterator[tuple[Bat
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """In single precision, whatever the forward pass ran in."""
     return F.cross_entropy(logits.float() if logits.dtype != torch.float64 else logits, labels)
-
-
-def read_options(strategy: type[Strategy], given: Mapping[str, Any]) -> Any:
-    """The options of a method from values or their texts (``tangent=off``, ``mu=0.1``).
-
-    Raises:
-        InputError: not an option of the method, or not one of its values.
-    """
-    if not isinstance(given, Mapping):
-        raise InputError(f"{strategy.name}: expected options by name, found {given!r}")
-    hints = typing.get_type_hints(strategy.Options)
-    names = [field.name for field in dataclasses.fields(strategy.Options)]
-    read = {}
-    for key, value in option_names(given).items():
-        if key not in names:
-            near = difflib.get_close_matches(key, names, n=1)
-            hint = f"did you mean {_listed(near)}?" if near else f"known are {_listed(names)}"
-            raise InputError(f"{strategy.name}: unknown option {_listed([key])!r}; {hint}")
-        read[key] = _converted(value, hints[key], f"{strategy.name}, option {_listed([key])}")
-    return strategy.Options(**read)
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(name.rstrip("_") for name in names) or "none"
-
-
-_WORDS = {"true": True, "on": True, "yes": True, "false": False, "off": False, "no": False}
-
-
-def _converted(value: Any, kind: Any, where: str) -> Any:
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        if value is None or (isinstance(value, str) and value.lower() == "none"):
-            return None
-        (kind,) = (each for each in typing.get_args(kind) if each is not type(None))
-    if typing.get_origin(kind) is Literal:
-        choices = typing.get_args(kind)
-        if value not in choices:
-            raise InputError(f"{where}: expected {' or '.join(choices)}, found {value!r}")
-        return value
-    if kind is bool:
-        if isinstance(value, str) and value.lower() in _WORDS:
-            return _WORDS[value.lower()]
-        if isinstance(value, bool):
-            return value
-        raise InputError(f"{where}: expected on or off, found {value!r}")
-    if kind is str:
-        if isinstance(value, str):
-            return value
-        raise InputError(f"{where}: expected a word, found {value!r}")
-    try:
-        number = None if isinstance(value, bool) else kind(value)
-    except (TypeError, ValueError, OverflowError):
-        number = None
-    if number is None or not math.isfinite(number) or (kind is int and number != float(value)):
-        wanted = "an integer" if kind is int else "a number"
-        raise InputError(f"{where}: expected {wanted}, found {value!r}")
-    return number
-
-
-def check_range(where: str, value: float, least: float, most: float = math.inf) -> None:
-    """Raises InputError unless ``least`` <= ``value`` <= ``most``."""
-    if not least <= value <= most:
-        limits = f"{least:g} or more" if most == math.inf else f"{least:g} to {most:g}"
-        raise InputError(f"{where}: expected {limits}, found {value!r}")

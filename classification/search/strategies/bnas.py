@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from onebit.backbones.losses import method_losses
@@ -19,13 +19,13 @@ from onebit.classification.search.bandits import (
     selection_likelihood,
     smaller_half,
 )
+from onebit.classification.search.options import STRICT, Natural, NotNegative, Positive
 from onebit.classification.search.space import SearchSpace
 from onebit.classification.search.strategies.base import (
     Batch,
     Report,
     Schedule,
     SearchData,
-    check_range,
     cross_entropy,
     gradient,
     paired,
@@ -46,7 +46,7 @@ _BINARIZERS = {
 _DELTA = {"w1a32": 0.0, "1bit": 2.0}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class BNASOptions:
     """Options of BNAS.
 
@@ -71,23 +71,15 @@ class BNASOptions:
 
     version: Literal["1bit", "w1a32"] = "1bit"
     kernels: Literal["xnor", "pcnn"] = "pcnn"
-    T: int = 3
+    T: Positive = 3
     last_pair: Literal["printed", "both"] = "printed"
-    L: int = 5
-    freeze: int = 3
-    V: int = 1
-    delta: float | None = None
+    L: Natural = 5
+    freeze: Natural = 3
+    V: Natural = 1
+    delta: NotNegative | None = None
     channel_fraction: float = 0.5
-    arch_lr: float = 0.01
-    arch_weight_decay: float = 1e-3
-
-    def __post_init__(self) -> None:
-        for name, least in (("T", 1), ("L", 0), ("freeze", 0), ("V", 0)):
-            check_range(f"bnas, option {name}", getattr(self, name), least)
-        for name in ("arch_lr", "arch_weight_decay"):
-            check_range(f"bnas, option {name}", getattr(self, name), 0)
-        if self.delta is not None:
-            check_range("bnas, option delta", self.delta, 0)
+    arch_lr: NotNegative = 0.01
+    arch_weight_decay: NotNegative = 1e-3
 
 
 class BNAS(SampledStrategy):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from onebit.backbones.class_centres import ClassCentreLoss
@@ -19,13 +19,14 @@ from onebit.classification.search.bandits import (
     lots,
     softmax_among,
 )
+from onebit.classification.search.options import STRICT, NotNegative, Positive
 from onebit.classification.search.space import SearchSpace
-from onebit.classification.search.strategies.base import Report, Schedule, SearchData, check_range, cross_entropy
+from onebit.classification.search.strategies.base import Report, Schedule, SearchData, cross_entropy
 from onebit.classification.search.strategies.sampled import SampledStrategy
 from onebit.classification.search.supernet import Supernet
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class CPNASOptions:
     """Options of CP-NAS.
 
@@ -39,15 +40,10 @@ class CPNASOptions:
     """
 
     binarizer: str = "xnor"
-    T: int = 3
-    beta_p: float = 2.0
-    child_parent: float = 1.0
-    class_centre: float = 1e-3
-
-    def __post_init__(self) -> None:
-        check_range("cp-nas, option T", self.T, 1)
-        for name in ("beta_p", "child_parent", "class_centre"):
-            check_range(f"cp-nas, option {name}", getattr(self, name), 0)
+    T: Positive = 3
+    beta_p: NotNegative = 2.0
+    child_parent: NotNegative = 1.0
+    class_centre: NotNegative = 1e-3
 
 
 class CPNAS(SampledStrategy):

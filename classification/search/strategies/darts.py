@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from onebit.classification.search.architecture import frozen, operation_weights, start_alpha
 from onebit.classification.search.decoupling import Decoupling, DecouplingOptions
+from onebit.classification.search.options import STRICT, NotNegative
 from onebit.classification.search.space import SearchSpace
 from onebit.classification.search.strategies.base import (
     Batch,
@@ -18,7 +19,6 @@ from onebit.classification.search.strategies.base import (
     Schedule,
     SearchData,
     Strategy,
-    check_range,
     cross_entropy,
     gradient,
     paired,
@@ -27,7 +27,7 @@ from onebit.classification.search.strategies.base import (
 from onebit.classification.search.supernet import Supernet
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class DARTSOptions(DecouplingOptions):
     """Options of DARTS; see :class:`DecouplingOptions` for those of DCP-NAS's Table 6.
 
@@ -39,13 +39,8 @@ class DARTSOptions(DecouplingOptions):
 
     decoupled: bool = False
     binarizer: str | None = None
-    arch_lr: float = 3e-4
-    arch_weight_decay: float = 1e-3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range("option arch_lr", self.arch_lr, 0)
-        check_range("option arch_weight_decay", self.arch_weight_decay, 0)
+    arch_lr: NotNegative = 3e-4
+    arch_weight_decay: NotNegative = 1e-3
 
 
 class DARTS(Strategy):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from onebit.classification.search.architecture import frozen, operation_weights, start_alpha
 from onebit.classification.search.curvature import Curvature, kl_divergence
 from onebit.classification.search.decoupling import Decoupling, DecouplingOptions
 from onebit.classification.search.discrepancy import discrepancy
+from onebit.classification.search.options import STRICT, NotNegative
 from onebit.classification.search.reconstruction import add_reconstruction_gradient
 from onebit.classification.search.space import SearchSpace
 from onebit.classification.search.strategies.base import (
@@ -21,7 +22,6 @@ from onebit.classification.search.strategies.base import (
     Schedule,
     SearchData,
     Strategy,
-    check_range,
     cross_entropy,
     gradient,
     paired,
@@ -31,7 +31,7 @@ from onebit.classification.search.strategies.darts import architecture_optimizer
 from onebit.classification.search.supernet import Supernet
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class DCPNASOptions(DecouplingOptions):
     """Options of DCP-NAS; see :class:`DecouplingOptions` too.
 
@@ -54,15 +54,10 @@ class DCPNASOptions(DecouplingOptions):
     reconstruction: bool = True
     curvature: Literal["fisher", "ggn", "hessian", "hessian-explicit"] = "ggn"
     discrepancy: Literal["frobenius", "l1", "cosine"] = "frobenius"
-    lambda_: float = 1e-3
-    mu: float = 0.2
-    arch_lr: float = 1e-4
-    arch_weight_decay: float = 1e-3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("lambda_", "mu", "arch_lr", "arch_weight_decay"):
-            check_range(f"option {name.rstrip('_')}", getattr(self, name), 0)
+    lambda_: NotNegative = 1e-3
+    mu: NotNegative = 0.2
+    arch_lr: NotNegative = 1e-4
+    arch_weight_decay: NotNegative = 1e-3
 
 
 class DCPNAS(Strategy):

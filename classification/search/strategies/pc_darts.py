@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from onebit.classification.search.architecture import edge_weights, operation_weights, start_beta
-from onebit.classification.search.strategies.base import check_range
+from onebit.classification.search.options import STRICT, NotNegative, Positive
 from onebit.classification.search.strategies.darts import DARTS, DARTSOptions
-from onebit.commons.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class PCDARTSOptions(DARTSOptions):
     """Options of PC-DARTS.
 
@@ -23,15 +24,9 @@ class PCDARTSOptions(DARTSOptions):
         arch_lr: paper, section 4.2: 6e-4.
     """
 
-    arch_lr: float = 6e-4
-    k: int = 4
-    warmup: float = 0.3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range("option k", self.k, 1)
-        if not 0 <= self.warmup < 1:
-            raise InputError(f"option warmup: expected 0 to less than 1, found {self.warmup!r}")
+    arch_lr: NotNegative = 6e-4
+    k: Positive = 4
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.3
 
 
 class PCDARTS(DARTS):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from onebit.classification.search.bandits import MeanScores
+from onebit.classification.search.options import STRICT
 from onebit.classification.search.space import SearchSpace
 from onebit.classification.search.strategies.base import Report, Schedule, SearchData, Strategy, cross_entropy
 from onebit.classification.search.supernet import Supernet
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class RandomOptions:
     """Options of random search.
 

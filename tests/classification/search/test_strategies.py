@@ -377,13 +377,13 @@ def test_gradients_are_clipped():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(curvatur="ggn"), "unknown option 'curvatur'; did you mean curvature"),
-        (dict(curvature="kfac"), "expected fisher or ggn or hessian or hessian-explicit"),
-        (dict(tangent="maybe"), "expected on or off, found 'maybe'"),
-        (dict(mu="much"), "expected a number, found 'much'"),
-        (dict(mu=-1), "option mu: expected 0 or more"),
-        (dict(**{"lambda": "nan"}), "option lambda: expected a number"),
-        (dict(epsilon=2), "option epsilon: expected 0 to 1"),
+        (dict(curvatur="ggn"), "unknown option of dcp-nas 'curvatur'; did you mean curvature"),
+        (dict(curvature="kfac"), "expected 'fisher', 'ggn', 'hessian' or 'hessian-explicit'"),
+        (dict(tangent="maybe"), "dcp-nas, option tangent 'maybe': expected a valid boolean"),
+        (dict(mu="much"), "option mu 'much': expected a valid number"),
+        (dict(mu=-1), "option mu -1: expected greater than or equal to 0"),
+        (dict(**{"lambda": "nan"}), "option lambda 'nan': expected a valid number"),
+        (dict(epsilon=2), "option epsilon 2: expected less than or equal to 1"),
         (dict(binarizer="mnc"), "unknown binarizer 'mnc'"),
     ],
 )
@@ -398,7 +398,7 @@ def test_options_from_texts():
     assert strategy.options.eta_psi == 1e-3
     assert make("darts", binarizer="none").options.binarizer is None
     assert make("pc-darts", k="2").options.k == 2
-    with pytest.raises(InputError, match=r"expected an integer, found '2\.5'"):
+    with pytest.raises(InputError, match=r"option k 2\.5: expected a valid integer"):
         make("pc-darts", k="2.5")
     with pytest.raises(InputError, match="unknown search method 'dcpnas'; did you mean dcp-nas"):
         get_strategy("dcpnas")
