@@ -2,6 +2,7 @@
 
 errors      the two exceptions that become exit codes
 datasets    which datasets exist, where they are expected, how to get them
+pictures    figures of matplotlib as files
 guards      checks of one value: whole numbers, numbers, choices, names, files
 files       atomic writes and checksums
 task        what goes into a task's runner (`Job`) and what comes back (`Outcome`)

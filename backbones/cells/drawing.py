@@ -7,7 +7,6 @@ with 8 edges or with 14.
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,15 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onebit.backbones.cells.genotype import INPUT_NODES, INTERMEDIATE_NODES, Cell, Genotype
-from onebit.commons.errors import InputError
-from onebit.commons.files import write_atomic
+from onebit.commons.pictures import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FORMATS = ("svg", "png")
-DPI = 150
 
 # Inches, with the row of nodes at y = 0 and node k of the four at x = k * _PITCH.
 _PITCH = 2.15
@@ -67,18 +63,7 @@ def draw_cells(genotype: Genotype, path: str | os.PathLike) -> Path:
         InputError: another ending.
         WorkError: the file cannot be written.
     """
-    path = Path(path)
-    kind = path.suffix.lower().removeprefix(".")
-    if kind not in FORMATS:
-        raise InputError(f"{path}: expected a picture's name ending in .svg or .png")
-    import matplotlib
-
-    picture = io.BytesIO()
-    # Text as text: smaller, searchable, and the same whatever fonts this machine has.
-    with matplotlib.rc_context({"svg.hashsalt": genotype.hash, "svg.fonttype": "none"}):
-        metadata = {"Date": None} if kind == "svg" else None
-        cell_figure(genotype).savefig(picture, format=kind, dpi=DPI, metadata=metadata)
-    return write_atomic(path, picture.getvalue())
+    return save_figure(lambda: cell_figure(genotype), path, genotype.hash)
 
 
 def cell_figure(genotype: Genotype) -> Figure:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +9,11 @@ from typing import TYPE_CHECKING
 
 from onebit.backbones.cost import GROUPS, Cost
 from onebit.commons.errors import InputError
-from onebit.commons.files import write_atomic
+from onebit.commons.pictures import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FORMATS = ("svg", "png")
-DPI = 150
 #: A group that makes less of every bar than this is drawn as part of "rest".
 _SMALLEST_SHARE = 0.002
 
@@ -49,17 +46,7 @@ def draw_costs(costs: Sequence[tuple[str, Cost]], path: str | os.PathLike) -> Pa
         InputError: another ending, or nothing to draw.
         WorkError: the file cannot be written.
     """
-    path = Path(path)
-    kind = path.suffix.lower().removeprefix(".")
-    if kind not in FORMATS:
-        raise InputError(f"{path}: expected a picture's name ending in .svg or .png")
-    import matplotlib
-
-    picture = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "onebit cost", "svg.fonttype": "none"}):
-        metadata = {"Date": None} if kind == "svg" else None
-        cost_figure(costs).savefig(picture, format=kind, dpi=DPI, metadata=metadata)
-    return write_atomic(path, picture.getvalue())
+    return save_figure(lambda: cost_figure(costs), path, "onebit cost")
 
 
 def group_sums(cost: Cost) -> dict[str, tuple[float, float]]:

@@ -73,11 +73,10 @@ def _shown(args):
 def _write(genotype, path: Path) -> Path:
     if path.suffix.lower() == ".json":
         return genotype.save(path)
-    from onebit.backbones.cells.drawing import FORMATS, draw_cells
-    from onebit.commons.errors import InputError
+    from onebit.backbones.cells.drawing import draw_cells
+    from onebit.commons import guards
 
-    if path.suffix.lower().removeprefix(".") not in FORMATS:
-        raise InputError(f"--out {path}: expected a name ending in .svg, .png or .json")
+    guards.suffix("--out", path, (".svg", ".png", ".json"))
     return draw_cells(genotype, path)
 
 

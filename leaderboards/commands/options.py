@@ -84,19 +84,24 @@ def cfg_options(pairs: list[str], option: str = "--cfg-options") -> dict[str, An
     """
     if not pairs:
         return {}
-    key_values(option, pairs)
+    for value in key_values(option, pairs).values():
+        for part in re.split(r"[][(), ]", value):
+            if _is_odd_number(part):
+                raise InputError(f"{option} {part!r}: expected a number in plain digits")
     from mmengine.config import DictAction
 
-    class Values(DictAction):
-        @staticmethod
-        def _parse_int_float_bool(text: str) -> Any:
-            # int() and float() also take 1_0, spaces and the digits of other scripts: these stay text.
-            plain = re.fullmatch(r"[0-9A-Za-z.+-]*", text)
-            return DictAction._parse_int_float_bool(text) if plain else text
-
     parser = argparse.ArgumentParser()
-    parser.add_argument("--pairs", nargs="+", action=Values)
+    parser.add_argument("--pairs", nargs="+", action=DictAction)
     return parser.parse_args(["--pairs", *pairs]).pairs
+
+
+def _is_odd_number(text: str) -> bool:
+    """Whether ``float``, with which mmengine reads it, takes 1_0 or the digits of other scripts for a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return re.fullmatch(r"[0-9A-Za-z.+-]*", text) is None
 
 
 def key_values(option: str, pairs: list[str]) -> dict[str, str]:

@@ -81,7 +81,7 @@ def test_provenance_of_any_kind_is_no_trouble(tmp_path):
 
 
 def test_wrong_name_and_folder(tmp_path):
-    with pytest.raises(InputError, match=r"ending in \.svg or \.png"):
+    with pytest.raises(InputError, match=r"expected a name that ends in \.svg or \.png"):
         draw_cells(PUBLISHED, tmp_path / "cell.pdf")
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkError):

@@ -50,7 +50,7 @@ def test_svg_and_png(counted, tmp_path):
     assert "dcp_nas_c8" in draw_costs(counted, tmp_path / "cost.svg").read_text()
     with Image.open(draw_costs(counted, tmp_path / "cost.png")) as picture:
         assert picture.width == 1800
-    with pytest.raises(InputError, match=r"ending in \.svg or \.png"):
+    with pytest.raises(InputError, match=r"expected a name that ends in \.svg or \.png"):
         draw_costs(counted, tmp_path / "cost.jpg")
     with pytest.raises(InputError, match="at least one network"):
         draw_costs([], tmp_path / "none.svg")

@@ -106,8 +106,9 @@ def test_own_recipes_warm_up_and_end_near_zero(config, job, tmp_path, recipe):
 
 def test_unknown_recipe_lists_the_recipes(job, data):
     dataset = get_dataset("mini-cifar10")
-    for name in ("papers", "../recipes/paper", ""):
-        with pytest.raises(InputError, match=r"unknown recipe of classification .*; there are bireal, .*, xnor_net"):
+    near = r"did you mean .*paper.*\?"
+    for name, hint in (("papers", near), ("../recipes/paper", near), ("", "there are bireal, .*, xnor_net")):
+        with pytest.raises(InputError, match=f"unknown recipe of classification .*; {hint}"):
             build_config(job(recipe=name), dataset, dataset.find(data))
 
 

@@ -113,7 +113,7 @@ def test_weights_of_torchvisions_names_make_a_teacher(teacher, tmp_path):
         (dict(teacher="{text}"), "is not a checkpoint that can be read"),
         (dict(teacher="resnet34"), r"expected its weights as distillation.checkpoint=FILE"),
         (dict(teacher="resnet34", checkpoint="{own}"), "is a checkpoint of resnet18_w8, not of resnet34"),
-        (dict(teacher="{own}", loss="ce"), r"distillation.loss 'ce': expected kl or mse"),
+        (dict(teacher="{own}", loss="ce"), r"distillation.loss 'ce': expected one of kl, mse"),
         (dict(teacher="{own}", temperature=0), r"distillation.temperature 0"),
         (dict(teacher="{own}", weight=0), r"distillation.weight 0"),
         (dict(teacher="{own}", factor=2), r"expected a dict with checkpoint, loss"),

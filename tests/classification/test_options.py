@@ -94,7 +94,7 @@ def test_cpu_computes_in_bfloat16_only():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ema.momentum": 1.5}, r"ema.momentum 1.5: expected a number between 0 and 1"),
+        ({"ema.momentum": 1.5}, r"ema.momentum 1.5: expected a number above 0, below 1"),
         ({"ema.decay": 0.9}, "ema .*expected a dict with momentum"),
         ({"mixup.alpha": -1}, r"mixup.alpha -1: expected a number above 0"),
         ({"cutmix": 1.0}, "cutmix 1.0: expected a dict with alpha"),

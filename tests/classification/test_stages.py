@@ -154,7 +154,7 @@ def _config(config, wanted):
     ("wanted", "message"),
     [
         ([dict(binarize="both")], "stage 1: epochs None: expected a whole number from 1 up"),
-        ([dict(epochs=0)], "found 0"),
+        ([dict(epochs=0)], "stage 1: epochs 0: expected"),
         ([dict(epochs=1, binarize="weights")], "stage 1: binarize 'weights'"),
         ([dict(epochs=1, binarize="activations")], "the last stage: expected binarize='both'"),
         ([dict(epochs=1, optimizer=dict(lr=1))], "no option 'optimizer'"),

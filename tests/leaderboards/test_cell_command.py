@@ -65,7 +65,7 @@ def test_a_wrong_file_is_refused_with_the_reason(capsys, tmp_path, name, content
         (["nothing"], "cells that ship, which are"),
         (["nothing.json"], "no genotype file at nothing.json"),
         (["nothing.txt"], "no file nothing.txt"),
-        (["dcp_nas_imagenet", "--out", "x.pdf"], "ending in .svg, .png or .json"),
+        (["dcp_nas_imagenet", "--out", "x.pdf"], "ends in .svg or .png or .json"),
         ([], "which cell?"),
         (["dcp_nas_imagenet", "--seed", "3"], "--seed is an option of onebit cell random"),
     ],

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from onebit.commons.errors import InputError
 from onebit.leaderboards import cli
 from onebit.leaderboards.commands.options import cfg_options
 from onebit.leaderboards.running.bench import bench
@@ -215,5 +216,8 @@ def test_a_name_like_none_is_told_what_there_is(capsys):
 
 
 def test_values_of_options_are_numbers_only_in_plain_digits():
-    texts = ["a=1", "b=-2.5e-3", "c=1_0", "d= 1", "e=١", "f=true", "g=None", "h=0,1", "i=inf"]
-    assert cfg_options(texts) == dict(a=1, b=-0.0025, c="1_0", d=" 1", e="١", f=True, g=None, h=[0, 1], i=float("inf"))
+    texts = ["a=1", "b=-2.5e-3", "c=true", "d=None", "e=(0, 1)", "f=inf", "g=run_1_0"]
+    assert cfg_options(texts) == dict(a=1, b=-0.0025, c=True, d=None, e=(0, 1), f=float("inf"), g="run_1_0")
+    for text in ("1_0", "١", "(0, 1_0)"):
+        with pytest.raises(InputError, match="expected a number in plain digits"):
+            cfg_options([f"a={text}"])

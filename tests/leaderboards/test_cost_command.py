@@ -128,7 +128,7 @@ def test_reid(capsys):
         (["resnet18", "--proposals", "0"], "from 1 up"),
         (["resnet18", "--classes", "0"], "from 1 up"),
         (["resnet18", "--stem", "cifar", "--task", "reid"], "goes with --task classification"),
-        (["resnet18", "--plot", "cost.pdf"], "ending in .svg or .png"),
+        (["resnet18", "--plot", "cost.pdf"], "expected a name that ends in .svg or .png"),
         (["resnet18", "resnet81"], "resnet18"),
     ],
 )

@@ -120,7 +120,10 @@ def test_predictions_are_scored_without_a_record(onebit, data, truth, tmp_path):
     assert judged[:2] == (0, out)
     for more, message in (
         (("--cfg-options", "a=b"), "--predictions of detection take no option 'a'; there is test_evaluator.judge"),
-        (("--cfg-options", "test_evaluator.judge=me"), "there is no judge 'me' of COCO AP"),
+        (
+            ("--cfg-options", "test_evaluator.judge=me"),
+            "judge of COCO AP 'me': expected one of pycocotools, faster-coco-eval",
+        ),
         (("--backbone", "resnet"), "unknown backbone 'resnet'"),
         (("--show-dir", "p", "--show-score", "1.5"), "--show-score: 1.5: expected a number from 0 to 1"),
         (("--show-score", "0.5"), "--show-score is for `test detection --show-dir DIR`"),

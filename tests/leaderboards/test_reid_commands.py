@@ -141,7 +141,7 @@ def test_bad_requests_to_score_saved_features(trained, capsys, more, message):
 
 def test_bad_requests_for_pictures(trained, tmp_path, capsys, monkeypatch):
     assert score(trained, "--show-dir", tmp_path / "p", "--show", "0") == 2
-    assert "--show takes a number of pictures from 1, got 0" in capsys.readouterr().err
+    assert "--show: 0: expected a whole number from 1 up" in capsys.readouterr().err
     monkeypatch.delattr(runner, "show")
     assert score(trained, "--show-dir", tmp_path / "p") == 2
     assert "test reid draws no pictures" in capsys.readouterr().err

@@ -180,8 +180,10 @@ def test_the_command(rows, tmp_path, capsys):
     assert "is not a record" in capsys.readouterr().out
     for arguments, message in (
         (["none.json"], "no such file or folder"),
-        ([str(tmp_path / "records"), "--seeds", "0"], "from 1 up"),
         ([str(tmp_path / "records"), "--files", "nowhere"], "expected a folder"),
     ):
         assert cli.main(["submit-check", *arguments]) == 2
         assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["submit-check", str(tmp_path / "records"), "--seeds", "0"])
+    assert "--seeds: 0: expected a whole number from 1 up" in capsys.readouterr().err

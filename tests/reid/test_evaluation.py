@@ -352,7 +352,7 @@ def test_bad_input(change, message):
         (np.full((2, 3), np.inf), np.zeros((10, 3)), "euclidean", "query feature is not finite"),
         (np.zeros((2, 3)), np.full((10, 3), np.nan), "cosine", "gallery feature is not finite"),
         (np.zeros(3), np.zeros((10, 3)), "cosine", "query features of shape"),
-        (np.zeros((2, 3)), np.zeros((10, 3)), "manhattan", "unknown distance 'manhattan'"),
+        (np.zeros((2, 3)), np.zeros((10, 3)), "manhattan", "distance 'manhattan': expected one of euclidean, cosine"),
     ],
 )
 def test_bad_features(query, gallery, distance, message):

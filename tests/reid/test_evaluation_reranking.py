@@ -138,9 +138,9 @@ def test_neighbours_of_one_person_move_up():
         (dict(k1=0), "k1 0: expected a whole number from 1 up"),
         (dict(k1=2.5), "k1 2.5: expected a whole number"),
         (dict(k2=True), "k2 True: expected a whole number"),
-        (dict(lambda_value=1.5), "lambda_value from 0 to 1, found 1.5"),
-        (dict(lambda_value="half"), "lambda_value from 0 to 1, found 'half'"),
-        (dict(lambda_value=float("nan")), "lambda_value from 0 to 1, found nan"),
+        (dict(lambda_value=1.5), "lambda_value 1.5: expected a number from 0 to 1"),
+        (dict(lambda_value="half"), "lambda_value 'half': expected a number from 0 to 1"),
+        (dict(lambda_value=float("nan")), "lambda_value nan: expected a number from 0 to 1"),
     ],
 )
 def test_bad_parameters(parameters, message):

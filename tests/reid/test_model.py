@@ -70,7 +70,7 @@ def test_register_an_unknown_name():
 
 @pytest.mark.parametrize("options", [dict(loss="hinge"), dict(neck="giraffe")])
 def test_unknown_options(options):
-    with pytest.raises(InputError, match=r"unknown (loss|neck)"):
+    with pytest.raises(InputError, match=r"(loss 'hinge'|neck 'giraffe'): expected one of"):
         ReIDModel("resnet18_w16", 7, **options)
 
 

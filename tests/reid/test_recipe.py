@@ -73,7 +73,7 @@ def test_options_that_are_no_more_are_refused():
     old = saved()
     del old["flip_features"]
     old["recipe"] = "tiny"
-    with pytest.raises(InputError, match="unknown re-ID recipe 'tiny'"):
+    with pytest.raises(InputError, match="unknown recipe of reid 'tiny'"):
         saved_config(old, FILE)
 
 

@@ -144,7 +144,7 @@ def test_features_without_identities(row, tmp_path):
         (dict(backbone="resnet18"), "has features of backbone resnet18_w8, not of resnet18"),
         (dict(cfg_options={"height": 32}), "height would need the network"),
         (dict(cfg_options={"evaluation.rank": 3}), "no option 'evaluation.rank'"),
-        (dict(cfg_options={"evaluation.distance": "far"}), "unknown distance 'far'"),
+        (dict(cfg_options={"evaluation.distance": "far"}), "distance 'far': expected one of euclidean, cosine"),
     ],
 )
 def test_a_job_that_does_not_fit(row, tmp_path, changes, message):
@@ -180,9 +180,9 @@ def test_the_protocol_is_the_datasets(dataset, protocol):
     ("options", "message"),
     [
         ({"evaluation.protocol": "new"}, "protocol 'new': expected one of auto, market"),
-        ({"evaluation.rerank": 1}, "evaluation.rerank True or False, found 1"),
+        ({"evaluation.rerank": 1}, "evaluation.rerank 1: expected True or False"),
         ({"evaluation.k1": 0}, "k1 0: expected a whole number from 1 up"),
-        ({"evaluation.lambda_value": 2}, "lambda_value from 0 to 1, found 2"),
+        ({"evaluation.lambda_value": 2}, "lambda_value 2: expected a number from 0 to 1"),
     ],
 )
 def test_bad_options_are_found_before_the_work(options, message):
