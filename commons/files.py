@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import hashlib
 import json
 import os
 import tempfile
 import time
-from collections.abc import Iterable
+import zlib
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from onebit.commons.errors import WorkError
+from onebit.commons.errors import InputError, WorkError
 
 #: How the hidden files end that :func:`write_atomic` writes before it renames them.
 TEMPORARY_SUFFIX = ".onebit-tmp"
@@ -81,6 +83,26 @@ def disk_error_message(error: OSError, path: str | os.PathLike) -> str:
     return f"could not write {path}: {error.strerror or error}"
 
 
+def unpacked(path: Path, limit: int, chunk: int = 1 << 20) -> Iterator[bytes]:
+    """The content of a file in chunks, decompressed where its name ends in ``.gz``.
+
+    Args:
+        limit: bytes that the content may have at most; nothing larger than ``chunk`` is ever held.
+
+    Raises:
+        InputError: it is missing, no whole gzip file, or its content is longer than ``limit``.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
+            while part := stream.read(min(chunk, limit + 1)):
+                limit -= len(part)
+                if limit < 0:
+                    raise InputError(f"{path} holds more than was expected of it")
+                yield part
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+
+
 def sha256_file(path: str | os.PathLike) -> str:
     """Hex SHA-256 of a file's content."""
     with open(path, "rb") as stream:
@@ -98,7 +120,7 @@ def _sha256_stream(stream) -> str:  # Python 3.10 has no hashlib.file_digest
     return digest.hexdigest()
 
 
-def dataset_checksum(paths: Iterable[Path], root: Path, cached: bool = True) -> str:
+def dataset_checksum(paths: Collection[Path], root: Path, cached: bool = True) -> str:
     """Identify a dataset by the files below ``paths``, named relative to ``root``.
 
     The checksum of contents is remembered in the user's cache folder (:func:`cache_folder`) under
@@ -106,6 +128,8 @@ def dataset_checksum(paths: Iterable[Path], root: Path, cached: bool = True) -> 
     Where the cache cannot be written, everything works, slower.
 
     Args:
+        paths: files and folders. A file ``NAME.gz`` among them counts as the file ``NAME`` that it holds:
+            packers differ, their content does not.
         cached: False reads every file, whatever is remembered.
 
     Returns:
@@ -113,6 +137,7 @@ def dataset_checksum(paths: Iterable[Path], root: Path, cached: bool = True) -> 
         sizes when the files exceed ``CONTENT_CHECKSUM_LIMIT`` bytes: the prefix says which.
     """
     files: list[Path] = []
+    packed = {path for path in paths if path.suffix == ".gz" and path.is_file()}
     for path in paths:
         files += [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
     files = sorted(set(files))
@@ -125,12 +150,21 @@ def dataset_checksum(paths: Iterable[Path], root: Path, cached: bool = True) -> 
     memory = cache_folder() / f"{place}.json"
     if cached and (known := _remembered(memory, state)):
         return known
-    checksum = f"content:{_digest(names, [sha256_file(p) for p in files])}"
+    contents = [_sha256_unpacked(p) if p in packed else sha256_file(p) for p in files]
+    plain = [n.removesuffix(".gz") if p in packed else n for n, p in zip(names, files, strict=True)]
+    checksum = f"content:{_digest(plain, contents)}"
     newest = max((s.st_mtime_ns for s in stats), default=0)
     if newest < time.time_ns() - _SETTLED_NS:
         with contextlib.suppress(WorkError):  # a read-only home costs time, nothing else
             write_atomic(memory, json.dumps({"state": state, "checksum": checksum}))
     return checksum
+
+
+def _sha256_unpacked(path: Path) -> str:
+    digest = hashlib.sha256()
+    for part in unpacked(path, CONTENT_CHECKSUM_LIMIT):
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def cache_folder() -> Path:

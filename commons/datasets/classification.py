@@ -51,6 +51,27 @@ IMAGENET = Dataset(
     split="train -> val",
     printed=(Printed("dcp-nas", "11", None, {"top1": "top1", "top5": "top5"}, 512, (3, 224, 224)),),
 )
+
+FASHION_MNIST = Dataset(
+    name="fashion-mnist",
+    title="Fashion-MNIST",
+    task="classification",
+    folders=("FashionMNIST/raw", "fashion-mnist", "/usr/share/datasets/fashion-mnist"),
+    required=tuple(f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")),
+    gzipped=True,
+    how_to_get="On Debian and Ubuntu `apt-get install dataset-fashion-mnist` puts it there; elsewhere get the four "
+    "files from Zalando Research (github.com/zalandoresearch/fashion-mnist), as torchvision's FashionMNIST does.",
+    reader="onebit.classification.idx:read_fashion_mnist",
+    image_size=28,
+    gray=True,
+    # Measured on the 60,000 training images.
+    statistics=((72.94,) * 3, (90.02,) * 3),
+    classes=(
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
+    recipe="small",
+)
 CIFAR10_JPEG = CIFAR10.variant(
     "cifar10-jpeg",
     "development",
@@ -72,7 +93,12 @@ OWN_FOLDER = ImageFolder(
 )
 
 ALL = (
-    *(CIFAR10, CIFAR100, IMAGENET),
+    *(CIFAR10, CIFAR100, IMAGENET, FASHION_MNIST),
     *(CIFAR10.mini(f"{_MINI}:write_mini_cifar10"), IMAGENET.mini(f"{_MINI}:write_mini_imagenet")),
+    FASHION_MNIST.mini(
+        f"{_MINI}:write_mini_fashion_mnist",
+        reader="onebit.classification.idx:read_idx",
+        classes=("disc", "ring", "square", "frame", "triangle", "cross", "slashed", "across", "checker", "twins"),
+    ),
     CIFAR10_JPEG,
 )

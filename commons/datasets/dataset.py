@@ -67,7 +67,8 @@ class Dataset:
         name: what the user types and the record says.
         task: one of :data:`TASKS`.
         folders: folders below the data root that may hold it, first found wins.
-        required: files and folders that must exist below that folder.
+        required: files and folders that must exist below that folder; a file may lie there as ``NAME.gz``
+            where ``gzipped``.
         how_to_get: one sentence for somebody who lacks it.
         reader: how its files are read. A word names a layout that the task knows. For other files it is a
             function, or where that is defined (``package.module:function``), which is imported when the
@@ -83,6 +84,7 @@ class Dataset:
         draw: of drawn data: a function that writes it into a folder, or where that is defined
             (``package.module:function``).
         known_checksum: what :meth:`checksum` must be.
+        gzipped: whether its reader takes files as ``NAME.gz`` too.
         image_size: of classification, height and width in pixels of images that are small enough to be held
             in memory; None for images that are read as the batches come.
         gray: whether a reader's images have one channel, which networks get three times.
@@ -111,6 +113,7 @@ class Dataset:
     recipe: str = ""
     draw: str | Callable[[Path], None] | None = None
     known_checksum: str | None = None
+    gzipped: bool = False
     image_size: int | None = None
     gray: bool = False
     statistics: tuple[tuple[float, float, float], tuple[float, float, float]] = IMAGENET_STATISTICS
@@ -156,7 +159,12 @@ class Dataset:
 
     def is_there(self, data_root: str | os.PathLike) -> bool:
         """Whether any of it lies below ``data_root``; it may still be incomplete."""
-        return any((Path(data_root) / f / self.required[0]).exists() for f in self.folders)
+        return any(self._present(Path(data_root) / f / self.required[0]) for f in self.folders)
+
+    def _present(self, path: Path) -> Path | None:
+        """A required file or folder as it lies there."""
+        choices = (path, path.with_name(f"{path.name}.gz")) if self.gzipped else (path,)
+        return next((p for p in choices if p.exists()), None)
 
     def find(self, data_root: str | os.PathLike) -> Path:
         """Return the folder that holds the dataset below ``data_root``.
@@ -165,12 +173,12 @@ class Dataset:
             InputError: it is missing or incomplete; the message names the expected path.
         """
         data_root = Path(data_root)
-        present = [data_root / f for f in self.folders if (data_root / f / self.required[0]).exists()]
+        present = [data_root / f for f in self.folders if self._present(data_root / f / self.required[0])]
         if not present:
             expected = " or ".join(str(data_root / f / self.required[0]) for f in self.folders)
             raise InputError(f"dataset {self.name} not found: expected {expected}. {self.how_to_get}")
         for relative in self.required:
-            if not (present[0] / relative).exists():
+            if not self._present(present[0] / relative):
                 raise InputError(
                     f"dataset {self.name} is incomplete: expected {present[0] / relative}. {self.how_to_get}"
                 )
@@ -178,8 +186,11 @@ class Dataset:
 
     def checksum(self, data_root: str | os.PathLike, cached: bool = True) -> str:
         """What identifies the data; see :func:`onebit.commons.files.dataset_checksum`."""
-        folder = self.find(data_root)
-        return dataset_checksum([folder / r for r in self.required], folder, cached)
+        return self.checksum_of(self.find(data_root), cached)
+
+    def checksum_of(self, folder: Path, cached: bool = True) -> str:
+        """The same of the folder that :meth:`find` gives."""
+        return dataset_checksum([p for r in self.required if (p := self._present(folder / r))], folder, cached)
 
 
 @dataclass(frozen=True)
@@ -200,9 +211,8 @@ class ImageFolder(Dataset):
             raise InputError(f"dataset {self.name}: expected val/ or test/ in {folder}, found {found}")
         return folder
 
-    def checksum(self, data_root: str | os.PathLike, cached: bool = True) -> str:
+    def checksum_of(self, folder: Path, cached: bool = True) -> str:
         """Over ``train/`` and what is scored."""
-        folder = self.find(data_root)
         parts = [folder / name for name in ("train", *SCORED) if (folder / name).is_dir()]
         return dataset_checksum(parts, folder, cached)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from onebit.commons import guards
 from onebit.commons.datasets import DATASETS, resolve_code
 from onebit.commons.errors import InputError, WorkError
-from onebit.commons.files import dataset_checksum, disk_error_message, sha256_file
+from onebit.commons.files import disk_error_message, sha256_file
 
 #: Lies inside every mini dataset and says what a complete one contains.
 MANIFEST = "manifest.json"
@@ -65,7 +65,7 @@ def _write_one(folder: Path, name: str) -> bool:
         temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder))
         try:
             draw(name, temporary)
-            manifest = {"dataset": name, "generator": generator, "checksum": _checksum(temporary, name)}
+            manifest = {"dataset": name, "generator": generator, "checksum": DATASETS[name].checksum_of(temporary)}
             (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
             umask = os.umask(0)
             os.umask(umask)
@@ -94,13 +94,9 @@ def _is_complete(target: Path, name: str, generator: str) -> bool:
         )
     if manifest.get("generator") != generator:
         return False
-    with contextlib.suppress(FileNotFoundError):
-        return manifest.get("checksum") == _checksum(target, name)
+    with contextlib.suppress(InputError):  # a damaged archive
+        return manifest.get("checksum") == DATASETS[name].checksum_of(target)
     return False
-
-
-def _checksum(target: Path, name: str) -> str:
-    return dataset_checksum([target / r for r in DATASETS[name].required], target)
 
 
 def _replace_folder(new: Path, target: Path) -> None:

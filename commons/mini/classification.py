@@ -1,13 +1,15 @@
-"""`mini-cifar10` and `mini-imagenet`: ten classes of shapes and textures.
+"""`mini-cifar10`, `mini-fashion-mnist` and `mini-imagenet`: ten classes of shapes and textures.
 
 Class is shape or texture, never colour: colours, background, position, size, rotation and clutter
 are drawn at random for every image. Only +, -, *, /, square roots and comparisons of float64 are
 used on uniform random numbers, all of which IEEE 754 defines exactly, so the pixels are the same on
-every machine; ``mini-cifar10`` is so byte for byte, ``mini-imagenet`` up to the JPEG encoder.
+every machine; ``mini-cifar10`` is so byte for byte, ``mini-fashion-mnist`` up to the packer, and
+``mini-imagenet`` up to the JPEG encoder.
 """
 
 from __future__ import annotations
 
+import gzip
 import struct
 from pathlib import Path
 
@@ -18,6 +20,7 @@ CLASSES = ("disc", "ring", "square", "frame", "triangle", "cross", "slashed", "a
 WNIDS = tuple(f"n9000000{i}" for i in range(10))
 
 CIFAR_TRAIN, CIFAR_TEST = 3000, 500
+FASHION_TRAIN, FASHION_TEST, FASHION_SIZE = 3000, 500, 28
 IMAGENET_TRAIN, IMAGENET_VAL, IMAGENET_SIZE = 300, 30, 64
 
 
@@ -54,6 +57,29 @@ def write_mini_imagenet(folder: Path) -> None:
                 name = f"{wnid}_{i}.JPEG" if split == "train" else f"ILSVRC2012_val_{label * count + i + 1:08d}.JPEG"
                 image = Image.fromarray(draw(label, rng, IMAGENET_SIZE))
                 image.save(folder / split / wnid / name, format="JPEG", quality=90)
+
+
+def write_mini_fashion_mnist(folder: Path) -> None:
+    """Write the four ``*-ubyte.gz`` files: 3000 training and 500 test images of 28x28 gray pixels."""
+    rng = np.random.default_rng(28)
+    for part, count in (("train", FASHION_TRAIN), ("t10k", FASHION_TEST)):
+        labels = rng.permutation(np.arange(count) % 10).astype(np.uint8)
+        images = np.stack([_gray(draw(int(label), rng, FASHION_SIZE)) for label in labels])
+        for what, values in (("images-idx3", images), ("labels-idx1", labels)):
+            write_idx(folder / f"{part}-{what}-ubyte.gz", values)
+
+
+def _gray(image: np.ndarray) -> np.ndarray:
+    """The channel that varies most: in another one shape and background may be equally bright."""
+    flat = image.reshape(-1, 3).astype(np.int64)
+    spread = len(flat) * (flat**2).sum(0) - flat.sum(0) ** 2
+    return image[..., int(spread.argmax())]
+
+
+def write_idx(path: Path, values: np.ndarray) -> None:
+    """Write bytes in the IDX format of MNIST: four bytes of magic, one size per axis, the values; gzipped."""
+    header = struct.pack(f">{1 + values.ndim}I", 0x0800 + values.ndim, *values.shape)
+    path.write_bytes(gzip.compress(header + values.tobytes(), mtime=0))
 
 
 def draw(label: int, rng: np.random.Generator, size: int) -> np.ndarray:

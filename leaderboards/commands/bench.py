@@ -207,7 +207,7 @@ def _default_dataset(board, root: Path):
     except InputError as error:
         there = []
         for other in DATASETS.values():
-            if other.board == board.name and (root / other.folders[0] / other.required[0]).exists():
+            if other.board == board.name and other.is_there(root):
                 there.append(f"`--dataset {other.name}`")
         if there:
             raise InputError(f"{error} Present for this board: {', '.join(there)}.") from error
