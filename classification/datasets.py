@@ -288,7 +288,15 @@ def read_images(root: Path, split: str, layout: str, size: int | None = None) ->
     if layout in CIFAR:
         return read_cifar(root, split, layout)
     dataset = get_dataset(layout, "classification")
-    images, labels = resolve_code(dataset.reader)(root, split)
+    try:
+        images, labels = resolve_code(dataset.reader)(root, split)
+    except InputError:
+        raise
+    except Exception as error:  # whatever another's reader raises over a broken file
+        text = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"{root}: the {split} files of {layout} cannot be read: {type(error).__name__}: {text}"
+        ) from error
     side = size or dataset.image_size
     expected = (1 if dataset.gray else 3, side, side)
     if images.dtype != torch.uint8 or images.shape[1:] != expected or labels.shape != images.shape[:1]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onebit.leaderboards.commands.options import add_out, add_verb
+from onebit.leaderboards.commands.options import add_import, add_out, add_verb
 
 
 def configure(verbs) -> None:
@@ -26,6 +26,7 @@ onebit compare cifar10-jpeg dcp_nas_c8_l6 'random_[0-9]_c8_l6' --recipe short"""
     parser.add_argument("--metric", metavar="M", help="default: all of the board's")
     parser.add_argument("--recipe", metavar="R", help="default: every recipe that both have lines of")
     add_out(parser)
+    add_import(parser)
 
 
 def run(args) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onebit.leaderboards.commands.options import add_verb, comma_list
+from onebit.leaderboards.commands.options import add_import, add_verb, comma_list
 
 
 def configure(verbs) -> None:
@@ -27,6 +27,7 @@ onebit data coco2014 data/coco""",
         "folder", type=Path, metavar="DIR", help="mini: becomes a data root; coco2014: the folder with annotations/"
     )
     parser.add_argument("--only", type=comma_list, metavar="A,B", help="mini: these datasets only")
+    add_import(parser)
 
 
 def run(args) -> int:

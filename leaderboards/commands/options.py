@@ -57,12 +57,12 @@ def add_import(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PKG",
-        help="import a package that brings binarizers or backbones (may be repeated)",
+        help="import a package that brings binarizers, backbones or datasets (may be repeated)",
     )
 
 
 def request_imports(args: argparse.Namespace) -> None:
-    """Have the packages of ``--import`` imported when a backbone is looked up.
+    """Have the packages of ``--import`` imported when a backbone or dataset is looked up.
 
     By way of the environment, which every process that this one starts inherits.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onebit.leaderboards.commands.options import add_verb
+from onebit.leaderboards.commands.options import add_import, add_verb
 from onebit.leaderboards.commands.table import add_reported
 
 
@@ -35,6 +35,7 @@ onebit plot voc --x memory --metric map_11pt --out voc.svg""",
     parser.add_argument("--recipe", metavar="R", help="of ours, only rows of this recipe")
     add_reported(parser, "for the board's own dataset")
     add_leaderboards(parser)
+    add_import(parser)
 
 
 def add_leaderboards(parser) -> None:

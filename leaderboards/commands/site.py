@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from onebit.leaderboards.commands.options import add_verb
+from onebit.leaderboards.commands.options import add_import, add_verb
 from onebit.leaderboards.commands.plot import add_leaderboards
 
 
@@ -27,6 +27,7 @@ onebit site build/site --no-reported             only what was measured""",
         help="show the papers' printed numbers beside ours, marked as such (default: yes)",
     )
     add_leaderboards(parser)
+    add_import(parser)
 
 
 def run(args) -> int:

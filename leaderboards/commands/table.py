@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from onebit.leaderboards.commands.options import add_out, add_verb
+from onebit.leaderboards.commands.options import add_import, add_out, add_verb
 
 
 def configure(verbs) -> None:
@@ -30,6 +30,7 @@ onebit table ablation-tangent                    an ablation of the DCP-NAS pape
     parser.add_argument("--recipe", metavar="R", help="only rows of this recipe, and nothing printed")
     add_reported(parser, "for a whole board in the formats for people, not for CSV")
     add_out(parser)
+    add_import(parser)
 
 
 def add_reported(parser: argparse.ArgumentParser, default: str) -> None:

@@ -344,6 +344,6 @@ def _identity(board: Board, job: Job) -> dict[str, Any]:
         cfg_options=for_record(job.cfg_options),
         seed=job.seed,
         code=code_version(),
-        environment=environment(board.task, job.backbone),
+        environment=environment(board.task, job.backbone, job.dataset),
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )

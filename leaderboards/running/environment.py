@@ -32,24 +32,26 @@ def processor_name() -> str:
         return platform.processor() or platform.machine()
 
 
-def environment(task: str, backbone: str | None = None) -> Environment:
+def environment(task: str, backbone: str | None = None, dataset: str | None = None) -> Environment:
     """The environment of a row of ``task``; ``backbone`` is None for one this suite does not know.
 
-    Detection rows say whose operators they used; a backbone from another package, that package's
-    version.
+    Detection rows say whose operators they used; a backbone or dataset from another package, that
+    package's version.
     """
     import torch
 
     from onebit import backbones
+    from onebit.commons import plugins
+    from onebit.commons.datasets import get_dataset
 
+    packages = backbones.foreign_packages(backbone) if backbone else {}
+    if dataset and (package := plugins.package_of(get_dataset(dataset))):
+        packages |= dict([package])
     operators = {}
     if task == "detection":
         from onebit.detection.operators import operator_status
 
         operators = operator_status()
     return Environment(
-        versions={**versions(), **(backbones.foreign_packages(backbone) if backbone else {})},
-        device=device_name(),
-        threads=torch.get_num_threads(),
-        operators=operators,
+        versions={**versions(), **packages}, device=device_name(), threads=torch.get_num_threads(), operators=operators
     )

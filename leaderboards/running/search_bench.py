@@ -155,7 +155,7 @@ def run_row(sweep: SearchSweep, method: str, seed: int) -> SearchRun:
         ops_strict=outcome.cost["strict"]["ops"],
         memory_bits_strict=outcome.cost["strict"]["memory_bits"],
         code=code_version(),
-        environment=environment("classification"),
+        environment=environment("classification", dataset=sweep.dataset.name),
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )
     run.save(sweep.out / "records")
