@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import json
 import os
+import stat
 import tempfile
 import time
 import zlib
@@ -101,6 +102,22 @@ def unpacked(path: Path, limit: int, chunk: int = 1 << 20) -> Iterator[bytes]:
                 yield part
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"cannot read {path}: {error}") from error
+
+
+def read_small(path: str | os.PathLike, limit: int) -> bytes:
+    """The content of a regular file of at most ``limit`` bytes.
+
+    Raises:
+        InputError: no regular file (a device has no end, a pipe waits), or a larger one.
+        OSError: it cannot be read.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise InputError(f"expected a file, found something else at {path}")
+    with open(path, "rb") as stream:
+        content = stream.read(limit + 1)
+    if len(content) > limit:
+        raise InputError(f"{path} has more than the {limit} bytes that are read of such a file")
+    return content
 
 
 def sha256_file(path: str | os.PathLike) -> str:

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from onebit.leaderboards.recording.record import CodeVersion
-from onebit.leaderboards.recording.run_file import RunFile
+from onebit.leaderboards.recording.run_file import Moment, RunFile
 
 BOARD = "latency"
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -68,7 +68,7 @@ class LatencyRun(RunFile):
     entries: list[Entry] = Field(min_length=1)
     code: CodeVersion
     versions: dict[str, str]
-    created: str
+    created: Moment
 
     def file_name(self) -> str:
         """Follows from processor, threads and input: a new run of these replaces the old one."""

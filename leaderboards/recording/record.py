@@ -13,22 +13,73 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
+from typing_extensions import TypedDict
 
 from onebit.leaderboards.recording.migration import SCHEMA_VERSION, migrate
-from onebit.leaderboards.recording.run_file import RunFile
+from onebit.leaderboards.recording.run_file import Fraction, Moment, RunFile
 
 # Names become parts of file names: no separator of paths, and no "--", which separates them there.
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.]*(-[A-Za-z0-9_.]+)*$"
 _FILE = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$"
 _SHA256 = r"^[0-9a-f]{64}$"
+_METRIC = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
 # Lengths keep a record's file name, and the hidden one it is written under, below 255 bytes.
 Name = Annotated[str, Field(pattern=_NAME, max_length=48)]
 BackboneName = Annotated[str, Field(pattern=_NAME, max_length=96)]
 FileName = Annotated[str, Field(pattern=_FILE)]
 Sha256 = Annotated[str, Field(pattern=_SHA256)]
+Metrics = dict[Annotated[str, Field(pattern=_METRIC)], Fraction]
+#: Above: what no network of this world has, and what no format can show.
+_Count = Annotated[int | float, Field(ge=0, le=1e24)]
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class CostSummary(TypedDict, total=False):
+    """What :meth:`onebit.backbones.Cost.summary` says, and a detector's own besides."""
+
+    __pydantic_config__ = _CONFIG
+
+    convention: Name
+    input_shape: list[Annotated[int, Field(ge=1, le=2**20)]] | None
+    params_1bit: _Count
+    params_real: _Count
+    memory_bits: _Count
+    macs: _Count
+    flops: _Count
+    bops: _Count
+    ops: _Count
+    proposals: Annotated[int, Field(ge=1)] | None
+    onebit_parts: str | dict[str, str] | None
+
+
+class Searched(TypedDict):
+    """Of a row whose cell was searched for it: ``details.search``."""
+
+    __pydantic_config__ = _CONFIG
+
+    method: Name
+    preset: Name
+    options: dict[str, Any]
+    cfg_options: dict[str, Any]
+    seed: int
+    genotype: Annotated[dict[str, Any], AfterValidator(lambda content: checked_genotype(content))]
+
+
+def checked_genotype(content: dict[str, Any]) -> dict[str, Any]:
+    """``content``, which is a genotype's, with a provenance that tables can show.
+
+    Raises:
+        ValueError: it is not.
+    """
+    from onebit.backbones.cells.genotype import Genotype
+
+    provenance = Genotype.from_dict(content).provenance
+    for key, kinds in (("method", str), ("gpu_days", int | float)):
+        if not isinstance(provenance.get(key), kinds | None):
+            raise ValueError(f"provenance: {key} is {provenance[key]!r}")
+    return content
 
 
 class CodeVersion(BaseModel):
@@ -107,9 +158,9 @@ class Record(RunFile):
     epochs: int = Field(ge=0, description="epochs actually trained")
 
     main_metric: str = Field(description="the key of `metrics` that ranks rows")
-    metrics: dict[str, float] = Field(description="fractions in [0, 1], full precision")
-    untrained: dict[str, float] | None = Field(description="the same of the same network before its first step")
-    cost: dict[str, dict[str, Any]] = Field(
+    metrics: Metrics = Field(description="fractions in [0, 1], full precision")
+    untrained: Metrics | None = Field(description="the same of the same network before its first step")
+    cost: dict[Name, CostSummary] = Field(
         description="by counting convention: parameters, memory and operations of the whole model (docs/cost.md)"
     )
     checkpoint_sha256: Sha256 | None = Field(
@@ -122,18 +173,22 @@ class Record(RunFile):
     code: CodeVersion = Field(description="git commit, and whether tracked files differed from it")
     environment: Environment = Field(description="versions, device, threads, and whose operators a detector used")
     wall_seconds: float = Field(ge=0, description="of all sessions of an interrupted row together")
-    created: str = Field(description="when the record was written, UTC, ISO 8601")
+    created: Moment = Field(description="when the record was written, UTC, ISO 8601")
     details: dict[str, Any] = Field(
         default_factory=dict, description="what only this task knows: loss curve, per-class values, counts of images"
     )
 
     @field_validator("details")
     @classmethod
-    def _plain_file_names(cls, details: dict[str, Any]) -> dict[str, Any]:
+    def _known_details(cls, details: dict[str, Any]) -> dict[str, Any]:
         for key in ("checkpoint", "log"):
             name = details.get(key, "-")
             if not isinstance(name, str) or not (name == "-" or re.fullmatch(_FILE, name)):
                 raise ValueError(f"{key} must be the name of a file in the work folder, not {name!r}")
+        if type(details.get("num_classes", 0)) is not int:
+            raise ValueError(f"num_classes must be a whole number, not {details['num_classes']!r}")
+        if "search" in details:
+            TypeAdapter(Searched).validate_python(details["search"], strict=True)
         return details
 
     @model_validator(mode="after")

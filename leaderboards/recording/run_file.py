@@ -2,26 +2,55 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pydantic
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 
 from onebit.commons.errors import InputError
-from onebit.commons.files import write_atomic
+from onebit.commons.files import read_small, write_atomic
 from onebit.leaderboards.recording.migration import require_known
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+#: Bytes of the largest record that is read; the largest of this repository has 40 thousand.
+LARGEST = 2**24
+
+
+def _is_moment(text: str) -> str:
+    """Raises ValueError, pydantic's way, where ``text`` is no moment in UTC."""
+    if datetime.datetime.fromisoformat(text).utcoffset() != datetime.timedelta(0):
+        raise ValueError("expected a moment in UTC, e.g. 2025-01-31T12:00:00+00:00")
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_is_moment)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
 
 class RunFile(BaseModel):
-    """A run that is kept below the folder of its ``board``, which subclasses have as a field."""
+    """A run that is kept below the folder of its ``board``, which subclasses have as a field.
+
+    Attributes:
+        path, sealed: of a run that was read: its file, and the digest that stands there.
+    """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    _path: Path | None = PrivateAttr(None)
+    _sealed: str | None = PrivateAttr(None)
+
+    @property
+    def path(self) -> Path | None:
+        return self._path
+
+    @property
+    def sealed(self) -> str | None:
+        return self._sealed
 
     def file_name(self) -> str:
         """Follows from what was run: a new run of the same replaces the old one."""
@@ -41,7 +70,9 @@ class RunFile(BaseModel):
         content = self.model_dump(mode="json")
         content["digest"] = digest(content)
         text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
-        return write_atomic(Path(folder) / self.board / self.file_name(), text)
+        self._path = write_atomic(Path(folder) / self.board / self.file_name(), text)
+        self._sealed = content["digest"]
+        return self._path
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -52,7 +83,7 @@ class RunFile(BaseModel):
                 under a path that does not follow from its content.
         """
         path = Path(path)
-        content = read_content(path)
+        content, sealed = _read(path)
         try:
             run = cls.parse(content)
         except pydantic.ValidationError as error:
@@ -63,6 +94,7 @@ class RunFile(BaseModel):
             raise InputError(f"record {path}: {error}") from error
         if (path.parent.name, path.name) != (run.board, run.file_name()):
             raise InputError(f"record {path} belongs at {run.board}/{run.file_name()}")
+        run._path, run._sealed = path, sealed
         return run
 
 
@@ -72,8 +104,13 @@ def read_content(path: Path) -> dict[str, Any]:
     Raises:
         InputError: not JSON, of a newer schema, or changed since it was written.
     """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], str]:
+    """The content, and the digest that was checked."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        content = json.loads(read_small(path, LARGEST), parse_constant=_refuse_constant)
         if not isinstance(content, dict):
             raise ValueError(f"expected an object, found a {type(content).__name__}")
         stored = content.pop("digest")
@@ -87,7 +124,7 @@ def read_content(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not a record: {error}") from error
     if changed:
         raise InputError(f"record {path} was changed after it was written (digest differs)")
-    return content
+    return content, stored
 
 
 def _refuse_constant(name: str):

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from onebit.backbones.cells.genotype import Genotype
-from onebit.leaderboards.recording.record import CodeVersion, Environment, Name, Sha256, options_tag
+from onebit.leaderboards.recording.record import CodeVersion, Environment, Name, Sha256, checked_genotype, options_tag
 from onebit.leaderboards.recording.record import row_name as classified_row_name
-from onebit.leaderboards.recording.run_file import RunFile
+from onebit.leaderboards.recording.run_file import Fraction, Moment, RunFile
 
 BOARD = "search"
-_Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class SearchRun(RunFile):
@@ -50,20 +49,20 @@ class SearchRun(RunFile):
     recipe: Name = Field(description="of its training")
     train_epochs: int = Field(ge=1)
     train_seconds: float = Field(gt=0, description="of the call that ended it")
-    metrics: dict[str, _Fraction] = Field(min_length=1, description="on the test images")
+    metrics: dict[str, Fraction] = Field(min_length=1, description="on the test images")
     main_metric: str
     ops_strict: float = Field(gt=0, description="operations for one image, as `onebit cost` counts")
     memory_bits_strict: float = Field(gt=0)
 
     code: CodeVersion
     environment: Environment
-    created: str
+    created: Moment
 
     @model_validator(mode="after")
     def _consistent(self) -> SearchRun:
         if self.main_metric not in self.metrics:
             raise ValueError(f"a row needs its main metric {self.main_metric}")
-        Genotype.from_dict(self.genotype)
+        checked_genotype(self.genotype)
         return self
 
     @property

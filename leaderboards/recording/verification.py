@@ -99,6 +99,10 @@ def problems(record: Record, work_root: Path) -> list[str]:
             found.append(f"there is no board {record.board}")
         elif get_dataset(record.dataset).board != record.board:
             found.append(f"dataset {record.dataset} does not belong to board {record.board}")
+        elif record.main_metric not in board.metrics:
+            found.append(
+                f"main_metric is {record.main_metric!r}, but board {record.board} has {', '.join(board.metrics)}"
+            )
         # An imported row has the name that a user gave it.
         described = _described(record) if record.origin == "trained" else {}
     except InputError as error:

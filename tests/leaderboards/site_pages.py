@@ -68,5 +68,5 @@ def latency_run(text: str = "Some CPU") -> LatencyRun:
         entries=[{**shared, **e} for e in entries],
         code=dict(commit=text, dirty=False),
         versions={text: text},
-        created=text,
+        created="2026-01-01T00:00:00+00:00",
     )

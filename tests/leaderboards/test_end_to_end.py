@@ -74,7 +74,7 @@ def record(**changes) -> Record:
             checkpoint_sha256="0" * 64,
             code={},
             wall_seconds=1.0,
-            created="2026-01-01",
+            created="2026-01-01T00:00:00+00:00",
             environment=dict(versions={}, device="cpu", threads=1),
         )
         | changes

@@ -55,7 +55,7 @@ def run_of(*entries: Entry, **changes) -> LatencyRun:
         entries=list(entries),
         code={},
         versions={"torch": "1"},
-        created="2026-01-01",
+        created="2026-01-01T00:00:00+00:00",
     )
     return LatencyRun(**{**content, **changes})
 

@@ -115,14 +115,13 @@ def test_two_rows_never_share_a_name():
     assert len(seen) == 36
 
 
-TEXTS = ("split", "protocol", "binarizer", "data_checksum", "created", "main_metric")
+TEXTS = ("split", "protocol", "binarizer", "data_checksum")
 
 
 @given(st.fixed_dictionaries({field: st.text(max_size=30) for field in TEXTS}))
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_survives_the_file(tmp_path, texts):
-    metrics = {texts["main_metric"]: 0.5}
-    made = record(**texts, metrics=metrics)
+    made = record(**texts)
     assert Record.load(made.save(tmp_path)) == made
 
 

@@ -44,7 +44,7 @@ def search_run(seed: int, cell: str = "random_0", text: str = "dcp-nas") -> Sear
         memory_bits_strict=7,
         code=about.code,
         environment=about.environment,
-        created=text,
+        created="2026-01-01T00:00:00+00:00",
     )
 
 

@@ -96,6 +96,10 @@ FORGED = {
     "metrics": ({"top1": 0.93, "top5": 0.99}, "top1 is 0.93 in the record"),
     "metrics.top5": (0.9000001, "top5 is 0.9000001 in the record"),
     "cost": ({"strict": {}}, "cost is"),
+    "cost.strict": ({"memory_bits": "lol"}, "cost.strict.memory_bits"),
+    "cost.strict.memory_bits": (-1, "greater than or equal to 0"),
+    "metrics.top1": (9.9, "metrics.top1"),
+    "created": ("not a date", "created"),
     "checkpoint_sha256": ("0" * 64, "not the checkpoint that was scored"),
     "predictions.sha256": ("0" * 64, "not the predictions that were scored"),
     "predictions.file": ("epoch_1.pth", "not the predictions that were scored"),
@@ -108,7 +112,7 @@ CLAIMS = {
     "code": {"commit": "0" * 40, "dirty": False},
     "environment": {"versions": {}, "device": "abacus", "threads": 1, "operators": {}},
     "wall_seconds": 0.1,
-    "created": "1999-01-01",
+    "created": "1999-01-01T00:00:00+00:00",
     "details.loss_curve": [0.0],
 }
 
