@@ -359,3 +359,36 @@ def test_a_folder_trains_and_its_checkpoint_is_scored(tmp_path, job):
     assert again.metrics == outcome.metrics
     row, weights = runner.load_row(outcome.checkpoint)
     assert _of_classification(row, weights)[1]["stem"] == "cifar"
+
+
+@pytest.fixture
+def slopes(tmp_path):
+    """An ImageNet-style folder of one 112x112 image whose red grows to the right and green downwards."""
+    steps = np.linspace(0, 222, 112).round().astype(np.uint8)
+    image = np.zeros((112, 112, 3), np.uint8)
+    image[..., 0], image[..., 1] = steps[None, :], steps[:, None]
+    for split in ("train", "val"):
+        (tmp_path / split / "one").mkdir(parents=True)
+        Image.fromarray(image).save(tmp_path / split / "one" / "slopes.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("min_area", "least", "most"), [(0.95, 0.9, 1.0), (0.08, 0.0, 0.6)])
+def test_training_crops_cover_at_least_their_share(slopes, min_area, least, most):
+    """The values that a crop spans say how much of the image it covers."""
+    torch.manual_seed(0)
+    dataset = StreamedImages(str(slopes), "train", size=56, min_area=min_area)
+    spans = []
+    for _ in range(60):
+        image = dataset[0]["inputs"][:2].float()
+        spans.append(((image.amax((1, 2)) - image.amin((1, 2))) / 222).prod().item())
+    assert least <= min(spans) <= most
+
+
+def test_scored_images_are_resized_by_8_7_before_the_centre_is_cut_out(slopes):
+    """Of 64 columns after the resize 56 stay: 4 are lost on each side, a sixteenth of the slope."""
+    image = StreamedImages(str(slopes), "test", size=56, min_area=1.0)[0]["inputs"].float()
+    for channel, axis in ((0, 0), (1, 1)):
+        line = image[channel].mean(axis)
+        assert line[0] == pytest.approx(222 * 4.5 / 64, abs=2)
+        assert line[-1] == pytest.approx(222 * 59.5 / 64, abs=2)

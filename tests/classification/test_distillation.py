@@ -161,3 +161,16 @@ def test_record_says_the_teacher_of_every_stage_where_they_differ(teacher, job):
 def test_another_file_than_the_one_named_is_refused(teacher):
     with pytest.raises(InputError, match="expected SHA-256 0000, found"):
         Distillation(10, str(teacher), sha256="0000")
+
+
+def test_teacher_is_in_evaluation_mode_in_every_training_step(teacher, config):
+    student = classification.MODELS.build(config(backbone="resnet18_w8").model).train()
+    student.distillation = Distillation(10, str(teacher))
+    modes = []
+    for module in student.distillation._network.modules():
+        module.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    images, labels = torch.randn(4, 3, 32, 32), torch.randint(0, 10, (4,))
+    sum(student(images, labels, mode="loss").values()).backward()
+    assert student.training
+    assert modes
+    assert not any(modes)

@@ -6,7 +6,7 @@ from mmengine.registry import DATASETS
 
 from onebit.commons.checkpoints import load_row
 from onebit.commons.engine import loss_curve
-from onebit.commons.engine_hooks import EpochSeedHook
+from onebit.commons.engine_hooks import EpochSeedHook, epoch_seed
 from onebit.commons.errors import WorkError
 from tests.commons.conftest import BATCH, IMAGES, line_config
 
@@ -95,3 +95,14 @@ def test_loss_curve_of_a_history_that_was_cut_is_of_whole_epochs(line):
     history = runner.message_hub.get_scalar("train/loss")
     history._log_history = history._log_history[2:]
     assert loss_curve(runner) == whole[1:]
+
+
+@pytest.mark.parametrize(("epoch", "first"), [(0, 0), (1, 0), (0, 3)])
+def test_every_epoch_begins_with_its_own_seed(line, epoch, first):
+    runner = line()
+    runner.train_loop._epoch = epoch
+    torch.manual_seed(123)
+    EpochSeedHook(seed=5, first=first).before_train_epoch(runner)
+    found = torch.rand(3)
+    torch.manual_seed(epoch_seed(5, first + epoch))
+    assert torch.equal(found, torch.rand(3))

@@ -138,9 +138,9 @@ def test_the_ten_ious_of_coco(tmp_path, judge):
 
 
 def test_the_iou_of_voc_counts_far_pixels(tmp_path):
-    """Boxes of 10 x 10 pixels that share 10 x 7: IoU 0.54 with their far pixels, 0.48 without."""
+    """Boxes of 10 x 10 pixels that share 10 x 6.9: IoU 0.53 with their far pixels, 0.49 without."""
     objects = [true([10, 10, 9, 9])]
-    hit = [found([13, 10, 9, 9], 0.9)]
+    hit = [found([13.1, 10, 9, 9], 0.9)]
     assert voc(tmp_path, objects, hit)["map_area"] == 1
     assert coco(tmp_path, [true([10, 10, 9, 9])], [found([13.1, 10, 9, 9], 0.9)])["AP50"] == 0
 

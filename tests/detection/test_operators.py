@@ -249,3 +249,14 @@ def test_installing_twice_adds_one_finder():
     mmcv_extension.install("onebit.detection.operators")
     mmcv_extension.install("onebit.detection.operators")
     assert sum(isinstance(f, mmcv_extension.ExtensionFinder) for f in sys.meta_path) == 1
+
+
+@pytest.mark.parametrize("at", [4.0, 4.001, -1.0, -1.001])
+def test_roi_align_takes_samples_up_to_one_pixel_beyond_the_border(at):
+    """A sample on the map's far edge, or one pixel before its start, counts; beyond it is 0."""
+    maps = torch.arange(1.0, 17.0, dtype=torch.float64).view(1, 1, 4, 4)
+    # One bin of one sample, in the middle of a box of one pixel.
+    box = torch.tensor([[0.0, at - 0.5, 1.0, at + 0.5, 2.0]], dtype=torch.float64)
+    found = roi_align(maps, box, 1, 1.0, 1, "avg", False)
+    torch.testing.assert_close(found, slow_roi_align(maps, box, (1, 1), 1.0, 1, False))
+    assert bool(found.any()) == (at in (4.0, -1.0))

@@ -152,3 +152,12 @@ def test_activation_after_each_conv():
     relu = OneBitFPN(channels, 16, 2, act_cfg=dict(type="ReLU"))
     assert all(out.min() >= 0 for out in relu(maps))
     assert min(out.min() for out in neck(maps)) < 0
+
+
+@pytest.mark.parametrize(
+    ("norm_cfg", "norms"), [(None, set()), (dict(type="GN", num_groups=8), {8}), (dict(type="BN"), {None})]
+)
+def test_rpn_head_has_the_norm_that_it_is_asked_for(norm_cfg, norms):
+    found = [m for m in head(norm_cfg=norm_cfg, num_convs=2).modules() if "Norm" in type(m).__name__]
+    assert {getattr(m, "num_groups", None) for m in found} == norms
+    assert len(found) == 2 * len(norms)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -224,6 +225,20 @@ def test_the_command_looks_at_the_data(capsys, sweep, path):
     assert run(capsys, sweep, "--full")[0] == 0
     next(p for p in sweep.data_root.rglob("*") if p.is_file()).write_bytes(b"y")
     code, out, _ = run(capsys, sweep)
+    assert code == 1
+    assert out.count("data_checksum is content:") == 4
+
+
+def test_the_command_reads_every_byte_again_when_asked(capsys, sweep, path):
+    """Content that changed behind size and time is found by --full alone."""
+    files = [p for p in sweep.data_root.rglob("*") if p.is_file()]
+    for file in files:
+        os.utime(file, (1e9, 1e9))  # those that changed just now are not remembered
+    run(capsys, sweep)  # the checksum of the file is known from now on
+    file.write_bytes(bytes(255 - b for b in file.read_bytes()))
+    os.utime(file, (1e9, 1e9))
+    assert "data_checksum is content:" not in run(capsys, sweep)[1]
+    code, out, _ = run(capsys, sweep, "--full")
     assert code == 1
     assert out.count("data_checksum is content:") == 4
 

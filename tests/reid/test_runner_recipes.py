@@ -150,3 +150,31 @@ def test_an_interrupted_triplet_row(job, tmp_path, monkeypatch):
     monkeypatch.undo()
     assert latest_checkpoint(cut.work_dir).name == "epoch_1.pth"
     assert plain(runner.train(cut)) == plain(expected)
+
+
+@pytest.mark.parametrize("weights", [dict(weight_t=0.5, weight_x=2.0), dict(weight_t=0.0, weight_x=0.5)])
+def test_method_losses_count_once_and_in_full_whatever_the_triplet_weights(job, monkeypatch, weights):
+    """What the optimizer descends is the engine's own loss plus the losses of the method, of weight 1."""
+    totals = {}
+    for extra in (0.0, 3.0):
+        seen = []
+        compute_loss = TripletEngine.compute_loss
+
+        def descended(self, criterion, outputs, targets, compute_loss=compute_loss):
+            loss = compute_loss(self, criterion, outputs, targets)
+            self.parts.append(loss.item() * (self.weight_t if criterion is self.criterion_t else self.weight_x))
+            return loss
+
+        def watched(self, data, seen=seen, forward_backward=TripletEngine.forward_backward):
+            self.parts = []
+            forward_backward(self, data)
+            seen.append(sum(self.parts))
+
+        with monkeypatch.context() as patch:
+            patch.setattr("onebit.backbones.method_losses", lambda _, extra=extra: {"loss_method": torch.tensor(extra)})
+            patch.setattr(TripletEngine, "compute_loss", descended)
+            patch.setattr(TripletEngine, "forward_backward", watched)
+            options = {**TRIPLET, "epochs": 1} | {f"triplet.{k}": v for k, v in weights.items()}
+            runner.train(replace(job, work_dir=job.work_dir / f"{weights}{extra}", cfg_options=options))
+        totals[extra] = seen[0]
+    assert totals[3.0] == pytest.approx(totals[0.0] + 3.0, abs=1e-4)

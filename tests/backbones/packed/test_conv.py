@@ -188,3 +188,23 @@ torch.testing.assert_close(PackedConv(conv)(x), conv(x))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "NUMBA_CACHE_DIR" in done.stderr
+
+
+@pytest.mark.parametrize("kernels", ["compiled", "torch"])
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("binarizer", ONE_BIT)
+def test_a_norm_before_the_sign_moves_its_threshold(kernels: str, sign: int, binarizer: str, monkeypatch) -> None:
+    """Norms of both signs of the scale, whose shift is as large as the thresholds, before every sign."""
+    if kernels == "torch":
+        monkeypatch.setattr(engine, "kernels", lambda: None)
+    torch.manual_seed(0)
+    conv = random_conv(binarizer, 70, 24, 3, padding=1)
+    norm = torch.nn.BatchNorm2d(70).eval()
+    torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
+    torch.nn.init.normal_(norm.bias)
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    norm.weight.data *= sign
+    x = torch.randn(2, 70, 12, 11)
+    with torch.no_grad():
+        torch.testing.assert_close(PackedConv(conv, norm)(x), conv(norm(x)), rtol=1e-4, atol=1e-3)

@@ -5,7 +5,7 @@ import torch
 
 from onebit.backbones import Genotype
 from onebit.commons.errors import InputError
-from tests.classification.search.sampled import METHODS, NOTHING, build, eight, run
+from tests.classification.search.sampled import FEW, METHODS, NOTHING, build, eight, run
 
 
 class TestSchedule:
@@ -265,3 +265,20 @@ def test_bad_options_are_refused(method, options, message):
 def test_one_operation_leaves_nothing_to_choose(method):
     with pytest.raises(InputError, match="at least 2 operations"):
         build(method, ("skip_connect",))
+
+
+def test_an_indicator_is_of_its_round_alone(untrained):
+    """CP-NAS, Algorithm 1: Eq. 2 sees what this round has given, not the rounds before."""
+    values = iter(range(10_000))
+    untrained(lambda *_: next(values) / 10_000)
+    strategy = build("cp-nas", T=2)
+    k, index = len(FEW), 0
+    while k > 1:
+        run(strategy, NOTHING, range(index, index + 2 * k - 1))
+        # Of two sweeps all but the last draw are done.
+        assert strategy.indicator.count.sum(-1).unique().tolist() == [2 * k - 1]
+        index += 2 * k - 1
+        run(strategy, NOTHING, range(index, index + 1))
+        assert not strategy.indicator.count.any()
+        assert not strategy.indicator.total.any()
+        index, k = index + 1, k - 1

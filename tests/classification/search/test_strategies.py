@@ -409,3 +409,32 @@ def test_options_from_texts():
 def test_bad_schedules(value):
     with pytest.raises(InputError, match=next(iter(value))):
         Schedule(**value)
+
+
+def test_the_architecture_optimizer_is_adam_with_the_papers_betas():
+    """DARTS, appendix A.1: 0.5 and 0.999; two steps by hand, Kingma and Ba, Algorithm 1."""
+    parameter = nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
+    optimizer = architecture_optimizer([parameter], 0.1, 0.01)
+    value, m, v = parameter.detach().clone(), 0, 0
+    for t, slope in enumerate((torch.tensor([0.3, 0.7]), torch.tensor([-0.2, 0.4])), start=1):
+        parameter.grad = slope.double()
+        optimizer.step()
+        g = slope.double() + 0.01 * value
+        m, v = 0.5 * m + 0.5 * g, 0.999 * v + 0.001 * g**2
+        value = value - 0.1 * (m / (1 - 0.5**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+        torch.testing.assert_close(parameter.detach(), value)
+
+
+def test_the_weights_move_by_sgd_with_the_schedules_momentum_and_decay():
+    """Two steps down a constant slope, by hand."""
+    schedule = Schedule(epochs=2, lr=0.1, momentum=0.8, weight_decay=0.05, gradient_clip=0)
+    strategy = get_strategy("random")(SPACE, {}, schedule)
+    network = nn.Linear(2, 1, bias=False).double()
+    optimizer = strategy.weight_optimizer("weights", network)
+    value, velocity = network.weight.detach().clone(), 0
+    slope = torch.tensor([[0.5, -1.0]], dtype=torch.float64)
+    for _ in range(2):
+        strategy.weight_step(network, optimizer, lambda: (network.weight * slope).sum(), Report())
+        velocity = 0.8 * velocity + slope + 0.05 * value
+        value = value - 0.1 * velocity
+        torch.testing.assert_close(network.weight.detach(), value)
