@@ -14,6 +14,7 @@ from mmengine.config import Config
 from onebit.backbones import MODELS, OneBitConv2d, backbone_config, create_backbone
 from onebit.commons import guards
 from onebit.commons.config_options import with_options
+from onebit.commons.datasets import get_dataset
 from onebit.commons.errors import InputError
 from onebit.commons.task import Job
 from onebit.detection import pretrained as pretrained_backbone
@@ -24,6 +25,8 @@ from onebit.detection.parts import PARTS, default_parts
 CONFIGS = Path(__file__).parent / "configs"
 #: The config key, and option, that chooses the 1-bit parts.
 PARTS_OPTION = "onebit_parts"
+#: What the config of a dataset has to say.
+DATASET_KEYS = ("train_dataloader", "test_dataloader", "test_evaluator", "test_cfg", "image_scale", "num_classes")
 #: The option that chooses who computes COCO's AP.
 JUDGE_OPTION = "test_evaluator.judge"
 #: Below these an option may set what the recipe does not: MMDetection or mmengine checks the keys.
@@ -80,8 +83,8 @@ def build_config(job: Job, folder: str | Path, pretrained: Mapping[str, Any] | N
     judge = options.pop(JUDGE_OPTION, None)
     model = _MODELS[_parts(options.pop(PARTS_OPTION, None), job.backbone, bool(onebit))]
     cfg = Config()  # not a model's own: the runner dumps a config with a file name once more
-    for kind, name in (("models", model), ("datasets", job.dataset), ("recipes", job.recipe)):
-        cfg.merge_from_dict(copy.deepcopy(_piece(kind, name)))
+    for piece in (_piece("models", model), _dataset_piece(job.dataset), _piece("recipes", job.recipe)):
+        cfg.merge_from_dict(copy.deepcopy(piece))
     cfg.row = dict(dataset=job.dataset, backbone=job.backbone, recipe=job.recipe)
 
     detector = cfg.model
@@ -137,7 +140,7 @@ def dataset_config(dataset: str, folder: str | Path, judge: str | None = None) -
         InputError: unknown dataset, or a judge that it cannot have.
     """
     cfg = Config()
-    cfg.merge_from_dict(copy.deepcopy(_piece("datasets", dataset)))
+    cfg.merge_from_dict(copy.deepcopy(_dataset_piece(dataset)))
     cfg.row = dict(dataset=dataset)
     set_judge(cfg, judge)
     _place(cfg, folder)
@@ -151,6 +154,16 @@ def _place(cfg: Config, folder: str | Path) -> None:
             node["scale"] = tuple(cfg.image_scale)
         if "ann_file" in node:
             node["data_root"] = str(Path(folder) / node["data_root"])
+
+
+def _dataset_piece(name: str) -> dict:
+    """How a dataset is read and scored: its reader, a config of ours or one that its package names by path."""
+    dataset = get_dataset(name, "detection")
+    own = Path(dataset.reader)
+    piece = Config.fromfile(own).to_dict() if own.is_file() else _piece("datasets", dataset.reader)
+    if missing := [key for key in DATASET_KEYS if key not in piece]:
+        raise InputError(f"dataset {name}: {own} does not say its {', '.join(missing)}")
+    return {**piece, "split": dataset.split, "protocol": dataset.protocol, "main_metric": dataset.main_metric}
 
 
 @functools.cache  # finding one of MMDetection's own configs takes a second

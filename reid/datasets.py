@@ -19,19 +19,10 @@ from pathlib import Path
 from PIL import Image
 from scipy.io.matlab import MatReadError
 
-from onebit.commons.datasets import get_dataset
+from onebit.commons.datasets import get_dataset, resolve_code
 from onebit.commons.errors import InputError, WorkError
 from onebit.commons.files import dataset_checksum, disk_error_message, write_atomic
 from onebit.reid.torchreid_adapter import CUHK03, MSMT17, DukeMTMCreID, Market1501, register_dataset
-
-#: Dataset (with or without ``mini-``) to the name under which ours is registered in torchreid.
-TORCHREID_NAMES = {
-    "market1501": "onebit_market1501",
-    "dukemtmcreid": "onebit_dukemtmcreid",
-    "cuhk03": "onebit_cuhk03",
-    "msmt17": "onebit_msmt17",
-    "face": "onebit_face",  # registered by onebit.reid.face_datasets
-}
 
 #: What torchreid, h5py and scipy raise over a .mat file that holds something else.
 _LAYOUT_ERRORS = (KeyError, IndexError, TypeError, ValueError, AttributeError, AssertionError, MatReadError)
@@ -56,7 +47,9 @@ def torchreid_root(dataset: str, data_root: str | os.PathLike) -> tuple[str, Pat
         InputError: unknown or of another task, missing or incomplete. Nothing is ever downloaded.
     """
     entry = get_dataset(dataset, task="reid")
-    return TORCHREID_NAMES[entry.board], entry.find(data_root)
+    name = f"onebit_{entry.name}"
+    register_dataset(name, resolve_code(entry.reader))
+    return name, entry.find(data_root)
 
 
 class Checked:
@@ -329,12 +322,3 @@ def _locked(path: Path) -> Iterator[None]:
     with open(path, "w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
-
-
-for _name, _reader in (
-    ("market1501", CheckedMarket1501),
-    ("dukemtmcreid", CheckedDukeMTMCreID),
-    ("cuhk03", CheckedCUHK03),
-    ("msmt17", CheckedMSMT17),
-):
-    register_dataset(TORCHREID_NAMES[_name], _reader)

@@ -11,33 +11,15 @@ from mmengine.config import Config
 from onebit.commons.datasets import get_dataset
 from onebit.commons.errors import InputError
 from onebit.commons.task import Outcome
-from onebit.reid.datasets import TORCHREID_NAMES
 from onebit.reid.face_datasets import Pairs
 from onebit.reid.features import Features, extract, relative_names
 from onebit.reid.model import ReIDModel
 from onebit.reid.torchreid_adapter import ImageDataManager
-from onebit.reid.training import image_data
 from onebit.reid.verification import metrics_of, pair_distances
 
 PROTOCOL = (
     "10-fold accuracy, the threshold chosen on the other nine; TAR at FAR over all pairs; {distance} distance{flip}"
 )
-MAIN_METRIC = "accuracy_lfw"
-
-
-def is_face(cfg: Config) -> bool:
-    """Whether the row is one of the face board."""
-    return get_dataset(cfg.dataset, task="reid").board == "face"
-
-
-def face_data(cfg: Config, data_root: Path, log: Path) -> ImageDataManager:
-    """torchreid's loaders; the images of all pairs are the queries.
-
-    Raises:
-        InputError: see :class:`onebit.reid.face_datasets.FaceDataset` and :func:`onebit.reid.training.image_data`.
-    """
-    root = get_dataset(cfg.dataset, task="reid").find(data_root)
-    return image_data(cfg, TORCHREID_NAMES["face"], root, log)
 
 
 def features_of_pairs(model: ReIDModel, data: ImageDataManager, cfg: Config, root: Path) -> Features:
@@ -87,7 +69,7 @@ def outcome(
     return Outcome(
         metrics=metrics,
         untrained=untrained,
-        main_metric=MAIN_METRIC,
+        main_metric=get_dataset(cfg.dataset, task="reid").main_metric,
         protocol=PROTOCOL.format(distance=cfg.evaluation.distance, flip=flip),
         checkpoint=checkpoint,
         details={**facts["details"], **details},

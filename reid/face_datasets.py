@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from onebit.commons.errors import InputError
-from onebit.reid.datasets import TORCHREID_NAMES, Checked
-from onebit.reid.torchreid_adapter import ImageDataset, register_dataset
+from onebit.reid.datasets import Checked
+from onebit.reid.torchreid_adapter import ImageDataset
 
 FOLDS = 10
 TRAIN = "casia-webface"
@@ -184,6 +184,8 @@ class FaceDataset(Checked, ImageDataset):
             nothing can be said.
     """
 
+    read_pairs = staticmethod(read_pairs)
+
     def __init__(self, root: str = "", **kwargs) -> None:
         root = Path(os.path.abspath(root))
         train = sorted(p for p in (root / TRAIN).iterdir() if p.is_dir() and p.name[0] != ".")
@@ -212,6 +214,3 @@ class FaceDataset(Checked, ImageDataset):
     @property
     def counts(self) -> dict[str, int]:
         return dict(train_identities_compared_by_name=self._compared)
-
-
-register_dataset(TORCHREID_NAMES["face"], FaceDataset)

@@ -229,7 +229,7 @@ def _build(build, name: str, weights: Mapping[str, torch.Tensor]) -> nn.Module:
 
 def _scored_config(job: Job, name: str, theirs: Mapping[str, Any]) -> Config:
     """The suite's reading and scoring, with the input size and distance of their config."""
-    if get_dataset(job.dataset, task="reid").board == "face":
+    if get_dataset(job.dataset, task="reid").protocol == "pairs":
         raise InputError(
             f"{job.dataset} is scored on pairs of faces, for rows of this suite only: what was trained "
             f"elsewhere is scored by retrieval"
@@ -265,7 +265,7 @@ def _facts(job: Job, cfg: Config, checkpoint: str) -> dict[str, Any]:
         cfg=cfg.to_dict(),
         config=config_text(cfg),
         epochs=0,
-        split=split_of(dataset.board, cfg),
+        split=split_of(dataset, cfg),
         data_checksum=dataset.checksum(job.data_root),
         cost={},
         num_classes=0,

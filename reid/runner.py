@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.runner import set_random_seed
 
 from onebit import backbones
-from onebit.commons.datasets import get_dataset
+from onebit.commons.datasets import Dataset, get_dataset, resolve_code
 from onebit.commons.engine import config_text, latest_checkpoint, load_weights, plain_errors
 from onebit.commons.errors import InputError
 from onebit.commons.task import Job, Outcome
@@ -19,8 +19,7 @@ from onebit.reid.checkpoint import load_backbone, load_checkpoint, prepare
 from onebit.reid.datasets import torchreid_root
 from onebit.reid.evaluation import check_labels
 from onebit.reid.evaluation.options import Evaluation
-from onebit.reid.face import face_data, is_face
-from onebit.reid.face_datasets import Pairs, read_pairs
+from onebit.reid.face_datasets import Pairs
 from onebit.reid.features import Features, load, of_dataset, save
 from onebit.reid.model import ReIDModel
 from onebit.reid.pictures import write_rankings
@@ -30,13 +29,6 @@ from onebit.reid.torchreid_adapter import ImageDataManager
 from onebit.reid.training import build_optimizer, fit, image_data
 
 CONVENTIONS = ("strict", "dcp-nas")
-SPLITS = {
-    "market1501": "bounding_box_train -> query, bounding_box_test",
-    "dukemtmcreid": "bounding_box_train -> query, bounding_box_test",
-    "cuhk03": "{protocol}, {boxes} boxes: train -> query, gallery",
-    "msmt17": "list_train -> list_query, list_gallery",
-    "face": "identity folder -> pairs of LFW, CFP-FP and AgeDB-30",
-}
 
 
 def train(job: Job) -> Outcome:
@@ -129,9 +121,11 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
     if "images" in groups and _is_face_file(facts):
         # The pairs are in the dataset, not in the file.
         cfg = _config_of(facts, predictions, job)
-        root = get_dataset(cfg.dataset, task="reid").find(job.data_root)
+        dataset = get_dataset(cfg.dataset, task="reid")
+        root = dataset.find(job.data_root)
         checkpoint = predictions.parent / facts["checkpoint"]
-        return face.outcome(groups["images"], read_pairs(root), cfg, root, facts, predictions, checkpoint)
+        pairs = resolve_code(dataset.reader).read_pairs(root)
+        return face.outcome(groups["images"], pairs, cfg, root, facts, predictions, checkpoint)
     query, gallery, facts = load_predictions(predictions)
     cfg = _config_of(facts, predictions, job)
     dataset = get_dataset(cfg.dataset, task="reid")
@@ -190,10 +184,10 @@ def read_data(cfg: Config, data_root: Path, log: Path) -> ImageDataManager:
         InputError: missing or broken dataset; fewer training images than a batch has; nothing to
             score. All of it is said before hours of training, not after.
     """
-    if is_face(cfg):
-        return face_data(cfg, data_root, log)
     name, root = torchreid_root(cfg.dataset, data_root)
     data = image_data(cfg, name, root, log)
+    if is_face(cfg):
+        return data
     query, gallery = data.fetch_test_loaders(name)
     labels = (*([image[k] for image in part] for k in (1, 2) for part in (query, gallery)),)
     check_labels(*labels, protocol=Evaluation.of(cfg).protocol)
@@ -255,7 +249,7 @@ def _outcome(
         cfg=cfg.to_dict(),
         config=config_text(cfg),
         epochs=len(losses),
-        split=split_of(dataset.board, cfg),
+        split=split_of(dataset, cfg),
         data_checksum=dataset.checksum(job.data_root),
         cost=_cost(model, cfg),
         num_classes=model.classifier.out_features,
@@ -295,10 +289,15 @@ def _face_features(
     return images, loaders["query"].dataset.pairs, cfg, root
 
 
-def split_of(board: str, cfg: Config) -> str:
+def is_face(cfg: Config) -> bool:
+    """Whether the row is scored on pairs instead of by retrieval."""
+    return get_dataset(cfg.dataset, task="reid").protocol == "pairs"
+
+
+def split_of(dataset: Dataset, cfg: Config) -> str:
     """Which images; only CUHK03 leaves a choice."""
     classic = f"classic split {cfg.data.split_id + 1} of 20"
-    return SPLITS[board].format(
+    return dataset.split.format(
         protocol=classic if cfg.data.cuhk03_classic_split else "new protocol",
         boxes="labeled" if cfg.data.cuhk03_labeled else "detected",
     )

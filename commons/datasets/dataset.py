@@ -73,7 +73,10 @@ class Dataset:
         reader: how its files are read. A word names a layout that the task knows. For other files it is a
             function, or where that is defined (``package.module:function``), which is imported when the
             dataset is read: see ``docs/adding-a-dataset.md`` for what each task asks of it.
-        split: which images are trained on and scored; empty where the folder tells.
+        split: which images are trained on and scored; empty where the folder tells. Re-identification fills
+            in ``{protocol}`` and ``{boxes}`` where a recipe leaves a choice.
+        protocol: of re-identification, how it is scored: ``market``, ``cuhk03``, or ``pairs``; of detection
+            the same in words.
         kind: one of :data:`KINDS`.
         board: the leaderboard its rows belong to; empty for one of its own.
         title: how it is called in a heading; empty for its name.
@@ -104,6 +107,7 @@ class Dataset:
     how_to_get: str
     reader: str | Callable[..., Any] = "folder"
     split: str = "train -> test"
+    protocol: str = ""
     kind: str = "real"
     board: str = ""
     title: str = ""

@@ -18,6 +18,9 @@ VOC = Dataset(
     ),
     how_to_get="Get VOC 2007 and 2012 from the PASCAL VOC site of the University of Oxford and unpack both, "
     "and VOC 2007 test, into VOCdevkit/.",
+    reader="voc",
+    split="trainval07+12 -> test07",
+    protocol="VOC2007 test, IoU 0.5, area under curve (map_area) and 11-point (map_11pt), difficult objects ignored",
     metrics={"map_area": "mAP area", "map_11pt": "mAP 11-pt"},
     columns=(
         *("backbone", "quantization", "wa", "map_area", "map_11pt"),
@@ -40,6 +43,9 @@ COCO = Dataset(
     required=("annotations/instances_train2017.json", "annotations/instances_val2017.json", "train2017", "val2017"),
     how_to_get="Get train2017, val2017 and their annotations from the COCO site (cocodataset.org). From the 2014 "
     "release with its trainval35k and minival files, `onebit data coco2014 DIR` makes them.",
+    reader="coco",
+    split="train2017 -> val2017",
+    protocol="COCO box AP, IoU 0.50:0.95, 100 detections per image",
     printed=(
         Printed(
             *("dcp-nas", "14", None),
@@ -55,8 +61,17 @@ COCO128 = COCO.variant(
     ("coco128",),
     "The first 128 images of COCO train2017 in COCO layout; trained and scored on the same images.",
     required=("annotations/instances_train2017.json", "train2017"),
+    reader="coco128",
+    split="coco128 -> the same 128 images",
+    protocol="COCO box AP on the training images, IoU 0.50:0.95, 100 detections per image",
     known_checksum="content:2debb478e777035fa9dc955a2ac0447e299cc104d40785e3b62b634572c2fc0a",
     scored_on_training=True,
 )
 
-ALL = (VOC, COCO, VOC.mini(f"{_MINI}:write_voc"), COCO.mini(f"{_MINI}:write_coco"), COCO128)
+ALL = (
+    VOC,
+    COCO,
+    VOC.mini(f"{_MINI}:write_voc", reader="mini-voc", split=f"{VOC.split} of mini-voc (drawn)"),
+    COCO.mini(f"{_MINI}:write_coco", reader="mini-coco", split=f"{COCO.split} of mini-coco (drawn)"),
+    COCO128,
+)

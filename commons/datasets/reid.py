@@ -22,6 +22,9 @@ MARKET1501 = Dataset(
     ),
     how_to_get="Get Market-1501-v15.09.15 from its authors (Liang Zheng's page; free for research, not for "
     "commercial use); nothing is downloaded for you.",
+    reader="onebit.reid.datasets:CheckedMarket1501",
+    split="bounding_box_train -> query, bounding_box_test",
+    protocol="market",
     printed=_printed("Market-1501"),
 )
 DUKEMTMCREID = Dataset(
@@ -34,6 +37,9 @@ DUKEMTMCREID = Dataset(
     ),
     how_to_get="DukeMTMC was withdrawn by its authors over the privacy of the people filmed: this project never "
     "downloads or ships it and reads it only where you already keep it.",
+    reader="onebit.reid.datasets:CheckedDukeMTMCreID",
+    split="bounding_box_train -> query, bounding_box_test",
+    protocol="market",
     printed=_printed("DukeMTMC-reID"),
 )
 CUHK03 = Dataset(
@@ -49,6 +55,9 @@ CUHK03 = Dataset(
     how_to_get="Ask the authors at the Chinese University of Hong Kong for cuhk-03.mat (academic use, by "
     "agreement), and get the two new-protocol split files (cuhk03_new_protocol_config_*.mat) of "
     "Zhong et al., CVPR 2017.",
+    reader="onebit.reid.datasets:CheckedCUHK03",
+    split="{protocol}, {boxes} boxes: train -> query, gallery",
+    protocol="cuhk03",
     printed=_printed("CUHK03"),
 )
 MSMT17 = Dataset(
@@ -62,6 +71,9 @@ MSMT17 = Dataset(
     ),
     how_to_get="Ask the authors at Peking University for MSMT17 (academic use, by a signed release agreement); "
     "the first version, MSMT17_V1, is read.",
+    reader="onebit.reid.datasets:CheckedMSMT17",
+    split="list_train -> list_query, list_gallery",
+    protocol="market",
 )
 
 _ACCURACIES = {"accuracy_lfw": "LFW", "accuracy_cfp": "CFP-FP", "accuracy_agedb": "AgeDB-30"}
@@ -87,6 +99,9 @@ FACE = Dataset(
     "cfp-dataset/ as it is unpacked (cfpw.io), AgeDB-30 in agedb_30/ with its pairs as text in "
     "agedb_30_ann.txt, lines of `1 image image` or `0 image image`. All are for research only. The .bin "
     "and .rec files of face toolkits are not read: nothing is unpickled here.",
+    reader="onebit.reid.face_datasets:FaceDataset",
+    split="identity folder -> pairs of LFW, CFP-FP and AgeDB-30",
+    protocol="pairs",
     metrics={**_ACCURACIES, **_RATES},
     columns=(
         *("backbone", *_ACCURACIES, "params", "wa", "search_cost", "search_method", *_RATES),

@@ -228,7 +228,7 @@ def run_test(args) -> int:
         raise InputError(
             "--show-dir is for checkpoints and predictions of this suite; score the recorded predictions of another's with --predictions"
         )
-    if args.show_dir and dataset.board == "face":
+    if args.show_dir and dataset.protocol == "pairs":
         raise InputError(f"{dataset.name} has pairs, no rankings to draw: leave out --show-dir")
     if args.predictions:
         return _run_predictions(args, dataset)

@@ -42,7 +42,7 @@ class Evaluation:
         options = cfg.evaluation
         check_distance(options.distance)
         protocol = options.protocol
-        if get_dataset(cfg.dataset, task="reid").board == "face" and (options.rerank or protocol != "auto"):
+        if get_dataset(cfg.dataset, task="reid").protocol == "pairs" and (options.rerank or protocol != "auto"):
             raise InputError(
                 f"{cfg.dataset} is scored on pairs: of `evaluation` it takes the distance, neither rerank "
                 f"nor a protocol"
@@ -64,6 +64,6 @@ class Evaluation:
 
 
 def _protocol_of_dataset(cfg: Config) -> str:
-    if get_dataset(cfg.dataset, task="reid").board != "cuhk03":
+    if get_dataset(cfg.dataset, task="reid").protocol != "cuhk03":
         return "market"
     return "cuhk03-classic" if cfg.data.cuhk03_classic_split else "cuhk03-new"

@@ -9,6 +9,8 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from onebit.commons.datasets import DATASETS, get_dataset, register_dataset
+from onebit.commons.errors import InputError
 from onebit.commons.task import Job
 from onebit.detection.config import CONFIGS, build_config
 from onebit.detection.parts import parts_of
@@ -69,3 +71,17 @@ def test_is_the_row_of_the_board(path):
         assert len(cfg.train_dataloader.dataset.dataset.datasets) == 2
         assert cfg.test_evaluator.type == row.test_evaluator.type
     assert "torchvision" not in cfg.pretty_text
+
+
+def test_a_dataset_of_another_package_names_its_config(tmp_path, monkeypatch):
+    monkeypatch.setattr(DATASETS, "registered", dict(DATASETS.registered))
+    own = tmp_path / "their_data.py"
+    own.write_text((CONFIGS / "datasets" / "coco.py").read_text().replace("val2017", "ours2026"))
+    value = get_dataset("coco").variant("theirs", "development", ("theirs",), "Ask them.", reader=str(own))
+    register_dataset(value)
+    cfg = build_config(Job("theirs", "resnet18_w8", "mini", 0, tmp_path, tmp_path), tmp_path)
+    assert cfg.test_dataloader.dataset.ann_file == "annotations/instances_ours2026.json"
+    assert (cfg.split, cfg.main_metric, cfg.protocol) == (value.split, "AP", value.protocol)
+    own.write_text("train_dataloader = dict()\n")
+    with pytest.raises(InputError, match=r"their_data.py does not say its test_dataloader, test_evaluator, test_cfg"):
+        build_config(Job("theirs", "resnet18_w8", "mini", 0, tmp_path, tmp_path), tmp_path)

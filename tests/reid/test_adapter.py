@@ -81,15 +81,15 @@ def test_the_original_layout_is_found():
         ORIGINAL_LAYOUT
         + """
 import json
-import onebit.reid.face_datasets
 from onebit.reid import torchreid_adapter as adapter
-from onebit.reid.datasets import TORCHREID_NAMES
+from onebit.reid.datasets import CheckedMarket1501
+adapter.register_dataset("onebit_market1501", CheckedMarket1501)
 import torchreid
 print(json.dumps([
     adapter.LAYOUT,
     type(torchreid.models.build_model("resnet18_w16_reactnet", 5, pretrained=False)).__name__,
     [adapter.Market1501 is sys.modules["torchreid.data.datasets.image.market1501"].Market1501,
-     set(TORCHREID_NAMES.values()) <= set(getattr(torchreid.data.datasets, "__image_datasets"))],
+     getattr(torchreid.data.datasets, "__image_datasets")["onebit_market1501"] is CheckedMarket1501],
 ]))
 """
     )

@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
+from onebit.commons.datasets import DATASETS, get_dataset, register_dataset
 from onebit.commons.errors import InputError, WorkError
-from onebit.reid import datasets
+from onebit.commons.task import Job
+from onebit.reid import datasets, runner
 from onebit.reid.datasets import CheckedCUHK03, CheckedDukeMTMCreID, CheckedMarket1501, CheckedMSMT17, torchreid_root
 from onebit.reid.torchreid_adapter import CUHK03, MSMT17, DukeMTMCreID, Market1501
+from tests.reid.rows import OPTIONS
 
 MARKET = Path("market1501/Market-1501-v15.09.15")
 
@@ -405,3 +408,33 @@ def test_the_split_files_are_json(cuhk_copy):
     splits = json.loads((root / "cuhk03/extracted/splits_classic_detected.json").read_text())
     assert len(splits) == 20
     assert {split["num_query_pids"] for split in splits} == {10}  # of 15
+
+
+def test_a_dataset_of_another_package_brings_its_reader(market, job_of_theirs):
+    job, seen = job_of_theirs
+    outcome = runner.train(job)
+    assert seen == [str(market / "mini-market1501")]
+    assert outcome.split == "their people -> others"
+    assert outcome.details["asked"] == 1
+
+
+@pytest.fixture
+def job_of_theirs(market, tmp_path, monkeypatch):
+    """A job on `theirs`, and the folders that its reader is called with."""
+    monkeypatch.setattr(DATASETS, "registered", dict(DATASETS.registered))
+    seen = []
+
+    class Reader(CheckedMarket1501):
+        def __init__(self, root="", **options):
+            seen[:] = [root]
+            super().__init__(root, **options)
+
+        @property
+        def counts(self):
+            return dict(asked=len(seen))
+
+    value = get_dataset("mini-market1501").variant(
+        "theirs", "development", ("mini-market1501",), "Ask them.", reader=Reader, split="their people -> others"
+    )
+    register_dataset(value)
+    return Job("theirs", "resnet18_w8", "mini", 0, market, tmp_path / "run", cfg_options=OPTIONS), seen

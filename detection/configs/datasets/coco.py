@@ -2,9 +2,6 @@
 dataset_type = "CocoDataset"
 image_scale = (1333, 800)
 num_classes = 80
-split = "train2017 -> val2017"
-protocol = "COCO box AP, IoU 0.50:0.95, 100 detections per image"
-main_metric = "AP"
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),

@@ -2,8 +2,6 @@
 # is no benchmark. Images without boxes stay in both.
 _base_ = "./coco.py"
 
-split = "coco128 -> the same 128 images"
-protocol = "COCO box AP on the training images, IoU 0.50:0.95, 100 detections per image"
 train_dataloader = dict(dataset=dict(filter_cfg=dict(filter_empty_gt=False)))
 test_dataloader = dict(
     dataset=dict(ann_file="annotations/instances_train2017.json", data_prefix=dict(img="train2017/"))

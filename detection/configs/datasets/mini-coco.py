@@ -3,7 +3,6 @@ _base_ = "./coco.py"
 
 image_scale = (96, 96)
 num_classes = 5
-split = "train2017 -> val2017 of mini-coco (drawn)"
 _classes = dict(classes=("airplane", "bottle", "car", "chair", "tv"))
 train_dataloader = dict(dataset=dict(metainfo=_classes))
 test_dataloader = dict(dataset=dict(metainfo=_classes))

@@ -3,7 +3,6 @@ _base_ = "./voc.py"
 
 image_scale = (96, 96)
 num_classes = 5
-split = "trainval07+12 -> test07 of mini-voc (drawn)"
 _classes = dict(classes=("aeroplane", "bottle", "car", "chair", "tvmonitor"))
 _filter = dict(filter_empty_gt=True, min_size=32)
 train_dataloader = dict(

@@ -4,9 +4,6 @@ dataset_type = "VOCDataset"
 image_scale = (1000, 600)
 num_classes = 20
 metainfo = dict()  # empty: VOCDataset's own 20 classes
-split = "trainval07+12 -> test07"
-protocol = "VOC2007 test, IoU 0.5, area under curve (map_area) and 11-point (map_11pt), difficult objects ignored"
-main_metric = "map_area"
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),
