@@ -13,6 +13,7 @@ description   what a name stands for, for records
 backbone      what all networks share: ``out_indices``, ``frozen_stages``, ``norm_eval``
 resnet        ResNet 18/34/50, real-valued and 1-bit
 wide_resnet   WRN-22
+cifar_nets    ResNet-20 and VGG-Small
 reactnet      ReActNet-A
 genotype      the description of a searched cell: JSON, DARTS text, derivation from scores
 cell_drawing  pictures of cells
@@ -56,8 +57,10 @@ from onebit.backbones.registry import (
 #: Public names that live in modules imported at first use (PEP 562).
 _LAZY = {
     "CellNet": "onebit.backbones.cells.net",
+    "CifarResNet": "onebit.backbones.cifar_nets",
     "ReActNetA": "onebit.backbones.reactnet",
     "ResNet": "onebit.backbones.resnet",
+    "VGGSmall": "onebit.backbones.cifar_nets",
     "WideResNet": "onebit.backbones.wide_resnet",
     "deploy": "onebit.backbones.packed",
     "describe": "onebit.backbones.description",

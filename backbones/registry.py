@@ -24,6 +24,7 @@ LOCATIONS = [
     "onebit.backbones.conv",
     "onebit.backbones.resnet",
     "onebit.backbones.wide_resnet",
+    "onebit.backbones.cifar_nets",
     "onebit.backbones.reactnet",
     "onebit.backbones.cells.net",
 ]

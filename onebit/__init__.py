@@ -19,10 +19,12 @@ from onebit.commons import mmcv_extension
 if TYPE_CHECKING:
     from onebit.backbones import (
         CellNet,
+        CifarResNet,
         Genotype,
         OneBitConv2d,
         ReActNetA,
         ResNet,
+        VGGSmall,
         WideResNet,
         cost,
         create_backbone,
@@ -40,6 +42,7 @@ __version__ = "0.2.0.dev0"
 #: Public names, each with the module that defines it (PEP 562).
 _PUBLIC = {
     "CellNet": "onebit.backbones",
+    "CifarResNet": "onebit.backbones",
     "CocoAveragePrecision": "onebit.detection",
     "Dataset": "onebit.commons.datasets",
     "Genotype": "onebit.backbones",
@@ -50,6 +53,7 @@ _PUBLIC = {
     "PackActivationsHook": "onebit.backbones.hooks",
     "ReActNetA": "onebit.backbones",
     "ResNet": "onebit.backbones",
+    "VGGSmall": "onebit.backbones",
     "VOCAveragePrecision": "onebit.detection",
     "WideResNet": "onebit.backbones",
     "cost": "onebit.backbones",
@@ -63,6 +67,7 @@ _PUBLIC = {
 
 __all__ = [  # the keys of _PUBLIC, written out for type checkers
     "CellNet",
+    "CifarResNet",
     "CocoAveragePrecision",
     "Dataset",
     "Genotype",
@@ -73,6 +78,7 @@ __all__ = [  # the keys of _PUBLIC, written out for type checkers
     "PackActivationsHook",
     "ReActNetA",
     "ResNet",
+    "VGGSmall",
     "VOCAveragePrecision",
     "WideResNet",
     "__version__",

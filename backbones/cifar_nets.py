@@ -1,0 +1,214 @@
+"""ResNet-20 and VGG-Small, the networks of CIFAR size in which 1-bit methods report.
+
+IR-Net (CVPR 2020), RBNN (NeurIPS 2020), ReCU (ICCV 2021) and AdaBin (ECCV 2022) report both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from onebit.backbones.backbone import Backbone
+from onebit.backbones.binarization import BINARIZERS, Binarizer, get_binarizer
+from onebit.backbones.registry import MODELS, Family, register_family
+from onebit.backbones.resnet import OneBitBlock, OneBitUnit, real_conv
+from onebit.commons import guards
+
+#: Residual blocks per stage of ResNet-20: 6 x 3 + 2 layers (He et al., CVPR 2016, section 4.2).
+BLOCKS = 3
+STAGES = 3
+
+
+class _CifarNet(Backbone):
+    """A stem and three stages; the stages after the first halve the maps and double the channels."""
+
+    def __init__(self, width, binarizer, stem, out_indices, frozen_stages, norm_eval, pad_value, init_cfg) -> None:
+        super().__init__(1 + STAGES, out_indices, frozen_stages, norm_eval, init_cfg)
+        guards.choice("stem", stem, ("imagenet", "cifar"))
+        guards.whole("width", width)
+        self.binarizer = None if binarizer is None else get_binarizer(binarizer)
+        self.pad_value = pad_value
+        imagenet = stem == "imagenet"
+        conv = nn.Conv2d(3, width, 7, 2, padding=3, bias=False) if imagenet else real_conv(3, width, 3)
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        layers: list[nn.Module] = [conv, nn.BatchNorm2d(width)]
+        if self.binarizer is None:  # before a sign, a ReLU would leave nothing to tell apart
+            layers.append(nn.ReLU(inplace=True))
+        if imagenet:
+            layers.append(nn.MaxPool2d(3, 2, padding=1))
+        self.stem = nn.Sequential(*layers)
+        self.stem.cost_role = "stem"
+        channels, stride = [width], [4 if imagenet else 1]
+        for stage in range(self.out_indices[-1]):
+            step = self.stage_stride(stage, imagenet)
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*self.stage(channels[-1], width * 2**stage, step)))
+            channels.append(width * 2**stage)
+            stride.append(stride[-1] * step)
+        self.feature_channels = tuple(channels[i] for i in self.out_indices)
+        self.feature_strides = tuple(stride[i] for i in self.out_indices)
+        self.freeze()
+
+    def stage_stride(self, stage: int, imagenet: bool) -> int:
+        """How much stage ``stage`` (from 0) shrinks the maps."""
+        return 2 if stage or imagenet else 1
+
+    def stage(self, in_channels: int, width: int, stride: int) -> list[nn.Module]:
+        """The modules of one stage."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Images [N, 3, H, W] to one map [N, C_i, H / s_i, W / s_i] per out_index."""
+        x = self.stem(x)
+        maps = [x] if 0 in self.out_indices else []
+        for stage in range(self.out_indices[-1]):
+            x = getattr(self, f"layer{stage + 1}")(x)
+            if stage + 1 in self.out_indices:
+                maps.append(x)
+        return tuple(maps)
+
+    def frozen_modules(self, stages: int) -> list[nn.Module]:
+        built = [getattr(self, f"layer{i + 1}") for i in range(self.out_indices[-1])]
+        return [self.stem, *built[: max(stages - 1, 0)]]
+
+
+class PaddedBlock(nn.Module):
+    """Two real-valued 3x3 convolutions whose shortcut has no parameters.
+
+    Where the shape changes, the shortcut takes every other pixel and pads the channels with zeros
+    (He et al., CVPR 2016, section 4.2, option A).
+    """
+
+    def __init__(self, in_channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = real_conv(in_channels, width, 3, stride)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = real_conv(width, width, 3)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.stride, self.added = stride, width - in_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        if self.stride > 1:
+            x = x[:, :, :: self.stride, :: self.stride]
+        if self.added:
+            x = F.pad(x, (0, 0, 0, 0, self.added // 2, self.added - self.added // 2))
+        return self.relu(out + x)
+
+
+@MODELS.register_module()
+class CifarResNet(_CifarNet):
+    """ResNet-20 as a backbone (He et al., CVPR 2016, section 4.2), real-valued or 1-bit.
+
+    Three stages of three blocks. Real-valued, shortcuts have no parameters (option A): 0.27 M
+    parameters with a classifier of ten classes. In the 1-bit form the blocks are those of the 1-bit
+    ResNet, whose shortcuts have a real-valued 1x1 convolution where the shape changes.
+
+    Scales: the stem, then the three stages, of ``width``, ``width``, 2 ``width`` and 4 ``width``
+    channels, with strides 1, 1, 2, 4 for ``stem='cifar'`` and 4, 8, 16, 32 for ``imagenet`` (ours).
+
+    Args:
+        width: channels of the stem and of the first stage; ResNet-20 has 16.
+        binarizer: None for the real-valued network, else a name or a :class:`Binarizer`.
+        stem: ``imagenet`` or ``cifar``.
+        out_indices: the scales to return, ascending. Later stages are not built.
+        frozen_stages: -1 freezes nothing, 0 or 1 the stem, k the stem and the first k - 1 stages.
+        norm_eval: keep every batch norm in eval mode during training.
+        pad_value: of the 1-bit convolutions, see :class:`OneBitConv2d`.
+        init_cfg: mmengine's, e.g. ``dict(type='Pretrained', checkpoint=...)``.
+
+    Attributes:
+        feature_channels, feature_strides: of the returned maps, one per out_index.
+
+    Raises:
+        InputError: an argument out of range.
+    """
+
+    def __init__(
+        self,
+        width: int = 16,
+        binarizer: str | Binarizer | None = None,
+        stem: str = "imagenet",
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        pad_value: int = 0,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(width, binarizer, stem, out_indices, frozen_stages, norm_eval, pad_value, init_cfg)
+
+    def stage(self, in_channels: int, width: int, stride: int) -> list[nn.Module]:
+        blocks: list[nn.Module] = []
+        for block in range(BLOCKS):
+            shape = (width if block else in_channels, width, 1 if block else stride)
+            if self.binarizer is None:
+                blocks.append(PaddedBlock(*shape))
+            else:
+                blocks.append(OneBitBlock(*shape, self.binarizer, self.pad_value))
+        return blocks
+
+
+@MODELS.register_module()
+class VGGSmall(_CifarNet):
+    """VGG-Small as a backbone (Zhang et al., LQ-Nets, ECCV 2018, section 5.1), real-valued or 1-bit.
+
+    Six 3x3 convolutions of 128, 128, 256, 256, 512 and 512 channels, each with a norm; a 2x2 maximum
+    ends each of the three stages. The first convolution is the stem and stays real-valued. There is
+    no shortcut, whatever the binarizer has in a ResNet. The papers' classifier sees all 4 x 4 pixels
+    of the last maps (4.66 M parameters in all with ten classes); this suite's sees their mean (4.58 M).
+
+    Scales: the stem, then the three stages, of ``width``, ``width``, 2 ``width`` and 4 ``width``
+    channels, with strides 1, 2, 4, 8 for ``stem='cifar'`` and 4, 8, 16, 32 for ``imagenet`` (ours).
+
+    Args, attributes and errors are those of :class:`CifarResNet`; ``width`` is 128 in the papers.
+    """
+
+    def __init__(
+        self,
+        width: int = 128,
+        binarizer: str | Binarizer | None = None,
+        stem: str = "imagenet",
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        pad_value: int = 0,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(width, binarizer, stem, out_indices, frozen_stages, norm_eval, pad_value, init_cfg)
+
+    def stage_stride(self, stage: int, imagenet: bool) -> int:
+        return 2
+
+    def stage(self, in_channels: int, width: int, stride: int) -> list[nn.Module]:
+        # The stem is the first of the first stage's two convolutions.
+        shapes = [(width, width)] if in_channels == width else [(in_channels, width), (width, width)]
+        units: list[nn.Module] = []
+        for shape in shapes:
+            if self.binarizer is None:
+                units += [real_conv(*shape, 3), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            else:
+                units.append(OneBitUnit(*shape, 3, 1, self.binarizer, self.pad_value, None))
+        return [*units, nn.MaxPool2d(2, 2, ceil_mode=True)]
+
+
+def _family(network: type[_CifarNet], base: str, width: int, narrow: str) -> Family:
+    rule = re.compile(rf"{base}(?:_w(?P<width>[1-9]\d*))?(?:_(?P<binarizer>[a-z][a-z0-9]*))?")
+
+    def parse(name: str) -> dict | None:
+        match = rule.fullmatch(name)
+        if not match or match["binarizer"] not in (None, *BINARIZERS):
+            return None
+        return dict(width=int(match["width"] or width), binarizer=match["binarizer"])
+
+    def names() -> list[str]:
+        suffixes = ("", *(f"_{binarizer}" for binarizer in BINARIZERS))
+        return [f"{base}{size}{suffix}" for size in ("", narrow) for suffix in suffixes]
+
+    return Family(type=network.__name__, names=names, parse=parse)
+
+
+register_family(_family(CifarResNet, "resnet20", 16, "_w8"))
+register_family(_family(VGGSmall, "vgg_small", 128, "_w16"))
