@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# What only a GPU can tell, in stages of limited time; whatever was reached is kept below $OUT.
+#
+#   tests/gpu/run.sh            every stage
+#   tests/gpu/run.sh --smoke    all of it at the smallest sizes, on any machine, in a few minutes
+#
+# STAGES   which, default "a b c d": a equality with the CPU, b a training step, c rows, d a search
+# OUT      results, default gpu_out          PYTHON   default python3
+# A_SECONDS, B_SECONDS, C_SECONDS, D_SECONDS   limits of the stages
+# ROWS, EPOCHS, WORKERS, RECIPE   stage c: the backbones, their epochs, how many at a time, the recipe
+# DATA     data root with cifar10-jpeg; in the smoke run mini-cifar10 is drawn
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+python=${PYTHON:-python3} out=$(mkdir -p "${OUT:-gpu_out}" && cd "${OUT:-gpu_out}" && pwd)
+smoke=""; [ "${1:-}" = "--smoke" ] && smoke="--smoke"
+work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
+failed=0
+
+stage() { # name, seconds, command...
+    local name=$1 seconds=$2 begin=$SECONDS; shift 2
+    case " ${STAGES:-a b c d} " in *" $name "*) ;; *) return ;; esac
+    timeout --kill-after=5 "$seconds" "$@" > "$out/$name.log" 2>&1
+    local code=$?
+    [ $code -eq 0 ] || { [ $code -eq 124 ] && [ "$name" != a ]; } || failed=1
+    echo "stage $name: exit $code after $((SECONDS - begin)) s; $(grep -v '^$' "$out/$name.log" | tail -n 1 | cut -c1-160)"
+}
+
+rows() { # the rows of a board; a row that did not end is not recorded
+    local dataset=$1 recipe=$2 names=$3 workers=$4 data=$5; shift 5
+    "$python" -W ignore -m onebit bench "$dataset" --backbones "$names" --recipe "$recipe" --workers "$workers" \
+        --data "$data" --out "$work/board" --work-dir "$work/runs" "$@"
+    tar czf "$out/records.tar.gz" -C "$work/board" records
+}
+export -f rows; export python work out
+
+if [ -n "$smoke" ]; then
+    "$python" -W ignore -m onebit data mini "$work/data" --only mini-cifar10 > /dev/null || exit 1
+    stage a "${A_SECONDS:-60}" "$python" -m pytest -q -p no:cacheprovider tests/gpu/test_devices.py
+    stage b "${B_SECONDS:-90}" "$python" tests/gpu/step.py --smoke --out "$out/step.json"
+    stage c "${C_SECONDS:-90}" bash -c 'rows mini-cifar10 mini resnet18_w8_reactnet,resnet20_w8_xnor 2 "$work/data" --cfg-options train_cfg.max_epochs=1'
+    stage d "${D_SECONDS:-90}" "$python" -W ignore -m onebit search random --dataset mini-cifar10 --data "$work/data" --preset mini --out "$out/cell.json" \
+        --work-dir "$work/search" --cfg-options schedule.epochs=1
+else
+    data=${DATA:-$work/data}
+    if [ -f .gpu/cifar10-jpeg.tar.xz ] && [ ! -d "$data/train" ]; then mkdir -p "$data" && tar xf .gpu/cifar10-jpeg.tar.xz -C "$data"; fi
+    export data names=${ROWS:-resnet20,resnet20_xnor,resnet20_bireal,resnet20_reactnet,resnet20_mcn,resnet18_reactnet,dcp_nas_s}
+    export workers=${WORKERS:-7} recipe=${RECIPE:-medium} options=${EPOCHS:+--cfg-options train_cfg.max_epochs=$EPOCHS}
+    stage a "${A_SECONDS:-90}" "$python" -m pytest -q -p no:cacheprovider -n 6 tests/gpu/test_devices.py
+    stage b "${B_SECONDS:-120}" "$python" tests/gpu/step.py --seconds "$((${B_SECONDS:-120} - 30))" --out "$out/step.json"
+    stage c "${C_SECONDS:-300}" bash -c 'rows cifar10-jpeg "$recipe" "$names" "$workers" "$data" $options'
+    [ -d "$work/board/records" ] && tar czf "$out/records.tar.gz" -C "$work/board" records
+    stage d "${D_SECONDS:-120}" "$python" -W ignore -m onebit search dcp-nas --dataset cifar10-jpeg --data "$data" --preset small --out "$out/cell.json" --work-dir "$work/search"
+fi
+[ -f "$out/step.md" ] && cat "$out/step.md"
+exit $failed

@@ -1,0 +1,164 @@
+"""What the CPU computes, a GPU computes as well: layers, losses, steps of a search, operators of a detector."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from onebit import backbones
+from onebit.backbones.binarization import BINARIZERS
+from onebit.backbones.losses import method_losses
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+#: Of float32 on both devices, TF32 switched off: sums differ in their order only.
+CLOSE = dict(rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture(autouse=True)
+def full_precision():
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def both(module: nn.Module, x: torch.Tensor):
+    """Output and gradients (of the input and of every parameter) on the CPU and on the GPU."""
+    results = []
+    for device in ("cpu", "cuda"):
+        own = copy.deepcopy(module).to(device)
+        given = x.to(device).requires_grad_()
+        out = own(given)
+        loss = out.square().sum() + sum(method_losses(own).values())
+        loss.backward()
+        gradients = {name: p.grad for name, p in own.named_parameters() if p.grad is not None}
+        results.append((out.detach().cpu(), given.grad.cpu(), {n: g.cpu() for n, g in gradients.items()}))
+    return results
+
+
+@pytest.mark.parametrize("binarizer", BINARIZERS)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_convolution_of_every_binarizer(binarizer, memory_format):
+    torch.manual_seed(0)
+    conv = backbones.OneBitConv2d(32, 48, 3, padding=1, binarizer=binarizer)
+    x = torch.randn(4, 32, 14, 14).to(memory_format=memory_format)
+    (out, slope, slopes), (gpu_out, gpu_slope, gpu_slopes) = both(conv, x)
+    torch.testing.assert_close(gpu_out, out, **CLOSE)
+    scale = slope.abs().max()
+    torch.testing.assert_close(gpu_slope / scale, slope / scale, **CLOSE)
+    assert slopes.keys() == gpu_slopes.keys()
+    for name, expected in slopes.items():
+        scale = expected.abs().max().clamp(min=1e-12)
+        torch.testing.assert_close(gpu_slopes[name] / scale, expected / scale, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18_w16",
+        "resnet18_w16_reactnet",
+        "resnet20_xnor",
+        "vgg_small_w16_bireal",
+        "reactnet_a_w8",
+        "dcp_nas_c8_l6",
+    ],
+)
+def test_a_training_step_of_a_network(name):
+    """Losses of three steps agree until a sign on a threshold may have turned."""
+    losses = {}
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        network = backbones.classifier.Classifier(backbones.create_backbone(name, out_indices=(3,), stem="cifar"), 10)
+        network = network.to(device).train()
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+        x, labels = torch.randn(32, 3, 32, 32).to(device), torch.arange(32).remainder(10).to(device)
+        losses[device] = []
+        for _ in range(3):
+            loss = nn.functional.cross_entropy(network(x), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses[device].append(loss.item())
+    assert losses["cuda"][0] == pytest.approx(losses["cpu"][0], rel=2e-2)
+    assert losses["cuda"][-1] == pytest.approx(losses["cpu"][-1], rel=0.15)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["resnet18_w16_reactnet", "dcp_nas_c8_l6"])
+def test_mixed_precision_stays_close_and_keeps_float32_parameters(name, dtype):
+    torch.manual_seed(0)
+    network = backbones.create_backbone(name, out_indices=(3,), stem="cifar").cuda().train()
+    x = torch.randn(16, 3, 32, 32, device="cuda")
+    with torch.no_grad():
+        (plain,) = network(x)
+        with torch.autocast("cuda", dtype):
+            (mixed,) = network(x)
+    assert torch.nn.functional.cosine_similarity(plain.flatten(), mixed.float().flatten(), 0) > 0.9
+    with torch.autocast("cuda", dtype):
+        network(x)[0].float().square().mean().backward()
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("method", ["dcp-nas", "darts", "cp-nas", "random"])
+def test_an_epoch_of_a_search(method):
+    from onebit.classification.search.space import SearchSpace
+    from onebit.classification.search.strategies import Report, Schedule, SearchData, get_strategy
+
+    torch.manual_seed(0)
+    space = SearchSpace(3, cells=3, channels=4, operations=("none", "skip_connect", "dil_conv_3x3"))
+    strategy = get_strategy(method)(space, {}, Schedule(epochs=2)).cuda()
+    batch = [(torch.randn(8, 3, 16, 16, device="cuda"), torch.randint(3, (8,), device="cuda"))]
+    strategy.epoch(0, SearchData(batch, batch, batch), Report())
+    assert strategy.scores().shape == space.shape
+    assert strategy.scores().isfinite().all()
+
+
+def random_boxes(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(count, 2, 2, generator=generator) * 300
+    boxes = torch.cat([corners.amin(1), corners.amax(1) + 1], 1)
+    return boxes, torch.rand(count, generator=generator)
+
+
+def test_our_nms_keeps_what_torchvisions_compiled_one_keeps():
+    from torchvision.ops import nms as compiled
+
+    from onebit.detection.operators import nms
+
+    boxes, scores = random_boxes(2000)
+    expected = compiled(boxes.cuda(), scores.cuda(), 0.5).cpu()
+    assert torch.equal(nms(boxes.cuda(), scores.cuda(), 0.5).cpu(), expected)
+    assert torch.equal(nms(boxes, scores, 0.5), expected)
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_our_roi_align_is_torchvisions_compiled_one(aligned):
+    from torchvision.ops import roi_align as compiled
+
+    from onebit.detection import operators
+
+    torch.manual_seed(0)
+    maps = torch.randn(2, 8, 32, 32, device="cuda")
+    boxes, _ = random_boxes(64)
+    rois = torch.cat([torch.arange(64).remainder(2)[:, None].float(), boxes], 1).cuda()
+    expected = compiled(maps, rois, 7, 1 / 8, 2, aligned)
+    found = torch.zeros_like(expected)
+    operators.roi_align_forward(
+        maps,
+        rois,
+        found,
+        maps.new_zeros(0),
+        maps.new_zeros(0),
+        aligned_height=7,
+        aligned_width=7,
+        spatial_scale=1 / 8,
+        sampling_ratio=2,
+        pool_mode=1,
+        aligned=aligned,
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
