@@ -30,6 +30,10 @@ class ClassCentres(nn.Module):
         seen: bool [K].
     """
 
+    mean: Tensor
+    variance: Tensor
+    seen: Tensor
+
     def __init__(self, channels: int, num_classes: int, momentum: float = 0.1) -> None:
         super().__init__()
         self.momentum = momentum

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from onebit.backbones.conv import set_role
 from onebit.commons import guards
 from onebit.commons.errors import InputError
 
@@ -22,15 +23,16 @@ class Classifier(nn.Module):
     def __init__(self, backbone: nn.Module, classes: int) -> None:
         super().__init__()
         guards.whole("classes", classes)
-        if not getattr(backbone, "feature_channels", ()):
+        channels: tuple[int, ...] = getattr(backbone, "feature_channels", ())
+        if not channels:
             raise InputError(
                 f"classes={classes} needs a backbone with feature_channels; {type(backbone).__name__} has none"
             )
         like = next(backbone.parameters())
         self.backbone = backbone
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(backbone.feature_channels[-1], classes, device=like.device, dtype=like.dtype)
-        self.classifier.cost_role = "classifier"
+        self.classifier = nn.Linear(channels[-1], classes, device=like.device, dtype=like.dtype)
+        set_role(self.classifier, "classifier")
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [N, 3, H, W] to logits [N, classes]."""

@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onebit.backbones import integer_conv, packed_conv
 from onebit.backbones.binarization import Binarizer, get_binarizer
 from onebit.backbones.registry import MODELS
+from onebit.commons import guards
 from onebit.commons.errors import InputError
 
 REAL_BITS = 32
+Pair = tuple[int, int]
+
+
+def pair(values: Iterable[int]) -> Pair:
+    """Two numbers, of rows and of columns."""
+    rows, columns = values
+    return rows, columns
+
+
+def set_role(module: nn.Module, role: str) -> None:
+    """Declare what a module is in tables of costs, see :mod:`onebit.backbones.cost`."""
+    module.cost_role = role  # type: ignore[assignment]  # torch lets modules have attributes of any type
+
+
+def real_conv(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, role: str | None = None, **options: Any
+) -> nn.Conv2d:
+    """A real-valued convolution without bias, with 'same' padding unless ``options`` say otherwise."""
+    options = {"padding": kernel_size // 2, **options}
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, bias=False, **options)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    if role is not None:
+        set_role(conv, role)
+    return conv
 
 
 @MODELS.register_module()
@@ -57,18 +85,13 @@ class OneBitConv2d(nn.Conv2d):
     ) -> None:
         if bias:
             raise InputError("OneBitConv2d has no bias: pass bias=False, or a norm layer after it")
-        binarizer = get_binarizer(binarizer)
-        quantize_input = None
-        if binarize_input and binarizer.input is not None:
-            quantize_input = binarizer.input(in_channels)
-        onebit = quantize_input is not None and quantize_input.precision == 1
-        if pad_value not in ((-1, 0, 1) if onebit else (0,)):
-            raise InputError(f"pad_value {pad_value!r}: expected 0, -1 or 1 for 1-bit activations, 0 for others")
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
-        self.binarizer = binarizer
-        self.pad_value = pad_value
-        self.quantize_input = quantize_input
-        self.quantize_weight = binarizer.weight(out_channels)
+        self.binarizer = get_binarizer(binarizer)
+        self.quantize_input: nn.Module | None = None
+        if binarize_input and self.binarizer.input is not None:
+            self.quantize_input = self.binarizer.input(in_channels)
+        self.pad_value = guards.choice("pad_value", pad_value, (0, -1, 1) if self.input_bits == 1 else (0,))
+        self.quantize_weight = self.binarizer.weight(out_channels)
         self._fit_quantizer()
         self.pack_activations = pack_activations
         #: Whether 1-bit operands may be multiplied as integers; that can be differentiated once.
@@ -77,7 +100,7 @@ class OneBitConv2d(nn.Conv2d):
 
     @property
     def weight_bits(self) -> int:
-        return self.quantize_weight.precision if self._binarize_weight else REAL_BITS
+        return _precision(self.quantize_weight) if self._binarize_weight else REAL_BITS
 
     @property
     def binarize_weight(self) -> bool:
@@ -95,7 +118,18 @@ class OneBitConv2d(nn.Conv2d):
 
     @property
     def input_bits(self) -> int:
-        return REAL_BITS if self.quantize_input is None else self.quantize_input.precision
+        return REAL_BITS if self.quantize_input is None else _precision(self.quantize_input)
+
+    @property
+    def geometry(self) -> tuple[Pair, Pair, Pair]:
+        """Stride, padding and dilation.
+
+        Raises:
+            InputError: the padding is a word.
+        """
+        if isinstance(self.padding, str):
+            raise InputError(f"padding {self.padding!r}: expected a number of pixels")
+        return pair(self.stride), pair(self.padding), pair(self.dilation)
 
     @property
     def pack_activations(self) -> bool:
@@ -104,8 +138,9 @@ class OneBitConv2d(nn.Conv2d):
     @pack_activations.setter
     def pack_activations(self, enabled: bool) -> None:
         self._pack = enabled
-        if hasattr(self.quantize_input, "pack"):
-            self.quantize_input.pack = enabled
+        quantizer: Any = self.quantize_input
+        if hasattr(quantizer, "pack"):
+            quantizer.pack = enabled
 
     def reset_parameters(self) -> None:
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
@@ -136,7 +171,7 @@ class OneBitConv2d(nn.Conv2d):
                 x = F.pad(x, self._reversed_padding_repeated_twice, value=self.pad_value)
                 padding = (0, 0)
             if not isinstance(padding, str):
-                geometry = (self.stride, padding, self.dilation)
+                geometry = pair(self.stride), pair(padding), pair(self.dilation)
                 if self._in_integers(x, weight, geometry):
                     return integer_conv.onebit_conv2d(x, weight, *geometry, self._pack)
                 if self._pack and packed_conv.possible(x, weight):
@@ -153,6 +188,11 @@ class OneBitConv2d(nn.Conv2d):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, binarizer={self.binarizer.name}, pad_value={self.pad_value}"
+
+
+def _precision(quantizer: Any) -> int:
+    """The bits of what a quantizer puts out: any module that states them is one."""
+    return quantizer.precision
 
 
 def pack_activations(network: nn.Module, enabled: bool = True) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -36,7 +38,7 @@ def describe(backbone: str | nn.Module, **overrides) -> dict[str, str | int | No
         raise InputError(f"describe: {sorted(overrides)[0]!r} can only go with a backbone's name")
     else:
         network = backbone
-    quantized = [m for m in network.modules() if hasattr(m, "weight_bits")]
+    quantized: list[Any] = [m for m in network.modules() if hasattr(m, "weight_bits")]
     binarizers = sorted({m.binarizer.name for m in quantized})
     genotype = getattr(network, "genotype", None)
     return {

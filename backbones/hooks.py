@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from onebit.commons.compat import ensure_torchvision
 
 ensure_torchvision()  # mmengine.hooks imports mmengine.runner, which imports torchvision
 
 # ruff: isort: split
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from torch import nn
 
 from onebit.backbones.conv import pack_activations
 from onebit.backbones.losses import method_losses
 from onebit.backbones.registry import HOOKS
+from onebit.commons.distributed import unwrapped
 from onebit.commons.errors import InputError
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """``model`` without its wrapper for distributed training."""
-    return model.module if is_model_wrapper(model) else model
 
 
 @HOOKS.register_module()
@@ -37,7 +33,7 @@ class MethodLossHook(Hook):
             InputError: the model has none, so it is no mmengine model.
         """
         self._unwrap()
-        model = unwrapped(runner.model)
+        model: Any = unwrapped(runner.model)
         if not hasattr(model, "parse_losses"):
             raise InputError(f"onebit.MethodLossHook: expected a model with parse_losses, found {type(model).__name__}")
         own = model.parse_losses

@@ -11,6 +11,7 @@ or, where mmengine trains, by ``custom_hooks=[dict(type="onebit.MethodLossHook")
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from onebit.backbones.binarization.reconstruction import reconstruction_loss
@@ -56,15 +57,11 @@ def reconstruction_error(model: nn.Module) -> Tensor:
     beta o sign(w) is what a convolution's quantizer puts out, held constant: the gradient is
     2 (w - beta o sign(w)).
     """
-    total = None
-    for conv in onebit_convs(model).values():
-        weight = conv.weight
-        quantized = conv.quantize_weight(weight).detach()
-        error = (weight - quantized).square().sum()
-        total = error if total is None else total + error
-    if total is None:
+    convs = onebit_convs(model).values()
+    if not convs:
         raise InputError("reconstruction error: expected a network with 1-bit convolutions")
-    return total
+    errors = [conv.weight - conv.quantize_weight(conv.weight).detach() for conv in convs]
+    return torch.stack([error.square().sum() for error in errors]).sum()
 
 
 def onebit_convs(model: nn.Module) -> dict[str, OneBitConv2d]:
@@ -104,12 +101,10 @@ class ChildParentLoss(nn.Module):
         self._pairs = tuple(paired_convs(child, parent))
 
     def method_losses(self) -> dict[str, Tensor]:
-        total = 0
-        for conv, parent in self._pairs:
-            error = conv.quantize_weight(conv.weight) - parent.weight.detach()
-            # The sum over filters of each filter's mean.
-            total = total + error.square().sum() / error[0].numel()
-        return {"loss_child_parent": total * self.factor}
+        errors = [conv.quantize_weight(conv.weight) - parent.weight.detach() for conv, parent in self._pairs]
+        # Of each layer the sum over filters of each filter's mean.
+        means = [error.square().sum() / error[0].numel() for error in errors]
+        return {"loss_child_parent": torch.stack(means).sum() * self.factor}
 
 
 def paired_convs(child: nn.Module, parent: nn.Module) -> list[tuple[OneBitConv2d, nn.Conv2d]]:

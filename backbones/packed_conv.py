@@ -37,7 +37,7 @@ def possible(x: Tensor, weight: Tensor) -> bool:
 
 class _PackedConvFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, geometry, groups: int, bits: int) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, geometry: tuple, groups: int, bits: int) -> Tensor:
         ctx.layout = packing.Layout.of(x)
         row = ctx.layout.flatten(x)
         if bits == 1:
@@ -46,7 +46,8 @@ class _PackedConvFunction(torch.autograd.Function):
             packed = packing.pack_codes((row * (2**bits - 1)).round_().to(torch.uint8), bits)
         ctx.save_for_backward(packed, weight)
         ctx.geometry, ctx.groups, ctx.bits = geometry, groups, bits
-        return F.conv2d(x, weight, None, *geometry, groups)
+        stride, padding, dilation = geometry
+        return F.conv2d(x, weight, None, stride, padding, dilation, groups)
 
     @staticmethod
     @once_differentiable

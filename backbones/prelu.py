@@ -14,7 +14,7 @@ class _PReLUFunction(torch.autograd.Function):
         return F.prelu(x, slope)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor | None]:
         x, slope = ctx.saved_tensors
         positive = torch.ops.aten.threshold_backward(grad, x, 0)  # grad where x > 0, else 0
         negative = grad - positive

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from onebit.backbones.backbone import Backbone
 from onebit.backbones.binarization import BINARIZERS, Binarizer, get_binarizer
+from onebit.backbones.conv import real_conv, set_role
 from onebit.backbones.registry import MODELS, Family, register_family
-from onebit.backbones.resnet import OneBitUnit, average_pool, real_conv
+from onebit.backbones.resnet import OneBitUnit, average_pool
 from onebit.commons import guards
 
 #: What the blocks put out, by scale, in multiples of the stem's channels. Of each scale the first
@@ -136,7 +137,7 @@ class ReActNetA(Backbone):
         if binarizer is None:  # a ReLU would leave the first sign nothing to tell apart
             layers.append(nn.ReLU(inplace=True))
         self.stem = nn.Sequential(*layers)
-        self.stem.cost_role = "stem"
+        set_role(self.stem, "stem")
         channels = width
         for scale, multiples in enumerate(SCALES[: self.out_indices[-1] + 1]):
             blocks = []

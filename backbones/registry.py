@@ -104,17 +104,21 @@ def list_backbones(pattern: str = "*") -> list[str]:
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
 
-def find_family(name: str) -> tuple[Family, dict] | None:
+def find_family(name: str) -> tuple[Family, dict]:
     """The family that reads ``name``, and the arguments of its network.
 
     Raises:
-        InputError: more than one family reads it.
+        InputError: no family reads it, with near matches in the message; or more than one.
     """
     found = [(f, arguments) for f in families() if (arguments := f.parse(name)) is not None]
     if len(found) > 1:
         types = " and ".join(family.type for family, _ in found)
         raise InputError(f"the backbone name {name!r} is read by {types}: it must mean one network")
-    return found[0] if found else None
+    if not found:
+        near = difflib.get_close_matches(name, list_backbones(), n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else "`onebit backbones` lists the known ones"
+        raise InputError(f"unknown backbone {name!r}; {hint}")
+    return found[0]
 
 
 def backbone_config(name: str, **overrides) -> dict:
@@ -127,13 +131,8 @@ def backbone_config(name: str, **overrides) -> dict:
     Raises:
         InputError: unknown name; the message lists near matches.
     """
-    found = find_family(name)
-    if found is not None:
-        family, arguments = found
-        return {"type": f"onebit.{family.type}", **arguments, **overrides}
-    near = difflib.get_close_matches(name, list_backbones(), n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(near)}?" if near else "`onebit backbones` lists the known ones"
-    raise InputError(f"unknown backbone {name!r}; {hint}")
+    family, arguments = find_family(name)
+    return {"type": f"onebit.{family.type}", **arguments, **overrides}
 
 
 def create_backbone(name: str, out_indices: Sequence[int] = (0, 1, 2, 3), **overrides) -> nn.Module:

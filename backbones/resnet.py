@@ -13,19 +13,12 @@ from torch import Tensor, nn
 
 from onebit.backbones.backbone import Backbone
 from onebit.backbones.binarization import BINARIZERS, Binarizer, get_binarizer
-from onebit.backbones.conv import OneBitConv2d
+from onebit.backbones.conv import OneBitConv2d, real_conv, set_role
 from onebit.backbones.registry import MODELS, Family, register_family
 from onebit.commons import guards
 
 #: Blocks per stage, He et al., CVPR 2016, Table 1.
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
-
-
-def real_conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
-    """A convolution with 'same' padding and no bias."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False)
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    return conv
 
 
 def downsample(in_channels: int, out_channels: int, stride: int, pool: bool) -> nn.Module | None:
@@ -249,15 +242,11 @@ class ResNet(Backbone):
         guards.whole("width", width)
         self.binarizer = None if binarizer is None else get_binarizer(binarizer)
 
-        if stem == "imagenet":
-            self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
-            nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
-            self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        else:
-            self.conv1 = real_conv(3, width, 3)
-            self.maxpool = nn.Identity()
+        imagenet = stem == "imagenet"
+        self.conv1 = real_conv(3, width, 7, 2, "stem") if imagenet else real_conv(3, width, 3, role="stem")
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv1.cost_role = self.bn1.cost_role = "stem"
+        set_role(self.bn1, "stem")
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if imagenet else nn.Identity()
         # A ReLU here would leave the first sign nothing to tell apart.
         self.relu = nn.ReLU(inplace=True) if self.binarizer is None else nn.Identity()
 

@@ -51,11 +51,11 @@ def _plain(options: dict) -> bool:
 
 def _reduced(like: Tensor, dims: Sequence[int] | None, keepdim: bool = False) -> list[int]:
     """The shape that a reduction over ``dims`` leaves."""
-    dims = {dim % like.dim() for dim in (dims or range(like.dim()))}
+    gone = {dim % like.dim() for dim in (dims or range(like.dim()))}
     sizes = enumerate(like.shape)
     if keepdim:
-        return [1 if dim in dims else size for dim, size in sizes]
-    return [size for dim, size in sizes if dim not in dims]
+        return [1 if dim in gone else size for dim, size in sizes]
+    return [size for dim, size in sizes if dim not in gone]
 
 
 def _fits(others: tuple, like: Tensor) -> bool:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from onebit.backbones.backbone import Backbone
 from onebit.backbones.binarization import BINARIZERS, Binarizer, get_binarizer
+from onebit.backbones.conv import real_conv, set_role
 from onebit.backbones.registry import MODELS, Family, register_family
-from onebit.backbones.resnet import OneBitBlock, real_conv
+from onebit.backbones.resnet import OneBitBlock
 from onebit.commons import guards
 
 #: Residual blocks per stage: depth 22 = 6 x 3 + 4 (Zagoruyko and Komodakis, Table 1).
@@ -96,21 +97,19 @@ class WideResNet(Backbone):
         self.binarizer = None if binarizer is None else get_binarizer(binarizer)
 
         imagenet = stem == "imagenet"
-        conv = nn.Conv2d(3, width, 7, 2, padding=3, bias=False) if imagenet else None
-        layers = [conv or real_conv(3, width, 3)]
-        nn.init.kaiming_normal_(layers[0].weight, mode="fan_out", nonlinearity="relu")
+        layers: list[nn.Module] = [real_conv(3, width, 7, 2) if imagenet else real_conv(3, width, 3)]
         if self.binarizer is not None:  # real-valued, the first block starts with this norm
             layers.append(nn.BatchNorm2d(width))
         if imagenet:
             layers.append(nn.MaxPool2d(3, 2, padding=1))
         self.stem = nn.Sequential(*layers)
-        self.stem.cost_role = "stem"
+        set_role(self.stem, "stem")
 
         channels, stride = width, 4 if imagenet else 1
         all_channels, all_strides = [channels], [stride]
         for stage in range(self.out_indices[-1]):
             stage_stride = 2 if stage or imagenet else 1
-            blocks = []
+            blocks: list[nn.Module] = []
             for block in range(BLOCKS):
                 arguments = channels, width * 2**stage, 1 if block else stage_stride
                 if self.binarizer is None:

@@ -112,7 +112,7 @@ def _links(folder: Path, split: str, names: dict[str, str]) -> list[tuple[Path, 
     }
     links = []
     for new, old in names.items():
-        part = _NAME.fullmatch(old)["part"]
+        part = old.split("_")[1]
         # A link that leads nowhere is made anew; one that leads to an image is somebody's own.
         if new in present[split] and (folder / split / new).exists():
             continue

@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-_SCHEMAS = []  # a torch.library.Library undoes its definitions when it is collected
+_SCHEMAS: list[torch.library.Library] = []  # a torch.library.Library undoes its definitions when it is collected
 
 
 @functools.cache

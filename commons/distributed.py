@@ -14,6 +14,7 @@ import copy
 import gc
 import os
 import socket
+from typing import cast
 
 from onebit.commons.compat import ensure_torchvision
 
@@ -89,7 +90,7 @@ def _interfaces() -> set[str]:
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """``model`` without its wrapper for distributed training."""
-    return model.module if is_model_wrapper(model) else model
+    return cast(nn.Module, model.module) if is_model_wrapper(model) else model
 
 
 def share_of_batch(batch_size: int) -> int:
@@ -177,14 +178,13 @@ class _JointBatchNorm(nn.modules.batchnorm._BatchNorm):
         mean = _Sum.apply(x.sum(axes)) / count
         centred = x - mean.view(shape)
         variance = _Sum.apply(centred.square().sum(axes)) / count
-        if self.track_running_stats:
+        running, variances, batches = self.running_mean, self.running_var, self.num_batches_tracked
+        if running is not None and variances is not None and batches is not None:
             with torch.no_grad():
-                self.num_batches_tracked += 1
-                share = self.momentum
-                if share is None:
-                    share = 1 / float(self.num_batches_tracked)
-                self.running_mean.lerp_(mean, share)
-                self.running_var.lerp_(variance * (count / (count - 1)), share)
+                batches += 1
+                share = 1 / float(batches) if self.momentum is None else self.momentum
+                running.lerp_(mean, share)
+                variances.lerp_(variance * (count / (count - 1)), share)
         normed = centred * (variance + self.eps).rsqrt().view(shape)
         return normed * self.weight.view(shape) + self.bias.view(shape) if self.affine else normed
 

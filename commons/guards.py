@@ -8,6 +8,7 @@ no numbers here, nor are NaN, infinity and text.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import reprlib
 import sys
@@ -132,7 +133,7 @@ def known(kind: str, name: Any, names: Collection[str]) -> str:
     raise InputError(f"unknown {kind} {shown(name)}; {hint}")
 
 
-def file(kind: str, path: str | Path) -> Path:
+def file(kind: str, path: str | os.PathLike) -> Path:
     """The path of a file that is there.
 
     Raises:
@@ -144,7 +145,7 @@ def file(kind: str, path: str | Path) -> Path:
     return path
 
 
-def suffix(field: str, path: str | Path, suffixes: Iterable[str]) -> str:
+def suffix(field: str, path: str | os.PathLike, suffixes: Iterable[str]) -> str:
     """The ending of a file's name, in lower case, as one of ``suffixes`` (``.svg``).
 
     Raises:

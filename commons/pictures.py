@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 DPI = 150
 
 
-def save_figure(draw: Callable[[], Figure], path: str | Path, salt: str) -> Path:
+def save_figure(draw: Callable[[], Figure], path: str | os.PathLike, salt: str) -> Path:
     """Write the figure that ``draw`` makes, whole or not at all; the same figure as the same SVG, byte for byte.
 
     Args:

@@ -70,7 +70,8 @@ def _load_one(module: str, how: str) -> None:
 
 
 def _of_entry_point(point: metadata.EntryPoint) -> str:
-    return f"entry point {point.name} of {point.dist.name} {point.dist.version}"
+    origin = f" of {point.dist.name} {point.dist.version}" if point.dist else ""
+    return f"entry point {point.name}{origin}"
 
 
 def loaded() -> dict[str, str]:

@@ -90,6 +90,7 @@ class ProjectedSign(nn.Module):
 
     precision = 1
     projection: nn.Parameter
+    delta: Tensor | None
 
     def __init__(self, channels: int, factor: float = PROJECTION, eta: float = 0.0) -> None:
         super().__init__()

@@ -32,7 +32,11 @@ def load_cell(name: str) -> Genotype:
     return Genotype.load(FOLDER / f"{guards.known('cell', name, list_cells())}.json")
 
 
-def resolve_cell(cell: str | os.PathLike | Genotype | Mapping) -> tuple[Genotype, str]:
+#: The name of a cell that ships, a file, a genotype, or what :meth:`Genotype.to_dict` gives.
+CellSource = str | os.PathLike | Genotype | Mapping
+
+
+def resolve_cell(cell: CellSource) -> tuple[Genotype, str]:
     """A cell and what to call it, however it was given.
 
     Args:

@@ -8,17 +8,10 @@ cells; pooling has no norm there, unlike in their search. Every operation maps [
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onebit.backbones.cells.operations import Zero
-
-
-def _conv(in_channels: int, out_channels: int, kernel_size: int, role: str, **options) -> nn.Conv2d:
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, bias=False, **options)
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    conv.cost_role = role
-    return conv
+from onebit.backbones.cells.operations import Zero, every_second
+from onebit.backbones.conv import real_conv
 
 
 class SeparableConv(nn.Sequential):
@@ -27,17 +20,17 @@ class SeparableConv(nn.Sequential):
     def __init__(self, channels: int, kernel_size: int, stride: int, dilation: int) -> None:
         super().__init__(
             nn.ReLU(),  # not in place: a node's other edges see its input too
-            _conv(
+            real_conv(
                 channels,
                 channels,
                 kernel_size,
+                stride,
                 "depthwise",
-                stride=stride,
                 padding=dilation * (kernel_size - 1) // 2,
                 dilation=dilation,
                 groups=channels,
             ),
-            _conv(channels, channels, 1, "pointwise"),
+            real_conv(channels, channels, 1, role="pointwise"),
             nn.BatchNorm2d(channels),
         )
 
@@ -46,7 +39,7 @@ class ReLUConvBN(nn.Sequential):
     """ReLU, 1x1 convolution, BN: a cell's input to its width."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__(nn.ReLU(), _conv(in_channels, channels, 1, "preprocess"), nn.BatchNorm2d(channels))
+        super().__init__(nn.ReLU(), real_conv(in_channels, channels, 1, role="preprocess"), nn.BatchNorm2d(channels))
 
 
 class FactorizedReduce(nn.Module):
@@ -63,14 +56,12 @@ class FactorizedReduce(nn.Module):
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
         self.relu = nn.ReLU()
-        self.conv_even = _conv(in_channels, channels // 2, 1, "preprocess")
-        self.conv_odd = _conv(in_channels, channels // 2, 1, "preprocess")
+        self.conv_even = real_conv(in_channels, channels // 2, 1, role="preprocess")
+        self.conv_odd = real_conv(in_channels, channels // 2, 1, role="preprocess")
         self.bn = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(x)
-        even = x[:, :, ::2, ::2]
-        odd = F.pad(x[:, :, 1::2, 1::2], (0, x.shape[3] % 2, 0, x.shape[2] % 2))
+        even, odd = every_second(self.relu(x))
         return self.bn(torch.cat((self.conv_even(even), self.conv_odd(odd)), 1))
 
 

@@ -27,7 +27,7 @@ def derive_cell(
     strength = candidates.max(axis=1)
     nodes, start = [], 0
     for number in (2, 3, 4, 5):
-        sources = range(number)
+        sources = list(range(number))
         if derivation == "top2":
             sources = sorted(sources, key=lambda source: -strength[start + source])[:2]
         nodes.append([(operations[best[start + source]], source) for source in sorted(sources)])

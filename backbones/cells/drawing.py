@@ -206,7 +206,7 @@ def _route(key: tuple[int, int], operation: str, lane: float | None, port: int) 
     end = target * _PITCH
     if lane is None:
         start = source * _PITCH
-        corners = ((start + _NODE / 2, 0), (end - _NODE / 2, 0))
+        corners: tuple[Point, ...] = ((start + _NODE / 2, 0), (end - _NODE / 2, 0))
         return _Edge(operation, corners, ((start + end) / 2 - 0.06, 0))
     # Incoming on the left half of the node, outgoing on the right half; the longest lane ends
     # rightmost, so that it does not cross the others on its way down.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -155,7 +155,7 @@ class Genotype:
         """
         cells = parse_cells(text, where)
         try:
-            return cls(cells["normal"], cells["reduce"], provenance or {})
+            return cls(_nested(cells["normal"]), _nested(cells["reduce"]), provenance or {})
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
 
@@ -194,9 +194,9 @@ class Genotype:
             InputError: an argument out of range, or scores of another shape or not finite.
         """
         guards.choice("derivation", derivation, DERIVATIONS)
-        operations = checked_operations(operations, OPERATIONS, keep_none)
-        scores = checked_scores(scores, POSSIBLE_EDGES, operations)
-        normal, reduce = (derive_cell(of, derivation, operations, keep_none) for of in scores)
+        names = checked_operations(operations, OPERATIONS, keep_none)
+        both = checked_scores(scores, POSSIBLE_EDGES, names)
+        normal, reduce = (_nested(derive_cell(of, derivation, names, keep_none)) for of in both)
         return cls(normal, reduce, provenance or {})
 
     @classmethod
@@ -260,6 +260,10 @@ class Genotype:
 
     def __reduce__(self) -> tuple:  # a mapping proxy cannot be pickled
         return type(self), (self.normal, self.reduce, dict(self.provenance))
+
+
+def _nested(nodes: Iterable[Iterable[Edge]]) -> Cell:
+    return tuple(tuple(edges) for edges in nodes)
 
 
 def _derivation(cell: Cell) -> str:

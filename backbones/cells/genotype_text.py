@@ -128,9 +128,8 @@ def _by_node(field: ast.expr, name: str, where: str) -> list[list]:
 
 def _literal(node: ast.expr, name: str, where: str) -> Any:
     """The value of a literal, or of ``range`` with literal integers (which is not expanded)."""
-    is_range = isinstance(node, ast.Call) and _name(node.func) == "range" and not node.keywords
     try:
-        if is_range:
+        if isinstance(node, ast.Call) and _name(node.func) == "range" and not node.keywords:
             return range(*(ast.literal_eval(argument) for argument in node.args))
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):

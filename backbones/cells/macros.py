@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from onebit.backbones.binarization import BINARIZERS
 from onebit.backbones.cells import list_cells
@@ -53,8 +54,6 @@ class Macro:
     binarize_depthwise: str = "weights"
 
 
-_BNAS = dict(cell="dcp_nas_imagenet", own_cell=False, binarizer="bnasxnorw1a32")
-
 MACROS = {
     "dcp_nas": Macro(
         source="DCP-NAS, section 4.1",
@@ -76,22 +75,26 @@ MACROS = {
     # The networks for CIFAR-10; 44 and 48 channels are the "larger" ones. The cell was not published.
     "bnas": Macro(
         source="BNAS, section 4.1",
+        cell="dcp_nas_imagenet",
+        own_cell=False,
+        binarizer="bnasxnorw1a32",
         layers=20,
         channels=36,
         further=("c44", "c48"),
         binarize_preprocess="both",
         binarize_depthwise="both",
-        **_BNAS,
     ),
     # The network for ImageNet: preprocessing and depthwise convolutions real-valued, nodes summed.
     "bnas_imagenet": Macro(
         source="BNAS, sections 4.1 and 4.3",
+        cell="dcp_nas_imagenet",
+        own_cell=False,
+        binarizer="bnasxnorw1a32",
         layers=14,
         channels=64,
         node_combination="sum",
         binarize_preprocess="none",
         binarize_depthwise="none",
-        **_BNAS,
     ),
     "darts_v2": Macro(
         source="Liu et al., DARTS, ICLR 2019, appendix A",
@@ -179,7 +182,7 @@ def parse_name(name: str) -> dict | None:
     arch = _arch(match)
     if arch is None or match["binarizer"] not in (None, *_suffixes(arch.macro)):
         return None
-    arguments = dict(arch=match["arch"])
+    arguments: dict[str, Any] = dict(arch=match["arch"])
     if match["layers"]:
         arguments["layers"] = int(match["layers"])
     if match["binarizer"]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import reduce
+from typing import TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
 
 from onebit.backbones.backbone import Backbone
 from onebit.backbones.binarization import Binarizer, get_binarizer
-from onebit.backbones.cells import resolve_cell
+from onebit.backbones.cells import CellSource, resolve_cell
 from onebit.backbones.cells.darts_operations import DartsStyle
 from onebit.backbones.cells.genotype import INPUT_NODES, INTERMEDIATE_NODES, Edge, Genotype
 from onebit.backbones.cells.macros import DEFAULT, MACROS, Macro, list_names, parse_arch, parse_name
 from onebit.backbones.cells.operations import BINARIZED, CellStyle
+from onebit.backbones.conv import real_conv, set_role
 from onebit.backbones.registry import MODELS, Family, register_family
 from onebit.commons import guards
 from onebit.commons.errors import InputError
@@ -62,6 +63,11 @@ class Cell(nn.Module):
         self.sources = [[source for _, source in edges] for edges in nodes]
         self.node_combination = node_combination
 
+    def edges(self, node: int) -> list[tuple[int, nn.Module]]:
+        """Source and operation of the edges into an intermediate node, counted from 0."""
+        operations = cast(nn.ModuleDict, self.nodes[node])
+        return [(source, operations[f"from{source}"]) for source in self.sources[node]]
+
     def forward(self, older: Tensor, newer: Tensor, drop_path_prob: float = 0.0) -> Tensor:
         """Two maps [N, C_i, H_i, W_i] to one, halved in a reduction cell.
 
@@ -71,10 +77,9 @@ class Cell(nn.Module):
         """
         drop = drop_path_prob if self.training else 0.0
         states = [self.preprocess_older(older), self.preprocess_newer(newer)]
-        for sources, edges in zip(self.sources, self.nodes, strict=True):
+        for node in range(len(self.sources)):
             incoming = []
-            for source in sources:
-                edge = edges[f"from{source}"]
+            for source, edge in self.edges(node):
                 out = edge(states[source])
                 if drop > 0 and not isinstance(edge, nn.Identity):
                     out = drop_path(out, drop)
@@ -157,9 +162,9 @@ class CellNet(Backbone):
 
     def __init__(
         self,
-        arch: str | os.PathLike | Genotype | Mapping | None = None,
+        arch: CellSource | None = None,
         macro: str | None = None,
-        cell: str | os.PathLike | Genotype | Mapping | None = None,
+        cell: CellSource | None = None,
         channels: int | None = None,
         layers: int | None = None,
         stem: str = "imagenet",
@@ -177,8 +182,8 @@ class CellNet(Backbone):
     ) -> None:
         super().__init__(4, out_indices, frozen_stages, norm_eval, init_cfg)
         guards.choice("stem", stem, ("imagenet", "cifar"))
-        rules, cell, width = _resolve(arch, macro, cell)
-        self.genotype, self.cell_name = resolve_cell(cell)
+        rules, chosen, width = _resolve(arch, macro, cell)
+        self.genotype, self.cell_name = resolve_cell(chosen)
         if macro is None and channels is None and layers is None and not _names_macro(arch):
             channels, layers = _searched_size(self.genotype)
         channels = width if channels is None else channels
@@ -266,9 +271,7 @@ def stem_layers(stem: str, channels: int) -> nn.ModuleList:
     """
 
     def conv_bn(in_channels: int, out_channels: int, stride: int) -> list[nn.Module]:
-        conv = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
-        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-        return [conv, nn.BatchNorm2d(out_channels)]
+        return [real_conv(in_channels, out_channels, 3, stride), nn.BatchNorm2d(out_channels)]
 
     if stem == "imagenet":
         half = channels // 2
@@ -277,11 +280,11 @@ def stem_layers(stem: str, channels: int) -> nn.ModuleList:
     else:
         first, second = conv_bn(3, 3 * channels, 1), [nn.Identity()]
     layers = nn.ModuleList([nn.Sequential(*first), nn.Sequential(*second)])
-    layers.cost_role = "stem"
+    set_role(layers, "stem")
     return layers
 
 
-def _names_macro(arch) -> bool:
+def _names_macro(arch: CellSource | None) -> TypeGuard[str]:
     return isinstance(arch, str) and not arch.endswith(".json")
 
 
@@ -291,7 +294,7 @@ def _searched_size(genotype: Genotype) -> tuple[int | None, int | None]:
     return (supernet.get("channels"), supernet.get("cells")) if isinstance(supernet, Mapping) else (None, None)
 
 
-def _resolve(arch, macro: str | None, cell) -> tuple[Macro, object, int]:
+def _resolve(arch: CellSource | None, macro: str | None, cell: CellSource | None) -> tuple[Macro, CellSource, int]:
     """The macro-architecture, the cell and the default width that the three arguments mean."""
     named = parse_arch(arch) if _names_macro(arch) else None
     if named is not None:
@@ -302,9 +305,7 @@ def _resolve(arch, macro: str | None, cell) -> tuple[Macro, object, int]:
         if cell is not None:
             raise InputError(f"cell {cell!r}: arch {arch!r} is a cell already")
         cell = arch
-    macro = "dcp_nas" if macro is None else macro
-    guards.choice("macro", macro, MACROS)
-    rules = MACROS[macro]
+    rules = MACROS[guards.choice("macro", "dcp_nas" if macro is None else macro, MACROS)]
     return rules, rules.cell if cell is None else cell, rules.channels
 
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onebit.backbones.binarization import Binarizer
-from onebit.backbones.conv import REAL_BITS, OneBitConv2d
+from onebit.backbones.conv import REAL_BITS, OneBitConv2d, real_conv, set_role
 from onebit.backbones.prelu import PReLU
 
 #: What of a convolution is made 1-bit.
@@ -48,19 +48,11 @@ class CellStyle:
         Args:
             binarize: one of :data:`BINARIZED`.
         """
+        sizes = in_channels, out_channels, kernel_size
         if self.binarizer is None or binarize == "none":
-            conv = nn.Conv2d(in_channels, out_channels, kernel_size, bias=False, **options)
-            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-        else:
-            conv = OneBitConv2d(
-                in_channels,
-                out_channels,
-                kernel_size,
-                binarizer=self.binarizer,
-                binarize_input=binarize == "both",
-                **options,
-            )
-        conv.cost_role = role
+            return real_conv(*sizes, role=role, **options)
+        conv = OneBitConv2d(*sizes, binarizer=self.binarizer, binarize_input=binarize == "both", **options)
+        set_role(conv, role)
         return conv
 
     def preprocess(self, in_channels: int, channels: int) -> nn.Module:
@@ -118,10 +110,10 @@ class Pool(nn.Module):
 
     def __init__(self, channels: int, kind: str, stride: int) -> None:
         super().__init__()
-        if kind == "max":
-            self.pool = nn.MaxPool2d(3, stride, padding=1)
-        else:
-            self.pool = nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
+        largest = kind == "max"
+        self.pool = (
+            nn.MaxPool2d(3, stride, 1) if largest else nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
+        )
         self.bn = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -176,11 +168,16 @@ class Halve(nn.Module):
         self.prelu = PReLU(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.bn_in(x)
-        # Subsampling before a 1x1 convolution is a 1x1 convolution of stride 2.
-        even = x[:, :, ::2, ::2]
-        odd = F.pad(x[:, :, 1::2, 1::2], (0, x.shape[3] % 2, 0, x.shape[2] % 2))
+        even, odd = every_second(self.bn_in(x))
         return self.prelu(self.bn(torch.cat((self.conv_even(even), self.conv_odd(odd)), 1)))
+
+
+def every_second(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The even and the odd rows and columns of a map, the latter padded to the size of the former.
+
+    Subsampling before a 1x1 convolution is a 1x1 convolution of stride 2.
+    """
+    return x[:, :, ::2, ::2], F.pad(x[:, :, 1::2, 1::2], (0, x.shape[3] % 2, 0, x.shape[2] % 2))
 
 
 def operation(name: str, channels: int, stride: int, style: CellStyle) -> nn.Module:

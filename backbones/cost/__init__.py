@@ -77,49 +77,23 @@ class Cost:
         convention: a key of :data:`onebit.backbones.cost.conventions.CONVENTIONS`.
         input_shape: (3, H, W) of the image, or None where a callable ran the network.
         rows: one per module that has a rule and has parameters or ran.
+        params_1bit, params_real: parameters stored in one bit, and all others.
+        memory_bits: for the parameters, as the convention counts them.
+        macs: multiply-accumulates of convolutions and linear layers, whatever their precision.
+        flops, bops: real-valued and 1-bit operations, as the convention counts them.
+        ops: ``flops + bops / 64``; under ``cp-nas`` ``/ 58``.
     """
 
     convention: str
     input_shape: tuple[int, ...] | None
     rows: tuple[Row, ...]
-
-    def _total(self, column: str) -> int | float:
-        return sum(getattr(row, column) for row in self.rows)
-
-    @property
-    def params_1bit(self) -> int:
-        """Parameters stored in one bit."""
-        return self._total("params_1bit")
-
-    @property
-    def params_real(self) -> int:
-        """All other parameters."""
-        return self._total("params_real")
-
-    @property
-    def memory_bits(self) -> int:
-        """Bits of memory for the parameters, as the convention counts them."""
-        return self._total("memory_bits")
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of convolutions and linear layers, whatever their precision."""
-        return self._total("macs")
-
-    @property
-    def flops(self) -> int:
-        """Real-valued operations, as the convention counts them."""
-        return self._total("flops")
-
-    @property
-    def bops(self) -> int:
-        """1-bit operations, as the convention counts them."""
-        return self._total("bops")
-
-    @property
-    def ops(self) -> float:
-        """``flops + bops / 64``; under ``cp-nas`` ``/ 58``."""
-        return self.flops + self.bops / BOPS_PER_FLOP[self.convention]
+    params_1bit: int
+    params_real: int
+    memory_bits: int
+    macs: int
+    flops: int
+    bops: int
+    ops: float
 
     def summary(self) -> dict[str, Any]:
         """The totals as plain values, ready for a record."""
@@ -217,7 +191,9 @@ def _counted(convention: str, shape: tuple[int, ...] | None, layers: Sequence[La
         )
         for layer, (memory_bits, flops, bops) in zip(layers, CONVENTIONS[convention](layers), strict=True)
     ]
-    return Cost(convention, shape, tuple(rows))
+    totals = {column: sum(getattr(row, column) for row in rows) for column in _SUMS[:-1]}
+    # From the totals: the sum of the rows' OPs is rounded otherwise.
+    return Cost(convention, shape, tuple(rows), **totals, ops=totals["flops"] + totals["bops"] / bops_per_flop)
 
 
 def _checked_shape(input_shape: Sequence[int]) -> tuple[int, ...]:

@@ -106,7 +106,7 @@ class _Running(ShapesOnly):
     def leave(self, layer: Layer | None, rule: Callable | None) -> Callable:
         def hook(module: nn.Module, args: tuple, kwargs: Mapping, output: Any) -> None:
             name, _, products = self.stack.pop()
-            if layer is None:
+            if layer is None or rule is None:
                 return
             count = rule(module, (*args, *kwargs.values()), output)
             if products and not count.macs:

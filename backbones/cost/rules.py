@@ -73,17 +73,17 @@ def _uncounted(module: nn.Module, inputs: tuple, output: Any) -> Count:
     return Count()
 
 
-def _convolution(module: nn.Module, inputs: tuple, output: Any) -> Count:
+def _convolution(module: Any, inputs: tuple, output: Any) -> Count:
     taps = math.prod(module.kernel_size) * module.in_channels // module.groups
     return Count(output.numel() * taps, 0 if module.bias is None else output.numel())
 
 
-def _transposed_convolution(module: nn.Module, inputs: tuple, output: Any) -> Count:
+def _transposed_convolution(module: Any, inputs: tuple, output: Any) -> Count:
     taps = math.prod(module.kernel_size) * module.out_channels // module.groups
     return Count(inputs[0].numel() * taps, 0 if module.bias is None else output.numel())
 
 
-def _linear(module: nn.Module, inputs: tuple, output: Any) -> Count:
+def _linear(module: Any, inputs: tuple, output: Any) -> Count:
     return Count(inputs[0].numel() * module.out_features)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -28,7 +30,9 @@ def unpack_bits(words: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The inverse of :func:`pack_bits`: a bool tensor of ``shape``."""
     places = torch.arange(WORD, device=words.device)
     flat = (words.unsqueeze(1) >> places).bitwise_and(1).view(-1)
-    count = 1
-    for size in shape:
-        count *= size
-    return flat[:count].view(shape).bool()
+    return flat[: math.prod(shape)].view(shape).bool()
+
+
+def unpack_signs(words: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The same as +1 and -1, float32."""
+    return unpack_bits(words, shape).float().mul_(2).sub_(1)

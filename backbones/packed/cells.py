@@ -1,7 +1,7 @@
 """Packed forms of cells and of their operations.
 
 Inside a cell a map is a numpy array [N, H, W, C], whose handling costs a tenth of a tensor's; on
-small maps that is what counts. An operation's ``apply(values, out)`` adds its result to ``out``, or
+small maps that is what counts. An operation's ``compute(values, out)`` adds its result to ``out``, or
 returns a new map where that is None, so that the sum into a node costs nothing extra.
 """
 
@@ -15,17 +15,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from onebit.backbones.conv import OneBitConv2d, pair
 from onebit.backbones.packed import engine
-from onebit.backbones.packed.bits import pack_bits, unpack_bits
+from onebit.backbones.packed.bits import pack_bits, unpack_bits, unpack_signs
 from onebit.backbones.packed.geometry import classes_of, valid_taps
 from onebit.backbones.packed.layers import (
     PackedConv,
     PackedLayer,
-    activation_of,
     affine,
     image_of,
     map_of,
+    prelu,
     signs_and_scale,
+    slope_of,
 )
 
 #: A feature map, float32 [N, H, W, C], contiguous.
@@ -35,12 +37,17 @@ Map = np.ndarray
 class PackedOperation(PackedLayer):
     """Base of what joins two nodes of a cell."""
 
-    def apply(self, values: Map, out: Map | None = None) -> Map:
+    def compute(self, values: Map, out: Map | None = None) -> Map:
         """A map [N, H, W, C] to one of [N, H', W', C], added to ``out`` if there is one."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        return image_of(torch.from_numpy(self.apply(map_of(x).numpy())))
+        return image_of(torch.from_numpy(self.compute(map_of(x).numpy())))
+
+
+def room(out: Map | None, shape: tuple[int, ...]) -> tuple[Map, bool]:
+    """``out``, or a new map where there is none; and whether to add to it."""
+    return (np.empty(shape, np.float32), False) if out is None else (out, True)
 
 
 def added(result: Tensor | Map, out: Map | None) -> Map:
@@ -65,11 +72,18 @@ class PackedSeparableBlock(PackedOperation):
             weights and real-valued activations.
     """
 
-    def __init__(self, block) -> None:
+    bits: Tensor
+    in_scale: Tensor
+    in_shift: Tensor
+    scale: Tensor
+    shift: Tensor
+    slope: Tensor
+
+    def __init__(self, block: Any) -> None:
         super().__init__()
         conv = block.depthwise
-        self.channels, self.kernel_size = conv.in_channels, conv.kernel_size
-        self.stride, self.padding, self.dilation = conv.stride, conv.padding, conv.dilation
+        self.channels, self.kernel_size = conv.in_channels, pair(conv.kernel_size)
+        self.stride, self.padding, self.dilation = conv.geometry
         self.shortcut = block.shortcut
         positive, scale = signs_and_scale(conv)
         in_scale, in_shift = affine(block.bn_in)
@@ -80,15 +94,13 @@ class PackedSeparableBlock(PackedOperation):
             in_shift=in_shift,
             scale=scale * norm_scale,
             shift=shift,
-            slope=activation_of(block.prelu_depthwise, self.channels)["slope"],
+            slope=slope_of(block.prelu_depthwise, self.channels),
         )
         self.pointwise = PackedConv(block.pointwise, norm=block.bn_pointwise, activation=block.prelu)
-        self._calls: dict[tuple[int, int], Call] = {}
 
     def prepare(self) -> dict[str, np.ndarray]:
         taps = self.kernel_size[0] * self.kernel_size[1]
-        signs = unpack_bits(self.bits, (taps, self.channels)).float().mul_(2).sub_(1)
-        weights = signs * self.scale
+        weights = unpack_signs(self.bits, (taps, self.channels)) * self.scale
         return dict(
             weights=(weights * self.in_scale).numpy(),
             constants=(weights * self.in_shift).numpy(),
@@ -96,16 +108,9 @@ class PackedSeparableBlock(PackedOperation):
             shift=self.shift.numpy(),
         )
 
-    def call(self, height: int, width: int) -> Call:
-        """What a call on maps of this size needs, made once per size."""
-        if (height, width) not in self._calls:
-            if len(self._calls) > 64:  # inputs of ever new sizes
-                self._calls.clear()
-            self._calls[height, width] = self._make_call((height, width))
-        return self._calls[height, width]
-
-    def _make_call(self, size: tuple[int, int]) -> Call:
-        out = tuple(
+    def prepare_size(self, height: int, width: int) -> Call:
+        size = height, width
+        out = pair(
             (size[i] + 2 * self.padding[i] - self.dilation[i] * (self.kernel_size[i] - 1) - 1) // self.stride[i] + 1
             for i in range(2)
         )
@@ -149,28 +154,25 @@ class PackedSeparableBlock(PackedOperation):
             ),
         )
 
-    def apply(self, values: Map, out: Map | None = None) -> Map:
+    def compute(self, values: Map, out: Map | None = None) -> Map:
         compiled = engine.kernels()
         if compiled is None:
             tensor = torch.from_numpy(values)
             around = tensor if self.shortcut else None
-            return added(self.pointwise.apply(self._slow(tensor), around), out)
+            return added(self.pointwise.compute(self._slow(tensor), around), out)
         n, height, width, channels = values.shape
-        call = self.call(height, width)
-        add = out is not None
-        if out is None:
-            out = np.empty((n, *call.out_size, channels), np.float32)
+        call = self.sized(height, width)
+        out, add = room(out, (n, *call.out_size, channels))
         engine.run(compiled.separable, n * call.out_size[0], values, *call.arguments, add, out)
         return out
 
     def _slow(self, values: Tensor) -> Tensor:
-        weights = unpack_bits(self.bits, (*self.kernel_size, self.channels)).float() * 2 - 1
+        weights = unpack_signs(self.bits, (*self.kernel_size, self.channels))
         x = image_of(values * self.in_scale + self.in_shift)
         x = F.conv2d(
             x, weights.permute(2, 0, 1).unsqueeze(1), None, self.stride, self.padding, self.dilation, self.channels
         )
-        x = map_of(x) * self.scale + self.shift
-        return x.clamp(min=0) + self.slope * x.clamp(max=0)
+        return prelu(map_of(x) * self.scale + self.shift, self.slope)
 
 
 class PackedChain(PackedOperation):
@@ -179,12 +181,13 @@ class PackedChain(PackedOperation):
     def __init__(self, operations: list[PackedOperation]) -> None:
         super().__init__()
         self.operations = nn.ModuleList(operations)
+        self.plan = operations
 
-    def apply(self, values: Map, out: Map | None = None) -> Map:
-        *first, last = self.operations
+    def compute(self, values: Map, out: Map | None = None) -> Map:
+        *first, last = self.plan
         for operation in first:
-            values = operation.apply(values)
-        return last.apply(values, out)
+            values = operation.compute(values)
+        return last.compute(values, out)
 
 
 class PackedPool(PackedOperation):
@@ -194,7 +197,10 @@ class PackedPool(PackedOperation):
         pool: a :class:`onebit.backbones.cells.operations.Pool`.
     """
 
-    def __init__(self, pool) -> None:
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, pool: Any) -> None:
         super().__init__()
         self.largest = isinstance(pool.pool, nn.MaxPool2d)
         self.pool = pool.pool
@@ -204,17 +210,14 @@ class PackedPool(PackedOperation):
     def prepare(self) -> tuple[np.ndarray, np.ndarray]:
         return self.scale.numpy(), self.shift.numpy()
 
-    def apply(self, values: Map, out: Map | None = None) -> Map:
+    def compute(self, values: Map, out: Map | None = None) -> Map:
         compiled = engine.kernels()
         if compiled is None:
             pooled = map_of(self.pool(image_of(torch.from_numpy(values))))
             return added(pooled * self.scale + self.shift, out)
         n, height, width, channels = values.shape
         stride = self.pool.stride
-        add = out is not None
-        if out is None:
-            shape = (n, -(-height // stride), -(-width // stride), channels)
-            out = np.empty(shape, np.float32)
+        out, add = room(out, (n, -(-height // stride), -(-width // stride), channels))
         engine.run(compiled.pool, n * out.shape[1], values, self.largest, stride, *self.ready, add, out)
         return out
 
@@ -222,7 +225,7 @@ class PackedPool(PackedOperation):
 class PackedIdentity(PackedOperation):
     """The skip connection at stride 1."""
 
-    def apply(self, values: Map, out: Map | None = None) -> Map:
+    def compute(self, values: Map, out: Map | None = None) -> Map:
         return values.copy() if out is None else added(values, out)
 
 
@@ -233,7 +236,7 @@ class PackedZero(PackedOperation):
         super().__init__()
         self.stride = stride
 
-    def apply(self, values: Map, out: Map | None = None) -> Map:
+    def compute(self, values: Map, out: Map | None = None) -> Map:
         if out is not None:
             return out
         return np.zeros(values[:, :: self.stride, :: self.stride].shape, np.float32)
@@ -250,7 +253,16 @@ class PackedProjection(PackedOperation):
         slope: of the PReLU, [out_channels].
     """
 
-    def __init__(self, conv, before: tuple[Tensor, Tensor], behind: tuple[Tensor, Tensor], slope: Tensor) -> None:
+    bits: Tensor
+    in_scale: Tensor
+    in_shift: Tensor
+    scale: Tensor
+    shift: Tensor
+    slope: Tensor
+
+    def __init__(
+        self, conv: OneBitConv2d, before: tuple[Tensor, Tensor], behind: tuple[Tensor, Tensor], slope: Tensor
+    ) -> None:
         super().__init__()
         self.shape = (conv.out_channels, conv.in_channels)
         positive, scale = signs_and_scale(conv)
@@ -277,25 +289,20 @@ class PackedProjection(PackedOperation):
         arguments = (self.in_scale.numpy(), codes, self.scale.numpy(), shift.numpy(), self.slope.numpy())
         return dict(lookup=arguments)
 
-    def apply(self, values: Map, out: Map | None = None) -> Map:
+    def compute(self, values: Map, out: Map | None = None) -> Map:
         ready, compiled = self.ready, engine.kernels()
         if "lookup" in ready:
-            add = out is not None
-            if out is None:
-                out = np.empty((*values.shape[:3], self.shape[0]), np.float32)
+            out, add = room(out, (*values.shape[:3], self.shape[0]))
             flat = out.reshape(-1, self.shape[0])
             positions = values.reshape(-1, self.shape[1])
             engine.run(compiled.project, len(flat), positions, *ready["lookup"], add, flat)
             return out
         result = F.linear(torch.from_numpy(values), ready["weights"], ready["shift"])
-        return added(self._prelu(result), out)
+        return added(prelu(result, self.slope), out)
 
     def at_padding(self) -> Tensor:
         """[out_channels]: the output where the convolution sees zeros behind the first norm."""
-        return self._prelu(self.shift)
-
-    def _prelu(self, x: Tensor) -> Tensor:
-        return x.clamp(min=0) + self.slope * x.clamp(max=0)
+        return prelu(self.shift, self.slope)
 
 
 class PackedHalve(PackedOperation):
@@ -305,25 +312,25 @@ class PackedHalve(PackedOperation):
         halve: a :class:`onebit.backbones.cells.operations.Halve` of 1-bit weights and real-valued activations.
     """
 
-    def __init__(self, halve) -> None:
+    def __init__(self, halve: Any) -> None:
         super().__init__()
         half = halve.conv_even.out_channels
         before = affine(halve.bn_in)
         scale, shift = affine(halve.bn)
-        slope = activation_of(halve.prelu, 2 * half)["slope"]
+        slope = slope_of(halve.prelu, 2 * half)
         self.even = PackedProjection(halve.conv_even, before, (scale[:half], shift[:half]), slope[:half])
         self.odd = PackedProjection(halve.conv_odd, before, (scale[half:], shift[half:]), slope[half:])
 
-    def apply(self, values: Map, out: Map | None = None) -> Map:
-        even = self.even.apply(np.ascontiguousarray(values[:, ::2, ::2]))
+    def compute(self, values: Map, out: Map | None = None) -> Map:
+        even = self.even.compute(np.ascontiguousarray(values[:, ::2, ::2]))
         there = np.ascontiguousarray(values[:, 1::2, 1::2])
         if there.shape[1:3] == even.shape[1:3]:
-            odd = self.odd.apply(there)
+            odd = self.odd.compute(there)
         else:  # an odd height or width: padded
             odd = np.empty(even.shape[:3] + self.odd.shape[:1], np.float32)
             odd[:] = self.odd.at_padding().numpy()
             if there.size:  # a map one pixel high or wide has no odd rows or columns
-                odd[:, : there.shape[1], : there.shape[2]] = self.odd.apply(there)
+                odd[:, : there.shape[1], : there.shape[2]] = self.odd.compute(there)
         return added(np.concatenate((even, odd), 3), out)
 
 
@@ -334,7 +341,7 @@ class PackedOther(PackedOperation):
         super().__init__()
         self.module = module
 
-    def apply(self, values: Map, out: Map | None = None) -> Map:
+    def compute(self, values: Map, out: Map | None = None) -> Map:
         return added(map_of(self.module(image_of(torch.from_numpy(values)))), out)
 
 
@@ -365,11 +372,12 @@ class PackedCell(nn.Module):
 
     def forward(self, older: Tensor, newer: Tensor, drop_path_prob: float = 0.0) -> Tensor:
         """Two maps [N, C, H, W] to one; nothing is dropped in inference."""
-        states = [self.older.apply(map_of(older).numpy()), self.newer.apply(map_of(newer).numpy())]
+        states = [self.older.compute(map_of(older).numpy()), self.newer.compute(map_of(newer).numpy())]
         for edges in self.plan:
-            node = None
-            for source, edge in edges:
-                node = edge.apply(states[source], node)
+            (source, edge), *others = edges
+            node = edge.compute(states[source])
+            for source, edge in others:
+                node = edge.compute(states[source], node)
             states.append(node)
         nodes = states[2:]
         if self.concatenate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -13,11 +14,11 @@ from onebit.backbones.cells import operations as cell_ops
 from onebit.backbones.cells.net import Cell
 from onebit.backbones.conv import OneBitConv2d
 from onebit.backbones.packed import cells
-from onebit.backbones.packed.layers import PackedConv, PackedUnit, SignWeightConv, activation_of, affine, threshold_of
+from onebit.backbones.packed.layers import PackedConv, PackedUnit, SignWeightConv, affine, slope_of, threshold_of
 from onebit.backbones.resnet import OneBitUnit, ResNet
 from onebit.commons.errors import InputError
 
-Rule = Callable[[nn.Module], nn.Module]
+Rule = Callable[[Any], nn.Module]
 _RULES: dict[type[nn.Module], Rule] = {}
 
 
@@ -60,13 +61,13 @@ def _check_sign(conv: OneBitConv2d) -> None:
     """
     if conv.input_bits != 1 or conv.weight.device.type == "meta":
         return
-    threshold = threshold_of(conv.quantize_input, conv.in_channels)
-    threshold = conv.weight.new_zeros(conv.in_channels) if threshold is None else threshold
+    found = threshold_of(conv)
+    threshold = conv.weight.new_zeros(conv.in_channels) if found is None else found
     steps = threshold.new_tensor([-1, -1e-3, 0, 1e-3, 1])
     values = threshold[:, None] + steps * threshold.abs().clamp(min=1)[:, None]
     with torch.no_grad():
-        found = conv.quantize_input(values[None, :, None])[0, :, 0]
-    if not torch.equal(found, torch.where(values > threshold[:, None], 1.0, -1.0).to(found)):
+        signs = cast(nn.Module, conv.quantize_input)(values[None, :, None])[0, :, 0]
+    if not torch.equal(signs, torch.where(values > threshold[:, None], 1.0, -1.0).to(signs)):
         raise InputError(
             f"{type(conv.quantize_input).__name__} is not +1 above its threshold and -1 at and below it: no packed form"
         )
@@ -114,7 +115,8 @@ def _sequence(layers: nn.Sequential) -> nn.Module:
 
 @packed_form(ResNet)
 def _resnet(net: ResNet) -> nn.Module:
-    net.conv1, net.bn1 = fuse_conv_bn_eval(net.conv1, net.bn1), nn.Identity()
+    net.add_module("conv1", fuse_conv_bn_eval(net.conv1, net.bn1))
+    net.add_module("bn1", nn.Identity())
     return _convert_children(net)
 
 
@@ -123,12 +125,9 @@ def _cell(cell: Cell) -> nn.Module:
     return cells.PackedCell(
         _operation(cell.preprocess_older),
         _operation(cell.preprocess_newer),
-        [
-            [_operation(edges[f"from{s}"]) for s in sources]
-            for sources, edges in zip(cell.sources, cell.nodes, strict=True)
-        ],
+        [[_operation(edge) for _, edge in cell.edges(node)] for node in range(len(cell.sources))],
         cell.sources,
-        concatenate=getattr(cell, "node_combination", "concatenate") == "concatenate",
+        concatenate=cell.node_combination == "concatenate",
     )
 
 
@@ -147,7 +146,7 @@ def _operation(module: nn.Module) -> cells.PackedOperation:
     if isinstance(module, nn.Sequential):
         return cells.PackedChain([_operation(part) for part in module])
     if isinstance(module, cell_ops.Preprocess) and _real_input(module.conv):
-        slope = activation_of(module.prelu, module.conv.out_channels)["slope"]
+        slope = slope_of(module.prelu, module.conv.out_channels)
         return cells.PackedProjection(module.conv, affine(module.bn_in), affine(module.bn), slope)
     if isinstance(module, cell_ops.Halve) and _real_input(module.conv_even):
         return cells.PackedHalve(module)

@@ -6,7 +6,9 @@ import functools
 import math
 import os
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 
@@ -15,7 +17,7 @@ MIN_ROWS = 4
 
 
 @functools.cache
-def kernels():
+def kernels() -> Any:
     """The compiled kernels, or None where they cannot be had, which is said once.
 
     ``ONEBIT_KERNELS=torch`` asks for the slow path.
@@ -33,7 +35,7 @@ def kernels():
     return compiled
 
 
-def run(kernel, rows: int, *arguments) -> None:
+def run(kernel: Callable[..., None], rows: int, *arguments: Any) -> None:
     """Call ``kernel(first, last, *arguments)`` on shares of ``rows``, one per torch thread."""
     threads = min(torch.get_num_threads(), rows // MIN_ROWS)
     if threads <= 1:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onebit.backbones.conv import pair
 from onebit.backbones.packed.bits import words_for
 from onebit.commons.errors import InputError
 
@@ -24,7 +25,7 @@ class Geometry:
         self.padded = (height + 2 * top, width + 2 * left)
         self.per_pixel = words_for(conv.in_channels)
         reach = (dilate_y * (rows - 1) + 1, dilate_x * (columns - 1) + 1)
-        self.out_size = tuple((self.padded[i] - reach[i]) // conv.stride[i] + 1 for i in range(2))
+        self.out_size = pair((self.padded[i] - reach[i]) // conv.stride[i] + 1 for i in range(2))
         if min(self.out_size) < 1:
             raise InputError(f"a map of {height}x{width} is too small for this convolution")
         self.total = rows * columns * conv.in_channels
@@ -44,7 +45,7 @@ class Geometry:
         if conv.pad_value == 1:
             ones = np.arange(self.per_pixel * 64) < conv.in_channels
             self.fill = np.packbits(ones, bitorder="little").view(np.uint64)
-        self._correction = None
+        self._correction: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     def words(self, n: int) -> np.ndarray:
         """Room for packed signs, the border filled in."""
@@ -75,7 +76,7 @@ class Geometry:
         return self._correction
 
 
-def valid_taps(taps: int, dilation: int, stride: int, pad: int, size: int, count: int):
+def valid_taps(taps: int, dilation: int, stride: int, pad: int, size: int, count: int) -> np.ndarray:
     """[count, taps]: which taps lie inside the map at each output position."""
     at = np.arange(count)[:, None] * stride - pad + np.arange(taps) * dilation
     return (at >= 0) & (at < size)

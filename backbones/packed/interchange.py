@@ -30,6 +30,10 @@ class FloatForm(nn.Module):
         InputError: weights or activations of more than one bit.
     """
 
+    weight: Tensor
+    scale: Tensor
+    threshold: Tensor
+
     def __init__(self, conv: OneBitConv2d) -> None:
         super().__init__()
         positive, scale = signs_and_scale(conv)
@@ -37,7 +41,7 @@ class FloatForm(nn.Module):
         self.register_buffer("scale", scale.detach().view(-1, 1, 1))
         self.signs = conv.quantize_input is not None
         if self.signs:
-            threshold = threshold_of(conv.quantize_input, conv.in_channels)
+            threshold = threshold_of(conv)
             threshold = torch.zeros(1) if threshold is None else threshold.clone()
             self.register_buffer("threshold", threshold.view(-1, 1, 1))
         self.border = tuple(conv._reversed_padding_repeated_twice)
@@ -92,7 +96,7 @@ def save_onnx(network: nn.Module, size: tuple[int, int], path: str | Path) -> Pa
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "network.onnx"
         try:
-            torch.onnx.export(plain, image, str(file), dynamo=False, input_names=["images"])
+            torch.onnx.export(plain, (image,), str(file), dynamo=False, input_names=["images"])
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
             reason = " ".join(str(error).split())[:300]
             raise WorkError(f"ONNX cannot express this network: {reason}") from error

@@ -7,25 +7,36 @@ in float32, without gradients.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onebit.backbones.binarization import RPReLU, RSign
+from onebit.backbones.conv import OneBitConv2d, pair
 from onebit.backbones.packed import engine
-from onebit.backbones.packed.bits import pack_bits, unpack_bits, words_for
+from onebit.backbones.packed.bits import pack_bits, unpack_bits, unpack_signs, words_for
 from onebit.backbones.packed.geometry import Geometry
 from onebit.commons.errors import InputError
 
 
 def affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Scale and shift per channel of a batch norm in eval mode."""
+    if norm.running_mean is None or norm.running_var is None:
+        raise InputError("a batch norm without running statistics has no packed form")
     scale = (norm.running_var + norm.eps).rsqrt()
     if norm.weight is not None:
         scale = scale * norm.weight
     shift = -norm.running_mean * scale
     return scale, shift if norm.bias is None else shift + norm.bias
+
+
+def prelu(x: Tensor, slope: Tensor) -> Tensor:
+    """PReLU over the last dimension, whose size ``slope`` has."""
+    return x.clamp(min=0) + slope * x.clamp(max=0)
 
 
 def map_of(x: Tensor) -> Tensor:
@@ -41,11 +52,12 @@ def image_of(values: Tensor) -> Tensor:
 
 
 class PackedLayer(nn.Module):
-    """Base: what kernels need besides the buffers is made at the first call and kept."""
+    """Base: what kernels need besides the buffers is made at the first call, or the first of a size, and kept."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._ready = None
+        self._ready: Any = None
+        self._sized: dict[tuple[int, int], Any] = {}
 
     def keep(self, **tensors: Tensor | None) -> None:
         """Register buffers, float32 unless they are bits."""
@@ -56,15 +68,27 @@ class PackedLayer(nn.Module):
                 tensor = tensor.clone()
             self.register_buffer(name, tensor)
 
-    def prepare(self):
+    def prepare(self) -> Any:
         """What the kernels need, from the buffers."""
         raise NotImplementedError
 
+    def prepare_size(self, height: int, width: int) -> Any:
+        """What they need for maps of this size."""
+        raise NotImplementedError
+
     @property
-    def ready(self):
+    def ready(self) -> Any:
         if self._ready is None:
             self._ready = self.prepare()
         return self._ready
+
+    def sized(self, height: int, width: int) -> Any:
+        """What :meth:`prepare_size` returns, made once per size."""
+        if (height, width) not in self._sized:
+            if len(self._sized) > 64:  # inputs of ever new sizes
+                self._sized.clear()
+            self._sized[height, width] = self.prepare_size(height, width)
+        return self._sized[height, width]
 
     def _load_from_state_dict(self, *arguments) -> None:
         self._ready = None
@@ -73,13 +97,11 @@ class PackedLayer(nn.Module):
     def _array(self, name: str, channels: int, default: float) -> np.ndarray:
         """A buffer as an array; ``default`` in every channel where there is none."""
         buffer = getattr(self, name)
-        if buffer is None:
-            return np.full(channels, default, np.float32)
-        return buffer.numpy()
+        return np.full(channels, default, np.float32) if buffer is None else buffer.numpy()
 
 
-def threshold_of(quantizer: nn.Module, channels: int) -> Tensor | None:
-    """t with quantizer(x) = sign(x - t) per channel, None for 0.
+def threshold_of(conv: OneBitConv2d) -> Tensor | None:
+    """t with quantizer(x) = sign(x - t) per input channel, None for 0.
 
     A quantizer of activations of another package has a packed form if it has a method
     ``threshold()`` that returns t [channels].
@@ -87,21 +109,22 @@ def threshold_of(quantizer: nn.Module, channels: int) -> Tensor | None:
     Raises:
         InputError: it has more than one bit, or does not say its threshold.
     """
+    quantizer: Any = conv.quantize_input
     kind = type(quantizer).__name__
-    if quantizer.precision != 1:
-        raise InputError(f"{kind} puts out {quantizer.precision} bits: no packed form, which is 1-bit")
+    if conv.input_bits != 1:
+        raise InputError(f"{kind} puts out {conv.input_bits} bits: no packed form, which is 1-bit")
     if hasattr(quantizer, "threshold"):
         found = quantizer.threshold()
     elif isinstance(quantizer, RSign):
         found = -quantizer.bias
     elif not any(True for _ in quantizer.parameters()):
-        found = None
+        return None
     else:
         raise InputError(f"{kind} has parameters but no threshold(): its packed form is not known")
-    return None if found is None else found.detach().flatten().expand(channels)
+    return found.detach().flatten().expand(conv.in_channels)
 
 
-def signs_and_scale(conv) -> tuple[Tensor, Tensor]:
+def signs_and_scale(conv: OneBitConv2d) -> tuple[Tensor, Tensor]:
     """Where the quantized weights of a 1-bit convolution are positive, and their magnitudes [K].
 
     Raises:
@@ -138,6 +161,18 @@ def activation_of(module: nn.Module, channels: int) -> dict[str, Tensor | None]:
     raise InputError(f"{type(module).__name__} as activation: no packed form")
 
 
+def slope_of(module: nn.Module, channels: int) -> Tensor:
+    """The slopes [channels] of a PReLU, 1 for an identity.
+
+    Raises:
+        InputError: an activation with shifts, or of another kind.
+    """
+    parts = activation_of(module, channels)
+    if parts["before"] is not None or parts["after"] is not None:
+        raise InputError(f"{type(module).__name__} inside a cell: no packed form")
+    return torch.ones(channels) if parts["slope"] is None else parts["slope"]
+
+
 class PackedConv(PackedLayer):
     """A 1-bit convolution with what surrounds it: [norm,] sign, conv, [norm,] [+ shortcut,] [act].
 
@@ -154,9 +189,11 @@ class PackedConv(PackedLayer):
         InputError: the convolution has no packed form.
     """
 
+    bits: Tensor
+
     def __init__(
         self,
-        conv,
+        conv: OneBitConv2d,
         norm_before: nn.BatchNorm2d | None = None,
         norm: nn.BatchNorm2d | None = None,
         activation: nn.Module | None = None,
@@ -164,12 +201,12 @@ class PackedConv(PackedLayer):
         super().__init__()
         check_packable(conv)
         self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
-        self.kernel_size, self.stride = conv.kernel_size, conv.stride
-        self.padding, self.dilation = conv.padding, conv.dilation
+        self.kernel_size = pair(conv.kernel_size)
+        self.stride, self.padding, self.dilation = conv.geometry
         self.pad_value = conv.pad_value
 
         positive, scale = signs_and_scale(conv)
-        threshold = threshold_of(conv.quantize_input, conv.in_channels)
+        threshold = threshold_of(conv)
         in_scale = None
         if norm_before is not None:
             in_scale, in_shift = affine(norm_before)
@@ -191,12 +228,11 @@ class PackedConv(PackedLayer):
             slope=parts["slope"],
             after=parts["after"],
         )
-        self._geometry = {}
 
     def signs(self) -> Tensor:
         """The weights as +1 and -1, float32 [K, C, h, w]."""
         shape = (self.out_channels, *self.kernel_size, self.in_channels)
-        return unpack_bits(self.bits, shape).float().mul_(2).sub_(1).permute(0, 3, 1, 2)
+        return unpack_signs(self.bits, shape).permute(0, 3, 1, 2)
 
     def prepare(self) -> dict[str, np.ndarray]:
         k, c = self.out_channels, self.in_channels
@@ -221,19 +257,13 @@ class PackedConv(PackedLayer):
         ready["weights"] = np.ascontiguousarray(packed.reshape(filters, taps * words).T)
         return ready
 
-    def geometry(self, height: int, width: int):
-        """What depends on the size of the input, made once per size."""
-        key = height, width
-        if key not in self._geometry:
-            if len(self._geometry) > 64:  # inputs of ever new sizes
-                self._geometry.clear()
-            self._geometry[key] = Geometry(self, height, width)
-        return self._geometry[key]
+    def prepare_size(self, height: int, width: int) -> Geometry:
+        return Geometry(self, height, width)
 
     def pack(self, values: Tensor) -> np.ndarray:
         """Signs of a map [N, H, W, C], packed, with the border that the convolution needs."""
         ready, (n, height, width, _) = self.ready, values.shape
-        place = self.geometry(height, width)
+        place = self.sized(height, width)
         words = place.words(n)
         engine.run(
             engine.kernels().pack,
@@ -247,7 +277,7 @@ class PackedConv(PackedLayer):
         return words
 
     def convolve(
-        self, words: np.ndarray, size: tuple[int, int], shortcut: Tensor | None = None, out: Tensor | None = None
+        self, words: np.ndarray, size: Sequence[int], shortcut: Tensor | None = None, out: Tensor | None = None
     ) -> Tensor:
         """From packed signs of a map of ``size`` to the output [N, H', W', K].
 
@@ -255,7 +285,7 @@ class PackedConv(PackedLayer):
             shortcut: [N, H', W', K].
             out: add to this map instead of making a new one.
         """
-        place, ready = self.geometry(*size), self.ready
+        place, ready = self.sized(*size), self.ready
         add = out is not None
         if out is None:
             out = torch.empty(len(words), *place.out_size, self.out_channels)
@@ -280,12 +310,12 @@ class PackedConv(PackedLayer):
         )
         return out
 
-    def apply(self, values: Tensor, shortcut: Tensor | None = None, out: Tensor | None = None):
+    def compute(self, values: Tensor, shortcut: Tensor | None = None, out: Tensor | None = None) -> Tensor:
         """From a real-valued map [N, H, W, C]; arguments as :meth:`convolve`."""
         if engine.kernels() is None:
             result = self._slow(values, shortcut)
             return result if out is None else out.add_(result)
-        return self.convolve(self.pack(values), tuple(values.shape[1:3]), shortcut, out)
+        return self.convolve(self.pack(values), values.shape[1:3], shortcut, out)
 
     def _slow(self, values: Tensor, shortcut: Tensor | None) -> Tensor:
         ready = {name: torch.from_numpy(array) for name, array in self.ready.items()}
@@ -294,14 +324,14 @@ class PackedConv(PackedLayer):
         sums = F.conv2d(x, self.signs(), None, self.stride, 0, self.dilation)
         y = map_of(sums) * ready["scale"] + ready["shift"]
         y = y if shortcut is None else y + shortcut
-        return y.clamp(min=0) + ready["slope"] * y.clamp(max=0) + ready["after"]
+        return prelu(y, ready["slope"]) + ready["after"]
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] to [N, K, H', W'], channels_last."""
-        return image_of(self.apply(map_of(x)))
+        return image_of(self.compute(map_of(x)))
 
 
-def check_packable(conv) -> None:
+def check_packable(conv: OneBitConv2d) -> None:
     """Raise InputError unless ``conv`` is a convolution of 1-bit weights and 1-bit activations."""
     if conv.weight_bits != 1 or conv.input_bits != 1:
         raise InputError(
@@ -322,7 +352,7 @@ class PackedUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         around = None if self.shortcut is None else map_of(self.shortcut(x))
-        return image_of(self.conv.apply(map_of(x), around))
+        return image_of(self.conv.compute(map_of(x), around))
 
 
 class SignWeightConv(PackedLayer):
@@ -338,7 +368,11 @@ class SignWeightConv(PackedLayer):
         InputError: weights or activations of more than one bit.
     """
 
-    def __init__(self, conv) -> None:
+    bits: Tensor
+    scale: Tensor
+    threshold: Tensor | None
+
+    def __init__(self, conv: OneBitConv2d) -> None:
         super().__init__()
         if conv.weight_bits != 1:
             raise InputError(f"a convolution of {conv.weight_bits}-bit weights has no packed form")
@@ -348,16 +382,13 @@ class SignWeightConv(PackedLayer):
         self.border = tuple(conv._reversed_padding_repeated_twice)
         self.pad_value = conv.pad_value
         self.signs = conv.quantize_input is not None
-        threshold = None
-        if self.signs:
-            threshold = threshold_of(conv.quantize_input, conv.in_channels)
+        threshold = threshold_of(conv) if self.signs else None
         positive, scale = signs_and_scale(conv)
         self.keep(bits=pack_bits(positive), scale=scale, threshold=threshold)
 
     def prepare(self) -> Tensor:
         """The weights as floats [K, C / groups, h, w]."""
-        signs = unpack_bits(self.bits, self.shape).float().mul_(2).sub_(1)
-        return signs * self.scale.view(-1, 1, 1, 1)
+        return unpack_signs(self.bits, self.shape) * self.scale.view(-1, 1, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.signs:
