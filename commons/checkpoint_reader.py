@@ -19,9 +19,9 @@ import re
 import sys
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
@@ -98,7 +98,7 @@ def read_checkpoint(path: str | Path) -> Any:
     raise InputError(f"{path} is not a checkpoint that can be read without executing what it says: {reason}")
 
 
-def _read(stream: BinaryIO) -> Any:
+def _read(stream: io.BufferedIOBase) -> Any:
     size = os.fstat(stream.fileno()).st_size
     start = stream.read(512)
     stream.seek(0)
@@ -115,7 +115,7 @@ def _read(stream: BinaryIO) -> Any:
 class _Bounded(io.RawIOBase):
     """A file of which no more than it has is read at once: what is asked for is allocated before it is read."""
 
-    def __init__(self, stream: BinaryIO, size: int, limit: int = MAX_PICKLE) -> None:
+    def __init__(self, stream: io.BufferedIOBase, size: int, limit: int = MAX_PICKLE) -> None:
         self._stream, self._size, self._limit = stream, size, limit
         self.left = size  # bytes that storages may still claim
 
@@ -127,10 +127,10 @@ class _Bounded(io.RawIOBase):
             raise _Refused(f"a part of {count} bytes is too long")
         return self._stream.read(min(count, rest))
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         return self._stream.readinto(buffer)
 
-    def readline(self, limit: int = -1) -> bytes:
+    def readline(self, limit: int | None = -1) -> bytes:
         return self._stream.readline(_MAX_LINE)
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -248,7 +248,7 @@ class _Storage:
         self.dtype, self.count = dtype, count
         length = count * dtype.itemsize
         self._memory = torch.empty(length, dtype=torch.uint8)
-        self.bytes = memoryview(self._memory.numpy())
+        self.bytes = self._memory.numpy().data
 
     def tensor(self, offset: Any, size: Any, stride: Any, dtype: torch.dtype | None = None) -> torch.Tensor:
         dtype = dtype or self.dtype
@@ -301,7 +301,7 @@ class _Array:
 
     tensor: torch.Tensor | None = None
 
-    def build(self, state: Any) -> None:
+    def build(self, state: Any) -> torch.Tensor:
         if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[2], _NumberType):
             raise _Refused("an array of anything but numbers")
         _, shape, kind, fortran, content = state
@@ -311,6 +311,7 @@ class _Array:
             raise _Refused("an array whose shape is not that of its numbers")
         array = np.frombuffer(content, kind.dtype).reshape(shape, order="F" if fortran else "C")
         self.tensor = torch.from_numpy(np.ascontiguousarray(array, kind.dtype.newbyteorder("=")).copy())
+        return self.tensor
 
 
 class _History:
@@ -351,8 +352,7 @@ def _parameter(tensor: Any, *_: Any) -> torch.Tensor:
 
 def _scalar(kind: Any, content: Any) -> Any:
     array = _Array()
-    array.build((1, (), kind, False, content))
-    return array.tensor.item()
+    return array.build((1, (), kind, False, content)).item()
 
 
 def _encoded(text: Any, codec: Any = "latin1") -> bytes:
@@ -445,7 +445,7 @@ class _Interpreter:
         self._budget = stream.left + MAX_INSTRUCTIONS
 
     def run(self) -> Any:
-        for count, (instruction, argument, _) in enumerate(pickletools.genops(self._stream)):
+        for count, (instruction, argument, _) in enumerate(pickletools.genops(cast(BinaryIO, self._stream))):
             if count >= MAX_INSTRUCTIONS:
                 raise _Refused(f"it has more than {MAX_INSTRUCTIONS} instructions")
             self._follow(instruction.name, argument)
@@ -599,24 +599,25 @@ class _Settling:
         if isinstance(value, dict):
             walked = {key: self._walk(part, depth) for key, part in value.items()}
             value.update((key, part) for key, (part, _, _) in walked.items())
-            if "_metadata" in getattr(value, "__dict__", {}):
-                value._metadata = self._walk(value._metadata, depth)[0]
+            extra = getattr(value, "__dict__", {})
+            if "_metadata" in extra:
+                extra["_metadata"] = self._walk(extra["_metadata"], depth)[0]
             return value, *self._measure(walked.values())
         if isinstance(value, (list, tuple)):
-            walked = [self._walk(part, depth) for part in value]
-            parts = [part for part, _, _ in walked]
+            items = [self._walk(part, depth) for part in value]
+            parts = [part for part, _, _ in items]
             if isinstance(value, list):
                 value[:] = parts
             else:
                 value = tuple(parts)
-            return value, *self._measure(walked)
+            return value, *self._measure(items)
         if isinstance(value, set):
             return value, 1 + len(value), 1
         raise _Refused(
             f"it holds {value.name if isinstance(value, _Name) else 'something that is neither tensor nor value'}"
         )
 
-    def _measure(self, walked) -> tuple[int, int]:
+    def _measure(self, walked: Iterable[tuple[Any, int, int]]) -> tuple[int, int]:
         sizes, heights = [size for _, size, _ in walked], [height for *_, height in walked]
         return 1 + sum(sizes), 1 + max(heights, default=0)
 

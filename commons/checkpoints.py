@@ -94,7 +94,7 @@ def plain(value: Any, place: str = "the checkpoint") -> Any:
         kind = OrderedDict if type(value) is OrderedDict else dict
         found = kind((plain(key, place), plain(part, f"{place}, {key}")) for key, part in value.items())
         if hasattr(value, "_metadata") and kind is OrderedDict:
-            found._metadata = plain(value._metadata, place)
+            vars(found)["_metadata"] = plain(value._metadata, place)
         return found
     if isinstance(value, (list, tuple, set, frozenset)):
         parts = [plain(part, place) for part in value]

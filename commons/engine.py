@@ -12,11 +12,10 @@ import errno
 import io
 import itertools
 import logging
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlparse
 
 from onebit.commons.compat import ensure_torchvision
@@ -31,6 +30,7 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import MMLogger
+from mmengine.model import BaseModel
 from mmengine.registry import OPTIMIZERS
 from mmengine.runner import CheckpointLoader, Runner
 from mmengine.runner import checkpoint as mmengine_checkpoint
@@ -105,6 +105,10 @@ class AtomicBackend(LocalBackend):
 class QuietRunner(Runner):
     """A Runner whose log goes to ``<work_dir>/train.log``; the terminal gets errors only."""
 
+    _train_loop: Any  # mmengine's own, each a config until it is built
+    optim_wrapper: Any
+    param_schedulers: Any
+
     def build_parts(self) -> None:
         """Build data, loop, optimizer and schedulers now; :meth:`train` would do so only later.
 
@@ -156,7 +160,7 @@ class QuietRunner(Runner):
         logger = super().build_logger(log_level, log_file=str(Path(self.work_dir) / "train.log"), **kwargs)
         for handler in logger.handlers:
             if isinstance(handler, logging.FileHandler):
-                handler.handleError = _raise_logging_error
+                vars(handler)["handleError"] = _raise_logging_error
             else:
                 handler.setLevel(logging.ERROR)
         return logger
@@ -164,7 +168,7 @@ class QuietRunner(Runner):
 
 def _raise_logging_error(record: logging.LogRecord) -> None:
     """`logging` prints a traceback for each line it cannot write to a full disk, and goes on."""
-    raise sys.exc_info()[1]
+    raise  # the error that `logging` is handling
 
 
 @contextlib.contextmanager
@@ -332,10 +336,10 @@ def score(model: nn.Module, dataloader: DataLoader, evaluator: Evaluator, descri
             for metric in evaluator.metrics:
                 metric.collect_device = "gpu"  # through the backend, not through files in the cwd
             for batch in dataloader:
-                samples = model.test_step(batch)
+                samples = cast(BaseModel, model).test_step(batch)
                 evaluator.process(data_samples=samples, data_batch=batch)
                 progress.advance()
-            return evaluator.evaluate(len(dataloader.dataset))
+            return evaluator.evaluate(len(cast(Sized, dataloader.dataset)))
     finally:
         model.train(training)
 

@@ -36,7 +36,7 @@ class ExtensionFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         operators = importlib.import_module(self.operators)
         for name in operators.FALLBACK_OPERATORS:
             setattr(module, name, getattr(operators, name))
-        module.__getattr__ = operators.unavailable
+        vars(module)["__getattr__"] = operators.unavailable
 
 
 def install(operators: str) -> None:

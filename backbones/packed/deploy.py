@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import nn
@@ -153,6 +153,6 @@ def _operation(module: nn.Module) -> cells.PackedOperation:
     return cells.PackedOther(_convert(module))
 
 
-def _real_input(conv: nn.Module) -> bool:
+def _real_input(conv: nn.Module) -> TypeGuard[OneBitConv2d]:
     """Whether 1-bit weights meet real-valued activations."""
     return isinstance(conv, OneBitConv2d) and conv.quantize_input is None

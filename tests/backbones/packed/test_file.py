@@ -200,7 +200,7 @@ def nested(depth: int):
         (lambda a: a["backbone"].update(stem={}), "stem"),
         (lambda a: a["backbone"].update(width=float("nan")), "beyond"),
         (lambda a: a["backbone"].update(width=float("-inf")), "beyond"),
-        (lambda a: a["backbone"].update(width=-1), "positive"),
+        (lambda a: a["backbone"].update(width=-1), "width -1: expected a whole number"),
         (lambda a: a["backbone"].update({"w" * 1000: 1}), "unknown option"),
         (lambda a: a.update(backbone=[]), "its description"),
         (lambda a: a.update(backbone={}), "unknown network ''"),
