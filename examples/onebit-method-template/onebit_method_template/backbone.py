@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from onebit.backbones import MODELS, Family, OneBitConv2d, get_binarizer, register_family
-from onebit.backbones.backbone import Backbone, check_choice
+from onebit.backbones.backbone import Backbone
 from onebit.backbones.binarization import BINARIZERS
+from onebit.commons import guards
 
 
 class Stage(nn.Module):
@@ -51,7 +52,7 @@ class TinyNet(Backbone):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(4, out_indices, frozen_stages, norm_eval, init_cfg)
-        check_choice("stem", stem, ("imagenet", "cifar"))
+        guards.choice("stem", stem, ("imagenet", "cifar"))
         stride = 2 if stem == "imagenet" else 1
         self.stem = nn.Sequential(nn.Conv2d(3, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width))
         channels = [width * 2**stage for stage in range(4)]

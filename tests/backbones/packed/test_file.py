@@ -295,7 +295,7 @@ def test_a_cell_net_of_absurd_depth_is_refused(tmp_path) -> None:
         (lambda a: a["backbone"].update(arch="dcp_nas_c1000000000000"), "network"),
         (lambda a: a["backbone"].update(cell="/etc/passwd.json", arch=None), "names no other file"),
         (lambda a: a["backbone"].update(macro=["dcp_nas"], arch=None), "macro"),
-        (lambda a: a["backbone"].update(drop_path_prob="0"), "builds no network"),
+        (lambda a: a["backbone"].update(drop_path_prob="0"), "drop_path_prob '0': expected a number"),
         (lambda a: a["backbone"].update(arch="/etc/passwd.json"), "names no other file"),
     ):
         with pytest.raises(InputError, match=message):
