@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from onebit.backbones.backbone import Backbone
 from onebit.backbones.binarization import BINARIZERS, Binarizer, get_binarizer
+from onebit.backbones.conv import real_conv, set_role
 from onebit.backbones.registry import MODELS, Family, register_family
-from onebit.backbones.resnet import OneBitBlock, OneBitUnit, real_conv
+from onebit.backbones.resnet import OneBitBlock, OneBitUnit
 from onebit.commons import guards
 
 #: Residual blocks per stage of ResNet-20: 6 x 3 + 2 layers (He et al., CVPR 2016, section 4.2).
@@ -32,15 +33,14 @@ class _CifarNet(Backbone):
         self.binarizer = None if binarizer is None else get_binarizer(binarizer)
         self.pad_value = pad_value
         imagenet = stem == "imagenet"
-        conv = nn.Conv2d(3, width, 7, 2, padding=3, bias=False) if imagenet else real_conv(3, width, 3)
-        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        conv = real_conv(3, width, 7, 2) if imagenet else real_conv(3, width, 3)
         layers: list[nn.Module] = [conv, nn.BatchNorm2d(width)]
         if self.binarizer is None:  # before a sign, a ReLU would leave nothing to tell apart
             layers.append(nn.ReLU(inplace=True))
         if imagenet:
             layers.append(nn.MaxPool2d(3, 2, padding=1))
         self.stem = nn.Sequential(*layers)
-        self.stem.cost_role = "stem"
+        set_role(self.stem, "stem")
         channels, stride = [width], [4 if imagenet else 1]
         for stage in range(self.out_indices[-1]):
             step = self.stage_stride(stage, imagenet)
