@@ -10,6 +10,8 @@
              of the table, or weight/activation bits; may be empty
     note     remarks of ours: footnotes, contradictions, and `uncertain: ...` where our copy of
              the paper does not show the cell clearly; may be empty
+    copy     how our copy of the paper shows the cell, where that does not touch the number: tables do not
+             repeat it
 
 Cells with a dash have no line. A cell that spans several rows has one line per row. The
 fourth ImageNet row of DCP-NAS Table 9 (neither label smoothing nor auxiliary loss) is missing because
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FOLDER = Path(__file__).parent
-COLUMNS = ("paper", "table", "row", "column", "value", "unit", "group", "note")
+COLUMNS = ("paper", "table", "row", "column", "value", "unit", "group", "note", "copy")
 
 CITATIONS = {
     "dcp-nas": (

@@ -264,12 +264,7 @@ def _enter(table: Printed, line: Line, number) -> None:
         line.params = number.value * _UNITS[number.unit]
     elif number.column == "search_cost":
         line.search_cost_gpu_days = number.value
-    if (
-        number.note
-        and "merged cell" not in number.note
-        and "unit not printed" not in number.note
-        and "unit missing" not in number.note
-    ):
+    if number.note:
         note = number.note.removeprefix("uncertain: ")
         note = f"{number.column}: {note}" if note != number.note else note
         if note not in line.notes:

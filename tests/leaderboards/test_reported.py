@@ -191,7 +191,7 @@ def test_schema(numbers):
     assert set(numbers["paper"]) == set(reported.CITATIONS)
     assert not numbers.duplicated(["paper", "table", "row", "column", "group"]).any()
     assert numbers["column"].str.fullmatch(r"[a-z][a-z0-9_]*").all()
-    assert numbers[["row", "group", "note"]].map(str.isascii).all(axis=None)
+    assert numbers[["row", "group", "note", "copy"]].map(str.isascii).all(axis=None)
     assert (numbers["row"] == numbers["row"].str.strip()).all()
     assert numbers["row"].ne("").all()
 
