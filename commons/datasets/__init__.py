@@ -7,13 +7,12 @@ dataset is its task's business.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from onebit.commons import plugins
+from onebit.commons import guards, plugins
 from onebit.commons.datasets import classification, detection, reid
 from onebit.commons.datasets.classification import OWN_FOLDER
 from onebit.commons.datasets.dataset import KINDS, METRICS, TASKS, Dataset, ImageFolder, Printed, is_name, resolve_code
@@ -101,14 +100,11 @@ def get_dataset(name: str, task: str | None = None) -> Dataset:
                 "letters, digits, dots, underscores and single hyphens"
             )
         return replace(OWN_FOLDER, name=name, title=name, folders=(folder,))
-    if name in DATASETS:
-        if task not in (None, DATASETS[name].task):
-            raise InputError(f"dataset {name} is for {DATASETS[name].task}, not for {task}")
-        return DATASETS[name]
-    choices = [d.name for d in DATASETS.values() if task in (None, d.task)]
-    near = difflib.get_close_matches(name, choices, n=3)
-    hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(choices)}"
-    raise InputError(f"unknown dataset {name!r}; {hint}")
+    if name in DATASETS and task not in (None, DATASETS[name].task):
+        raise InputError(f"dataset {name} is for {DATASETS[name].task}, not for {task}")
+    if name not in DATASETS:
+        guards.known("dataset", name, [d.name for d in DATASETS.values() if task in (None, d.task)])
+    return DATASETS[name]
 
 
 def default_data_root() -> Path:

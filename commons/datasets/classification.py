@@ -71,6 +71,7 @@ FASHION_MNIST = Dataset(
         *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     ),
     recipe="small",
+    known_checksum="content:50d665350645637f18b48bd1b2d0b15d37584d204c70b86cccfd6f9a24ee9297",
 )
 CIFAR10_JPEG = CIFAR10.variant(
     "cifar10-jpeg",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from onebit.commons import guards
 from onebit.commons.errors import InputError
 from onebit.commons.files import dataset_checksum
 
@@ -131,9 +132,8 @@ class Dataset:
                 raise InputError(
                     f"dataset {name!r}: expected a name of at most 48 letters, digits, dots, underscores and single hyphens"
                 )
-        for what, value, choices in (("task", self.task, TASKS), ("kind", self.kind, KINDS)):
-            if value not in choices:
-                raise InputError(f"dataset {self.name}: expected a {what} of {', '.join(choices)}, found {value!r}")
+        guards.choice(f"dataset {self.name}: task", self.task, TASKS)
+        guards.choice(f"dataset {self.name}: kind", self.kind, KINDS)
         own_reader = callable(self.reader) or ":" in self.reader
         if self.task == "classification" and own_reader and not (self.classes and self.image_size):
             raise InputError(f"dataset {self.name}: its reader needs the fields classes and image_size beside it")

@@ -334,7 +334,7 @@ def test_loading_a_part(numbers):
 
 
 def test_unknown_paper_lists_those_there_are():
-    with pytest.raises(InputError, match=r"'dcpnas'.*dcp-nas, cp-nas, bnas, abanditnas"):
+    with pytest.raises(InputError, match="'dcpnas'; did you mean dcp-nas"):
         reported.load("dcpnas")
 
 
