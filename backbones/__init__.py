@@ -12,6 +12,7 @@ prelu         PReLU, fast on CPUs
 description   what a name stands for, for records
 backbone      what all networks share: ``out_indices``, ``frozen_stages``, ``norm_eval``
 resnet        ResNet 18/34/50, real-valued and 1-bit
+staged        what those of a stem and stages share, and their names
 wide_resnet   WRN-22
 cifar_nets    ResNet-20 and VGG-Small
 reactnet      ReActNet-A

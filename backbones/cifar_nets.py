@@ -5,73 +5,34 @@ IR-Net (CVPR 2020), RBNN (NeurIPS 2020), ReCU (ICCV 2021) and AdaBin (ECCV 2022)
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onebit.backbones.backbone import Backbone
-from onebit.backbones.binarization import BINARIZERS, Binarizer, get_binarizer
-from onebit.backbones.conv import real_conv, set_role
-from onebit.backbones.registry import MODELS, Family, register_family
+from onebit.backbones.binarization import Binarizer
+from onebit.backbones.conv import real_conv
+from onebit.backbones.registry import MODELS, register_family
 from onebit.backbones.resnet import OneBitBlock, OneBitUnit
-from onebit.commons import guards
+from onebit.backbones.staged import StagedBackbone, width_family
 
 #: Residual blocks per stage of ResNet-20: 6 x 3 + 2 layers (He et al., CVPR 2016, section 4.2).
 BLOCKS = 3
 STAGES = 3
 
 
-class _CifarNet(Backbone):
+class _CifarNet(StagedBackbone):
     """A stem and three stages; the stages after the first halve the maps and double the channels."""
 
-    def __init__(self, width, binarizer, stem, out_indices, frozen_stages, norm_eval, pad_value, init_cfg) -> None:
-        super().__init__(1 + STAGES, out_indices, frozen_stages, norm_eval, init_cfg)
-        guards.choice("stem", stem, ("imagenet", "cifar"))
-        guards.whole("width", width)
-        self.binarizer = None if binarizer is None else get_binarizer(binarizer)
-        self.pad_value = pad_value
-        imagenet = stem == "imagenet"
-        conv = real_conv(3, width, 7, 2) if imagenet else real_conv(3, width, 3)
-        layers: list[nn.Module] = [conv, nn.BatchNorm2d(width)]
-        if self.binarizer is None:  # before a sign, a ReLU would leave nothing to tell apart
-            layers.append(nn.ReLU(inplace=True))
-        if imagenet:
-            layers.append(nn.MaxPool2d(3, 2, padding=1))
-        self.stem = nn.Sequential(*layers)
-        set_role(self.stem, "stem")
-        channels, stride = [width], [4 if imagenet else 1]
-        for stage in range(self.out_indices[-1]):
-            step = self.stage_stride(stage, imagenet)
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*self.stage(channels[-1], width * 2**stage, step)))
-            channels.append(width * 2**stage)
-            stride.append(stride[-1] * step)
-        self.feature_channels = tuple(channels[i] for i in self.out_indices)
-        self.feature_strides = tuple(stride[i] for i in self.out_indices)
-        self.freeze()
+    stages = STAGES
 
-    def stage_stride(self, stage: int, imagenet: bool) -> int:
-        """How much stage ``stage`` (from 0) shrinks the maps."""
-        return 2 if stage or imagenet else 1
-
-    def stage(self, in_channels: int, width: int, stride: int) -> list[nn.Module]:
-        """The modules of one stage."""
-        raise NotImplementedError
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Images [N, 3, H, W] to one map [N, C_i, H / s_i, W / s_i] per out_index."""
-        x = self.stem(x)
-        maps = [x] if 0 in self.out_indices else []
-        for stage in range(self.out_indices[-1]):
-            x = getattr(self, f"layer{stage + 1}")(x)
-            if stage + 1 in self.out_indices:
-                maps.append(x)
-        return tuple(maps)
-
-    def frozen_modules(self, stages: int) -> list[nn.Module]:
-        built = [getattr(self, f"layer{i + 1}") for i in range(self.out_indices[-1])]
-        return [self.stem, *built[: max(stages - 1, 0)]]
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        # Before a sign, a ReLU would leave nothing to tell apart.
+        active = [nn.ReLU(inplace=True)] if self.binarizer is None else []
+        self.stem = self.stem_layers(True, [nn.BatchNorm2d(self.width), *active])
+        self.build_stages(4 if self.imagenet else 1)
 
 
 class PaddedBlock(nn.Module):
@@ -140,7 +101,8 @@ class CifarResNet(_CifarNet):
     ) -> None:
         super().__init__(width, binarizer, stem, out_indices, frozen_stages, norm_eval, pad_value, init_cfg)
 
-    def stage(self, in_channels: int, width: int, stride: int) -> list[nn.Module]:
+    def stage(self, index: int, in_channels: int) -> tuple[list[nn.Module], int, int]:
+        width, stride = self.width * 2**index, 2 if index or self.imagenet else 1
         blocks: list[nn.Module] = []
         for block in range(BLOCKS):
             shape = (width if block else in_channels, width, 1 if block else stride)
@@ -148,7 +110,7 @@ class CifarResNet(_CifarNet):
                 blocks.append(PaddedBlock(*shape))
             else:
                 blocks.append(OneBitBlock(*shape, self.binarizer, self.pad_value))
-        return blocks
+        return blocks, width, stride
 
 
 @MODELS.register_module()
@@ -179,10 +141,8 @@ class VGGSmall(_CifarNet):
     ) -> None:
         super().__init__(width, binarizer, stem, out_indices, frozen_stages, norm_eval, pad_value, init_cfg)
 
-    def stage_stride(self, stage: int, imagenet: bool) -> int:
-        return 2
-
-    def stage(self, in_channels: int, width: int, stride: int) -> list[nn.Module]:
+    def stage(self, index: int, in_channels: int) -> tuple[list[nn.Module], int, int]:
+        width = self.width * 2**index
         # The stem is the first of the first stage's two convolutions.
         shapes = [(width, width)] if in_channels == width else [(in_channels, width), (width, width)]
         units: list[nn.Module] = []
@@ -191,24 +151,8 @@ class VGGSmall(_CifarNet):
                 units += [real_conv(*shape, 3), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
             else:
                 units.append(OneBitUnit(*shape, 3, 1, self.binarizer, self.pad_value, None))
-        return [*units, nn.MaxPool2d(2, 2, ceil_mode=True)]
+        return [*units, nn.MaxPool2d(2, 2, ceil_mode=True)], width, 2
 
 
-def _family(network: type[_CifarNet], base: str, width: int, narrow: str) -> Family:
-    rule = re.compile(rf"{base}(?:_w(?P<width>[1-9]\d*))?(?:_(?P<binarizer>[a-z][a-z0-9]*))?")
-
-    def parse(name: str) -> dict | None:
-        match = rule.fullmatch(name)
-        if not match or match["binarizer"] not in (None, *BINARIZERS):
-            return None
-        return dict(width=int(match["width"] or width), binarizer=match["binarizer"])
-
-    def names() -> list[str]:
-        suffixes = ("", *(f"_{binarizer}" for binarizer in BINARIZERS))
-        return [f"{base}{size}{suffix}" for size in ("", narrow) for suffix in suffixes]
-
-    return Family(type=network.__name__, names=names, parse=parse)
-
-
-register_family(_family(CifarResNet, "resnet20", 16, "_w8"))
-register_family(_family(VGGSmall, "vgg_small", 128, "_w16"))
+register_family(width_family(CifarResNet, "resnet20", 16, narrow=8))
+register_family(width_family(VGGSmall, "vgg_small", 128, narrow=16))

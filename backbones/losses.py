@@ -11,6 +11,8 @@ or, where mmengine trains, by ``custom_hooks=[dict(type="onebit.MethodLossHook")
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 from torch import Tensor, nn
 
@@ -61,7 +63,7 @@ def reconstruction_error(model: nn.Module) -> Tensor:
     if not convs:
         raise InputError("reconstruction error: expected a network with 1-bit convolutions")
     errors = [conv.weight - conv.quantize_weight(conv.weight).detach() for conv in convs]
-    return torch.stack([error.square().sum() for error in errors]).sum()
+    return reduce(torch.add, [error.square().sum() for error in errors])
 
 
 def onebit_convs(model: nn.Module) -> dict[str, OneBitConv2d]:
@@ -104,7 +106,7 @@ class ChildParentLoss(nn.Module):
         errors = [conv.quantize_weight(conv.weight) - parent.weight.detach() for conv, parent in self._pairs]
         # Of each layer the sum over filters of each filter's mean.
         means = [error.square().sum() / error[0].numel() for error in errors]
-        return {"loss_child_parent": torch.stack(means).sum() * self.factor}
+        return {"loss_child_parent": reduce(torch.add, means) * self.factor}
 
 
 def paired_convs(child: nn.Module, parent: nn.Module) -> list[tuple[OneBitConv2d, nn.Conv2d]]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from onebit.backbones.backbone import Backbone
-from onebit.backbones.binarization import BINARIZERS, Binarizer, get_binarizer
+from onebit.backbones.binarization import Binarizer
 from onebit.backbones.conv import real_conv, set_role
-from onebit.backbones.registry import MODELS, Family, register_family
+from onebit.backbones.registry import MODELS, register_family
 from onebit.backbones.resnet import OneBitUnit, average_pool
-from onebit.commons import guards
+from onebit.backbones.staged import StagedBackbone, width_family
 
 #: What the blocks put out, by scale, in multiples of the stem's channels. Of each scale the first
 #: block has stride 2, but of the first scale the second: its first is at the stem's resolution.
@@ -87,7 +85,7 @@ class ReActBlock(nn.Module):
 
 
 @MODELS.register_module()
-class ReActNetA(Backbone):
+class ReActNetA(StagedBackbone):
     """ReActNet-A as a backbone (Liu et al., ECCV 2020, Section 4).
 
     MobileNetV1 with each depthwise convolution replaced by a full 1-bit 3x3 one. The stem is
@@ -116,6 +114,9 @@ class ReActNetA(Backbone):
         InputError: an argument out of range.
     """
 
+    stages = len(SCALES)
+    stem_is_scale = False
+
     def __init__(
         self,
         width: int = 32,
@@ -127,62 +128,22 @@ class ReActNetA(Backbone):
         pad_value: int = 0,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(len(SCALES), out_indices, frozen_stages, norm_eval, init_cfg)
-        guards.choice("stem", stem, ("imagenet", "cifar"))
-        guards.whole("width", width)
-        binarizer = None if binarizer is None else get_binarizer(binarizer)
-
-        imagenet = stem == "imagenet"
-        layers = [real_conv(3, width, 3, 2 if imagenet else 1), nn.BatchNorm2d(width)]
-        if binarizer is None:  # a ReLU would leave the first sign nothing to tell apart
+        super().__init__(width, binarizer, stem, out_indices, frozen_stages, norm_eval, pad_value, init_cfg)
+        layers: list[nn.Module] = [real_conv(3, width, 3, 2 if self.imagenet else 1), nn.BatchNorm2d(width)]
+        if self.binarizer is None:  # a ReLU would leave the first sign nothing to tell apart
             layers.append(nn.ReLU(inplace=True))
         self.stem = nn.Sequential(*layers)
         set_role(self.stem, "stem")
-        channels = width
-        for scale, multiples in enumerate(SCALES[: self.out_indices[-1] + 1]):
-            blocks = []
-            for index, multiple in enumerate(multiples):
-                strided = index == 0 if scale else index == 1 and imagenet
-                stride = 2 if strided else 1
-                blocks.append(ReActBlock(channels, multiple * width, stride, binarizer, pad_value))
-                channels = multiple * width
-            self.add_module(f"layer{scale + 1}", nn.Sequential(*blocks))
-        first = 4 if imagenet else 1
-        self.feature_channels = tuple(width * SCALES[i][-1] for i in self.out_indices)
-        self.feature_strides = tuple(first * 2**i for i in self.out_indices)
-        self.freeze()
+        self.build_stages(2 if self.imagenet else 1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Images [N, 3, H, W] to one map [N, C_i, ceil(H / s_i), ceil(W / s_i)] per out_index."""
-        x = self.stem(x)
-        maps = []
-        for scale in range(self.out_indices[-1] + 1):
-            x = getattr(self, f"layer{scale + 1}")(x)
-            if scale in self.out_indices:
-                maps.append(x)
-        return tuple(maps)
-
-    def frozen_modules(self, stages: int) -> list[nn.Module]:
-        built = [getattr(self, f"layer{i + 1}") for i in range(self.out_indices[-1] + 1)]
-        return [self.stem, *built[:stages]]
+    def stage(self, index: int, in_channels: int) -> tuple[list[nn.Module], int, int]:
+        blocks: list[nn.Module] = []
+        for block, multiple in enumerate(SCALES[index]):
+            strided = block == 0 if index else block == 1 and self.imagenet
+            out_channels = multiple * self.width
+            blocks.append(ReActBlock(in_channels, out_channels, 2 if strided else 1, self.binarizer, self.pad_value))
+            in_channels = out_channels
+        return blocks, in_channels, 2 if index or self.imagenet else 1
 
 
-_NAME = re.compile(r"reactnet_a(?:_w(?P<width>[1-9]\d*))?(?:_(?P<binarizer>[a-z][a-z0-9]*))?")
-#: The binarizer of the bare name, and the suffix of the real-valued twin.
-_OWN, _REAL = "reactnet", "real"
-
-
-def _parse(name: str) -> dict | None:
-    match = _NAME.fullmatch(name)
-    if not match or match["binarizer"] not in (None, _REAL, *BINARIZERS):
-        return None
-    binarizer = match["binarizer"] or _OWN
-    return dict(width=int(match["width"] or 32), binarizer=None if binarizer == _REAL else binarizer)
-
-
-def _names() -> list[str]:
-    suffixes = ["", *(f"_{name}" for name in BINARIZERS if name != _OWN), f"_{_REAL}"]
-    return [f"reactnet_a{width}{suffix}" for width in ("", "_w8") for suffix in suffixes]
-
-
-register_family(Family(type="ReActNetA", names=_names, parse=_parse))
+register_family(width_family(ReActNetA, "reactnet_a", 32, narrow=8, own="reactnet"))

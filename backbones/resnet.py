@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from onebit.backbones.backbone import Backbone
-from onebit.backbones.binarization import BINARIZERS, Binarizer, get_binarizer
+from onebit.backbones.binarization import BINARIZERS, Binarizer
 from onebit.backbones.conv import OneBitConv2d, real_conv, set_role
 from onebit.backbones.registry import MODELS, Family, register_family
+from onebit.backbones.staged import StagedBackbone
 from onebit.commons import guards
 
 #: Blocks per stage, He et al., CVPR 2016, Table 1.
@@ -56,8 +56,6 @@ class BasicBlock(nn.Module):
         width: channels of both convolutions.
     """
 
-    expansion = 1
-
     def __init__(self, in_channels: int, width: int, stride: int) -> None:
         super().__init__()
         self.conv1 = real_conv(in_channels, width, 3, stride)
@@ -79,11 +77,9 @@ class Bottleneck(nn.Module):
     The stride is in the 3x3 convolution, as in torchvision.
     """
 
-    expansion = 4
-
     def __init__(self, in_channels: int, width: int, stride: int) -> None:
         super().__init__()
-        out_channels = width * self.expansion
+        out_channels = 4 * width
         self.conv1 = real_conv(in_channels, width, 1)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = real_conv(width, width, 3, stride)
@@ -148,8 +144,6 @@ class OneBitBlock(nn.Module):
     With ``shortcut_per_conv`` each unit has its own shortcut, otherwise the block has one.
     """
 
-    expansion = 1
-
     def __init__(self, in_channels: int, width: int, stride: int, binarizer: Binarizer, pad_value: int) -> None:
         super().__init__()
         per_conv = binarizer.shortcut_per_conv
@@ -173,11 +167,9 @@ class OneBitBottleneck(nn.Module):
     them.
     """
 
-    expansion = 4
-
     def __init__(self, in_channels: int, width: int, stride: int, binarizer: Binarizer, pad_value: int) -> None:
         super().__init__()
-        out_channels = width * self.expansion
+        out_channels = 4 * width
         per_conv = binarizer.shortcut_per_conv
 
         def unit(channels: int, filters: int, kernel_size: int, stride: int = 1) -> OneBitUnit:
@@ -196,7 +188,7 @@ class OneBitBottleneck(nn.Module):
 
 
 @MODELS.register_module()
-class ResNet(Backbone):
+class ResNet(StagedBackbone):
     """ResNet as a backbone (He et al., CVPR 2016), real-valued or 1-bit.
 
     Args:
@@ -222,6 +214,9 @@ class ResNet(Backbone):
         InputError: an argument out of range.
     """
 
+    stages = 4
+    stem_is_scale = False
+
     def __init__(
         self,
         depth: int = 18,
@@ -235,60 +230,38 @@ class ResNet(Backbone):
         pad_value: int = 0,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(4, out_indices, frozen_stages, norm_eval, init_cfg)
-        guards.choice("depth", depth, BLOCKS)
-        guards.choice("stem", stem, ("imagenet", "cifar"))
-        guards.choice("last_stride", last_stride, (1, 2))
-        guards.whole("width", width)
-        self.binarizer = None if binarizer is None else get_binarizer(binarizer)
-
-        imagenet = stem == "imagenet"
-        self.conv1 = real_conv(3, width, 7, 2, "stem") if imagenet else real_conv(3, width, 3, role="stem")
+        super().__init__(width, binarizer, stem, out_indices, frozen_stages, norm_eval, pad_value, init_cfg)
+        self.depth = guards.choice("depth", depth, BLOCKS)
+        self.last_stride = guards.choice("last_stride", last_stride, (1, 2))
+        self.conv1 = real_conv(3, width, 7, 2, "stem") if self.imagenet else real_conv(3, width, 3, role="stem")
         self.bn1 = nn.BatchNorm2d(width)
         set_role(self.bn1, "stem")
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if imagenet else nn.Identity()
         # A ReLU here would leave the first sign nothing to tell apart.
         self.relu = nn.ReLU(inplace=True) if self.binarizer is None else nn.Identity()
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if self.imagenet else nn.Identity()
+        self.build_stages(4 if self.imagenet else 1)
 
-        channels, stride = width, 4 if stem == "imagenet" else 1
-        all_channels, all_strides = [], []
-        for stage in range(self.out_indices[-1] + 1):
-            stage_stride = 1 if stage == 0 else 2
-            blocks = []
-            for block in range(BLOCKS[depth][stage]):
-                blocks.append(self._block(depth, channels, width * 2**stage, 1 if block else stage_stride, pad_value))
-                channels = width * 2**stage * blocks[-1].expansion
-            if stage == 3 and last_stride == 1:
-                keep_resolution(blocks[0])
-                stage_stride = 1
-            stride *= stage_stride
-            all_channels.append(channels)
-            all_strides.append(stride)
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
-        self.feature_channels = tuple(all_channels[i] for i in self.out_indices)
-        self.feature_strides = tuple(all_strides[i] for i in self.out_indices)
-        self.freeze()
+    def stage(self, index: int, in_channels: int) -> tuple[list[nn.Module], int, int]:
+        width, stride = self.width * 2**index, 2 if index else 1
+        blocks: list[nn.Module] = []
+        for block in range(BLOCKS[self.depth][index]):
+            shape = in_channels, width, 1 if block else stride
+            if self.binarizer is None:
+                blocks.append((BasicBlock if self.depth < 50 else Bottleneck)(*shape))
+            else:
+                onebit = OneBitBlock if self.depth < 50 else OneBitBottleneck
+                blocks.append(onebit(*shape, self.binarizer, self.pad_value))
+            in_channels = width * (1 if self.depth < 50 else 4)
+        if index == 3 and self.last_stride == 1:
+            keep_resolution(blocks[0])
+            stride = 1
+        return blocks, in_channels, stride
 
-    def _block(self, depth: int, in_channels: int, width: int, stride: int, pad_value: int) -> nn.Module:
-        if self.binarizer is None:
-            real = BasicBlock if depth < 50 else Bottleneck
-            return real(in_channels, width, stride)
-        onebit = OneBitBlock if depth < 50 else OneBitBottleneck
-        return onebit(in_channels, width, stride, self.binarizer, pad_value)
+    def run_stem(self, x: Tensor) -> Tensor:
+        return self.maxpool(self.relu(self.bn1(self.conv1(x))))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Images [N, 3, H, W] to one map [N, C_i, ceil(H / s_i), ceil(W / s_i)] per out_index."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        maps = []
-        for stage in range(self.out_indices[-1] + 1):
-            x = getattr(self, f"layer{stage + 1}")(x)
-            if stage in self.out_indices:
-                maps.append(x)
-        return tuple(maps)
-
-    def frozen_modules(self, stages: int) -> list[nn.Module]:
-        built = [getattr(self, f"layer{i + 1}") for i in range(self.out_indices[-1] + 1)]
-        return [self.conv1, self.bn1, *built[:stages]]
+    def stem_modules(self) -> list[nn.Module]:
+        return [self.conv1, self.bn1]
 
 
 _NAME = re.compile(r"resnet(?P<depth>\d+)(?:_w(?P<width>[1-9]\d*))?(?:_(?P<binarizer>[a-z][a-z0-9]*))?")

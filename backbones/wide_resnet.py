@@ -9,17 +9,15 @@ of another row of BNAS Table 2.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from onebit.backbones.backbone import Backbone
-from onebit.backbones.binarization import BINARIZERS, Binarizer, get_binarizer
-from onebit.backbones.conv import real_conv, set_role
-from onebit.backbones.registry import MODELS, Family, register_family
+from onebit.backbones.binarization import Binarizer
+from onebit.backbones.conv import real_conv
+from onebit.backbones.registry import MODELS, register_family
 from onebit.backbones.resnet import OneBitBlock
-from onebit.commons import guards
+from onebit.backbones.staged import StagedBackbone, width_family
 
 #: Residual blocks per stage: depth 22 = 6 x 3 + 4 (Zagoruyko and Komodakis, Table 1).
 BLOCKS = 3
@@ -49,7 +47,7 @@ class PreActivationBlock(nn.Module):
 
 
 @MODELS.register_module()
-class WideResNet(Backbone):
+class WideResNet(StagedBackbone):
     """WRN-22 as a backbone (Zagoruyko and Komodakis, BMVC 2016), real-valued or 1-bit.
 
     Three stages of three blocks. Real-valued, BN and ReLU come before every convolution, and once
@@ -80,6 +78,8 @@ class WideResNet(Backbone):
         InputError: an argument out of range.
     """
 
+    stages = STAGES
+
     def __init__(
         self,
         width: int = 64,
@@ -91,73 +91,23 @@ class WideResNet(Backbone):
         pad_value: int = 0,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(1 + STAGES, out_indices, frozen_stages, norm_eval, init_cfg)
-        guards.choice("stem", stem, ("imagenet", "cifar"))
-        guards.whole("width", width)
-        self.binarizer = None if binarizer is None else get_binarizer(binarizer)
+        super().__init__(width, binarizer, stem, out_indices, frozen_stages, norm_eval, pad_value, init_cfg)
+        # Real-valued, the first block starts with this norm.
+        self.stem = self.stem_layers(True, [] if self.binarizer is None else [nn.BatchNorm2d(width)])
+        self.build_stages(4 if self.imagenet else 1)
 
-        imagenet = stem == "imagenet"
-        layers: list[nn.Module] = [real_conv(3, width, 7, 2) if imagenet else real_conv(3, width, 3)]
-        if self.binarizer is not None:  # real-valued, the first block starts with this norm
-            layers.append(nn.BatchNorm2d(width))
-        if imagenet:
-            layers.append(nn.MaxPool2d(3, 2, padding=1))
-        self.stem = nn.Sequential(*layers)
-        set_role(self.stem, "stem")
-
-        channels, stride = width, 4 if imagenet else 1
-        all_channels, all_strides = [channels], [stride]
-        for stage in range(self.out_indices[-1]):
-            stage_stride = 2 if stage or imagenet else 1
-            blocks: list[nn.Module] = []
-            for block in range(BLOCKS):
-                arguments = channels, width * 2**stage, 1 if block else stage_stride
-                if self.binarizer is None:
-                    blocks.append(PreActivationBlock(*arguments))
-                else:
-                    blocks.append(OneBitBlock(*arguments, self.binarizer, pad_value))
-                channels = width * 2**stage
-            stride *= stage_stride
-            all_channels.append(channels)
-            all_strides.append(stride)
-            if stage == STAGES - 1 and self.binarizer is None:
-                blocks += [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
-        self.feature_channels = tuple(all_channels[i] for i in self.out_indices)
-        self.feature_strides = tuple(all_strides[i] for i in self.out_indices)
-        self.freeze()
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Images [N, 3, H, W] to one map [N, C_i, ceil(H / s_i), ceil(W / s_i)] per out_index."""
-        x = self.stem(x)
-        maps = [x] if 0 in self.out_indices else []
-        for stage in range(self.out_indices[-1]):
-            x = getattr(self, f"layer{stage + 1}")(x)
-            if stage + 1 in self.out_indices:
-                maps.append(x)
-        return tuple(maps)
-
-    def frozen_modules(self, stages: int) -> list[nn.Module]:
-        built = [getattr(self, f"layer{i + 1}") for i in range(self.out_indices[-1])]
-        return [self.stem, *built[: max(stages - 1, 0)]]
+    def stage(self, index: int, in_channels: int) -> tuple[list[nn.Module], int, int]:
+        width, stride = self.width * 2**index, 2 if index or self.imagenet else 1
+        blocks: list[nn.Module] = []
+        for block in range(BLOCKS):
+            shape = (width if block else in_channels, width, 1 if block else stride)
+            if self.binarizer is None:
+                blocks.append(PreActivationBlock(*shape))
+            else:
+                blocks.append(OneBitBlock(*shape, self.binarizer, self.pad_value))
+        if index == STAGES - 1 and self.binarizer is None:
+            blocks += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        return blocks, width, stride
 
 
-_NAME = re.compile(r"wrn22(?:_w(?P<width>[1-9]\d*))?(?:_(?P<binarizer>[a-z][a-z0-9]*))?")
-
-
-def _parse(name: str) -> dict | None:
-    match = _NAME.fullmatch(name)
-    if not match or match["binarizer"] not in (None, *BINARIZERS):
-        return None
-    return dict(width=int(match["width"] or 64), binarizer=match["binarizer"])
-
-
-def _names() -> list[str]:
-    return [
-        f"wrn22{width}{suffix}"
-        for width in ("", "_w16")
-        for suffix in ("", *(f"_{binarizer}" for binarizer in BINARIZERS))
-    ]
-
-
-register_family(Family(type="WideResNet", names=_names, parse=_parse))
+register_family(width_family(WideResNet, "wrn22", 64, narrow=16))
