@@ -133,3 +133,15 @@ class Predictions:
         ordered = self.classes.sort(1).values
         if bool(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] != _NONE)).any()):
             raise InputError(f"{path}: an image names a class twice")
+
+
+def agreement(one: Path, other: Path) -> float:
+    """The share of images for which two files have the same first class.
+
+    Raises:
+        InputError: one of them is not such a file, or they are of different images or classes.
+    """
+    first, second = Predictions.load(one), Predictions.load(other)
+    if (len(first.classes), first.num_classes) != (len(second.classes), second.num_classes):
+        raise InputError(f"{one} and {other} are predictions of different data")
+    return float((first.classes[:, 0] == second.classes[:, 0]).float().mean())

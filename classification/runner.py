@@ -23,6 +23,7 @@ from onebit.classification.distillation import Distillation
 from onebit.classification.metrics import TopK
 from onebit.classification.options import compiler_errors, score_averaged_weights
 from onebit.classification.predictions import Predictions, ranks_of, top_k
+from onebit.classification.predictions import agreement as agreement
 from onebit.classification.stages import Stage, forget, stages_of
 from onebit.commons.datasets import Dataset, get_dataset
 from onebit.commons.distributed import join, unwrapped

@@ -142,3 +142,28 @@ def to_voc(detections: Sequence[dict[str, Any]], images: Sequence[int], classes:
         [np.asarray(found.get((image, label), ()), np.float32).reshape(-1, 5) for label in range(1, classes + 1)]
         for image in images
     ]
+
+
+def agreement(one: Path, other: Path) -> float:
+    """The share of detections of two files that the other file has as well.
+
+    That is the same class on the same image, with corners within a pixel and a score within 0.01.
+
+    Args:
+        one, other: files that were scored, so checked (:func:`read`).
+    """
+    both = []
+    for path in (one, other):
+        groups: dict[tuple[int, int], list[list[float]]] = {}
+        for detection in json.loads(path.read_bytes()):
+            key = detection["image_id"], detection["category_id"]
+            groups.setdefault(key, []).append([*detection["bbox"], 100 * detection["score"]])
+        both.append({key: np.asarray(values) for key, values in groups.items()})
+    shares = []
+    for here, there in (both, both[::-1]):
+        found = [
+            (np.abs(boxes[:, None] - there[key]).max(2) <= 1).any(1) if key in there else np.zeros(len(boxes), bool)
+            for key, boxes in here.items()
+        ]
+        shares.append(float(np.concatenate(found).mean()) if found else 1.0)
+    return min(shares)

@@ -46,6 +46,7 @@ from onebit.detection.config import JUDGE_OPTION, build_config, dataset_config
 from onebit.detection.cost import summaries
 from onebit.detection.metrics import facts
 from onebit.detection.parts import onebit_convs, parts_of
+from onebit.detection.predictions import agreement as agreement
 
 
 def train(job: Job) -> Outcome:

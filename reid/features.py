@@ -159,6 +159,24 @@ def load(path: Path) -> tuple[dict[str, Features], dict[str, Any]]:
         raise InputError(f"the tensors in {path} are not laid out as features: {error}") from error
 
 
+def agreement(one: Path, other: Path) -> float:
+    """The share of images whose features in two files are the same but for a hundredth of their length.
+
+    Raises:
+        InputError: one of them is not such a file, or they are of different images.
+    """
+    first, second = load(one)[0], load(other)[0]
+    if {g: f.names for g, f in first.items()} != {g: f.names for g, f in second.items()}:
+        raise InputError(f"{one} and {other} are features of different images")
+    close = []
+    for group, images in first.items():
+        if images.features.shape != second[group].features.shape:
+            return 0.0
+        lengths = np.linalg.norm(images.features, axis=1)
+        close.append(np.linalg.norm(images.features - second[group].features, axis=1) <= 0.01 * lengths)
+    return float(np.concatenate(close).mean()) if close else 1.0
+
+
 def _groups(tensors: Mapping[str, np.ndarray]) -> dict[str, Features]:
     """Raises KeyError or ValueError where the tensors are not laid out as this module does it."""
     groups = {}

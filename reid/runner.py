@@ -21,6 +21,7 @@ from onebit.reid.evaluation import check_labels
 from onebit.reid.evaluation.options import Evaluation
 from onebit.reid.face_datasets import Pairs
 from onebit.reid.features import Features, load, of_dataset, save
+from onebit.reid.features import agreement as agreement
 from onebit.reid.model import ReIDModel
 from onebit.reid.pictures import write_rankings
 from onebit.reid.recipe import build_config, check, init_from, saved_config, with_options

@@ -23,10 +23,14 @@ onebit submit-check leaderboards/records/cifar10/mini-*.json --development --see
         "--files",
         type=Path,
         metavar="DIR",
-        help="hash checkpoints and predictions in DIR/<row>/, as `onebit bench` leaves them in its work folder",
+        help="checkpoints and predictions are in DIR/<row>/, as `onebit bench` leaves them in its work folder: hash them, and "
+        "with --data score them again, which a row needs",
     )
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="compare the data's checksums with the datasets in DIR"
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="compare the data's checksums with the datasets in DIR, and score on them",
     )
     parser.add_argument(
         "--development",

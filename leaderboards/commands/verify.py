@@ -17,7 +17,9 @@ def configure(verbs) -> None:
 onebit verify
 onebit verify leaderboards/records/coco --work-dir work_dirs
 onebit verify --data data                        the datasets are those of the records, too
-onebit verify --data data --rescore              predictions and checkpoints give the metrics, too""",
+onebit verify --data data --rescore              predictions and checkpoints give the metrics, too
+onebit verify --data data --retrain mini-cifar10--resnet18_w16--mini--seed0
+onebit verify --require signed""",
     )
     parser.add_argument(
         "paths",
@@ -37,10 +39,23 @@ onebit verify --data data --rescore              predictions and checkpoints giv
         "--rescore", action="store_true", help="compute metrics again from the kept predictions and from the checkpoint"
     )
     parser.add_argument(
+        "--retrain",
+        metavar="NAME",
+        help="train the row again whose record has this name, and compare all that comes out",
+    )
+    parser.add_argument(
+        "--require",
+        choices=("consistent", "files match", "re-scored", "re-trained", "signed"),
+        metavar="LEVEL",
+        help="records below this level of trust are bad: consistent, 'files match', re-scored, re-trained or signed "
+        "(keys in $ONEBIT_SIGNERS, else in leaderboards/allowed_signers of this installation)",
+    )
+    parser.add_argument(
         "--tolerance",
         type=number(0, below=1),
         metavar="T",
-        help="how far such a metric may be off, as a fraction (default: 1e-9 from predictions, 0.002 from a checkpoint)",
+        help="how far such a metric may be off, as a fraction (default: 1e-9 from predictions, 0.002 from a checkpoint or a "
+        "training); a level of trust is reached at the default only",
     )
     parser.add_argument(
         "--full",
@@ -53,13 +68,18 @@ onebit verify --data data --rescore              predictions and checkpoints giv
 
 
 def run(args) -> int:
+    from onebit.leaderboards.recording.trust import LEVELS
+
     paths = _paths(args)
     sound = {"records": [], "tables": []}
     for path in paths:
         table = path.suffix == ".csv"
-        wrong, done = _table(path, args) if table else _record(path, args)
+        wrong, done, said = (*_table(path, args), "") if table else _record(path, args)
         sound["tables" if table else "records"].append(not wrong)
-        print(f"{'BAD' if wrong else 'ok '}  {path}" + "".join(f"\n     {w}" for w in wrong + done), flush=True)
+        print(f"{'BAD' if wrong else 'ok '}  {path}{said}" + "".join(f"\n     {w}" for w in wrong + done), flush=True)
+    if sound["records"]:
+        print("levels of trust: what each proves, and what not")
+        print("\n".join(f"  {level:<11}  {meaning}" for level, meaning in LEVELS.items()))
     print(" and ".join(f"{sum(s)} of {len(s)} {what}" for what, s in sound.items() if s) + " are sound")
     return 0 if all(map(all, sound.values())) else 1
 
@@ -68,6 +88,14 @@ def _paths(args) -> list[Path]:
     """The records and tables that were named, or all."""
     from onebit.commons.errors import InputError
 
+    if args.retrain:
+        if args.paths:
+            raise InputError("--retrain names the record itself: leave out PATH")
+        name = args.retrain.removesuffix(".json")
+        given = [p for p in (args.out / "records").glob("*/*.json") if p.stem == Path(name).name]
+        if len(given) != 1:
+            raise InputError(f"expected one record {name}.json below {args.out / 'records'}, found {len(given)}")
+        return given
     given = args.paths or [args.out / "records"]
     found = []
     for path in given:
@@ -79,30 +107,71 @@ def _paths(args) -> list[Path]:
     return found if args.paths else found + sorted((args.out / "tables").glob("*.csv"))
 
 
-def _record(path: Path, args) -> tuple[list[str], list[str]]:
-    """What is wrong with a record, and what else was found out."""
+def _record(path: Path, args) -> tuple[list[str], list[str], str]:
+    """What is wrong with a record, what else was found out, and how far it can be trusted."""
     from onebit.commons.errors import InputError
-    from onebit.leaderboards.recording import search_record
+    from onebit.leaderboards.recording import search_record, trust
     from onebit.leaderboards.recording.latency_record import BOARD, LatencyRun
     from onebit.leaderboards.recording.record import Record
-    from onebit.leaderboards.recording.verification import data_problems, form_problems, problems, rescore
+    from onebit.leaderboards.recording.signatures import signer
+    from onebit.leaderboards.recording.verification import form_problems, missing_files
 
     done: list[str] = []
+    missing: list[str] = []
     try:
         if path.parent.name == BOARD:
-            LatencyRun.load(path)
-            return form_problems(path), ["a latency: what it measured cannot be computed again"]
-        if path.parent.name == search_record.BOARD:
-            search_record.SearchRun.load(path)
-            return form_problems(path), ["a search: `onebit bench search --overwrite always` repeats it"]
-        record = Record.load(path)
-        wrong = form_problems(path) + problems(record, args.work_dir)
-        if not wrong and (args.data or args.full or args.rescore):
+            record = LatencyRun.load(path)
+            wrong, done = form_problems(path), ["a latency: what it measured cannot be computed again"]
+        elif path.parent.name == search_record.BOARD:
+            record = search_record.SearchRun.load(path)
+            wrong, done = form_problems(path), ["a search: `onebit bench search --overwrite always` repeats it"]
+        else:
+            record = Record.load(path)
+            wrong, done = _row(record, args)
+            missing = missing_files(record, args.work_dir) if record.status == "done" else []
+        signer(record)  # one that does not hold is said
+    except InputError as error:
+        return [str(error)], done, ""
+    found = trust.established(record)
+    if args.require and not found.reaches(args.require):
+        wrong.append(f"{args.require} is required, {found} is reached")
+    if wrong:
+        return wrong, done, ""
+    notes = [str(found), *([f"signature of {found.signer}"] if found.signer else [])]
+    notes += [f"no {' and no '.join(missing)} below {args.work_dir}"] if missing else []
+    return wrong, done, f"  ({'; '.join(notes)})"
+
+
+def _row(record, args) -> tuple[list[str], list[str]]:
+    """What is wrong with a board's row, and what was computed."""
+    from onebit.commons.errors import InputError
+    from onebit.leaderboards.recording import trust
+    from onebit.leaderboards.recording.verification import (
+        data_problems,
+        form_problems,
+        missing_files,
+        problems,
+        rescore,
+        retrain,
+    )
+
+    done: list[str] = []
+    wrong = form_problems(record.path)
+    try:
+        wrong += problems(record, args.work_dir)
+        if not wrong and not missing_files(record, args.work_dir):
+            trust.remember(record, "files match")
+        if not wrong and (args.data or args.full or args.rescore or args.retrain):
             wrong += data_problems(record, data_root(args), args.full)
         if not wrong and args.rescore:
             wrong, done = rescore(record, args.work_dir, data_root(args), args.tolerance)
     except InputError as error:
-        return [str(error)], done
+        wrong = [str(error)]
+    if wrong:
+        trust.forget(record)
+    elif args.retrain:
+        wrong, again = retrain(record, data_root(args), args.tolerance)
+        done += again
     return wrong, done
 
 

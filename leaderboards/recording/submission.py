@@ -25,8 +25,12 @@ from onebit.leaderboards.recording.file_options import without_files
 from onebit.leaderboards.recording.migration import SCHEMA_VERSION
 from onebit.leaderboards.recording.record import Record
 from onebit.leaderboards.recording.run_file import read_content
+from onebit.leaderboards.recording.trust import established
+from onebit.leaderboards.recording.verification import rescore
 from onebit.leaderboards.running.environment import code_version
 
+#: The level of trust that a row needs.
+ASKED = "re-scored"
 #: What the environment must name the version of.
 _PRODUCERS = {
     "classification": ("python", "torch", "numpy", "mmengine"),
@@ -91,6 +95,7 @@ def check(paths: Iterable[Path], rules: Rules) -> list[Verdict]:
         _check_backbone(record, verdict)
         _check_recipe(record, verdict, rules)
         _check_files(record, verdict, rules)
+        _check_trust(record, verdict, rules)
     _check_seeds(rows, rules.seeds)
     return verdicts
 
@@ -304,6 +309,22 @@ def _check_files(record: Record, verdict: Verdict, rules: Rules) -> None:
                 verdict.missing.append(f"{what}: expected {folder / (name or '(not named)')}")
             elif sha256_file(folder / name) != sha256:
                 verdict.missing.append(f"{what}: {folder / name} is another file (SHA-256 differs)")
+
+
+def _check_trust(record: Record, verdict: Verdict, rules: Rules) -> None:
+    """Score the row again where its files and data are here, and ask for what that proves."""
+    known = established(record)
+    if not known.reaches(ASKED) and rules.files and rules.data_root and not verdict.missing:
+        verdict.missing += rescore(record, rules.files, rules.data_root)[0]
+        known = established(record)
+    if known.reaches(ASKED):
+        verdict.notes.append(f"trust: {known}")
+    elif rules.files and rules.data_root:
+        verdict.missing.append(f"trust: {ASKED} is asked for, {known} is reached")
+    else:
+        verdict.missing.append(
+            f"trust: {ASKED} is asked for, {known} is reached; name --files and --data to score it here"
+        )
 
 
 def _check_seeds(rows: list[tuple[Record, Verdict]], least: int) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import hashlib
+import io
 import json
 import math
 import tempfile
@@ -13,17 +15,26 @@ from typing import Any
 
 from onebit.commons.datasets import get_dataset
 from onebit.commons.errors import InputError, OnebitError
-from onebit.commons.files import sha256_file
+from onebit.commons.files import read_small, sha256_file
 from onebit.commons.task import Job, Outcome
 from onebit.leaderboards.boards import ALL, resolve, runner
+from onebit.leaderboards.recording import trust
 from onebit.leaderboards.recording.file_options import without_files
 from onebit.leaderboards.recording.record import Record, load_all
+from onebit.leaderboards.recording.run_file import LARGEST
 
 #: How far a metric may be from the recorded one. From kept predictions it is computed anew from
 #: the same numbers; a network that runs again on other hardware, or with another number of threads,
 #: puts out other last digits, and a few images change sides.
 PREDICTIONS_TOLERANCE = 1e-9
 CHECKPOINT_TOLERANCE = 2e-3
+#: On the machine that trained a row the same seed gives it again to the last digit; another processor adds in
+#: another order, and a training carries that on: there a row that differs by more is no forgery yet.
+RETRAINED_TOLERANCE = 2e-3
+#: The share of the kept predictions that the checkpoint must put out again, whatever its metrics.
+AGREEMENT = 0.99
+#: More than any machine that trains here; a record may claim any number.
+MOST_THREADS = 256
 #: A dataset without objects of a size has no AP of it.
 _BY_SIZE = ("APs", "APm", "APl")
 
@@ -118,11 +129,23 @@ def problems(record: Record, work_root: Path) -> list[str]:
             continue
         if getattr(record, key) != value:
             found.append(f"{key} is {getattr(record, key)!r}, but {record.backbone} has {value!r}")
+    return found + _changed_files(record, work_root)
+
+
+def _changed_files(record: Record, work_root: Path) -> list[str]:
+    found = []
     for what, (path, sha256) in kept_files(record, work_root).items():
         if path.is_file() and sha256_file(path) != sha256:
             verb = ("are", "were") if what == "predictions" else ("is", "was")
             found.append(f"{path} {verb[0]} not the {what} that {verb[1]} scored (SHA-256 differs)")
     return found
+
+
+def missing_files(record: Record, work_root: Path) -> list[str]:
+    """Those of checkpoint and predictions that the record names, or should name, and that are not there."""
+    files = kept_files(record, work_root)
+    needed = ["predictions"] if record.origin == "imported-predictions" else ["checkpoint", *files]
+    return [what for what in dict.fromkeys(needed) if what not in files or not files[what][0].is_file()]
 
 
 def kept_files(record: Record, work_root: Path) -> dict[str, tuple[Path, str | None]]:
@@ -166,6 +189,8 @@ def rescore(
 ) -> tuple[list[str], list[str]]:
     """Compute the metrics of a row again, from its predictions and from its checkpoint.
 
+    Where the predictions give the metrics and the checkpoint the predictions, ``re-scored`` is remembered of it.
+
     Args:
         tolerance: in place of :data:`PREDICTIONS_TOLERANCE` and :data:`CHECKPOINT_TOLERANCE`.
 
@@ -175,43 +200,109 @@ def rescore(
     if record.status == "failed":
         return [], ["a failed row has nothing to score"]
     task = runner(ALL[record.board].task)
-    wrong, done = [], []
-    present = {what: p for what, (p, _) in kept_files(record, work_root).items() if p.is_file()}
-    trained = record.origin == "trained"
-    if not trained:
-        present.pop("checkpoint", None)  # another program's: only its predictions are ours to score
-    if not present:
-        names = " or ".join(str(p) for p, _ in kept_files(record, work_root).values())
-        return [f"cannot be scored again: {names or 'no predictions were kept'} is missing"], []
-    for what, path in present.items():
+    if changed := _changed_files(record, work_root):
+        return changed, []
+    kept = {what: path for what, (path, _) in kept_files(record, work_root).items()}
+    if record.origin != "trained":
+        kept.pop("checkpoint", None)  # another program's: only its predictions are ours to score
+    elif record.checkpoint_sha256 is None or "checkpoint" not in kept:
+        return ["cannot be scored again: it names no checkpoint"], []
+    wrong = [f"{what} cannot be scored again: {p} is missing" for what, p in kept.items() if not p.is_file()]
+    wrong += [] if kept else ["cannot be scored again: no predictions were kept"]
+    done: list[str] = []
+    for what, path in kept.items():
+        if not path.is_file():
+            continue
         limit = PREDICTIONS_TOLERANCE if what == "predictions" else CHECKPOINT_TOLERANCE
         limit = limit if tolerance is None else tolerance
         # Elsewhere, so that nothing that a hash of the record covers can be overwritten.
         with tempfile.TemporaryDirectory() as folder:
-            job = Job(
-                dataset=record.dataset,
-                # Of what was imported only the predictions are known, not what made them.
-                backbone=record.backbone if trained else "",
-                recipe=record.recipe if trained else "",
-                seed=record.seed,
-                data_root=data_root,
-                work_dir=Path(folder),
-                cfg_options=without_files(record.cfg_options),
-            )
             again = task.score_predictions if what == "predictions" else task.test
             try:
-                outcome = again(path, job)
+                outcome = again(path, _job(record, data_root, Path(folder)))
+                differences = _differences(record, outcome, limit, scored=what)
+                if what == "checkpoint" and outcome.predictions and _is_file(kept.get("predictions")):
+                    differences += _disagreement(task.agreement(kept["predictions"], outcome.predictions))
             except Exception as error:  # a forged file can make a library raise anything
-                lines = str(error).strip().splitlines() or [""]
-                kind = "" if isinstance(error, OnebitError) else f"{type(error).__name__}: "
-                wrong.append(f"{what} cannot be scored: {kind}{lines[0]}")
+                wrong.append(f"{what} cannot be scored: {_first_line(error)}")
                 continue
-        differences = _differences(record, outcome, limit, scored=what)
         wrong += [f"{what}: {d}" for d in differences]
         if not differences:
             shown = ", ".join(f"{k} {v:.4f}" for k, v in sorted(outcome.metrics.items()))
             done.append(f"{what}: {shown} (tolerance {limit:g})")
+    if not wrong and record.origin != "trained":
+        done.append("what put these predictions out is its importer's word")
+    elif not wrong and tolerance is None:
+        trust.remember(record, "re-scored")
     return wrong, done
+
+
+def retrain(record: Record, data_root: Path, tolerance: float | None = None) -> tuple[list[str], list[str]]:
+    """Train a row again as its record says, and compare all that comes out; see :func:`rescore`.
+
+    One process and as many threads as the record states: sums of floats depend on how they are split.
+
+    Args:
+        tolerance: in place of :data:`RETRAINED_TOLERANCE`.
+
+    Raises:
+        InputError: it was not trained here, or not from what the record alone tells.
+    """
+    import torch
+
+    if record.status != "done" or record.origin != "trained":
+        raise InputError(f"{record.path} cannot be trained again: it is {record.status}, {record.origin}")
+    if without_files(record.cfg_options) != record.cfg_options:
+        raise InputError(f"{record.path} cannot be trained again from itself: its options name a file")
+    limit = RETRAINED_TOLERANCE if tolerance is None else tolerance
+    threads = torch.get_num_threads()
+    torch.set_num_threads(min(max(record.environment.threads, 1), MOST_THREADS))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            outcome = runner(ALL[record.board].task).train(_job(record, data_root, Path(folder) / "row"))
+    finally:
+        torch.set_num_threads(threads)
+    wrong = _differences(record, outcome, limit, scored="checkpoint")
+    for name, said in (record.untrained or {}).items():
+        now = (outcome.untrained or {}).get(name)
+        if now is None or not math.isclose(said, now, rel_tol=0, abs_tol=limit):
+            wrong.append(f"{name} of the untrained network is {said} in the record and {now} now (tolerance {limit:g})")
+    if wrong:
+        return [f"trained again: {w}" for w in wrong], []
+    if tolerance is None:
+        trust.remember(record, "re-trained")
+    exactly = "to the last digit" if record.metrics == outcome.metrics else f"(tolerance {limit:g})"
+    shown = ", ".join(f"{k} {v:.4f}" for k, v in sorted(outcome.metrics.items()))
+    return [], [f"trained again: {shown} {exactly}"]
+
+
+def _job(record: Record, data_root: Path, work_dir: Path) -> Job:
+    """What a record asks for; of an imported row only the predictions are known, not what made them."""
+    trained = record.origin == "trained"
+    return Job(
+        dataset=record.dataset,
+        backbone=record.backbone if trained else "",
+        recipe=record.recipe if trained else "",
+        seed=record.seed,
+        data_root=data_root,
+        work_dir=work_dir,
+        cfg_options=without_files(record.cfg_options),
+    )
+
+
+def _is_file(path: Path | None) -> bool:
+    return path is not None and path.is_file()
+
+
+def _disagreement(share: float) -> list[str]:
+    if share >= AGREEMENT:
+        return []
+    return [f"it gives only {share:.4f} of the kept predictions (at least {AGREEMENT:g} is asked for)"]
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return lines[0] if isinstance(error, OnebitError) else f"{type(error).__name__}: {lines[0]}"
 
 
 def _differences(record: Record, outcome: Outcome, limit: float, scored: str) -> list[str]:
@@ -241,12 +332,28 @@ def _differences(record: Record, outcome: Outcome, limit: float, scored: str) ->
 
 
 def table_problems(path: Path, records: Path) -> list[str]:
-    """Whether a CSV table holds what follows from the records, and nothing else."""
+    """Whether a CSV table holds what follows from the records, and nothing else.
+
+    Its column ``trust`` may claim at most what is established here.
+    """
     try:
         expected = _csv(path.stem, records)
     except InputError as error:
         return [str(error)]
-    if path.read_bytes() != expected.encode():
+    text = read_small(path, LARGEST).decode(errors="replace")
+    claims = [row.get("trust") or "" for row in csv.DictReader(io.StringIO(text))]
+    ours = list(csv.DictReader(io.StringIO(expected)))
+    if len(claims) == len(ours):
+        for number, (claim, row) in enumerate(zip(claims, ours, strict=True), start=1):
+            if claim != row["trust"] and not trust.parse(row["trust"]).covers(claim):
+                return [f"line {number} claims trust {claim!r}, but {row['trust'] or 'none'} is established here"]
+            row["trust"] = claim  # less than is established here is no falsehood
+        stream = io.StringIO()
+        writer = csv.DictWriter(stream, list(ours[0]) if ours else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(ours)
+        expected = stream.getvalue() if ours else expected
+    if text != expected:
         return ["it does not follow from the records; `onebit bench` and `onebit table --format csv` write it"]
     return []
 

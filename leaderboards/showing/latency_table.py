@@ -13,6 +13,7 @@ import pandas as pd
 
 from onebit.leaderboards import reported
 from onebit.leaderboards.recording.latency_record import Entry, LatencyRun
+from onebit.leaderboards.recording.trust import established
 from onebit.leaderboards.showing import formats
 from onebit.leaderboards.showing.sheet import NOTHING, Cell, Column, Row, Sheet
 
@@ -35,6 +36,7 @@ COLUMNS = (
     "input",
     "processor",
     "source",
+    "trust",
 )
 _HEADERS = {
     "backbone": "Backbone",
@@ -48,6 +50,7 @@ _HEADERS = {
     "quartiles": "Quartiles",
     "acceleration": "Acceleration",
     "source": "Source",
+    "trust": "Trust",
 }
 
 
@@ -100,6 +103,7 @@ def _row(run: LatencyRun, entry: Entry) -> dict:
         input=f"{height}x{width}" + ("" if run.classes else " features"),
         processor=run.processor,
         source="measured",
+        trust=str(established(run)),
     )
 
 
@@ -139,7 +143,7 @@ def render(lines: pd.DataFrame, form: str, width: int | None = None) -> str:
 
 def sheet(lines: pd.DataFrame) -> Sheet:
     """Lay the lines of :func:`frame` out; every row's ``line`` is a :class:`LatencyLine`."""
-    text = {"backbone", "engine", "source"}
+    text = {"backbone", "engine", "source", "trust"}
     columns = [Column(key, header, key not in text) for key, header in _HEADERS.items()]
     sections: dict[str, list[Row]] = {}
     notes: dict[str, int] = {}

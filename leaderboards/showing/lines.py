@@ -17,6 +17,7 @@ from onebit.commons.datasets import Printed
 from onebit.leaderboards.boards import Board
 from onebit.leaderboards.recording.file_options import short
 from onebit.leaderboards.recording.record import Record
+from onebit.leaderboards.recording.trust import weakest
 from onebit.leaderboards.showing import statistics
 from onebit.leaderboards.showing.statistics import Summary, summarize
 
@@ -79,6 +80,12 @@ class Line:
     @property
     def seeds(self) -> int:
         return sum(r.status == "done" for r in self.records)
+
+    def trust(self, remembered: bool = True) -> str | None:
+        """The level of trust of all its finished rows; None of what a paper printed."""
+        if self.reported:
+            return None
+        return str(weakest([r for r in self.records if r.status == "done"] or self.records, remembered))
 
     @property
     def failed(self) -> int:

@@ -14,6 +14,7 @@ import pandas as pd
 from onebit.leaderboards import reported
 from onebit.leaderboards.recording.file_options import short
 from onebit.leaderboards.recording.search_record import SearchRun
+from onebit.leaderboards.recording.trust import weakest
 from onebit.leaderboards.showing import formats
 from onebit.leaderboards.showing.sheet import NOTHING, Cell, Column, Row, Sheet
 from onebit.leaderboards.showing.statistics import Summary, summarize
@@ -37,6 +38,7 @@ COLUMNS = (
     "activation_bits",
     "device",
     "source",
+    "trust",
 )
 _HEADERS = {
     "backbone": "Method",
@@ -50,8 +52,9 @@ _HEADERS = {
     "bits": "W/A",
     "seeds": "Seeds",
     "source": "Source",
+    "trust": "Trust",
 }
-_TEXT = {"backbone", "dataset", "preset", "source"}
+_TEXT = {"backbone", "dataset", "preset", "source", "trust"}
 #: Methods whose printed costs are shown: those this suite searches with.
 _METHODS = r"(?:DCP-NAS|CP-NAS|BNAS|ABanditNAS|DARTS|PC-DARTS|Random)"
 #: Tables of the papers with costs of a search, in the order in which a number is looked for.
@@ -150,6 +153,7 @@ def _row(group: list[SearchRun]) -> dict:
         activation_bits=first.activation_bits,
         device=first.environment.device,
         source="measured",
+        trust=str(weakest(group)),
     )
 
 

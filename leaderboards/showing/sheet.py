@@ -77,7 +77,7 @@ class Sheet:
 def sheet(board: Board, lines: list[Line]) -> Sheet:
     """Lay ``lines`` out as the board's table."""
     name, *others = board.layout
-    keys = [k for k in (name, "dataset", *others) if _worth_a_column(k, lines)]
+    keys = [k for k in dict.fromkeys((name, "dataset", *others, "trust")) if _worth_a_column(k, lines)]
     notes: dict[str, int] = {}
     sections: dict[tuple, list[Row]] = {}
     for line in lines:
@@ -102,7 +102,7 @@ def _worth_a_column(key: str, lines: list[Line]) -> bool:
         return len({line.dataset for line in lines}) > 1
     if key in ("memory_cp-nas", "ops_cp-nas"):
         return any(FURTHER_RULE in (*line.memory_bits, *line.ops) for line in lines)
-    if key in ("untrained", "recipe", "epochs", "seeds"):
+    if key in ("untrained", "recipe", "epochs", "seeds", "trust"):
         return any(not line.reported for line in lines)
     return True
 
@@ -126,10 +126,12 @@ def _remarks(board: Board, lines: list[Line]) -> list[str]:
             else f"; their memory and OPs stand in the column ({board.paper_convention})"
         )
         found.append(f"reported lines: as printed in {table.paper} table {table.table}{costs}")
+    if any(not line.reported for line in lines):
+        found.append("trust: the least that is established of a line's rows; `onebit verify` says what a level proves")
     return found
 
 
-_TEXT = {"dataset", "backbone", "variant", "quantization", "wa", "search_method", "recipe", "source"}
+_TEXT = {"dataset", "backbone", "variant", "quantization", "wa", "search_method", "recipe", "source", "trust"}
 
 _HEADERS = {
     "dataset": "Dataset",
@@ -146,6 +148,7 @@ _HEADERS = {
     "epochs": "Epochs",
     "seeds": "Seeds",
     "source": "Source",
+    "trust": "Trust",
 }
 #: Keys that a board's layout may name besides its metrics.
 COLUMNS = (*_HEADERS, *(f"{what}_{rule}" for what in ("memory", "ops") for rule in ("strict", "paper", FURTHER_RULE)))
@@ -255,4 +258,5 @@ _CELLS: dict[str, Callable[[Board, Line], Cell]] = {
     "epochs": lambda board, line: _number(line.epochs),
     "seeds": _seeds,
     "source": lambda board, line: _text(line.source),
+    "trust": lambda board, line: _text(line.trust()),
 }

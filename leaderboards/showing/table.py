@@ -69,13 +69,14 @@ def columns(board: Board) -> list[str]:
         "search_cost_gpu_days",
         "wall_seconds",
         "source",
+        "trust",
         "seeds",
         "failed",
         "notes",
     ]
 
 
-def _row(board: Board, line: Line) -> dict:
+def _row(board: Board, line: Line, remembered: bool = True) -> dict:
     convention = AS_PRINTED if line.reported else board.paper_convention
     row = dict(
         dataset=line.dataset,
@@ -97,6 +98,7 @@ def _row(board: Board, line: Line) -> dict:
         search_cost_gpu_days=line.search_cost_gpu_days,
         wall_seconds=line.wall_seconds,
         source=line.source,
+        trust=line.trust(remembered),
         seeds=None if line.reported else line.seeds,
         failed=None if line.reported else line.failed,
         notes="; ".join(line.notes),
@@ -113,13 +115,13 @@ def _scaled(value: float | None) -> float | None:
     return None if value is None else value / 1e6
 
 
-def _csv(board: Board, lines: list[Line]) -> str:
+def _csv(board: Board, lines: list[Line], remembered: bool = True) -> str:
     """What ``frame(board, lines).to_csv(index=False)`` gives, without the import of pandas."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, columns(board), lineterminator="\n")
     writer.writeheader()
     for line in lines:
-        row = _row(board, line)
+        row = _row(board, line, remembered)
         writer.writerow({k: None if v != v else v for k, v in row.items()})  # NaN: an empty cell
     return stream.getvalue()
 
@@ -141,5 +143,9 @@ def render(board: Board, lines: list[Line], form: str, width: int | None = None)
 
 
 def write(board: Board, name: str, lines: list[Line], folder: Path) -> Path:
-    """Write ``<folder>/<name>.csv`` and return its path."""
-    return write_atomic(folder / f"{name}.csv", render(board, lines, "csv"))
+    """Write ``<folder>/<name>.csv`` and return its path.
+
+    A kept table follows from the files of records and signatures alone: what was verified on this machine is left
+    out of its column ``trust``.
+    """
+    return write_atomic(folder / f"{name}.csv", _csv(board, lines, remembered=False))

@@ -45,6 +45,9 @@ class StubRunner:
         predictions.write_text(json.dumps({"top1": 0.5 + 0.01 * int(seed), "top5": 0.9}))
         return self.outcome(job, checkpoint, predictions)
 
+    def agreement(self, one, other):
+        return float(one.read_text() == other.read_text())
+
     def score_predictions(self, predictions, job):
         return dataclasses.replace(self.outcome(job, None, predictions), cost={}, epochs=0)
 
@@ -64,6 +67,14 @@ class StubRunner:
             details={"network": self.network} if self.network else {},
             predictions=predictions,
         )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """What the user verified on this machine is none of a test's business, nor the other way round."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ONEBIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

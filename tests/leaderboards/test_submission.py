@@ -9,7 +9,7 @@ import pytest
 from onebit.commons.datasets import get_dataset
 from onebit.commons.files import sha256_file
 from onebit.leaderboards import cli
-from onebit.leaderboards.recording import submission
+from onebit.leaderboards.recording import submission, trust
 from onebit.leaderboards.recording.record import CodeVersion, KeptFile, Record
 from onebit.leaderboards.recording.submission import Rules, check
 
@@ -35,12 +35,16 @@ def complete():
 
 @pytest.fixture
 def rows(complete, tmp_path, monkeypatch):
-    """Write the row with three seeds, ``changes`` made to it; return the paths."""
+    """Write the row with three seeds, ``changes`` made to it, as if it had been scored again; return the paths."""
     monkeypatch.setattr(submission, "code_version", lambda: CodeVersion(commit=COMMIT, dirty=False))
 
-    def write(seeds=(0, 1, 2), **changes):
+    def write(seeds=(0, 1, 2), rescored=True, **changes):
         changed = complete.model_copy(update=changes)
-        return [changed.model_copy(update=dict(seed=s)).save(tmp_path / "records") for s in seeds]
+        made = [changed.model_copy(update=dict(seed=s)) for s in seeds]
+        paths = [record.save(tmp_path / "records") for record in made]
+        for record in made if rescored else ():
+            trust.remember(record, "re-scored")
+        return paths
 
     return write
 
@@ -52,7 +56,10 @@ def lacks(paths, rules=RULES):
 def test_a_complete_row(rows):
     verdicts = check(rows(), RULES)
     assert [v.missing for v in verdicts] == [[], [], []]
-    assert verdicts[0].notes == ["coco128 is development data: not comparable with published numbers"]
+    assert verdicts[0].notes == [
+        "coco128 is development data: not comparable with published numbers",
+        "trust: re-scored",
+    ]
 
 
 def environment(complete, **changes):
@@ -146,6 +153,26 @@ def test_kept_files(rows, complete, tmp_path):
     first, second = lacks(paths, rules)
     assert "is another file" in first
     assert second.startswith("predictions: expected")
+
+
+def test_a_row_is_scored_again_where_files_and_data_are_here(rows, monkeypatch, tmp_path):
+    paths = rows(rescored=False, wall_seconds=12.5)
+    (text,) = lacks(paths)
+    assert text == "trust: re-scored is asked for, consistent is reached; name --files and --data to score it here"
+    rules = Rules(development=True, files=tmp_path / "work", data_root=tmp_path)
+    monkeypatch.setattr(submission, "_check_files", lambda *arguments: None)
+    monkeypatch.setattr(submission, "rescore", lambda record, files, data: (["AP is 1 in the record and 0 now"], []))
+    assert lacks(paths, rules) == [
+        "AP is 1 in the record and 0 now",
+        "trust: re-scored is asked for, consistent is reached",
+    ]
+
+    def rescore(record, files, data):
+        trust.remember(record, "re-scored")
+        return [], []
+
+    monkeypatch.setattr(submission, "rescore", rescore)
+    assert lacks(paths, rules) == []
 
 
 def test_an_older_schema(tmp_path):

@@ -261,7 +261,8 @@ def test_the_command_looks_at_the_tables(capsys, sweep, path):
 
 
 def test_bad_tolerances_are_refused(capsys, sweep, path):
-    assert run(capsys, sweep, "--tolerance", "2")[0] == 2
+    with pytest.raises(SystemExit, match="2"):
+        run(capsys, sweep, "--tolerance", "2")
 
 
 def test_options_that_name_a_file_are_left_to_the_checkpoint(sweep, stub_runner, tmp_path):
