@@ -22,6 +22,7 @@ from onebit.leaderboards.recording import trust
 from onebit.leaderboards.recording.file_options import without_files
 from onebit.leaderboards.recording.record import Record, load_all
 from onebit.leaderboards.recording.run_file import LARGEST
+from onebit.leaderboards.running.environment import code_version
 
 #: How far a metric may be from the recorded one. From kept predictions it is computed anew from
 #: the same numbers; a network that runs again on other hardware, or with another number of threads,
@@ -240,6 +241,7 @@ def rescore(
 def retrain(record: Record, data_root: Path, tolerance: float | None = None) -> tuple[list[str], list[str]]:
     """Train a row again as its record says, and compare all that comes out; see :func:`rescore`.
 
+    A config of another text is wrong at the commit that trained the row; later ones may name more options in it.
     One process and as many threads as the record states: sums of floats depend on how they are split.
 
     Args:
@@ -263,6 +265,8 @@ def retrain(record: Record, data_root: Path, tolerance: float | None = None) -> 
     finally:
         torch.set_num_threads(threads)
     wrong = _differences(record, outcome, limit, scored="checkpoint")
+    notes = [w for w in wrong if w.startswith("config_sha256") and record.code.commit != code_version().commit]
+    wrong = [w for w in wrong if w not in notes]
     for name, said in (record.untrained or {}).items():
         now = (outcome.untrained or {}).get(name)
         if now is None or not math.isclose(said, now, rel_tol=0, abs_tol=limit):
@@ -273,7 +277,8 @@ def retrain(record: Record, data_root: Path, tolerance: float | None = None) -> 
         trust.remember(record, "re-trained")
     exactly = "to the last digit" if record.metrics == outcome.metrics else f"(tolerance {limit:g})"
     shown = ", ".join(f"{k} {v:.4f}" for k, v in sorted(outcome.metrics.items()))
-    return [], [f"trained again: {shown} {exactly}"]
+    note = f"; the text of its config is another than at commit {str(record.code.commit)[:12]}" if notes else ""
+    return [], [f"trained again: {shown} {exactly}{note}"]
 
 
 def _job(record: Record, data_root: Path, work_dir: Path) -> Job:
