@@ -33,7 +33,7 @@ class Board:
         printed: the paper's table; None where no paper here reports on the dataset.
         layout: columns of the table for people, keys of :data:`onebit.leaderboards.showing.sheet.COLUMNS` and
             metric keys, in the paper's order; what the paper does not print comes last.
-        further: another paper's table of the same dataset, reported after ``printed``.
+        further: other tables of the same dataset, reported after ``printed``.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Board:
     paper_convention: str
     printed: Printed | None
     layout: tuple[str, ...]
-    further: Printed | None = None
+    further: tuple[Printed, ...] = ()
 
 
 def _board(dataset: Dataset) -> Board:
@@ -60,7 +60,7 @@ def _board(dataset: Dataset) -> Board:
         paper_convention="mmdet-legacy" if dataset.task == "detection" else "dcp-nas",
         printed=next(iter(dataset.printed), None),
         layout=dataset.columns or layout,
-        further=next(iter(dataset.printed[1:]), None),
+        further=dataset.printed[1:],
     )
 
 

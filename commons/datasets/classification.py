@@ -5,6 +5,14 @@ from __future__ import annotations
 from onebit.commons.datasets.dataset import Dataset, ImageFolder, Printed
 
 _COSTS = ("memory_strict", "memory_paper", "memory_cp-nas", "ops_strict", "ops_paper", "ops_cp-nas")
+
+
+def _readme(paper: str, table: str, *columns: str, group: str | None = None) -> Printed:
+    """A table of the authors' README, all of hand-made networks; ``columns`` are accuracies."""
+    metrics = {column: "top5" if column == "top5" else "top1" for column in columns}
+    return Printed(paper, table, group, metrics, None, None, search_method="Manual")
+
+
 _MINI = "onebit.commons.mini.classification"
 
 CIFAR10 = Dataset(
@@ -28,6 +36,11 @@ CIFAR10 = Dataset(
         Printed("dcp-nas", "10", None, {"test_error": "top1"}, 600, (3, 32, 32)),
         # CP-NAS counts memory by a rule of its own (docs/cost.md): its Table 3, of the nets of its Table 1.
         Printed("cp-nas", "1", None, {"test_error": "top1"}, 600, (3, 32, 32), costs="3", convention="cp-nas"),
+        _readme("ir-net", "1", "accuracy"),
+        _readme("rbnn", "1", "top1"),
+        _readme("recu", "1", "top1"),
+        _readme("adabin", "1", "accuracy"),
+        _readme("ab-bnn", "1", "top1", group="CIFAR10"),
     ),
 )
 CIFAR100 = Dataset(
@@ -40,6 +53,7 @@ CIFAR100 = Dataset(
     reader="cifar100",
     image_size=32,
     statistics=((129.3, 124.1, 112.4), (68.2, 65.4, 70.4)),
+    printed=(_readme("ab-bnn", "1", "top1", group="CIFAR100"),),
 )
 IMAGENET = Dataset(
     name="imagenet",
@@ -49,7 +63,15 @@ IMAGENET = Dataset(
     required=("train", "val"),
     how_to_get="Get ILSVRC 2012 from image-net.org; val/ must hold one folder per class, as train/ does.",
     split="train -> val",
-    printed=(Printed("dcp-nas", "11", None, {"top1": "top1", "top5": "top5"}, 512, (3, 224, 224)),),
+    printed=(
+        Printed("dcp-nas", "11", None, {"top1": "top1", "top5": "top5"}, 512, (3, 224, 224)),
+        *(_readme(paper, "2", "top1", "top5") for paper in ("ir-net", "rbnn", "recu", "adabin")),
+        _readme("ab-bnn", "1", "top1", group="ImageNet"),
+        _readme("bnext", "1", "top1"),
+        _readme("reactnet", "1", "top1"),
+        *(_readme(paper, "1", "top1", "top5") for paper in ("rbonn", "rebnn", "larq-zoo")),
+        _readme("larq-zoo", "2", "top1", "top5"),
+    ),
 )
 
 FASHION_MNIST = Dataset(

@@ -46,6 +46,7 @@ class Printed:
         costs: number of another table of the paper that has memory and operations of its rows.
         convention: the counting rule of its costs, where it is one that we know by the paper's name.
         note: what every row of it has to be read with.
+        search_method: of all of its rows; None where a row's name tells it.
     """
 
     paper: str
@@ -58,6 +59,7 @@ class Printed:
     costs: str | None = None
     convention: str | None = None
     note: str | None = None
+    search_method: str | None = None
 
 
 @dataclass(frozen=True)

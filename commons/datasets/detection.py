@@ -33,6 +33,12 @@ VOC = Dataset(
             quantization=True,
             note="the paper does not say which of the two VOC APs its mAP is",
         ),
+        Printed(
+            *("ida-det", "1", None, {"map": "map_area"}, None, None),
+            quantization=True,
+            note="its README does not say which of the two VOC APs its box AP is",
+            search_method="Manual",
+        ),
     ),
 )
 COCO = Dataset(

@@ -42,6 +42,7 @@ class Line:
         memory_bits, ops: counting convention to cost.
         verdicts: metric key to a verdict of :mod:`onebit.leaderboards.showing.statistics`.
         notes: what distinguishes its protocol from the paper's, one sentence each.
+        printed: key of the paper and number of the table; None of what was measured.
         variant: what an ablation varies (:mod:`onebit.leaderboards.ablations`).
         records: what it was made from; empty for a printed line.
     """
@@ -65,6 +66,7 @@ class Line:
     wall_seconds: float | None = None
     verdicts: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    printed: tuple[str, str] | None = None
     variant: str | None = None
     records: list[Record] = field(default_factory=list)
 
@@ -202,8 +204,8 @@ def printed(board: Board) -> list[Line]:
 
 
 def further(board: Board) -> list[Line]:
-    """The lines of the other paper's table; its costs stand under its own convention."""
-    return [] if board.further is None else _printed(board, board.further)
+    """The lines of other tables; their costs stand under their own convention."""
+    return [line for table in board.further for line in _printed(board, table)]
 
 
 def _printed(board: Board, table: Printed) -> list[Line]:
@@ -244,7 +246,8 @@ def _printed_line(board: Board, table: Printed, row: str) -> Line:
         activation_bits=None,
         source=f"{table.paper} {tables}",
         values={},
-        search_method=search_method(row),
+        search_method=table.search_method or search_method(row),
+        printed=(table.paper, table.table),
     )
     if table.note:
         line.notes.append(table.note)
@@ -267,6 +270,8 @@ def _enter(table: Printed, line: Line, number) -> None:
         line.memory_bits[convention] = number.value * _UNITS[number.unit]
     elif number.column in ("ops", "flops"):
         line.ops[convention] = number.value * _UNITS[number.unit]
+    elif number.column == "epochs":
+        line.epochs = int(number.value)
     elif number.column == "params":
         line.params = number.value * _UNITS[number.unit]
     elif number.column == "search_cost":

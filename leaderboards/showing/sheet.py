@@ -102,7 +102,9 @@ def _worth_a_column(key: str, lines: list[Line]) -> bool:
         return len({line.dataset for line in lines}) > 1
     if key in ("memory_cp-nas", "ops_cp-nas"):
         return any(FURTHER_RULE in (*line.memory_bits, *line.ops) for line in lines)
-    if key in ("untrained", "recipe", "epochs", "seeds", "trust"):
+    if key == "epochs":
+        return any(line.epochs is not None for line in lines)
+    if key in ("untrained", "recipe", "seeds", "trust"):
         return any(not line.reported for line in lines)
     return True
 
@@ -118,8 +120,11 @@ def _remarks(board: Board, lines: list[Line]) -> list[str]:
         found.append(f"no best is marked among lines of which some have fewer than {statistics.MIN_SEEDS} seeds")
     if any(line.source.startswith(FURTHER_RULE) for line in lines):
         found.append(f"lines of {FURTHER_RULE}: as printed; their memory and OPs stand in the columns ({FURTHER_RULE})")
-    if any(line.reported and not line.source.startswith(FURTHER_RULE) for line in lines):
-        table = board.printed
+    papers = dict.fromkeys(line.printed[0] for line in lines if line.printed)
+    table = board.printed
+    if others := [paper for paper in papers if paper not in (FURTHER_RULE, table and table.paper)]:
+        found.append(f"lines of {', '.join(others)}: as printed by their authors, each with a protocol of its own")
+    if table and table.paper in papers:
         costs = (
             ""
             if not any(AS_PRINTED in line.memory_bits for line in lines)

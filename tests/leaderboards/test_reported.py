@@ -34,6 +34,22 @@ ROWS = {
     ("bnas", "4"): 78,
     ("bnas", "5"): 74,
     ("abanditnas", "4.1"): 20,
+    ("ir-net", "1"): 12,
+    ("ir-net", "2"): 16,
+    ("rbnn", "1"): 16,
+    ("rbnn", "2"): 25,
+    ("recu", "1"): 24,
+    ("recu", "2"): 20,
+    ("adabin", "1"): 9,
+    ("adabin", "2"): 16,
+    ("ab-bnn", "1"): 7,
+    ("bnext", "1"): 4,
+    ("reactnet", "1"): 2,
+    ("rbonn", "1"): 2,
+    ("rebnn", "1"): 2,
+    ("larq-zoo", "1"): 6,
+    ("larq-zoo", "2"): 22,
+    ("ida-det", "1"): 1,
 }
 
 D, C, B, A = "dcp-nas", "cp-nas", "bnas", "abanditnas"
@@ -108,6 +124,11 @@ SPOTS = [
     (A, 4.1, "ABanditNAS (7 operations)", "accuracy", 97.13),
     (A, 4.1, "ABanditNAS (10 operations)", "params", 2.7),
     (A, 4.1, "ABanditNAS (11 operations)", "search_cost", 0.16),
+    ("rbnn", 1, "ResNet-20 with Bi-Real shortcuts (RBNN)", "top1", 87.8),
+    ("recu", 1, "ResNet-20 (ReCU)", "epochs", 600),
+    ("adabin", 2, "ResNet-18 (AdaBin, two steps)", "top5", 86.5),
+    ("bnext", 1, "BNext-L", "top1", 80.6),
+    ("larq-zoo", 2, "MeliusNet22", "top1", 62.4),
 ]
 
 GROUPED_SPOTS = [
@@ -127,6 +148,8 @@ GROUPED_SPOTS = [
     (B, 2, "1/1", "PC-DARTS", "test_error", 8.94),
     (B, 5, "1/32", "BNAS", "params", 10.224),
     (B, 5, "1/1", "BNAS", "accuracy_agedb", 83.6),
+    ("ir-net", 1, "1/32", "ResNet-20 (IR-Net)", "accuracy", 90.8),
+    ("ab-bnn", 1, "CIFAR10", "ReActNet-18 (A&B BNN)", "top1", 91.94),
 ]
 
 
@@ -341,7 +364,7 @@ def test_unknown_paper_lists_those_there_are():
 def test_unknown_table_lists_those_there_are():
     with pytest.raises(InputError, match=r"'2'.*dcp-nas: 1, 3, 4, .*, 15$"):
         reported.load("dcp-nas", 2)
-    with pytest.raises(InputError, match=r"abanditnas: 4\.1$"):
+    with pytest.raises(InputError, match=r"abanditnas: 4\.1; .*ida-det: 1$"):
         reported.load(table="99")
 
 

@@ -81,7 +81,7 @@ class Section:
 
     def origin(self, line: Any) -> str:
         """Where a reported line was printed."""
-        paper, table = getattr(line, "printed", self.printed)
+        paper, table = getattr(line, "printed", None) or self.printed
         return f"table {table} of: {reported.CITATIONS[paper]}"
 
 
