@@ -56,6 +56,7 @@ def train(job: Job) -> Outcome:
     join()
     dataset = get_dataset(job.dataset, "classification")
     cfg = build_config(job, dataset, dataset.find(job.data_root))
+    checksum = dataset.checksum(job.data_root)
     stages = stages_of(cfg, job.work_dir, FREE)
     details = _teachers(stages, dataset)  # before anything is written
     if not job.resume:
@@ -65,7 +66,7 @@ def train(job: Job) -> Outcome:
     real_weights = False  # of the stage before
     with plain_errors(job.work_dir), compiler_errors():
         for stage in stages:
-            row = {**row_of(job, cfg), **stage.row}
+            row = {**row_of(job, cfg), "data": checksum, **stage.row}
             runner = build_runner(
                 stage.cfg, row, work_dir=stage.work_dir, resume=job.resume, epochs_before=stage.epochs_before
             )
@@ -84,6 +85,7 @@ def train(job: Job) -> Outcome:
             real_weights = unwrapped(runner.model).binarize == "activations"
             weights = latest_checkpoint(stage.work_dir)
             curve += loss_curve(runner)
+        dataset.require_unchanged(job.data_root, checksum)
         averaged = score_averaged_weights(runner)
         if averaged:
             details["averaged_weights"] = averaged

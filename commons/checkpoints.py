@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,9 +21,37 @@ ROW = "onebit_row"
 
 
 def latest_checkpoint(work_dir: str | Path) -> Path | None:
-    """The checkpoint with the highest epoch in ``work_dir``; all of them are complete files."""
+    """The checkpoint with the highest epoch in ``work_dir``; we write them whole or not at all."""
+    return next(iter(_newest_first(work_dir)), None)
+
+
+def _newest_first(work_dir: str | Path) -> list[Path]:
     found = {int(m[1]): p for p in Path(work_dir).glob("epoch_*.pth") if (m := re.fullmatch(r"epoch_(\d+)", p.stem))}
-    return found[max(found)] if found else None
+    return [found[epoch] for epoch in sorted(found, reverse=True)]
+
+
+def resumable_checkpoint(work_dir: str | Path) -> Path | None:
+    """The newest checkpoint in ``work_dir`` that can be read; of those passed over a line says why.
+
+    A copy that was cut off, or a disk, can spoil what we wrote whole. The training comes to that epoch again, and
+    writes it anew.
+
+    Raises:
+        InputError: there are checkpoints, and none can be read.
+    """
+    broken: list[InputError] = []
+    for path in _newest_first(work_dir):
+        try:
+            read_checkpoint(path)
+        except InputError as error:
+            broken.append(error)
+        else:
+            for error in broken:
+                print(f"onebit: {error}; going on from {path.name}", file=sys.stderr)
+            return path
+    if broken:
+        raise broken[0]
+    return None
 
 
 def load_row(path: str | Path) -> tuple[dict, dict]:
@@ -61,13 +90,16 @@ def load_weights(model: nn.Module, weights: dict, origin: str | Path) -> None:
     """Load ``weights`` into ``model``, all of them and nothing else.
 
     Raises:
-        InputError: they are another network's.
+        InputError: they are another network's, or not all of them are numbers.
     """
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"the weights in {origin} do not fit this network: {reason}") from error
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise InputError(f"the weights in {origin} are not finite: {name} holds NaN or infinity")
 
 
 def plain(value: Any, place: str = "the checkpoint") -> Any:

@@ -40,7 +40,14 @@ from torch.utils.data import DataLoader
 from onebit.commons import distributed
 from onebit.commons.amp import CpuAmpOptimWrapper  # noqa: F401  registered by import
 from onebit.commons.checkpoint_reader import read_checkpoint
-from onebit.commons.checkpoints import ROW, latest_checkpoint, load_row, load_weights, read_foreign_checkpoint
+from onebit.commons.checkpoints import (
+    ROW,
+    latest_checkpoint,
+    load_row,
+    load_weights,
+    read_foreign_checkpoint,
+    resumable_checkpoint,
+)
 from onebit.commons.distributed import JointBatchNorms, Parallel, share_of_batch
 from onebit.commons.engine_hooks import FiniteLossHook, ProgressHook
 from onebit.commons.errors import InputError, OnebitError, WorkError
@@ -273,7 +280,7 @@ def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool, 
     cfg.setdefault("visualizer", dict(type="Visualizer", vis_backends=[dict(type="TensorboardVisBackend")]))
     text = config_text(cfg)
     dumped = work_dir / "config.py"
-    checkpoint = latest_checkpoint(work_dir) if resume else None
+    checkpoint = resumable_checkpoint(work_dir) if resume else None
     if checkpoint:
         _require_row(checkpoint, row)
     if checkpoint and dumped.exists() and dumped.read_text() != text:

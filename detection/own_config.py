@@ -100,7 +100,10 @@ def train(config: Path, job: Job) -> Outcome:
         checked = check_dataset(cfg)
     text = config_text(cfg)
     with output_to_log(work_dir), plain_errors(work_dir):
-        runner = build_runner(cfg, _row(cfg, job, config), work_dir=work_dir, resume=job.resume)
+        dataset = get_dataset(job.dataset) if job.dataset else None
+        data = {"data": dataset.checksum(job.data_root)} if dataset else {}
+        row = {**_row(cfg, job, config), **data}
+        runner = build_runner(cfg, row, work_dir=work_dir, resume=job.resume)
         detector = unwrapped(runner.model)
         with config_errors():
             loop = runner.test_loop
@@ -110,6 +113,8 @@ def train(config: Path, job: Job) -> Outcome:
         if start:
             pretrained.load(detector.backbone, start)
         runner.train()
+        if dataset:
+            dataset.require_unchanged(job.data_root, data["data"])
         metrics = score(runner.model, loop.dataloader, loop.evaluator, f"{config.stem} test")
         kept = keep_predictions(loop.evaluator, work_dir / "predictions.json")
         cost, reason = cost_of(detector, cfg)
@@ -133,7 +138,7 @@ def train(config: Path, job: Job) -> Outcome:
             epochs=runner.epoch,
             split=cfg.split,
             protocol=cfg.protocol,
-            data_checksum=get_dataset(job.dataset).checksum(job.data_root) if job.dataset else "",
+            data_checksum=data.get("data", ""),
             config=text,
             checkpoint=latest_checkpoint(work_dir),
             cost=cost,

@@ -64,9 +64,11 @@ def train(job: Job) -> Outcome:
     cfg = build_config(job, dataset.find(job.data_root).resolve())
     text = config_text(cfg)  # before MMDetection's builders write into it
     checked = check_dataset(cfg)
+    checksum = dataset.checksum(job.data_root)
     work_dir = Path(job.work_dir)
     with output_to_log(work_dir), _threads(cfg.get("threads")):
-        runner = build_runner(cfg, _row(job, cfg), work_dir=work_dir, resume=job.resume)
+        row = {**_row(job, cfg), "data": checksum}
+        runner = build_runner(cfg, row, work_dir=work_dir, resume=job.resume)
         detector = unwrapped(runner.model)
         _require_parts(detector, cfg)
         detector.init_weights()  # the runner's own call, when training starts, is then a no-op
@@ -75,6 +77,7 @@ def train(job: Job) -> Outcome:
             pretrained.load(detector.backbone, start, job.backbone)
         untrained = _score_untrained(runner, cfg, job)
         runner.train()
+        dataset.require_unchanged(job.data_root, checksum)
         loop = runner.test_loop
         metrics = score(runner.model, loop.dataloader, loop.evaluator, f"{job.backbone} test")
         kept = keep_predictions(loop.evaluator, work_dir / "predictions.json")

@@ -10,8 +10,8 @@ import torch
 from mmengine.config import Config
 
 from onebit.commons.checkpoint_reader import read_checkpoint
-from onebit.commons.checkpoints import plain
-from onebit.commons.engine import config_text, latest_checkpoint, load_row, load_weights
+from onebit.commons.checkpoints import plain, resumable_checkpoint
+from onebit.commons.engine import config_text, load_row, load_weights
 from onebit.commons.errors import InputError
 from onebit.commons.files import sha256_file, write_atomic
 
@@ -25,7 +25,7 @@ def prepare(work_dir: Path, cfg: Config, resume: bool) -> Path | None:
         InputError: ``resume`` with another config than the checkpoint's.
     """
     text, dumped = config_text(cfg), work_dir / "config.py"
-    checkpoint = latest_checkpoint(work_dir) if resume else None
+    checkpoint = resumable_checkpoint(work_dir) if resume else None
     if checkpoint and dumped.exists() and dumped.read_text() != text:
         raise InputError(
             f"cannot resume: {dumped} differs from the config asked for; "

@@ -47,6 +47,8 @@ def train(job: Job) -> Outcome:
     backbones.backbone_config(cfg.backbone)
     torchreid_root(cfg.dataset, job.data_root)
     start = init_from(job)
+    dataset = get_dataset(cfg.dataset, task="reid")
+    checksum = dataset.checksum(job.data_root)
     checkpoint = prepare(work_dir, cfg, job.resume)
     with plain_errors(work_dir):
         log = work_dir / "train.log"
@@ -57,12 +59,18 @@ def train(job: Job) -> Outcome:
         optimizer = build_optimizer(model, cfg)
         state = load_checkpoint(checkpoint, job.backbone) if checkpoint else None
         if state:
+            if state.get("data", checksum) != checksum:
+                raise InputError(
+                    f"cannot resume: {checkpoint} was trained with data {state['data']!r} and not {checksum!r}; use "
+                    f"another --work-dir or train without --resume"
+                )
             untrained = state["untrained"]
         else:
             if start:
                 load_backbone(model.embedding.backbone, start)
             untrained = _score(model, data, cfg, job) if cfg.score_untrained else None
-        losses = fit(model, optimizer, data, cfg, job, state, untrained, log)
+        losses = fit(model, optimizer, data, cfg, job, state, dict(untrained=untrained, data=checksum), log)
+        dataset.require_unchanged(job.data_root, checksum)
         return _outcome(model, data, cfg, job, latest_checkpoint(work_dir), untrained, losses)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -107,10 +108,12 @@ def fit(
     cfg: Config,
     job: Job,
     state: dict | None,
-    untrained: dict[str, float] | None,
+    about: dict[str, Any],
     log: Path,
 ) -> list[float]:
     """Train to the end, from ``state`` if there is one; return the mean loss of every epoch.
+
+    ``about`` goes into every checkpoint: the score of the untrained network, and the checksum of the data.
 
     Raises:
         WorkError: the loss is not finite, or the disk is full.
@@ -163,7 +166,7 @@ def fit(
                     optimizer=optimizer.state_dict(),
                     scheduler=scheduler.state_dict(),
                     losses=losses,
-                    untrained=untrained,
+                    **about,
                     backbone=cfg.backbone,
                     num_classes=data.num_train_pids,
                     config=cfg.to_dict(),

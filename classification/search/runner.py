@@ -64,6 +64,7 @@ def search(job: SearchJob) -> SearchOutcome:
         runner = build_runner(cfg, row, work_dir=job.work_dir, resume=job.resume)
         model = unwrapped(runner.model)
         runner.train()
+        dataset.require_unchanged(job.data_root, checksum)
         strategy = model.strategy
         return SearchOutcome.of(
             job,

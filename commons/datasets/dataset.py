@@ -194,6 +194,19 @@ class Dataset:
         """What identifies the data; see :func:`onebit.commons.files.dataset_checksum`."""
         return self.checksum_of(self.find(data_root), cached)
 
+    def require_unchanged(self, data_root: str | os.PathLike, checksum: str) -> None:
+        """Refuse data that are no longer what a training began with.
+
+        Raises:
+            InputError: they have another checksum now.
+        """
+        now = self.checksum(data_root)
+        if now != checksum:
+            raise InputError(
+                f"{self.name} below {data_root} was changed while a training used it: {checksum[:24]}... when it "
+                f"began, {now[:24]}... now; train again with other work folders"
+            )
+
     def checksum_of(self, folder: Path, cached: bool = True) -> str:
         """The same of the folder that :meth:`find` gives."""
         return dataset_checksum([p for r in self.required if (p := self._present(folder / r))], folder, cached)

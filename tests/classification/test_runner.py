@@ -1,7 +1,9 @@
 """Rows of classification end to end, on 80 images."""
 
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 from onebit import backbones
 from onebit.classification import runner as classification
 from onebit.classification.predictions import Predictions
+from onebit.commons.datasets import Dataset
 from onebit.commons.engine import ROW, latest_checkpoint, load_row
 from onebit.commons.errors import InputError, WorkError
 
@@ -150,6 +153,48 @@ def test_resume_of_another_row_is_refused_and_says_what_differs(trained, job, ch
         classification.train(asked)
     assert named in str(caught.value)
     assert trained[1].checkpoint.exists()
+
+
+def test_a_newest_checkpoint_that_was_cut_off_is_passed_over(trained, tmp_path, capsys):
+    job, outcome = trained
+    work_dir = tmp_path / "cut"
+    shutil.copytree(job.work_dir, work_dir)
+    newest = work_dir / "epoch_2.pth"
+    newest.write_bytes(newest.read_bytes()[:5000])
+    resumed = classification.train(replace(job, work_dir=work_dir, resume=True))
+    assert resumed.metrics == outcome.metrics
+    assert "epoch_2.pth" in (said := capsys.readouterr().err)
+    assert "going on from epoch_1.pth\n" in said
+    a, b = (load_row(o.checkpoint)[1] for o in (resumed, outcome))
+    assert all(torch.equal(a[name], b[name]) for name in b)
+    for path in work_dir.glob("epoch_*.pth"):
+        path.write_bytes(b"nothing")
+    with pytest.raises(InputError, match="epoch_2"):
+        classification.train(replace(job, work_dir=work_dir, resume=True))
+
+
+def test_weights_that_are_no_numbers_are_not_scored(trained, tmp_path, job):
+    content = torch.load(trained[1].checkpoint, weights_only=True)
+    content["state_dict"]["classifier.weight"][0, 0] = float("nan")
+    torch.save(content, tmp_path / "nan.pth")
+    with pytest.raises(InputError, match=r"are not finite: classifier.weight"):
+        classification.test(tmp_path / "nan.pth", job())
+
+
+def test_resume_with_changed_data_is_refused(trained, monkeypatch):
+    job, outcome = trained
+    monkeypatch.setattr(Dataset, "checksum", lambda self, root, cached=True: "content:" + "0" * 64)
+    with pytest.raises(InputError, match=f"cannot resume.*data '{outcome.data_checksum}' and not 'content:0000"):
+        classification.train(replace(job, resume=True))
+
+
+def test_data_that_change_during_the_training_are_refused(trained, tmp_path, monkeypatch):
+    job, outcome = trained
+    seen = iter([outcome.data_checksum])
+    monkeypatch.setattr(Dataset, "checksum", lambda self, root, cached=True: next(seen, "content:" + "0" * 64))
+    with pytest.raises(InputError, match="was changed while a training used it") as refused:
+        classification.train(replace(job, work_dir=tmp_path / "changed"))
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from onebit.commons.datasets import Dataset
 from onebit.commons.engine import load_row
 from onebit.commons.engine_hooks import EpochSeedHook
 from onebit.commons.errors import InputError
@@ -189,6 +190,22 @@ def test_resumed_equals_uninterrupted(trained, tmp_path, monkeypatch):
     assert resumed.metrics == outcome.metrics
     assert resumed.untrained == outcome.untrained
     assert resumed.config == outcome.config
+
+
+def test_resume_with_changed_data_is_refused(trained, monkeypatch):
+    job, outcome = trained
+    monkeypatch.setattr(Dataset, "checksum", lambda self, root, cached=True: "content:" + "0" * 64)
+    with pytest.raises(InputError, match=f"cannot resume.*data '{outcome.data_checksum}' and not 'content:0000"):
+        runner.train(replace(job, resume=True))
+
+
+def test_data_that_change_during_the_training_are_refused(trained, tmp_path, monkeypatch):
+    job, outcome = trained
+    seen = iter([outcome.data_checksum])
+    monkeypatch.setattr(Dataset, "checksum", lambda self, root, cached=True: next(seen, "content:" + "0" * 64))
+    with pytest.raises(InputError, match="was changed while a training used it") as refused:
+        runner.train(replace(job, work_dir=tmp_path / "changed"))
+    assert "\n" not in str(refused.value)
 
 
 def test_resume_refuses_another_config(trained):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from onebit.commons.datasets import Dataset
 from onebit.commons.engine import latest_checkpoint
 from onebit.commons.errors import InputError
 from onebit.commons.task import Job
@@ -51,6 +52,17 @@ def test_a_row(job):
         "train.log",
     ]
     assert "epoch: [3/3]" in (work / "train.log").read_text()
+
+
+def test_changed_data_are_refused(job, monkeypatch):
+    seen = iter(["content:1"])
+    monkeypatch.setattr(Dataset, "checksum", lambda self, root, cached=True: next(seen, "content:2"))
+    with pytest.raises(InputError, match="was changed while a training used it"):
+        runner.train(job)
+    with pytest.raises(
+        InputError, match=r"cannot resume: .*epoch_3\.pth was trained with data 'content:1' and not 'content:2'"
+    ):
+        runner.train(replace(job, resume=True))
 
 
 def test_losses_of_the_method_are_added_and_logged(job, monkeypatch):
