@@ -5,13 +5,9 @@ IR-Net (CVPR 2020), RBNN (NeurIPS 2020), ReCU (ICCV 2021) and AdaBin (ECCV 2022)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onebit.backbones.binarization import Binarizer
 from onebit.backbones.conv import real_conv
 from onebit.backbones.registry import MODELS, register_family
 from onebit.backbones.resnet import OneBitBlock, OneBitUnit
@@ -20,19 +16,6 @@ from onebit.backbones.staged import StagedBackbone, width_family
 #: Residual blocks per stage of ResNet-20: 6 x 3 + 2 layers (He et al., CVPR 2016, section 4.2).
 BLOCKS = 3
 STAGES = 3
-
-
-class _CifarNet(StagedBackbone):
-    """A stem and three stages; the stages after the first halve the maps and double the channels."""
-
-    stages = STAGES
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        # Before a sign, a ReLU would leave nothing to tell apart.
-        active = [nn.ReLU(inplace=True)] if self.binarizer is None else []
-        self.stem = self.stem_layers(True, [nn.BatchNorm2d(self.width), *active])
-        self.build_stages(4 if self.imagenet else 1)
 
 
 class PaddedBlock(nn.Module):
@@ -61,7 +44,7 @@ class PaddedBlock(nn.Module):
 
 
 @MODELS.register_module()
-class CifarResNet(_CifarNet):
+class CifarResNet(StagedBackbone):
     """ResNet-20 as a backbone (He et al., CVPR 2016, section 4.2), real-valued or 1-bit.
 
     Three stages of three blocks. Real-valued, shortcuts have no parameters (option A): 0.27 M
@@ -71,35 +54,10 @@ class CifarResNet(_CifarNet):
     Scales: the stem, then the three stages, of ``width``, ``width``, 2 ``width`` and 4 ``width``
     channels, with strides 1, 1, 2, 4 for ``stem='cifar'`` and 4, 8, 16, 32 for ``imagenet`` (ours).
 
-    Args:
-        width: channels of the stem and of the first stage; ResNet-20 has 16.
-        binarizer: None for the real-valued network, else a name or a :class:`Binarizer`.
-        stem: ``imagenet`` or ``cifar``.
-        out_indices: the scales to return, ascending. Later stages are not built.
-        frozen_stages: -1 freezes nothing, 0 or 1 the stem, k the stem and the first k - 1 stages.
-        norm_eval: keep every batch norm in eval mode during training.
-        pad_value: of the 1-bit convolutions, see :class:`OneBitConv2d`.
-        init_cfg: mmengine's, e.g. ``dict(type='Pretrained', checkpoint=...)``.
-
-    Attributes:
-        feature_channels, feature_strides: of the returned maps, one per out_index.
-
-    Raises:
-        InputError: an argument out of range.
+    Arguments, attributes and errors are those of :class:`onebit.backbones.staged.StagedBackbone`; ResNet-20 has a ``width`` of 16.
     """
 
-    def __init__(
-        self,
-        width: int = 16,
-        binarizer: str | Binarizer | None = None,
-        stem: str = "imagenet",
-        out_indices: Sequence[int] = (0, 1, 2, 3),
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        pad_value: int = 0,
-        init_cfg: dict | list[dict] | None = None,
-    ) -> None:
-        super().__init__(width, binarizer, stem, out_indices, frozen_stages, norm_eval, pad_value, init_cfg)
+    stages, paper_width = STAGES, 16
 
     def stage(self, index: int, in_channels: int) -> tuple[list[nn.Module], int, int]:
         width, stride = self.width * 2**index, 2 if index or self.imagenet else 1
@@ -114,7 +72,7 @@ class CifarResNet(_CifarNet):
 
 
 @MODELS.register_module()
-class VGGSmall(_CifarNet):
+class VGGSmall(StagedBackbone):
     """VGG-Small as a backbone (Zhang et al., LQ-Nets, ECCV 2018, section 5.1), real-valued or 1-bit.
 
     Six 3x3 convolutions of 128, 128, 256, 256, 512 and 512 channels, each with a norm; a 2x2 maximum
@@ -128,18 +86,7 @@ class VGGSmall(_CifarNet):
     Args, attributes and errors are those of :class:`CifarResNet`; ``width`` is 128 in the papers.
     """
 
-    def __init__(
-        self,
-        width: int = 128,
-        binarizer: str | Binarizer | None = None,
-        stem: str = "imagenet",
-        out_indices: Sequence[int] = (0, 1, 2, 3),
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        pad_value: int = 0,
-        init_cfg: dict | list[dict] | None = None,
-    ) -> None:
-        super().__init__(width, binarizer, stem, out_indices, frozen_stages, norm_eval, pad_value, init_cfg)
+    stages, paper_width = STAGES, 128
 
     def stage(self, index: int, in_channels: int) -> tuple[list[nn.Module], int, int]:
         width = self.width * 2**index
@@ -154,5 +101,5 @@ class VGGSmall(_CifarNet):
         return [*units, nn.MaxPool2d(2, 2, ceil_mode=True)], width, 2
 
 
-register_family(width_family(CifarResNet, "resnet20", 16, narrow=8))
-register_family(width_family(VGGSmall, "vgg_small", 128, narrow=16))
+register_family(width_family(CifarResNet, "resnet20", narrow=8))
+register_family(width_family(VGGSmall, "vgg_small", narrow=16))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -94,47 +92,17 @@ class ReActNetA(StagedBackbone):
     times ``width`` channels, with strides 4, 8, 16, 32 (``stem`` set to ``imagenet``) or 1, 2, 4, 8
     (``cifar``, ours: neither the stem nor the first scale has a stride).
 
-    Args:
-        width: channels of the stem; the paper's network has 32.
-        binarizer: a name or a :class:`Binarizer`; None for the real-valued twin, which has the same
-            convolutions and shortcuts with ReLUs.
-        stem: ``imagenet`` (3x3 convolution of stride 2) or ``cifar`` (stride 1).
-        out_indices: the scales, of 0 to 3, whose maps are returned, ascending. Later ones are not
-            built.
-        frozen_stages: -1 freezes nothing, 0 the stem, k the stem and what the first k scales need:
-            no gradients, batch norm in eval mode.
-        norm_eval: keep every batch norm in eval mode during training.
-        pad_value: of the 1-bit convolutions, see :class:`OneBitConv2d`.
-        init_cfg: mmengine's, e.g. ``dict(type='Pretrained', checkpoint=...)``.
-
-    Attributes:
-        feature_channels, feature_strides: of the returned maps, one per out_index.
-
-    Raises:
-        InputError: an argument out of range.
+    Arguments, attributes and errors are those of :class:`onebit.backbones.staged.StagedBackbone`.
     """
 
     stages = len(SCALES)
     stem_is_scale = False
+    stem_stride = 2
+    paper_width, paper_binarizer = 32, "reactnet"
 
-    def __init__(
-        self,
-        width: int = 32,
-        binarizer: str | Binarizer | None = "reactnet",
-        stem: str = "imagenet",
-        out_indices: Sequence[int] = (0, 1, 2, 3),
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        pad_value: int = 0,
-        init_cfg: dict | list[dict] | None = None,
-    ) -> None:
-        super().__init__(width, binarizer, stem, out_indices, frozen_stages, norm_eval, pad_value, init_cfg)
-        layers: list[nn.Module] = [real_conv(3, width, 3, 2 if self.imagenet else 1), nn.BatchNorm2d(width)]
-        if self.binarizer is None:  # a ReLU would leave the first sign nothing to tell apart
-            layers.append(nn.ReLU(inplace=True))
-        self.stem = nn.Sequential(*layers)
+    def build_stem(self) -> None:
+        self.stem = nn.Sequential(real_conv(3, self.width, 3, 2 if self.imagenet else 1), *self.stem_norm())
         set_role(self.stem, "stem")
-        self.build_stages(2 if self.imagenet else 1)
 
     def stage(self, index: int, in_channels: int) -> tuple[list[nn.Module], int, int]:
         blocks: list[nn.Module] = []
@@ -146,4 +114,4 @@ class ReActNetA(StagedBackbone):
         return blocks, in_channels, 2 if index or self.imagenet else 1
 
 
-register_family(width_family(ReActNetA, "reactnet_a", 32, narrow=8, own="reactnet"))
+register_family(width_family(ReActNetA, "reactnet_a", narrow=8))

@@ -230,16 +230,19 @@ class ResNet(StagedBackbone):
         pad_value: int = 0,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(width, binarizer, stem, out_indices, frozen_stages, norm_eval, pad_value, init_cfg)
+        # Before the rest is built by them.
         self.depth = guards.choice("depth", depth, BLOCKS)
         self.last_stride = guards.choice("last_stride", last_stride, (1, 2))
-        self.conv1 = real_conv(3, width, 7, 2, "stem") if self.imagenet else real_conv(3, width, 3, role="stem")
-        self.bn1 = nn.BatchNorm2d(width)
+        super().__init__(width, binarizer, stem, out_indices, frozen_stages, norm_eval, pad_value, init_cfg)
+
+    def build_stem(self) -> None:
+        sizes = (7, 2) if self.imagenet else (3, 1)
+        self.conv1 = real_conv(3, self.width, *sizes, role="stem")
+        self.bn1 = nn.BatchNorm2d(self.width)
         set_role(self.bn1, "stem")
         # A ReLU here would leave the first sign nothing to tell apart.
         self.relu = nn.ReLU(inplace=True) if self.binarizer is None else nn.Identity()
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if self.imagenet else nn.Identity()
-        self.build_stages(4 if self.imagenet else 1)
 
     def stage(self, index: int, in_channels: int) -> tuple[list[nn.Module], int, int]:
         width, stride = self.width * 2**index, 2 if index else 1

@@ -9,11 +9,8 @@ of another row of BNAS Table 2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
-from onebit.backbones.binarization import Binarizer
 from onebit.backbones.conv import real_conv
 from onebit.backbones.registry import MODELS, register_family
 from onebit.backbones.resnet import OneBitBlock
@@ -60,41 +57,13 @@ class WideResNet(StagedBackbone):
     4, 8, 16, 32 with ``imagenet``, ours: the 7x7 convolution and max-pooling of ResNet, and a first
     stage of stride 2.
 
-    Args:
-        width: channels of the stem and of the first stage; the papers' network has 64.
-        binarizer: None for the real-valued network, else a name or a :class:`Binarizer`.
-        stem: ``imagenet`` or ``cifar``.
-        out_indices: the scales to return, ascending. Later stages are not built.
-        frozen_stages: -1 freezes nothing, 0 or 1 the stem, k the stem and the first k - 1 stages:
-            no gradients, batch norm in eval mode.
-        norm_eval: keep every batch norm in eval mode during training.
-        pad_value: of the 1-bit convolutions, see :class:`OneBitConv2d`.
-        init_cfg: mmengine's, e.g. ``dict(type='Pretrained', checkpoint=...)``.
-
-    Attributes:
-        feature_channels, feature_strides: of the returned maps, one per out_index.
-
-    Raises:
-        InputError: an argument out of range.
+    Arguments, attributes and errors are those of :class:`onebit.backbones.staged.StagedBackbone`; the papers' network has a ``width`` of 64.
     """
 
-    stages = STAGES
+    stages, paper_width = STAGES, 64
 
-    def __init__(
-        self,
-        width: int = 64,
-        binarizer: str | Binarizer | None = None,
-        stem: str = "imagenet",
-        out_indices: Sequence[int] = (0, 1, 2, 3),
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        pad_value: int = 0,
-        init_cfg: dict | list[dict] | None = None,
-    ) -> None:
-        super().__init__(width, binarizer, stem, out_indices, frozen_stages, norm_eval, pad_value, init_cfg)
-        # Real-valued, the first block starts with this norm.
-        self.stem = self.stem_layers(True, [] if self.binarizer is None else [nn.BatchNorm2d(width)])
-        self.build_stages(4 if self.imagenet else 1)
+    def stem_norm(self) -> list[nn.Module]:
+        return [] if self.binarizer is None else [nn.BatchNorm2d(self.width)]  # real-valued, the first block has it
 
     def stage(self, index: int, in_channels: int) -> tuple[list[nn.Module], int, int]:
         width, stride = self.width * 2**index, 2 if index or self.imagenet else 1
@@ -110,4 +79,4 @@ class WideResNet(StagedBackbone):
         return blocks, width, stride
 
 
-register_family(width_family(WideResNet, "wrn22", 64, narrow=16))
+register_family(width_family(WideResNet, "wrn22", narrow=16))

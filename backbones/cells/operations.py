@@ -59,13 +59,29 @@ class CellStyle:
         """What fits a cell's input to its width."""
         return Preprocess(in_channels, channels, self)
 
-    def halve(self, in_channels: int, channels: int) -> nn.Module:
-        """The same for an input twice as high and wide."""
-        return Halve(in_channels, channels, self, self.binarize_preprocess)
+    def halve(self, in_channels: int, channels: int, binarize: str | None = None) -> nn.Module:
+        """The same for an input twice as high and wide; ``binarize`` in place of that of preprocessing."""
+        return Halve(in_channels, channels, self, binarize or self.binarize_preprocess)
 
     def operation(self, name: str, channels: int, stride: int) -> nn.Module:
-        """See :func:`operation`."""
-        return operation(name, channels, stride, self)
+        """Build the operation ``name`` of :data:`onebit.backbones.cells.genotype.OPERATIONS`.
+
+        Args:
+            channels: of its input and output.
+            stride: 1, or 2 on the edges that leave the input nodes of a reduction cell.
+        """
+        if name == "none":
+            return Zero(stride)
+        if name == "skip_connect":
+            return nn.Identity() if stride == 1 else self.halve(channels, channels, "weights")
+        kind, _, size = name.split("_")
+        if kind in ("max", "avg"):
+            return Pool(channels, kind, stride)
+        if kind == "dil":
+            return SeparableBlock(channels, int(size[0]), stride, 2, self)
+        return nn.Sequential(
+            SeparableBlock(channels, int(size[0]), stride, 1, self), SeparableBlock(channels, int(size[0]), 1, 1, self)
+        )
 
 
 class SeparableBlock(nn.Module):
@@ -158,7 +174,7 @@ class Halve(nn.Module):
         binarize: one of :data:`BINARIZED`.
     """
 
-    def __init__(self, in_channels: int, channels: int, style: CellStyle, binarize: str = "weights") -> None:
+    def __init__(self, in_channels: int, channels: int, style: CellStyle, binarize: str) -> None:
         super().__init__()
         self.bn_in = nn.BatchNorm2d(in_channels)
         half = channels // 2
@@ -178,25 +194,3 @@ def every_second(x: Tensor) -> tuple[Tensor, Tensor]:
     Subsampling before a 1x1 convolution is a 1x1 convolution of stride 2.
     """
     return x[:, :, ::2, ::2], F.pad(x[:, :, 1::2, 1::2], (0, x.shape[3] % 2, 0, x.shape[2] % 2))
-
-
-def operation(name: str, channels: int, stride: int, style: CellStyle) -> nn.Module:
-    """Build the operation ``name`` of :data:`onebit.backbones.cells.genotype.OPERATIONS`.
-
-    Args:
-        channels: of its input and output.
-        stride: 1, or 2 on the edges that leave the input nodes of a reduction cell.
-    """
-    if name == "none":
-        return Zero(stride)
-    if name == "skip_connect":
-        return nn.Identity() if stride == 1 else Halve(channels, channels, style)
-    kind, _, size = name.split("_")
-    kernel_size = int(size[0])
-    if kind in ("max", "avg"):
-        return Pool(channels, kind, stride)
-    if kind == "dil":
-        return SeparableBlock(channels, kernel_size, stride, 2, style)
-    return nn.Sequential(
-        SeparableBlock(channels, kernel_size, stride, 1, style), SeparableBlock(channels, kernel_size, 1, 1, style)
-    )

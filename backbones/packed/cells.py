@@ -127,30 +127,21 @@ class PackedSeparableBlock(PackedOperation):
         for (i, y), (j, x) in itertools.product(enumerate(row_kinds), enumerate(column_kinds)):
             inside = np.outer(y, x).ravel()
             shifts[i, j] = ready["shift"] + ready["constants"][inside].sum(0)
+        no_class = np.zeros(max(out), np.int64)
         no_border = np.zeros((1, 1, point["weights"].shape[1]), np.int32)
         return Call(
             out,
             (
                 ready["weights"],
-                self.kernel_size,
-                self.stride,
-                self.padding,
-                self.dilation,
-                rows,
-                columns,
-                shifts,
-                ready["slope"],
-                point["in_scale"],
-                point["threshold"],
+                (self.kernel_size, self.stride, self.padding, self.dilation),
+                (rows, columns, shifts),
+                (ready["slope"], point["in_scale"], point["threshold"]),
                 point["weights"],
                 np.zeros(1, np.int64),
-                np.zeros(max(out), np.int64),
-                no_border,
-                point["scale"],
-                point["shift"],
+                (no_class, no_class, no_border),
+                (point["scale"], point["shift"]),
                 self.shortcut,
-                point["slope"],
-                point["after"],
+                (point["slope"], point["after"]),
             ),
         )
 

@@ -104,25 +104,9 @@ def _prelu(value, slope):
 
 
 @njit(inline="always")
-def _finish_row(
-    counts,
-    filters,
-    n,
-    y,
-    total,
-    row_class,
-    column_class,
-    correction,
-    scale,
-    shift,
-    shortcut,
-    has_shortcut,
-    slope,
-    after,
-    add,
-    out,
-):
+def _finish_row(counts, filters, n, y, total, borders, norm, shortcut, has_shortcut, act, add, out):
     """From the differences of one row to its output; see :func:`convolve`."""
+    (row_class, column_class, correction), (scale, shift), (slope, after) = borders, norm, act
     width, channels = out.shape[2:]
     origin = (n * out.shape[1] + y) * width
     for x in range(width):
@@ -157,25 +141,7 @@ def _finish_row(
 
 @_kernel
 def convolve(
-    first,
-    last,
-    words,
-    weights,
-    offsets,
-    length,
-    strides,
-    total,
-    row_class,
-    column_class,
-    correction,
-    scale,
-    shift,
-    shortcut,
-    has_shortcut,
-    slope,
-    after,
-    add,
-    out,
+    first, last, words, weights, offsets, length, strides, total, borders, norm, shortcut, has_shortcut, act, add, out
 ):
     """1-bit convolution, then per channel: scale, shift, + shortcut, PReLU, + after.
 
@@ -186,9 +152,10 @@ def convolve(
             patch begin, and the words of each.
         strides: of rows and columns.
         total: values in a patch, taps * C.
-        row_class, column_class, correction: ``correction[row_class[y], column_class[x], k]`` is
-            what the border, taken as signs, adds to the sum of filter k at (y, x) and must not.
-        scale, shift, slope, after: [K'] with K' <= K channels.
+        borders: row_class, column_class, correction: ``correction[row_class[y], column_class[x], k]``
+            is what the border, taken as signs, adds to the sum of filter k at (y, x) and must not.
+        norm: scale and shift, [K'] with K' <= K channels.
+        act: slope and after, [K'].
         shortcut: like ``out``, or anything if not ``has_shortcut``.
         add: add to what is in ``out`` instead of replacing it.
         out: [N, H', W', K'].
@@ -202,24 +169,7 @@ def convolve(
         n, y = row // height, row % height
         start = ((n * padded_height + y * stride_y) * padded_width) * per_pixel
         _count_row(words, start, weights, counts, offsets, length, width, stride_x * per_pixel)
-        _finish_row(
-            counts,
-            filters,
-            n,
-            y,
-            total,
-            row_class,
-            column_class,
-            correction,
-            scale,
-            shift,
-            shortcut,
-            has_shortcut,
-            slope,
-            after,
-            add,
-            out,
-        )
+        _finish_row(counts, filters, n, y, total, borders, norm, shortcut, has_shortcut, act, add, out)
 
 
 @_kernel
@@ -273,26 +223,11 @@ def _depthwise_pixels(values, start, pixels, weights, offsets, rows, taps, step,
 
 
 @njit(inline="always")
-def _depthwise_row(
-    values,
-    n,
-    y,
-    weights,
-    kernel,
-    strides,
-    padding,
-    dilation,
-    row_class,
-    column_class,
-    shift,
-    slope,
-    sums,
-    offsets,
-    tap_rows,
-):
-    """One row of a depthwise convolution, + shift, PReLU, into ``sums`` [W', C]."""
+def _depthwise_row(values, n, y, weights, geometry, shifts, slope, sums, offsets, tap_rows):
+    """One row of a depthwise convolution, + shift, PReLU, into ``sums`` [W', C]; see :func:`separable`."""
     height, width, channels = values.shape[1:]
-    rows, columns = kernel
+    (rows, columns), strides, padding, dilation = geometry
+    row_class, column_class, shift = shifts
     top = y * strides[0] - padding[0]
     origin = (n * height + top) * width * channels
     out_width = len(column_class)
@@ -312,20 +247,9 @@ def _depthwise_row(
                         tap_rows[taps] = i * columns + j
                         taps += 1
         pixels = outer - inner if x == inner and outer > inner else 1
-        _depthwise_pixels(
-            values,
-            origin + left * channels,
-            pixels,
-            weights,
-            offsets,
-            tap_rows,
-            taps,
-            strides[1] * channels,
-            shift[row_class[y], column_class[x]],
-            slope,
-            sums,
-            x,
-        )
+        start, step = origin + left * channels, strides[1] * channels
+        at_border = shift[row_class[y], column_class[x]]
+        _depthwise_pixels(values, start, pixels, weights, offsets, tap_rows, taps, step, at_border, slope, sums, x)
         x += pixels
 
 
@@ -335,25 +259,15 @@ def separable(
     last,
     values,
     weights,
-    kernel,
-    strides,
-    padding,
-    dilation,
-    row_class,
-    column_class,
-    shift,
-    inner_slope,
-    scales,
-    thresholds,
+    geometry,
+    shifts,
+    inner,
     point_weights,
     zero,
-    zeros,
-    correction,
-    scale,
-    point_shift,
+    borders,
+    norm,
     has_shortcut,
-    slope,
-    after,
+    act,
     add,
     out,
 ):
@@ -362,13 +276,14 @@ def separable(
     Args:
         values: [N, H, W, C]; also the shortcut.
         weights: [taps, C] of the depthwise convolution, batch norms folded in.
-        kernel, strides, padding, dilation: its geometry, (rows, columns) each.
-        shift: ``shift[row_class[y], column_class[x], c]``: what the batch norms add, which at the
-            border depends on the taps that lie inside.
-        inner_slope, scales, thresholds: [C], of its PReLU and of the sign, as :func:`pack`.
+        geometry: its kernel, strides, padding and dilation, (rows, columns) each.
+        shifts: row_class, column_class, shift: ``shift[row_class[y], column_class[x], c]`` is what the
+            batch norms add, which at the border depends on the taps that lie inside.
+        inner: slope, scales, thresholds: [C], of its PReLU and of the sign, as :func:`pack`.
         point_weights: [ceil(C / 64), K], see :func:`convolve`; so are the rest.
-        zero, zeros, correction: [1], [max(H', W')] and [1, 1, K], all 0: no border.
+        zero: [1], and borders, all 0: no border.
     """
+    slope, scales, thresholds = inner
     height, width, channels = out.shape[1:]
     filters, per_pixel = point_weights.shape[1], point_weights.shape[0]
     sums = np.empty((width, channels), np.float32)
@@ -378,23 +293,7 @@ def separable(
     tap_rows = np.empty(len(weights), np.int64)
     for row in range(first, last):
         n, y = row // height, row % height
-        _depthwise_row(
-            values,
-            n,
-            y,
-            weights,
-            kernel,
-            strides,
-            padding,
-            dilation,
-            row_class,
-            column_class,
-            shift,
-            inner_slope,
-            sums,
-            offsets,
-            tap_rows,
-        )
+        _depthwise_row(values, n, y, weights, geometry, shifts, slope, sums, offsets, tap_rows)
         for x in range(width):
             for i in range(per_pixel):
                 words[x, i] = signs_of_64(
@@ -404,24 +303,7 @@ def separable(
                     min(64, channels - i * 64),
                 )
         _count_row(words, 0, point_weights, counts, zero, per_pixel, width, per_pixel)
-        _finish_row(
-            counts,
-            filters,
-            n,
-            y,
-            channels,
-            zeros,
-            zeros,
-            correction,
-            scale,
-            point_shift,
-            values,
-            has_shortcut,
-            slope,
-            after,
-            add,
-            out,
-        )
+        _finish_row(counts, filters, n, y, channels, borders, norm, values, has_shortcut, act, add, out)
 
 
 @_kernel

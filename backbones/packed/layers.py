@@ -268,11 +268,7 @@ class PackedConv(PackedLayer):
         engine.run(
             engine.kernels().pack,
             n * height,
-            values.numpy(),
-            ready["in_scale"],
-            ready["threshold"],
-            place.border,
-            words,
+            *(values.numpy(), ready["in_scale"], ready["threshold"], place.border, words),
         )
         return words
 
@@ -294,19 +290,12 @@ class PackedConv(PackedLayer):
             len(words) * place.out_size[0],
             words,
             ready["weights"],
-            place.offsets,
-            place.length,
-            self.stride,
-            place.total,
-            *place.correction(self),
-            ready["scale"],
-            ready["shift"],
+            *(place.offsets, place.length, self.stride, place.total, place.correction(self)),
+            (ready["scale"], ready["shift"]),
             (out if shortcut is None else shortcut).numpy(),
             shortcut is not None,
-            ready["slope"],
-            ready["after"],
-            add,
-            out.numpy(),
+            (ready["slope"], ready["after"]),
+            *(add, out.numpy()),
         )
         return out
 

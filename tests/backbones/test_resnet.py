@@ -6,6 +6,7 @@ from torch import nn
 
 from onebit import backbones
 from onebit.backbones import OneBitConv2d
+from onebit.backbones.binarization import BINARIZERS
 from onebit.commons.compat import ensure_torchvision
 from onebit.commons.errors import InputError
 
@@ -33,7 +34,7 @@ def test_real_valued_network_is_torchvisions(depth):
         torch.testing.assert_close(theirs.fc(features), theirs(images))
 
 
-@pytest.mark.parametrize("binarizer", ["xnor", "bireal", "reactnet"])
+@pytest.mark.parametrize("binarizer", BINARIZERS)
 @pytest.mark.parametrize("depth", [18, 34, 50])
 def test_which_convolutions_are_one_bit(depth, binarizer):
     real = backbones.create_backbone(f"resnet{depth}_w8")
@@ -62,14 +63,14 @@ def real_path_survives(network, images):
         return [(out[0] - out[1]).abs().max().item() > 0 for out in network(images)]
 
 
-@pytest.mark.parametrize("binarizer", ["xnor", "bireal", "reactnet"])
+@pytest.mark.parametrize("binarizer", BINARIZERS)
 @pytest.mark.parametrize("depth", [18, 34, 50])
 def test_real_values_flow_past_every_one_bit_convolution(depth, binarizer):
     network = backbones.create_backbone(f"resnet{depth}_w8_{binarizer}").eval()
     assert real_path_survives(network, torch.randn(2, 3, 64, 64)) == [True] * 4
 
 
-@pytest.mark.parametrize("binarizer", ["bireal", "reactnet"])
+@pytest.mark.parametrize("binarizer", [name for name, of in BINARIZERS.items() if of.shortcut_per_conv])
 @pytest.mark.parametrize("depth", [18, 34])
 def test_every_convolution_has_its_own_shortcut(depth, binarizer):
     """In each unit alone, silencing the convolution leaves the unit's input visible."""

@@ -5,10 +5,13 @@ import shutil
 import pytest
 
 from onebit import detection  # noqa: F401  first: MMDetection cannot be imported without its operators
+from onebit.commons.datasets import DATASETS
 from onebit.commons.mini import detection as mini
 from onebit.commons.mini import draw
 from onebit.commons.task import Job
 
+#: The datasets of detection that are drawn.
+DRAWN = [name for name, dataset in DATASETS.items() if dataset.draw and dataset.task == "detection"]
 COUNTS = {"VOC2007 trainval": 4, "VOC2012 trainval": 4, "VOC2007 test": 4, "train2017": 8, "val2017": 4}
 
 
@@ -18,7 +21,7 @@ def drawn(tmp_path_factory):
     root = tmp_path_factory.mktemp("mini")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mini, "_COUNTS", COUNTS)
-        for name in ("mini-voc", "mini-coco"):
+        for name in DRAWN:
             draw(name, root / name)
     return root
 

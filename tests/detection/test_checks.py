@@ -12,6 +12,7 @@ from onebit.commons.errors import InputError
 from onebit.detection import checks
 from onebit.detection.checks import check_dataset
 from onebit.detection.config import build_config
+from tests.detection.conftest import DRAWN
 
 # ruff: isort: split
 from mmdet.registry import DATASETS as MMDET_DATASETS
@@ -46,7 +47,7 @@ def edit_json(data, change):
     path.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize("dataset", ["mini-voc", "mini-coco"])
+@pytest.mark.parametrize("dataset", DRAWN)
 def test_whole_data_pass(drawn, make_job, dataset):
     found = check(drawn, make_job, dataset)
     assert [found[p]["images"] for p in ("train", "test")] == [8, 4]
@@ -128,7 +129,7 @@ def damage_text(path):
     path.write_text("<html>not found</html>")
 
 
-@pytest.mark.parametrize("dataset", ["mini-voc", "mini-coco"])
+@pytest.mark.parametrize("dataset", DRAWN)
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

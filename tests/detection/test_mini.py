@@ -12,6 +12,7 @@ from onebit.commons.datasets import DATASETS
 from onebit.commons.mini import detection as mini
 from onebit.commons.mini import draw
 from onebit.detection.config import build_config
+from tests.detection.conftest import DRAWN
 
 
 def digests(folder):
@@ -28,7 +29,7 @@ def load(drawn, make_job, dataset, loader):
     return MMDET_DATASETS.build(cfg[f"{loader}_dataloader"].dataset)
 
 
-@pytest.mark.parametrize("dataset", ["mini-voc", "mini-coco"])
+@pytest.mark.parametrize("dataset", DRAWN)
 def test_drawn_twice_is_the_same_byte_for_byte(drawn, tmp_path, monkeypatch, dataset):
     from tests.detection.conftest import COUNTS
 
@@ -39,7 +40,7 @@ def test_drawn_twice_is_the_same_byte_for_byte(drawn, tmp_path, monkeypatch, dat
     assert len(images) == len(set(images)) == 12  # no image in two parts
 
 
-@pytest.mark.parametrize("dataset", ["mini-voc", "mini-coco"])
+@pytest.mark.parametrize("dataset", DRAWN)
 def test_real_loaders_read_them(drawn, make_job, dataset):
     train, test = (load(drawn, make_job, dataset, part) for part in ("train", "test"))
     assert (len(train), len(test)) == (8, 4)

@@ -13,7 +13,7 @@ from onebit.commons.errors import InputError, WorkError
 from onebit.commons.task import Job
 from onebit.detection import predictions, runner
 from onebit.detection.config import JUDGE_OPTION, build_config
-from tests.detection.conftest import TINY
+from tests.detection.conftest import DRAWN, TINY
 
 # ruff: isort: split
 import torch
@@ -29,7 +29,7 @@ GOOD = dict(image_id=1, category_id=7, bbox=[1.5, 2, 3, 0.0], score=0.25)
 def rows(drawn, tmp_path_factory):
     """One tiny trained row of each board: {dataset: (job, outcome)}."""
     found = {}
-    for dataset in ("mini-voc", "mini-coco"):
+    for dataset in DRAWN:
         job = Job(
             dataset=dataset,
             backbone="resnet18_w8",
@@ -44,7 +44,7 @@ def rows(drawn, tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("dataset", ["mini-voc", "mini-coco"])
+@pytest.mark.parametrize("dataset", DRAWN)
 def test_a_row_keeps_its_detections(rows, tmp_path, dataset):
     job, outcome = rows[dataset]
     assert outcome.predictions == job.work_dir / "predictions.json"
@@ -71,7 +71,7 @@ def test_scoring_a_checkpoint_leaves_the_kept_file_alone(rows):
     assert tested.predictions.read_bytes() == before == outcome.predictions.read_bytes()
 
 
-@pytest.fixture(params=["mini-voc", "mini-coco"])
+@pytest.fixture(params=DRAWN)
 def imperfect(request, drawn, make_job, tmp_path):
     """A job, the metrics of a made-up detector, and the file of what it found.
 
