@@ -31,7 +31,7 @@ def both(module: nn.Module, x: torch.Tensor):
     results = []
     for device in ("cpu", "cuda"):
         own = copy.deepcopy(module).to(device)
-        given = x.to(device).requires_grad_()
+        given = x.detach().clone().to(device).requires_grad_()
         out = own(given)
         loss = out.square().sum() + sum(method_losses(own).values())
         loss.backward()
