@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 
 from onebit.backbones import backbone_config
+from onebit.backbones.file_schema import network_kinds, network_wholes
 from onebit.backbones.registry import MODELS
 from onebit.classification import datasets, hooks, metrics, model  # noqa: F401  registered by import
 from onebit.classification.augmentation import BatchAugmentation  # noqa: F401  likewise
@@ -19,6 +20,7 @@ from onebit.commons import guards
 from onebit.commons.config_options import with_options
 from onebit.commons.datasets import Dataset
 from onebit.commons.errors import InputError
+from onebit.commons.file_options import Kind, Schema, one_of, quantity, up_to
 from onebit.commons.task import Job
 
 RECIPES = Path(__file__).parent / "configs" / "recipes"
@@ -38,6 +40,34 @@ FREE = (
     "sync_bn",
     "find_unused_parameters",
     *KEYS,
+)
+
+_TRAINING = (
+    r"(optim_wrapper|param_scheduler|train_dataloader|default_hooks|visualizer|env_cfg|custom_hooks|auto_scale_lr)"
+)
+_OPTIONS: dict[str, Kind] = {
+    r"model\.(label_smoothing|auxiliary_weight)": quantity,
+    r"model\.binarize": one_of("activations", "both"),
+    **network_kinds(r"model\.backbone\."),
+    r"model\.data_preprocessor\.[a-z]\w*": quantity,
+    rf"{_TRAINING}(\.\w+)+": quantity,
+    r"train_cfg\.max_epochs|epochs": up_to(100_000),
+    r"(ema|mixup|cutmix)\.(momentum|alpha)|weight_decay|find_unused_parameters|channels_last|sync_bn": quantity,
+    "binarize": one_of("activations", "both"),
+    "score_untrained|compile": guards.switch,
+}
+#: What a record or a checkpoint may set of a row.
+FILE_OPTIONS = Schema(
+    {
+        r"(stages\.\d+\.)?train_dataloader\.num_workers": up_to(64),
+        **_OPTIONS,
+        **{rf"stages\.\d+\.({pattern})": kind for pattern, kind in _OPTIONS.items()},
+        r"test_dataloader\.batch_size": up_to(4096),
+        r"test_dataloader\.num_workers": up_to(64),
+    },
+    network_wholes(r"model\.backbone\."),
+    # A teacher, weights to start from, and what else only training reads.
+    unused=(rf"(stages\.\d+\.)?({_TRAINING}|distillation|compile|load_from|model\.backbone\.init_cfg)\b",),
 )
 
 
@@ -100,8 +130,8 @@ def build_config(job: Job, dataset: Dataset, folder: Path, backbone: Mapping[str
     if auxiliary_weight and _has_auxiliary_place(cfg.model.backbone):
         cfg.model.auxiliary_weight = auxiliary_weight
     cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="onebit.MethodLossHook")]
-    cfg = with_options(cfg, job.cfg_options, free=FREE)
-    if cfg.get("stages") and "train_cfg.max_epochs" in job.cfg_options:
+    cfg = with_options(cfg, job.options, free=FREE)
+    if cfg.get("stages") and "train_cfg.max_epochs" in job.options:
         raise InputError(f"train_cfg.max_epochs: recipe {job.recipe} has stages, set stages.0.epochs and so on")
     check(cfg)
     check_stages(cfg, FREE)

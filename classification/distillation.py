@@ -11,8 +11,10 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from onebit.backbones.conv import binarize_weights
+from onebit.backbones.file_schema import network_schema
 from onebit.backbones.registry import MODELS
 from onebit.commons import guards
+from onebit.commons.checkpoints import require_fit, require_row, row_of
 from onebit.commons.config_options import with_options
 from onebit.commons.datasets import ImageFolder, get_dataset
 from onebit.commons.engine import ROW, load_weights, read_foreign_checkpoint
@@ -90,6 +92,8 @@ class Distillation:
             raise InputError(f"teacher {path} knows {classes or 'no'} classes, the student {num_classes}")
         # What building draws must not change how the student is initialized.
         with torch.random.fork_rng(devices=[]):
+            with torch.device("meta"):
+                require_fit(_build(name, row, num_classes, stem), weights, path)
             network = _build(name, row, num_classes, stem)
         load_weights(network, weights, path)
         if row and row.get("binarize") == "activations":  # of a stage before the last
@@ -139,7 +143,8 @@ def _read(path: Path) -> tuple[dict | None, dict[str, Tensor]]:
             for k, v in weights.items()
         }
         return None, own
-    row = content[ROW]
+    row = row_of(content, path)
+    require_row(path, row, "dataset", "recipe", "seed", "backbone")
     if row.get("task") != "classification":
         raise InputError(f"teacher {path} is a checkpoint of {row.get('task', 'another task')}, not of classification")
     return row, {k: v for k, v in weights.items() if k.startswith(_PARTS)}
@@ -148,8 +153,8 @@ def _read(path: Path) -> tuple[dict | None, dict[str, Tensor]]:
 def _build(name: str, row: dict | None, num_classes: int, stem: str) -> nn.Module:
     backbone = dict(type="onebit.create_backbone", name=name, out_indices=(3,), stem=stem)
     cfg = Config(dict(model=dict(type="onebit.ImageClassifier", num_classes=num_classes, backbone=backbone)))
-    options = (row or {}).get("cfg_options", {})
-    network = {k: v for k, v in options.items() if k.startswith("model.backbone.")}
-    built = MODELS.build(with_options(cfg, network, free=("model.backbone.",)).model)
+    start = "model.backbone."
+    network = row["cfg_options"].taken(network_schema(r"model\.backbone\."), below=start) if row else {}
+    built = MODELS.build(with_options(cfg, network, free=(start,)).model)
     built.feature_losses = nn.ModuleList()
     return built

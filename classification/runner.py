@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from onebit import backbones
 from onebit.backbones.conv import binarize_weights
 from onebit.backbones.registry import MODELS
-from onebit.classification.config import FREE, build_config
+from onebit.classification.config import FILE_OPTIONS, FREE, build_config
 from onebit.classification.cost import summaries
 from onebit.classification.datasets import split_of
 from onebit.classification.distillation import Distillation
@@ -25,6 +25,7 @@ from onebit.classification.options import compiler_errors, score_averaged_weight
 from onebit.classification.predictions import Predictions, ranks_of, top_k
 from onebit.classification.predictions import agreement as agreement
 from onebit.classification.stages import Stage, forget, stages_of
+from onebit.commons.checkpoints import require_fit, require_row
 from onebit.commons.datasets import Dataset, get_dataset
 from onebit.commons.distributed import join, unwrapped
 from onebit.commons.engine import (
@@ -39,7 +40,7 @@ from onebit.commons.engine import (
     score,
 )
 from onebit.commons.errors import InputError
-from onebit.commons.task import Job, Outcome
+from onebit.commons.task import Job, Outcome, left_out
 
 #: The file in the work folder that :func:`score_predictions` reads.
 PREDICTIONS = "predictions.npz"
@@ -156,7 +157,7 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
 
     Args:
         job: ``backbone`` may be empty: the checkpoint's own. ``recipe``, ``seed`` and
-            ``cfg_options`` are the checkpoint's own, the last overlaid with the job's.
+            options are the checkpoint's own, the last overlaid with the job's.
         packed: score what :func:`onebit.backbones.deploy` makes of the network, on the CPU.
 
     Raises:
@@ -166,6 +167,7 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
     row, weights = load_row(checkpoint)
     if row.get("task") != "classification":
         raise InputError(f"{checkpoint} is a checkpoint of {row.get('task', 'another task')}, not of classification")
+    require_row(checkpoint, row, "backbone", "recipe", "seed", "num_classes", backbone=job.backbone)
     if job.backbone and job.backbone != row["backbone"]:
         raise InputError(f"{checkpoint} is a checkpoint of {row['backbone']}, not of {job.backbone}")
     dataset = get_dataset(job.dataset, "classification")
@@ -176,7 +178,8 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
         seed=row["seed"],
         data_root=job.data_root,
         work_dir=job.work_dir,
-        cfg_options={**row["cfg_options"], **job.cfg_options},
+        cfg_options=job.cfg_options,
+        recorded=row["cfg_options"].taken(FILE_OPTIONS, job.cfg_options),
     )
     cfg = build_config(trained, dataset, dataset.find(job.data_root))
     if cfg.model.num_classes != row["num_classes"]:
@@ -184,6 +187,8 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
     stage = _stage_of(row, cfg, job.work_dir, checkpoint)
     with plain_errors(job.work_dir):
         with config_errors():
+            with torch.device("meta"):
+                require_fit(_without_training(stage.cfg), weights, checkpoint)
             model = _without_training(stage.cfg)
             loader = Runner.build_dataloader(cfg.test_dataloader, seed=row["seed"])
             evaluator = Evaluator(cfg.test_evaluator)
@@ -202,6 +207,7 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
             untrained=None,
             epochs=stage.epochs_before + stage.cfg.train_cfg.max_epochs,
             checkpoint=checkpoint,
+            details=left_out(trained),
         )
 
 
@@ -326,7 +332,7 @@ def row_of(job: Job, cfg: Config) -> dict:
         backbone=job.backbone,
         recipe=job.recipe,
         seed=job.seed,
-        cfg_options=dict(job.cfg_options),
+        cfg_options=job.options,
         num_classes=cfg.model.num_classes,
         stem=cfg.model.backbone.stem,
     )

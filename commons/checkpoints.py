@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from onebit.commons import guards
 from onebit.commons.checkpoint_reader import read_checkpoint
 from onebit.commons.errors import InputError, WorkError
+from onebit.commons.file_options import StatedOptions
 
 #: Where :class:`onebit.commons.engine_hooks.RowHook` puts the row in a checkpoint.
 ROW = "onebit_row"
@@ -58,7 +60,8 @@ def load_row(path: str | Path) -> tuple[dict, dict]:
     """Read a checkpoint that :func:`build_runner`'s Runner wrote.
 
     Returns:
-        the row it belongs to, and the weights.
+        the row it belongs to, its ``cfg_options`` as :class:`onebit.commons.file_options.StatedOptions`, and
+        the weights.
 
     Raises:
         InputError: not a file, not a checkpoint, or one of another program.
@@ -66,7 +69,53 @@ def load_row(path: str | Path) -> tuple[dict, dict]:
     content = read_checkpoint(path)
     if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in (ROW, "state_dict")):
         raise InputError(f"{path} was not written by this suite's trainer: it names no row")
-    return content[ROW], content["state_dict"]
+    return row_of(content, path), content["state_dict"]
+
+
+def row_of(content: dict, path: str | Path) -> dict[str, Any]:
+    """The row of a checkpoint's content, which may say anything: checked, and with no option taken yet.
+
+    Raises:
+        InputError: a field of another kind than rows have.
+    """
+    row = dict(content[ROW])
+    for key in ("task", "dataset", "backbone", "recipe", "stem", "config", "binarize"):
+        if not isinstance(row.get(key, ""), str) or len(row.get(key, "")) > 300:
+            raise InputError(f"{path}: its row's {key} is {guards.shown(row[key])}: expected a name")
+    for key, most in (("seed", 2**32 - 1), ("num_classes", 2**20), ("stage", 100)):
+        if key in row:
+            guards.whole(f"{path}: its row's {key}", row[key], 0, most)
+    row["cfg_options"] = StatedOptions(row.get("cfg_options", {}), path)
+    return row
+
+
+def require_row(path: str | Path, row: dict[str, Any], *keys: str, backbone: str = "") -> None:
+    """Refuse a row that lacks one of ``keys``, or whose backbone is a file that the user did not name.
+
+    Raises:
+        InputError: so it is.
+    """
+    if missing := [key for key in keys if key not in row]:
+        raise InputError(f"{path} does not say its {', '.join(missing)}")
+    if row["backbone"] != backbone and not re.fullmatch(r"[A-Za-z0-9][\w-]*", row["backbone"]):
+        shown = guards.shown(row["backbone"])
+        raise InputError(f"{path} was trained with the backbone {shown}: if it is yours, name it with --backbone")
+
+
+def require_fit(network: nn.Module, weights: dict, origin: str | Path) -> None:
+    """Refuse weights that are not those of ``network``, which needs no memory for that (device ``meta``).
+
+    Raises:
+        InputError: a tensor is missing, unknown, or of another shape.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = {name: tuple(getattr(tensor, "shape", ("no tensor",))) for name, tensor in weights.items()}
+    for name in sorted({*expected, *found}, key=str):
+        if expected.get(name) != found.get(name):
+            there, here = (guards.shown(shapes.get(name, "missing")) for shapes in (found, expected))
+            raise InputError(
+                f"the weights in {origin} do not fit this network: {guards.shown(name)} is {there} there, {here} here"
+            )
 
 
 def read_foreign_checkpoint(path: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:

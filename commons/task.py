@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from onebit.commons.file_options import FileOptions
+
 
 @dataclass(frozen=True)
 class Job:
@@ -24,7 +26,8 @@ class Job:
         data_root: the folder below which the dataset is looked for.
         work_dir: checkpoints, logs and the dumped config go here.
         resume: go on from the last checkpoint in ``work_dir``, if there is one.
-        cfg_options: dotted overrides of the config, as mmengine's ``--cfg-options``.
+        cfg_options: dotted overrides of the config, as mmengine's ``--cfg-options``: the user's own.
+        recorded: those that a record or a checkpoint states, below the user's.
     """
 
     dataset: str
@@ -35,6 +38,21 @@ class Job:
     work_dir: Path
     resume: bool = False
     cfg_options: Mapping[str, Any] = field(default_factory=dict)
+    recorded: FileOptions = field(default_factory=FileOptions)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.recorded, FileOptions) or isinstance(self.cfg_options, FileOptions):
+            raise TypeError("options of a file and options of the user are different things")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All options, the user's over those of a file."""
+        return {**self.recorded, **self.cfg_options}
+
+
+def left_out(job: Job) -> dict[str, list[str]]:
+    """What an outcome says of options that a file stated and that were not taken from it."""
+    return {"options_left_out": sorted(job.recorded.left_out)} if job.recorded.left_out else {}
 
 
 @dataclass

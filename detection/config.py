@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,16 @@ import torch
 from mmengine.config import Config
 
 from onebit.backbones import MODELS, OneBitConv2d, backbone_config, create_backbone
+from onebit.backbones.file_schema import network_kinds, network_wholes
 from onebit.commons import guards
 from onebit.commons.config_options import with_options
 from onebit.commons.datasets import get_dataset
 from onebit.commons.errors import InputError
+from onebit.commons.file_options import Schema, one_of, quantity, up_to, word
 from onebit.commons.task import Job
 from onebit.detection import pretrained as pretrained_backbone
 from onebit.detection import stabilizers
-from onebit.detection.metrics import check_judge
+from onebit.detection.metrics import JUDGES, check_judge
 from onebit.detection.parts import PARTS, default_parts
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -44,6 +47,29 @@ FREE = (
     "load_from",
     "threads",
 )
+_TRAINING = r"(optim_wrapper|param_scheduler|auto_scale_lr|train_dataloader|default_hooks|visualizer|env_cfg)"
+#: What a record or a checkpoint may set of a row.
+FILE_OPTIONS = Schema(
+    {
+        **network_kinds(r"model\.backbone\."),
+        r"model\.(neck|rpn_head|roi_head\.bbox_head)\.binarizer": word,
+        r"model(\.\w+)+": quantity,
+        r"train_dataloader\.num_workers": up_to(64),
+        rf"{_TRAINING}(\.\w+)+": quantity,
+        PARTS_OPTION: one_of(*PARTS),
+        re.escape(JUDGE_OPTION): one_of(*JUDGES),
+        rf"{stabilizers.OPTION}\.norm": word,
+        rf"{stabilizers.OPTION}\.(warmup|clip_grad|loss_weights\.\w+)": quantity,
+        r"train_cfg\.(max_epochs|val_interval)": up_to(100_000),
+        "image_scale": up_to(10_000),
+        "threads": up_to(256),
+        "score_untrained|find_unused_parameters|sync_bn": guards.switch,
+        r"test_dataloader\.batch_size": up_to(4096),
+        r"test_dataloader\.num_workers": up_to(64),
+    },
+    network_wholes(r"model\.backbone\."),
+    unused=(rf"({_TRAINING}|load_from|{pretrained_backbone.OPTION}|model\.(\w+\.)*init_cfg)\b",),
+)
 #: Choice of 1-bit parts to the config of the model.
 _MODELS = {
     "none": "faster-rcnn_fpn",
@@ -62,7 +88,7 @@ def build_config(job: Job, folder: str | Path, pretrained: Mapping[str, Any] | N
     throughout. ``pretrained=PATH`` names the checkpoint that the backbone starts from
     (:mod:`onebit.detection.pretrained`), ``stabilizers.NAME`` what is in :mod:`onebit.detection.stabilizers`, and
     ``test_evaluator.judge`` who computes COCO's AP (:data:`onebit.detection.metrics.JUDGES`).
-    ``job.cfg_options`` are merged last.
+    The job's options are merged last.
 
     Args:
         job: names of dataset, backbone and recipe, which the config keeps as ``row``, and options.
@@ -77,7 +103,7 @@ def build_config(job: Job, folder: str | Path, pretrained: Mapping[str, Any] | N
     with torch.device("meta"):  # only its channels and layers are asked for
         network = create_backbone(job.backbone)
     onebit = [m.binarizer.name for m in network.modules() if isinstance(m, OneBitConv2d)]
-    options = dict(job.cfg_options)
+    options = job.options
     start = options.pop(pretrained_backbone.OPTION, None)
     chosen = stabilizers.take(options)
     judge = options.pop(JUDGE_OPTION, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import logging
@@ -25,6 +26,7 @@ from torch import nn
 
 from onebit import backbones
 from onebit.backbones import deploy
+from onebit.commons.checkpoints import require_fit, require_row
 from onebit.commons.datasets import get_dataset
 from onebit.commons.distributed import unwrapped
 from onebit.commons.engine import (
@@ -38,11 +40,11 @@ from onebit.commons.engine import (
 )
 from onebit.commons.errors import InputError, WorkError
 from onebit.commons.files import disk_error_message, write_atomic
-from onebit.commons.task import Job, Outcome
+from onebit.commons.task import Job, Outcome, left_out
 from onebit.detection import errors, pictures, pretrained, stabilizers
 from onebit.detection import predictions as prediction_files
 from onebit.detection.checks import check_dataset
-from onebit.detection.config import JUDGE_OPTION, build_config, dataset_config
+from onebit.detection.config import FILE_OPTIONS, JUDGE_OPTION, build_config, dataset_config
 from onebit.detection.cost import summaries
 from onebit.detection.metrics import facts
 from onebit.detection.parts import onebit_convs, parts_of
@@ -107,7 +109,7 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
     Args:
         checkpoint: the file.
         job: an empty ``dataset``, ``backbone`` or ``recipe`` is the checkpoint's own;
-            ``cfg_options`` are laid over those it was trained with.
+            ``cfg_options`` are laid over those of the checkpoint.
         packed: score what :func:`onebit.backbones.deploy` makes of the detector, on the CPU.
 
     Raises:
@@ -119,6 +121,7 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
         raise InputError(f"{checkpoint} was trained by a config of its own: name it with --config {row['config']}")
     if pretrained.OPTION in job.cfg_options:
         raise InputError(f"{pretrained.OPTION} is for training: {checkpoint} has its own weights")
+    require_row(checkpoint, row, "task", "dataset", "backbone", "recipe", "seed", backbone=job.backbone)
     for key in ("task", "backbone", "recipe"):
         asked = "detection" if key == "task" else getattr(job, key)
         if asked and asked != row[key]:
@@ -128,7 +131,7 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
         dataset=job.dataset or row["dataset"],
         backbone=row["backbone"],
         recipe=row["recipe"],
-        cfg_options={**row.get("cfg_options", {}), **job.cfg_options},
+        recorded=row["cfg_options"].taken(FILE_OPTIONS, job.cfg_options),
     )
     dataset = get_dataset(job.dataset, task="detection")
     folder = dataset.find(job.data_root).resolve()
@@ -138,6 +141,8 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
     with output_to_log(Path(job.work_dir)), _threads(cfg.get("threads")):
         log_to(Path(job.work_dir) / "test.log")
         register_all_modules(init_default_scope=True)
+        with torch.device("meta"):
+            require_fit(MODELS.build(copy.deepcopy(cfg.model)), weights, checkpoint)
         detector = MODELS.build(cfg.model)
         load_weights(detector, weights, checkpoint)
         loader = Runner.build_dataloader(cfg.test_dataloader, seed=row["seed"])
@@ -148,7 +153,7 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
         # Not the file that training kept, which a record names by its hash.
         name = f"test_{'packed_' if packed else ''}predictions.json"
         kept = keep_predictions(evaluator, Path(job.work_dir) / name)
-        details = dict(checked=checked, **facts(evaluator.metrics[0]))
+        details = dict(checked=checked, **facts(evaluator.metrics[0]), **left_out(job))
         return _outcome(
             detector,
             cfg,
@@ -184,7 +189,7 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
     if job.backbone:
         cfg = build_config(job, folder)
     else:
-        cfg = dataset_config(job.dataset, folder, judge=job.cfg_options.get(JUDGE_OPTION))
+        cfg = dataset_config(job.dataset, folder, judge=job.options.get(JUDGE_OPTION))
     text = config_text(cfg)
     checked = check_dataset(cfg, ["test"])
     with output_to_log(Path(job.work_dir)):
@@ -253,7 +258,7 @@ def keep_predictions(evaluator: Evaluator, path: Path) -> Path | None:
 
 def _row(job: Job, cfg: Config) -> dict[str, Any]:
     """What a checkpoint says of itself."""
-    options = dict(job.cfg_options)
+    options = job.options
     # By its hash: where it lay says nothing about the row.
     start = {pretrained.OPTION: cfg.pretrained.to_dict()} if options.pop(pretrained.OPTION, None) else {}
     return dict(

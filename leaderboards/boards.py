@@ -16,6 +16,8 @@ from onebit.commons.errors import InputError
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from onebit.commons.file_options import Schema
+
 _COSTS = ("memory_strict", "memory_paper", "ops_strict", "ops_paper")
 _OURS = ("untrained", "recipe", "epochs", "seeds", "source")
 
@@ -129,6 +131,13 @@ def resolve(board: str, dataset: str | None = None) -> tuple[Board, Dataset | No
     if dataset not in (None, board):
         raise InputError(f"{board} is a dataset itself; --dataset {dataset} contradicts it")
     return ALL[found.board], found
+
+
+def file_schema(task: str) -> Schema:
+    """What a record or a checkpoint of a task may set of its config; heavy, as :func:`runner`."""
+    import importlib
+
+    return importlib.import_module(f"onebit.{task}.{'recipe' if task == 'reid' else 'config'}").FILE_OPTIONS
 
 
 def runner(task: str) -> ModuleType:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from onebit.commons import guards
 from onebit.commons.checkpoint_reader import read_checkpoint
 from onebit.commons.checkpoints import plain, resumable_checkpoint
 from onebit.commons.engine import config_text, load_row, load_weights
@@ -58,6 +59,11 @@ def load_checkpoint(path: Path, backbone: str = "") -> dict[str, Any]:
     state = read_checkpoint(path)
     if not isinstance(state, dict) or not state.keys() >= _KEYS:
         raise InputError(f"expected a checkpoint that re-ID training wrote, found {path}")
+    kinds = {"state_dict": dict, "config": dict, "losses": list, "backbone": str, "untrained": (dict, type(None))}
+    for key, kind in kinds.items():
+        if not isinstance(state[key], kind):
+            raise InputError(f"{path}: its {key} is {guards.shown(state[key])}, which re-ID training does not write")
+    guards.whole(f"{path}: num_classes", state["num_classes"], 1, 2**20)
     if backbone and backbone != state["backbone"]:
         raise InputError(f"{path} is a checkpoint of {state['backbone']}, not of {backbone}")
     return state

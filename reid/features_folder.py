@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
-from onebit.commons.engine import load_weights, plain_errors
+from onebit.commons.engine import plain_errors
 from onebit.commons.errors import InputError
 from onebit.commons.files import sha256_file
 from onebit.reid.checkpoint import load_checkpoint
 from onebit.reid.datasets import read_image
 from onebit.reid.features import Features, extract, relative_names, save
 from onebit.reid.recipe import saved_config
-from onebit.reid.runner import build_model
+from onebit.reid.runner import trained_model
 from onebit.reid.torchreid_adapter import test_transform
 
 #: File name endings that are taken for images.
@@ -64,8 +64,7 @@ def features_of_folder(checkpoint: Path, images: Path, out: Path, batch_size: in
     paths = image_paths(images)
     state = load_checkpoint(checkpoint)
     cfg, _ = saved_config(state["config"], checkpoint)
-    model = build_model(cfg, state["num_classes"])
-    load_weights(model, state["state_dict"], checkpoint)
+    model = trained_model(cfg, state, checkpoint)
     loader = torch.utils.data.DataLoader(
         _Folder(paths, cfg.height, cfg.width), batch_size=batch_size, num_workers=workers
     )

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
+from onebit.backbones.file_schema import network_kinds, network_wholes
 from onebit.commons import config_options, guards
 from onebit.commons.config_options import dotted
 from onebit.commons.errors import InputError
+from onebit.commons.file_options import Schema, StatedOptions, one_of, quantity, up_to, word
 from onebit.commons.task import Job
 from onebit.reid.checkpoint import classification_sha256
+from onebit.reid.evaluation import PROTOCOLS
+from onebit.reid.evaluation.distances import DISTANCES
 from onebit.reid.evaluation.options import Evaluation
-from onebit.reid.model import LOSSES
+from onebit.reid.model import LOSSES, NECKS
 from onebit.reid.training import SCHEDULES
 
 RECIPES = Path(__file__).parent / "configs" / "recipes"
@@ -25,7 +30,44 @@ BASE = "paper"
 _FREE = ("optimizer.", "model.backbone_options.")
 #: What a row's config has beside its recipe.
 _OF_ROW = {"recipe", "dataset", "backbone", "seed", "init_from_sha256", "data.norm_mean", "data.norm_std"}
+_HASH = re.compile(r"([0-9a-f]{64})?")
 
+
+def _hash(field: str, value: Any) -> None:
+    if not isinstance(value, str) or not _HASH.fullmatch(value):
+        raise InputError(f"{field} {guards.shown(value)}: expected a SHA-256")
+
+
+def _name(field: str, value: Any) -> None:
+    """Of a dataset, a backbone or a recipe."""
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][\w-]{0,95}", value):
+        raise InputError(f"{field} {guards.shown(value)}: expected a name")
+
+
+#: What a record, a checkpoint or a file of features may set of a row. Options of the optimizer are text:
+#: nothing is trained by them.
+FILE_OPTIONS = Schema(
+    {
+        "recipe|dataset|backbone": _name,
+        "init_from_sha256": _hash,
+        **network_kinds(r"model\.backbone_options\."),
+        r"model\.loss": one_of(*LOSSES),
+        r"model\.neck": one_of(*NECKS),
+        "schedule": one_of(*SCHEDULES),
+        r"evaluation\.distance": one_of(*DISTANCES),
+        r"evaluation\.protocol": one_of("auto", *PROTOCOLS),
+        r"data\.(transforms|train_sampler)": word,
+        r"model\.(feature_dim|last_stride)": up_to(2**16),
+        "seed": up_to(2**32 - 1),
+        r"epochs|warmup_epochs|step_epochs|fixbase_epochs|data\.split_id": up_to(100_000),
+        r"height|width|data\.batch_size_(train|test)": up_to(4096),
+        r"data\.workers": up_to(64),
+        r"step_factor|label_smooth|flip_features|score_untrained|(optimizer|triplet|data|evaluation)\.[a-z]\w*": quantity,
+    },
+    network_wholes(r"model\.backbone_options\."),
+)
+#: An optimizer of these names may stand in a file.
+_OPTIMIZERS = ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop")
 #: The sampler that a loss needs when the recipe names none.
 SAMPLERS = {"softmax": "RandomSampler", "triplet": "RandomIdentitySampler"}
 
@@ -52,7 +94,7 @@ def build_config(job: Job) -> Config:
     """
     cfg = load_recipe(job.recipe)
     cfg.merge_from_dict(dict(recipe=job.recipe, dataset=job.dataset, backbone=job.backbone, seed=job.seed))
-    cfg = with_options(cfg, job.cfg_options)
+    cfg = with_options(cfg, job.options)
     check(cfg)
     _choose_sampler(cfg)
     path = cfg.pop("init_from")
@@ -81,7 +123,7 @@ def saved_config(saved: Mapping[str, Any], where: Path) -> tuple[Config, list[st
         InputError: it has an option that recipes no longer have, so that what took its place cannot
             be known; or something has to be filled in and there is no such recipe.
     """
-    cfg = Config(dict(saved))
+    cfg = Config(_checked(saved, where))
     # In the order of the recipe: a section before what is in it.
     known = [n for n in dotted(load_recipe(BASE).to_dict()) if not n.startswith(_FREE)]
     unknown = [n for n in sorted(_names(cfg)) if n not in _OF_ROW.union(known) and not n.startswith(_FREE)]
@@ -103,13 +145,28 @@ def saved_config(saved: Mapping[str, Any], where: Path) -> tuple[Config, list[st
     return cfg, filled
 
 
+def _checked(saved: Any, where: Path) -> dict[str, Any]:
+    """A file's config, in which everything is what a file may set, see :data:`FILE_OPTIONS`."""
+    if not isinstance(saved, Mapping) or not all(isinstance(saved.get(k), Mapping) for k in ("model", "optimizer")):
+        raise InputError(f"{where} has no config of a re-ID row")
+    found = copy.deepcopy(dict(saved))
+    if isinstance(options := found["model"].get("backbone_options"), dict):
+        options.pop("init_cfg", None)  # where training began: the weights are the file's
+    kind = found["optimizer"].pop("type", None)
+    taken = StatedOptions(found, where).taken(FILE_OPTIONS)
+    guards.choice(f"{where}: optimizer", kind, _OPTIMIZERS)
+    # In the order in which it was written, which the text of a config has.
+    optimizer = {key: kind if key == "type" else found["optimizer"][key] for key in saved["optimizer"]}
+    return {**taken, "optimizer": optimizer}
+
+
 def _names(cfg: Config) -> set[str]:
     return set(dotted(cfg.to_dict()))
 
 
 def init_from(job: Job) -> Path | None:
     """The checkpoint the job's backbone starts from; :func:`build_config` has checked it."""
-    path = with_options(load_recipe(job.recipe), job.cfg_options).init_from
+    path = with_options(load_recipe(job.recipe), job.options).init_from
     return Path(path) if path else None
 
 

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.runner import set_random_seed
 
 from onebit import backbones
+from onebit.commons.checkpoints import require_fit
 from onebit.commons.datasets import Dataset, get_dataset, resolve_code
 from onebit.commons.engine import config_text, latest_checkpoint, load_weights, plain_errors
 from onebit.commons.errors import InputError
@@ -92,15 +93,14 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
     state = load_checkpoint(Path(checkpoint), job.backbone)
     cfg, filled = saved_config(state["config"], Path(checkpoint))
     # The weights are the checkpoint's, whatever the row once started from.
-    cfg = with_options(cfg, {k: v for k, v in job.cfg_options.items() if k != "init_from"})
+    cfg = with_options(cfg, {k: v for k, v in job.options.items() if k != "init_from"})
     trained_on, cfg.dataset = cfg.dataset, job.dataset or cfg.dataset
     check(cfg)
     torchreid_root(cfg.dataset, job.data_root)
     work_dir = Path(job.work_dir)
     with plain_errors(work_dir):
         data = read_data(cfg, job.data_root, work_dir / "test.log")
-        model = build_model(cfg, state["num_classes"])
-        load_weights(model, state["state_dict"], checkpoint)
+        model = trained_model(cfg, state, checkpoint)
         packed_model = backbones.deploy(model.cpu()) if packed else None
         # Not the name of what the row itself left: its record has the hash of that.
         scored = _outcome(
@@ -164,8 +164,8 @@ def _config_of(facts: dict[str, Any], predictions: Path, job: Job) -> Config:
         if asked and asked != facts[name]:
             raise InputError(f"{predictions} has features of {name} {facts[name]}, not of {asked}")
     cfg, _ = saved_config(facts["cfg"], predictions)
-    if job.cfg_options:
-        cfg = with_evaluation_options(cfg, job.cfg_options)
+    if job.options:
+        cfg = with_evaluation_options(cfg, job.options)
         facts["config"] = config_text(cfg)
     Evaluation.of(cfg)
     return cfg
@@ -203,8 +203,8 @@ def read_data(cfg: Config, data_root: Path, log: Path) -> ImageDataManager:
     return data
 
 
-def build_model(cfg: Config, num_classes: int) -> ReIDModel:
-    """The network of a row, on the GPU where there is one.
+def build_model(cfg: Config, num_classes: int, on_gpu: bool = True) -> ReIDModel:
+    """The network of a row, on the GPU where there is one and unless told otherwise.
 
     Raises:
         InputError: an option of the model that does not exist.
@@ -214,7 +214,20 @@ def build_model(cfg: Config, num_classes: int) -> ReIDModel:
         model = ReIDModel(cfg.backbone, num_classes, **options)
     except TypeError as error:
         raise InputError(f"model options {options} of {cfg.backbone}: {error}") from error
-    return model.cuda() if torch.cuda.is_available() else model
+    return model.cuda() if on_gpu and torch.cuda.is_available() else model
+
+
+def trained_model(cfg: Config, state: dict[str, Any], checkpoint: Path) -> ReIDModel:
+    """The network of a checkpoint's content with its weights.
+
+    Raises:
+        InputError: they do not fit.
+    """
+    with torch.device("meta"):
+        require_fit(build_model(cfg, state["num_classes"], on_gpu=False), state["state_dict"], checkpoint)
+    model = build_model(cfg, state["num_classes"])
+    load_weights(model, state["state_dict"], checkpoint)
+    return model
 
 
 def features_of(model: ReIDModel, data: ImageDataManager, cfg: Config, job: Job) -> tuple[Features, Features]:

@@ -22,10 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from onebit.backbones.classifier import Classifier
+from onebit.backbones.file_schema import network_schema
 from onebit.backbones.packed.deploy import deploy
 from onebit.backbones.registry import MODELS, backbone_config, families
 from onebit.commons import guards
 from onebit.commons.errors import InputError
+from onebit.commons.file_options import StatedOptions
 from onebit.commons.files import write_atomic
 
 FORMAT, VERSION = "onebit-packed", 1
@@ -204,6 +206,7 @@ def _skeleton(about: Mapping[str, Any], path: Path | None = None) -> nn.Module:
         raise InputError(f"{where}unknown option {unknown[0][:80]!r} of {kind}")
     if any(_is_path(config.get(key)) for key in _CELLS):
         raise InputError(f"{where}a packed file holds its cell and names no other file")
+    StatedOptions(config, path or "the description").taken(network_schema())
     try:
         with torch.device("meta"):
             built = network(**config)

@@ -17,10 +17,11 @@ from typing import Any
 from onebit.commons import mini
 from onebit.commons.datasets import FOLDER, Dataset, get_dataset
 from onebit.commons.errors import InputError
+from onebit.commons.file_options import FileOptions, StatedOptions
 from onebit.commons.files import sha256_file
 from onebit.commons.provenance import DISTRIBUTIONS
 from onebit.commons.task import Job
-from onebit.leaderboards.boards import ALL
+from onebit.leaderboards.boards import ALL, file_schema
 from onebit.leaderboards.recording.file_options import without_files
 from onebit.leaderboards.recording.migration import SCHEMA_VERSION
 from onebit.leaderboards.recording.record import Record
@@ -248,7 +249,16 @@ def _check_recipe(record: Record, verdict: Verdict, rules: Rules) -> None:
     if _recipe_path(record) is None:
         verdict.missing.append(f"{record.recipe} is no recipe of this suite")
         return
-    found = _config_of(record, rules.data_root)
+    stated = StatedOptions(record.cfg_options, "the record")
+    try:
+        recorded = stated.taken(file_schema(ALL[record.board].task))
+    except InputError as error:
+        verdict.missing.append(str(error))
+        return
+    if recorded.left_out:
+        verdict.notes.append(f"the config cannot be built here to compare: {', '.join(recorded.left_out)}")
+        return
+    found = _config_of(record, recorded, rules.data_root)
     if found is None or record.config_sha256 is None:
         return
     text, epochs = found
@@ -262,7 +272,7 @@ def _check_recipe(record: Record, verdict: Verdict, rules: Rules) -> None:
         verdict.missing.append(f"trained {record.epochs} of {epochs} epochs")
 
 
-def _config_of(record: Record, data_root: Path | None) -> tuple[str, int] | None:
+def _config_of(record: Record, recorded: FileOptions, data_root: Path | None) -> tuple[str, int] | None:
     """The config's text as this checkout builds it, and its epochs; None where that takes data."""
     from onebit.commons.engine import config_text
 
@@ -275,7 +285,7 @@ def _config_of(record: Record, data_root: Path | None) -> tuple[str, int] | None
         seed=record.seed,
         data_root=data_root or Path(),
         work_dir=Path(),
-        cfg_options=record.cfg_options,
+        recorded=recorded,
     )
     arguments: tuple[Any, ...]
     try:

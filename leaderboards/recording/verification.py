@@ -9,15 +9,15 @@ import io
 import json
 import math
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from onebit.commons.datasets import get_dataset
 from onebit.commons.errors import InputError, OnebitError
+from onebit.commons.file_options import Schema, StatedOptions, up_to
 from onebit.commons.files import read_small, sha256_file
 from onebit.commons.task import Job, Outcome
-from onebit.leaderboards.boards import ALL, resolve, runner
+from onebit.leaderboards.boards import ALL, file_schema, resolve, runner
 from onebit.leaderboards.recording import trust
 from onebit.leaderboards.recording.file_options import without_files
 from onebit.leaderboards.recording.record import Record, load_all
@@ -61,12 +61,14 @@ def _described(record: Record) -> dict[str, Any]:
     Raises:
         InputError: there is no such network.
     """
+    from onebit.backbones.cells.genotype import Genotype
+
     if record.status != "done":
         return _description(record.backbone, "{}")
     try:
-        options = _network_options(without_files(record.cfg_options))
+        options = _network_options(_stated(record))
         if "search" in record.details:  # the cell's file lay in the work folder
-            options["cell"] = record.details["search"]["genotype"]
+            options["cell"] = Genotype.from_dict(record.details["search"]["genotype"]).to_dict()
         name = options.pop("name", record.backbone)
         return _description(name, json.dumps(options, sort_keys=True))
     except InputError:
@@ -82,15 +84,23 @@ def _description(backbone: str, options: str) -> dict[str, Any]:
     return backbones.describe(backbone, **json.loads(options))
 
 
-def _network_options(cfg_options: Mapping[str, Any]) -> dict[str, Any]:
+def _network_options(stated: StatedOptions) -> dict[str, Any]:
     """Those of a row's options that are arguments of its backbone, in every task's spelling."""
-    options = {key: value for key, value in cfg_options.items() if key.split(".")[0] == "model"}
+    from onebit.backbones.file_schema import network_kinds, network_wholes
+
+    backbone = r"model\.backbone(_options)?\."
+    schema = Schema(
+        {r"model\.last_stride": up_to(2), **network_kinds(backbone)},
+        network_wholes(backbone),
+        unused=(r"model\.(?!backbone)",),  # of what else the task builds
+    )
+    options = stated.taken(schema, below="model")
     if not options:
         return {}
     from mmengine.config import Config
 
     cfg = Config()
-    cfg.merge_from_dict(options)
+    cfg.merge_from_dict(dict(options))
     model = cfg.to_dict().get("model", {})
     found = {**model.get("backbone", {}), **model.get("backbone_options", {})}
     if "last_stride" in model:
@@ -230,7 +240,9 @@ def rescore(
         wrong += [f"{what}: {d}" for d in differences]
         if not differences:
             shown = ", ".join(f"{k} {v:.4f}" for k, v in sorted(outcome.metrics.items()))
-            done.append(f"{what}: {shown} (tolerance {limit:g})")
+            left_out = outcome.details.get("options_left_out")
+            without = f"; the config was not compared: {', '.join(left_out)}" if left_out else ""
+            done.append(f"{what}: {shown} (tolerance {limit:g}){without}")
     if not wrong and record.origin != "trained":
         done.append("what put these predictions out is its importer's word")
     elif not wrong and tolerance is None:
@@ -256,6 +268,8 @@ def retrain(record: Record, data_root: Path, tolerance: float | None = None) -> 
         raise InputError(f"{record.path} cannot be trained again: it is {record.status}, {record.origin}")
     if without_files(record.cfg_options) != record.cfg_options:
         raise InputError(f"{record.path} cannot be trained again from itself: its options name a file")
+    if left_out := _job(record, data_root, Path()).recorded.left_out:
+        raise InputError(f"{record.path} cannot be trained again: no file may set {', '.join(left_out)}")
     limit = RETRAINED_TOLERANCE if tolerance is None else tolerance
     threads = torch.get_num_threads()
     torch.set_num_threads(min(max(record.environment.threads, 1), MOST_THREADS))
@@ -291,8 +305,12 @@ def _job(record: Record, data_root: Path, work_dir: Path) -> Job:
         seed=record.seed,
         data_root=data_root,
         work_dir=work_dir,
-        cfg_options=without_files(record.cfg_options),
+        recorded=_stated(record).taken(file_schema(ALL[record.board].task)),
     )
+
+
+def _stated(record: Record) -> StatedOptions:
+    return StatedOptions(without_files(record.cfg_options), "the record")
 
 
 def _is_file(path: Path | None) -> bool:
@@ -326,7 +344,7 @@ def _differences(record: Record, outcome: Outcome, limit: float, scored: str) ->
         # A record's values have been through JSON: tuples became lists.
         if json.dumps(said, sort_keys=True) != json.dumps(now, sort_keys=True):
             found.append(f"{key} is {said!r} in the record and {now!r} now")
-    if scored == "checkpoint":
+    if scored == "checkpoint" and "options_left_out" not in outcome.details:
         now = hashlib.sha256(outcome.config.encode()).hexdigest()
         if record.config_sha256 != now:
             found.append(f"config_sha256 is {record.config_sha256} in the record and {now} by the recipe of now")

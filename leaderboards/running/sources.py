@@ -45,16 +45,23 @@ def _is_checkpoint(source: str) -> bool:
 
 
 def _from_checkpoint(path: Path) -> tuple[Any, dict[str, Any]]:
+    import torch
+
     from onebit import backbones
     from onebit.backbones.classifier import Classifier
     from onebit.backbones.packed import description
-    from onebit.commons.engine import load_weights
+    from onebit.commons.checkpoints import load_weights, require_fit
 
     name, options, classes, weights = _read(path)
     about = description(name, classes, **options)
-    network = backbones.create_backbone(name, **options)
-    if classes is not None:
-        network = Classifier(network, classes)
+
+    def build():
+        network = backbones.create_backbone(name, **options)
+        return network if classes is None else Classifier(network, classes)
+
+    with torch.device("meta"):
+        require_fit(build(), weights, path)
+    network = build()
     load_weights(network, weights, path)
     return network.eval(), about
 
@@ -63,7 +70,7 @@ def _read(path: Path) -> tuple[str, dict[str, Any], int | None, dict[str, Any]]:
     """A checkpoint's backbone, the options it was built with, the number of classes of a classifier
     that is to be exported too, and the weights of both.
     """
-    from onebit.commons.engine import load_row
+    from onebit.commons.checkpoints import load_row, require_row
 
     try:
         row, weights = load_row(path)
@@ -74,9 +81,8 @@ def _read(path: Path) -> tuple[str, dict[str, Any], int | None, dict[str, Any]]:
             state = load_checkpoint(path)
         except InputError:
             raise error from None
-        return _of_reid(state)
-    if missing := {"task", "dataset", "backbone"} - set(row):
-        raise InputError(f"{path} does not say its {', '.join(sorted(missing))}")
+        return _of_reid(state, path)
+    require_row(path, row, "task", "dataset", "backbone")
     if row["task"] == "classification":
         return _of_classification(row, weights)
     name, options = _with_options(row, out_indices=(0, 1, 2, 3))
@@ -95,22 +101,25 @@ def _of_classification(row: dict, weights: dict):
     return name, options, row["num_classes"], kept
 
 
-def _of_reid(state: dict):
-    model = state["config"]["model"]
-    options = {**model.get("backbone_options", {}), "out_indices": (3,)}
-    if model.get("last_stride", 2) != 2:
-        options["last_stride"] = model["last_stride"]
-    return state["backbone"], options, None, _below("embedding.backbone.", state["state_dict"])
+def _of_reid(state: dict, path: Path):
+    from onebit.reid.recipe import saved_config
+
+    cfg, _ = saved_config(state["config"], path)
+    options = {**cfg.model.backbone_options.to_dict(), "out_indices": (3,)}
+    if cfg.model.last_stride != 2:
+        options["last_stride"] = cfg.model.last_stride
+    return cfg.backbone, options, None, _below("embedding.backbone.", state["state_dict"])
 
 
 def _with_options(row: dict, **options) -> tuple[str, dict[str, Any]]:
     """A backbone's name and ``options``, with the row's overrides of its config over them."""
     from mmengine.config import Config
 
+    from onebit.backbones.file_schema import network_schema
+
     start = "model.backbone."
     cfg = Config(dict(model=dict(backbone=dict(name=row["backbone"], **options))))
-    overrides = row.get("cfg_options", {})
-    cfg.merge_from_dict({k: v for k, v in overrides.items() if k.startswith(start)})
+    cfg.merge_from_dict(dict(row["cfg_options"].taken(network_schema(r"model\.backbone\."), below=start)))
     found = cfg.model.backbone.to_dict()
     found.pop("init_cfg", None)  # where training began; the weights are the checkpoint's
     return found.pop("name"), found

@@ -274,7 +274,7 @@ def test_options_that_name_a_file_are_left_to_the_checkpoint(sweep, stub_runner,
     asked = []
     for name in ("test", "score_predictions"):
         original = getattr(stub_runner, name)
-        setattr(stub_runner, name, lambda p, job, f=original: asked.append(job.cfg_options) or f(p, job))
+        setattr(stub_runner, name, lambda p, job, f=original: asked.append(dict(job.recorded)) or f(p, job))
     rescore(record, sweep.work_root, sweep.data_root)
     assert asked == [{"train_cfg.max_epochs": 2}] * 2
 
