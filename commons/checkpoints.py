@@ -95,7 +95,7 @@ def require_row(path: str | Path, row: dict[str, Any], *keys: str, backbone: str
     Raises:
         InputError: so it is.
     """
-    if missing := [key for key in keys if key not in row]:
+    if missing := sorted(key for key in keys if key not in row):
         raise InputError(f"{path} does not say its {', '.join(missing)}")
     if row["backbone"] != backbone and not re.fullmatch(r"[A-Za-z0-9][\w-]*", row["backbone"]):
         shown = guards.shown(row["backbone"])

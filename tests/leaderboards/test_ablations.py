@@ -12,7 +12,6 @@ import pytest
 from onebit.backbones import Genotype, cells
 from onebit.commons.datasets import get_dataset
 from onebit.commons.errors import InputError
-from onebit.commons.file_options import StatedOptions
 from onebit.leaderboards import cli, reported
 from onebit.leaderboards.ablations import ABLATIONS, NARROW, default_backbones, variant_of
 from onebit.leaderboards.recording.record import load_all
@@ -63,9 +62,9 @@ def start(sweep, stub_runner, searches):
 def test_a_variant_is_told_from_its_record_alone(start, stub_runner, name, monkeypatch):
     def with_network(job, *arguments, of=StubRunner.outcome):
         from onebit.backbones import describe
-        from onebit.leaderboards.recording.verification import _network_options
 
-        options = _network_options(StatedOptions(job.cfg_options, "the job"))
+        start = "model.backbone."
+        options = {k.removeprefix(start): v for k, v in job.cfg_options.items() if k.startswith(start)}
         outcome = of(stub_runner, job, *arguments)
         outcome.details["network"] = describe(job.backbone, **options)
         return outcome

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from onebit.commons.datasets import get_dataset
-from onebit.commons.file_options import StatedOptions
+from onebit.commons.file_options import FileOptions, StatedOptions
 from onebit.commons.files import sha256_file
 from onebit.leaderboards import cli
 from onebit.leaderboards.boards import file_schema
@@ -24,7 +24,7 @@ RULES = Rules(development=True)
 def complete():
     """A row of coco128 that lacks nothing."""
     record = Record.load(COMMITTED)
-    text, epochs = submission._config_of(record, None)
+    text, epochs = submission._config_of(record, FileOptions(), None)
     assert epochs == record.epochs
     return record.model_copy(
         update=dict(
