@@ -85,6 +85,10 @@ def row_of(content: dict, path: str | Path) -> dict[str, Any]:
     for key, most in (("seed", 2**32 - 1), ("num_classes", 2**20), ("stage", 100)):
         if key in row:
             guards.whole(f"{path}: its row's {key}", row[key], 0, most)
+    start = row.get("pretrained", {})  # what a detector started from, for the text of its config
+    plain_parts = (str, int, list)
+    if not isinstance(start, dict) or not all(isinstance(part, plain_parts) for part in start.values()):
+        raise InputError(f"{path}: its row's pretrained is {guards.shown(start)}: expected names and numbers")
     row["cfg_options"] = StatedOptions(row.get("cfg_options", {}), path)
     return row
 

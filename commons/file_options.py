@@ -115,18 +115,21 @@ class StatedOptions:
         for key, value in stated.items():
             if not key.startswith(below) or any(key == name or key.startswith(f"{name}.") for name in overridden):
                 continue
-            for name, kind, part in schema.leaves(key, value):
-                if kind is None and any(re.match(pattern, name) for pattern in schema.unused):
-                    left_out.append(key)
-                elif kind is None:
-                    raise InputError(
-                        f"{self._origin} takes no options {guards.shown(name)} from a file; if you trust it, give it "
-                        f"yourself, with --cfg-options"
-                    )
-                elif part is not None:
-                    kind(f"{self._origin}: option {name}", part)
-            if key not in left_out:
+            try:
+                for name, kind, part in schema.leaves(key, value):
+                    unused = any(re.match(pattern, name) for pattern in schema.unused)
+                    if kind is None:
+                        raise InputError(
+                            f"{self._origin} takes no options {guards.shown(name)} from a file; if you trust it, give "
+                            f"it yourself, with --cfg-options"
+                        )
+                    if part is not None:
+                        kind(f"{self._origin}: option {name}", part)
                 taken[key] = value
+            except InputError:
+                if not unused:
+                    raise
+                left_out.append(key)
         return FileOptions._of(taken, tuple(left_out))
 
 

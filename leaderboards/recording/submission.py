@@ -278,6 +278,8 @@ def _config_of(record: Record, recorded: FileOptions, data_root: Path | None) ->
 
     task = ALL[record.board].task
     dataset = _dataset(record)
+    if dataset is None:  # which is said elsewhere
+        return None
     job = Job(
         dataset=record.dataset,
         backbone=record.backbone,

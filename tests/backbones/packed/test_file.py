@@ -186,8 +186,14 @@ def nested(depth: int):
         (lambda a: a["backbone"].update(type="builtins.eval"), "unknown network"),
         (lambda a: a["backbone"].update(init_cfg=dict(checkpoint="http://x")), "init_cfg"),
         (lambda a: a["backbone"].update(binarizer=None), "no 1-bit convolution"),
-        (lambda a: a["backbone"].update(binarizer=["reactnet"]), "builds no network|takes no options|expected a number"),
-        (lambda a: a["backbone"].update(binarizer=dict(name="reactnet")), "builds no network|takes no options|expected a number"),
+        (
+            lambda a: a["backbone"].update(binarizer=["reactnet"]),
+            "builds no network|takes no options|expected a number",
+        ),
+        (
+            lambda a: a["backbone"].update(binarizer=dict(name="reactnet")),
+            "builds no network|takes no options|expected a number",
+        ),
         (lambda a: a["backbone"].update(out_indices=3), "builds no network|takes no options|expected a number"),
         (lambda a: a["backbone"].update(out_indices="3"), "out_indices"),
         (lambda a: a["backbone"].update(out_indices=[[3]]), "builds no network|takes no options|expected a number"),
