@@ -123,16 +123,18 @@ def saved_config(saved: Mapping[str, Any], where: Path) -> tuple[Config, list[st
         InputError: it has an option that recipes no longer have, so that what took its place cannot
             be known; or something has to be filled in and there is no such recipe.
     """
-    cfg = Config(_checked(saved, where))
+    if not isinstance(saved, Mapping) or not all(isinstance(saved.get(k), Mapping) for k in ("model", "optimizer")):
+        raise InputError(f"{where} has no config of a re-ID row")
     # In the order of the recipe: a section before what is in it.
     known = [n for n in dotted(load_recipe(BASE).to_dict()) if not n.startswith(_FREE)]
-    unknown = [n for n in sorted(_names(cfg)) if n not in _OF_ROW.union(known) and not n.startswith(_FREE)]
+    names = [*saved, *(f"{key}.{name}" for key, part in saved.items() if isinstance(part, Mapping) for name in part)]
+    unknown = sorted(str(n)[:100] for n in names if n not in _OF_ROW.union(known) and not str(n).startswith(_FREE))
     if unknown:
         raise InputError(
             f"{where} was written by another version: its config has {', '.join(unknown)}, which "
             f"recipes do not have now"
         )
-    filled = []
+    cfg, filled = Config(_checked(saved, where)), []
     for name in known:
         # A row's config says by its hash what it started from.
         if name != "init_from" and name not in _names(cfg):
@@ -145,10 +147,8 @@ def saved_config(saved: Mapping[str, Any], where: Path) -> tuple[Config, list[st
     return cfg, filled
 
 
-def _checked(saved: Any, where: Path) -> dict[str, Any]:
+def _checked(saved: Mapping[str, Any], where: Path) -> dict[str, Any]:
     """A file's config, in which everything is what a file may set, see :data:`FILE_OPTIONS`."""
-    if not isinstance(saved, Mapping) or not all(isinstance(saved.get(k), Mapping) for k in ("model", "optimizer")):
-        raise InputError(f"{where} has no config of a re-ID row")
     found = copy.deepcopy(dict(saved))
     if isinstance(options := found["model"].get("backbone_options"), dict):
         options.pop("init_cfg", None)  # where training began: the weights are the file's
