@@ -123,7 +123,7 @@ def test_who_judges_is_chosen_and_recorded(imperfect):
         assert outcome.details["judge"] == "faster-coco-eval"
         assert "judge = 'faster-coco-eval'" in outcome.config or "judge='faster-coco-eval'" in outcome.config
         assert outcome.metrics == pytest.approx(metrics, abs=1e-12)
-        with pytest.raises(InputError, match="there is no judge 'me' of COCO AP"):
+        with pytest.raises(InputError, match="judge of COCO AP 'me': expected one of"):
             runner.score_predictions(path, replace(judged, cfg_options={JUDGE_OPTION: "me"}))
 
 
