@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: Weight of its cross-entropy in the papers (DARTS, CP-NAS, BNAS and DCP-NAS alike).
-AUXILIARY_WEIGHT = 0.4
 #: Channels of its two convolutions.
 CHANNELS = (128, 768)
 

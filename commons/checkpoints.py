@@ -48,8 +48,8 @@ def resumable_checkpoint(work_dir: str | Path) -> Path | None:
         except InputError as error:
             broken.append(error)
         else:
-            for error in broken:
-                print(f"onebit: {error}; going on from {path.name}", file=sys.stderr)
+            for each in broken:
+                print(f"onebit: {each}; going on from {path.name}", file=sys.stderr)
             return path
     if broken:
         raise broken[0]

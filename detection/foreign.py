@@ -21,6 +21,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from onebit import backbones
+from onebit.commons import guards
 from onebit.commons.datasets import get_dataset
 from onebit.commons.engine import config_errors, config_text, load_weights, plain_errors, read_foreign_checkpoint, score
 from onebit.commons.errors import InputError
@@ -102,8 +103,7 @@ def score_checkpoint(checkpoint: Path, config: Path, job: Job) -> Outcome:
 
 
 def read_config(path: Path) -> Config:
-    if not Path(path).is_file():
-        raise InputError(f"config not found: {path}")
+    guards.file("config", path)
     try:
         cfg = Config.fromfile(path)
     except Exception as error:  # a config is a program: it may raise anything

@@ -26,6 +26,7 @@ import safetensors
 import safetensors.numpy
 import torch
 
+from onebit.commons import guards
 from onebit.commons.errors import InputError, WorkError
 from onebit.commons.files import write_atomic
 from onebit.commons.progress import Progress
@@ -137,8 +138,7 @@ def load(path: Path) -> tuple[dict[str, Features], dict[str, Any]]:
         InputError: missing, not such a file, truncated or changed.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"features not found: {path}")
+    guards.file("features", path)
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = dict(file.metadata() or {})

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from onebit.backbones.binarization.binarizer import Binarizer, register_binarizer
 from onebit.backbones.binarization.reconstruction import reconstruction_loss
-from onebit.backbones.binarization.signs import ClippedSign, clip_gradient, scaled_sign
+from onebit.backbones.binarization.signs import ClippedSign, clip_gradient, fit_kernel, scaled_sign
 from onebit.backbones.prelu import PReLU
 
 #: theta, the weight of the amplitude loss (ours: the paper gives none).
@@ -98,12 +98,7 @@ class LearnedAmplitude(nn.Module):
         self.theta = theta
 
     def fit(self, weight: Tensor) -> None:
-        """Size A by the kernel and set it to mean |weight|."""
-        start = weight.detach().abs().mean().expand(1, 1, *weight.shape[2:])
-        if not hasattr(self, "amplitude"):
-            self.amplitude = nn.Parameter(start.clone())
-        else:
-            self.amplitude.data.copy_(start)
+        fit_kernel(self, "amplitude", weight)
 
     def forward(self, weight: Tensor) -> Tensor:
         return amplitude_sign(weight, self.amplitude.abs())

@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 from onebit.backbones.binarization.binarizer import Binarizer, register_binarizer
 from onebit.backbones.binarization.bnas import amplitude_sign
 from onebit.backbones.binarization.pcnn import projection_loss
-from onebit.backbones.binarization.signs import ClippedSign
+from onebit.backbones.binarization.signs import ClippedSign, fit_kernel
 from onebit.backbones.class_centres import BayesFeatureLoss
 from onebit.backbones.prelu import PReLU
 
@@ -95,12 +95,7 @@ class BayesianSign(nn.Module):
         self.factor, self.prior = factor, prior
 
     def fit(self, weight: Tensor) -> None:
-        """Size w by the kernel and set it to mean |weight|."""
-        start = weight.detach().abs().mean().expand(1, 1, *weight.shape[2:])
-        if not hasattr(self, "reconstruction"):
-            self.reconstruction = nn.Parameter(start.clone())
-        else:
-            self.reconstruction.data.copy_(start)
+        fit_kernel(self, "reconstruction", weight)
 
     def forward(self, weight: Tensor) -> Tensor:
         return amplitude_sign(weight, self.reconstruction)

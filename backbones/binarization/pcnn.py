@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from onebit.backbones.binarization.binarizer import Binarizer, register_binarizer
-from onebit.backbones.binarization.signs import ClippedSign, clip_gradient, scaled_sign, sign
+from onebit.backbones.binarization.signs import ClippedSign, clip_gradient, fit_kernel, scaled_sign, sign
 from onebit.backbones.prelu import PReLU
 
 #: Weight of the projection loss (ours).
@@ -97,16 +97,8 @@ class ProjectedSign(nn.Module):
         self.factor, self.eta = factor, eta
 
     def fit(self, weight: Tensor) -> None:
-        """Size W by the kernel and set it to mean |weight|."""
-        start = weight.detach().abs().mean().expand(1, 1, *weight.shape[2:])
-        if not hasattr(self, "projection"):
-            self.projection = nn.Parameter(start.clone())
-            delta = torch.zeros_like(weight.detach()) if self.eta else None
-            self.register_buffer("delta", delta)
-        else:
-            self.projection.data.copy_(start)
-            if self.delta is not None:
-                self.delta.zero_()
+        fit_kernel(self, "projection", weight)
+        self.register_buffer("delta", torch.zeros_like(weight.detach()) if self.eta else None)
 
     def forward(self, weight: Tensor) -> Tensor:
         return _ProjectedSignFunction.apply(weight, self.projection, self.delta)

@@ -27,6 +27,15 @@ def scaled_sign(x: Tensor, scale: Tensor) -> Tensor:
     return torch.gt(x, 0, out=torch.empty_like(x)).mul_(2 * scale).sub_(scale)
 
 
+def fit_kernel(quantizer: nn.Module, name: str, weight: Tensor) -> None:
+    """Size the parameter ``name`` [1, 1, h, w] by the kernel of ``weight`` and set it to mean |weight|."""
+    start = weight.detach().abs().mean().expand(1, 1, *weight.shape[2:])
+    if hasattr(quantizer, name):
+        getattr(quantizer, name).data.copy_(start)
+    else:
+        quantizer.register_parameter(name, nn.Parameter(start.clone()))
+
+
 def clip_gradient(grad: Tensor, x: Tensor) -> Tensor:
     """``grad`` where |x| <= 1, else 0, in one pass."""
     # hardtanh's gradient leaves its bounds out, hence the next number after 1.

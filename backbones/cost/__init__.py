@@ -14,7 +14,7 @@ edges, for example.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -65,6 +65,8 @@ class Row:
     ops: float
 
 
+#: What a row takes over from a :class:`Layer`.
+_SEEN = ("name", "role", "group", "weight_bits", "input_bits", "calls", "params_1bit", "params_real", "macs")
 #: Columns of which a network has totals.
 _SUMS = ("params_1bit", "params_real", "memory_bits", "macs", "flops", "bops", "ops")
 
@@ -103,8 +105,7 @@ class Cost:
 
     def table(self) -> list[dict[str, Any]]:
         """The rows as plain dicts, in the order of the network's modules."""
-        names = [field.name for field in fields(Row)]
-        return [{name: getattr(row, name) for name in names} for row in self.rows]
+        return [asdict(row) for row in self.rows]
 
 
 def cost(
@@ -174,17 +175,9 @@ def _counted(convention: str, shape: tuple[int, ...] | None, layers: Sequence[La
     bops_per_flop = BOPS_PER_FLOP[convention]
     rows = [
         Row(
-            name=layer.name,
+            **{name: getattr(layer, name) for name in _SEEN},
             type=type(layer.module).__name__,
-            role=layer.role,
-            group=layer.group,
-            weight_bits=layer.weight_bits,
-            input_bits=layer.input_bits,
-            calls=layer.calls,
-            params_1bit=layer.params_1bit,
-            params_real=layer.params_real,
             memory_bits=memory_bits,
-            macs=layer.macs,
             flops=flops,
             bops=bops,
             ops=flops + bops / bops_per_flop,

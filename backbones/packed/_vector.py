@@ -27,6 +27,14 @@ def constant(value: int) -> ir.Constant:
     return ir.Constant(I64, value)
 
 
+def spread(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
+    """``value`` in all of so many lanes."""
+    one = builder.insert_element(
+        ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined), value, ir.Constant(I32, 0)
+    )
+    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(I32, lanes), [0] * lanes))
+
+
 @intrinsic
 def address(typingctx, array, offset):
     """The address of element ``offset`` of a contiguous array, counted flat."""
@@ -62,8 +70,6 @@ def make_differences(pixels: int, vectors: int, lanes: int) -> Callable:
             x, w, counts, offsets, segments, length, x_step, w_step, c_step = arguments
             words = ir.VectorType(I64, lanes)
             popcount = vector_function(builder, f"llvm.ctpop.v{lanes}i64", words, words)
-            splat = ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)
-            undefined = ir.Constant(words, ir.Undefined)
             shape = [(p, v) for p in range(pixels) for v in range(vectors)]
 
             entry = builder.block
@@ -94,10 +100,9 @@ def make_differences(pixels: int, vectors: int, lanes: int) -> Callable:
             new_sums = {}
             for p in range(pixels):
                 place = builder.gep(x, [builder.add(builder.mul(x_step, constant(p)), at)])
-                one = builder.insert_element(undefined, builder.load(place), ir.Constant(I32, 0))
-                spread = builder.shuffle_vector(one, undefined, splat)
+                everywhere = spread(builder, builder.load(place), lanes)
                 for v in range(vectors):
-                    differing = builder.call(popcount, [builder.xor(spread, filters[v])])
+                    differing = builder.call(popcount, [builder.xor(everywhere, filters[v])])
                     new_sums[p, v] = builder.add(sums[p, v], differing)
             next_word = builder.add(word, constant(1))
             next_row = builder.add(weight_row, w_step)
@@ -150,11 +155,7 @@ def signs_of_64(typingctx, values, scales, thresholds, count):
         floats = ir.VectorType(ir.FloatType(), 64)
         flags = ir.VectorType(_I1, 64)
         lane_type = ir.VectorType(I64, 64)
-        undefined = ir.Constant(lane_type, ir.Undefined)
-        one = builder.insert_element(undefined, count, ir.Constant(I32, 0))
-        splat = ir.Constant(ir.VectorType(I32, 64), [0] * 64)
-        spread = builder.shuffle_vector(one, undefined, splat)
-        mask = builder.icmp_signed("<", ir.Constant(lane_type, list(range(64))), spread)
+        mask = builder.icmp_signed("<", ir.Constant(lane_type, list(range(64))), spread(builder, count, 64))
         zeros = ir.Constant(floats, [0.0] * 64)
         load = vector_function(builder, "llvm.masked.load.v64f32.p0", floats, ir.PointerType(), I32, flags, floats)
         values, scales, thresholds = (
@@ -177,11 +178,7 @@ class _Sixteen:
         self.builder, self.whole = builder, whole
         if not whole:
             lanes = ir.VectorType(I64, 16)
-            undefined = ir.Constant(lanes, ir.Undefined)
-            one = builder.insert_element(undefined, count, ir.Constant(I32, 0))
-            splat = ir.Constant(ir.VectorType(I32, 16), [0] * 16)
-            spread = builder.shuffle_vector(one, one, splat)
-            self.mask = builder.icmp_signed("<", ir.Constant(lanes, list(range(16))), spread)
+            self.mask = builder.icmp_signed("<", ir.Constant(lanes, list(range(16))), spread(builder, count, 16))
 
     def read(self, pointer: ir.Value, index: ir.Value, kind: ir.Type = FLOATS) -> ir.Value:
         builder = self.builder
@@ -249,10 +246,7 @@ def make_finish(shortcut: bool, add: bool, whole: bool) -> Callable:
             counts, border, scale, shift, around, slope, after, out, total, n = arguments
             some = _Sixteen(builder, whole, n)
             zero = constant(0)
-            one = builder.insert_element(
-                ir.Constant(_INTEGERS, ir.Undefined), builder.trunc(total, I32), ir.Constant(I32, 0)
-            )
-            most = builder.shuffle_vector(one, one, ir.Constant(_INTEGERS, [0] * 16))
+            most = spread(builder, builder.trunc(total, I32), 16)
             twice = builder.shl(some.read(counts, zero, _INTEGERS), ir.Constant(_INTEGERS, [1] * 16))
             whole_number = builder.sub(builder.sub(most, twice), some.read(border, zero, _INTEGERS))
             value = some.multiply_add(

@@ -107,9 +107,7 @@ def load(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"packed file not found: {path}")
+    path = guards.file("packed file", path)
     try:
         _require_small_header(path)
         with safe_open(str(path), "pt") as file:

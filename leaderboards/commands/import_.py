@@ -60,11 +60,10 @@ def add_import_options(parser, name_required: bool = False) -> None:
 
 
 def run(args) -> int:
-    from onebit.commons.errors import InputError
+    from onebit.commons import guards
     from onebit.leaderboards.boards import runner
 
-    if not args.predictions.is_file():
-        raise InputError(f"predictions not found: {args.predictions}")
+    guards.file("predictions", args.predictions)
 
     def scorer(job):
         if args.task == "detection":
