@@ -39,7 +39,7 @@ CIFAR10 = Dataset(
         _readme("ir-net", "1", "accuracy"),
         _readme("rbnn", "1", "top1"),
         _readme("recu", "1", "top1"),
-        _readme("adabin", "1", "accuracy"),
+        *(_readme(paper, "1", "accuracy") for paper in ("adabin", "sd-bnn", "ir2net")),
         _readme("ab-bnn", "1", "top1", group="CIFAR10"),
     ),
 )
@@ -65,7 +65,7 @@ IMAGENET = Dataset(
     split="train -> val",
     printed=(
         Printed("dcp-nas", "11", None, {"top1": "top1", "top5": "top5"}, 512, (3, 224, 224)),
-        *(_readme(paper, "2", "top1", "top5") for paper in ("ir-net", "rbnn", "recu", "adabin")),
+        *(_readme(paper, "2", "top1", "top5") for paper in ("ir-net", "rbnn", "recu", "adabin", "sd-bnn", "ir2net")),
         _readme("ab-bnn", "1", "top1", group="ImageNet"),
         _readme("bnext", "1", "top1"),
         _readme("reactnet", "1", "top1"),

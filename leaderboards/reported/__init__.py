@@ -74,6 +74,15 @@ CITATIONS = {
         "Z. Tu, X. Chen, P. Ren, Y. Wang. AdaBin: Improving Binary Neural Networks with Adaptive Binary Sets. ECCV "
         "2022; README of github.com/huawei-noah/Efficient-Computing, BinaryNetworks/AdaBin, at 0aff992."
     ),
+    "sd-bnn": (
+        "P. Xue, Y. Lu, J. Chang, X. Wei, Z. Wei. Self-Distribution Binary Neural Networks. Applied Intelligence, 2022; "
+        "README of github.com/pingxue-hfut/sd-bnn at c22be17."
+    ),
+    "ir2net": (
+        "P. Xue, Y. Lu, J. Chang, X. Wei, Z. Wei. IR2Net: Information Restriction and Information Recovery for Accurate "
+        "Binary Neural Networks. Neural Computing and Applications, 2023; README of github.com/pingxue-hfut/IR2Net at "
+        "fb00dd6."
+    ),
     "ab-bnn": (
         "R. Ma, G. Qiao, Y. Liu, L. Meng, N. Ning, Y. Liu, S. Hu. A&B BNN: Add&Bit-Operation-Only Hardware-Friendly "
         "Binary Neural Network. CVPR 2024; README of github.com/Ruichen0424/AB-BNN at 1bd84f5."

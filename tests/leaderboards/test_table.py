@@ -236,7 +236,7 @@ def test_reported_switch(capsys, sweep, lines):
     assert "dcp-nas table 10" in table("mini-cifar10", "--reported")
     assert "dcp-nas table 10" not in table("cifar10", "--format", "csv")
     read = pd.read_csv(io.StringIO(table("cifar10", "--format", "csv", "--reported")))
-    readmes = {f"{paper} table 1" for paper in ("ir-net", "rbnn", "recu", "adabin", "ab-bnn")}
+    readmes = {f"{paper} table 1" for paper in ("ir-net", "rbnn", "recu", "adabin", "sd-bnn", "ir2net", "ab-bnn")}
     assert set(read["source"]) == {"measured", "dcp-nas table 10", "cp-nas tables 1, 3", *readmes}
 
 
@@ -378,7 +378,7 @@ def test_what_authors_print_beside_their_code_stands_on_the_boards():
     )
     text = tables.render(BOARD, tables.lines(BOARD, [], reported=True), "text")
     assert re.search(r"^ResNet-20 \(ReCU\) +12\.50 .* 1/1 .* 600 +recu table 1", text, re.MULTILINE)
-    assert "lines of ir-net, rbnn, recu, adabin, ab-bnn: as printed by their authors" in text
+    assert "lines of ir-net, rbnn, recu, adabin, sd-bnn, ir2net, ab-bnn: as printed by their authors" in text
 
 
 def test_columns_of_a_rule_that_no_line_has_are_left_out(lines):
