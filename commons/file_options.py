@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from onebit.commons import guards
@@ -59,7 +59,7 @@ class Schema:
     """
 
     kinds: Mapping[str, Kind]
-    wholes: Mapping[str, Kind] = ()
+    wholes: Mapping[str, Kind] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
 
     def leaves(self, key: str, value: Any, depth: int = 0) -> Iterator[tuple[str, Kind | None, Any]]:
@@ -80,7 +80,7 @@ class Schema:
             yield key, kind, value
 
 
-def _first(table: Mapping[str, Kind] | tuple, key: str) -> Kind | None:
+def _first(table: Mapping[str, Kind], key: str) -> Kind | None:
     return next((table[pattern] for pattern in table if re.fullmatch(pattern, key)), None)
 
 
@@ -92,8 +92,6 @@ class StatedOptions:
 
     def __eq__(self, other: object) -> bool:
         return self._stated == (other._stated if isinstance(other, StatedOptions) else other)
-
-    __hash__ = None
 
     def __repr__(self) -> str:
         return guards.shown(self._stated)
