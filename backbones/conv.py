@@ -120,7 +120,6 @@ class OneBitConv2d(nn.Conv2d):
     def input_bits(self) -> int:
         return REAL_BITS if self.quantize_input is None else _precision(self.quantize_input)
 
-    @property
     def geometry(self) -> tuple[Pair, Pair, Pair]:
         """Stride, padding and dilation.
 

@@ -106,7 +106,7 @@ class StagedBackbone(Backbone):
         return [self.stem]
 
     def _layers(self) -> list[nn.Module]:
-        return [self.get_submodule(f"layer{index + 1}") for index in range(self.built)]
+        return [getattr(self, f"layer{index + 1}") for index in range(self.built)]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Images [N, 3, H, W] to one map [N, C_i, ceil(H / s_i), ceil(W / s_i)] per out_index."""

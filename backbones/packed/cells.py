@@ -83,7 +83,7 @@ class PackedSeparableBlock(PackedOperation):
         super().__init__()
         conv = block.depthwise
         self.channels, self.kernel_size = conv.in_channels, pair(conv.kernel_size)
-        self.stride, self.padding, self.dilation = conv.geometry
+        self.stride, self.padding, self.dilation = conv.geometry()
         self.shortcut = block.shortcut
         positive, scale = signs_and_scale(conv)
         in_scale, in_shift = affine(block.bn_in)

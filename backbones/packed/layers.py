@@ -202,7 +202,7 @@ class PackedConv(PackedLayer):
         check_packable(conv)
         self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
         self.kernel_size = pair(conv.kernel_size)
-        self.stride, self.padding, self.dilation = conv.geometry
+        self.stride, self.padding, self.dilation = conv.geometry()
         self.pad_value = conv.pad_value
 
         positive, scale = signs_and_scale(conv)
