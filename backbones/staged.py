@@ -46,6 +46,8 @@ class StagedBackbone(Backbone):
         InputError: an argument out of range.
     """
 
+    feature_channels: tuple[int, ...]
+    feature_strides: tuple[int, ...]
     stages: ClassVar[int]
     stem_is_scale: ClassVar[bool] = True
     stem_stride: ClassVar[int] = 4

@@ -65,6 +65,6 @@ def test_traced_and_exported_it_predicts_alike(name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_it_cannot_be_scripted(name):
-    """TorchScript does not know ``tuple[int, ...]``, nor the ``Self`` of torch's own modules: trace or export."""
-    with pytest.raises((ValueError, RuntimeError), match=r"tuple|type name 'Self'"):
+    """TorchScript does not know ``tuple[int, ...]``: trace or export instead."""
+    with pytest.raises(ValueError, match="tuple"):
         torch.jit.script(build(name)[0])
