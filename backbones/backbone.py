@@ -11,6 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from onebit.commons import guards
 from onebit.commons.errors import InputError
 
+#: Of a stem or a first stage: more than any network here, of less memory than most machines have.
+MOST_CHANNELS = 1024
+
 
 class Backbone(BaseModule):
     """Base of the networks: MMDetection's options of a backbone.

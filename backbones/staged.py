@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from onebit.backbones.backbone import Backbone
+from onebit.backbones.backbone import MOST_CHANNELS, Backbone
 from onebit.backbones.binarization import BINARIZERS, Binarizer, get_binarizer
 from onebit.backbones.conv import real_conv, set_role
 from onebit.backbones.registry import Family
@@ -66,7 +66,7 @@ class StagedBackbone(Backbone):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(self.stages + self.stem_is_scale, out_indices, frozen_stages, norm_eval, init_cfg)
-        self.width = self.paper_width if width is None else guards.whole("width", width)
+        self.width = self.paper_width if width is None else guards.whole("width", width, 1, MOST_CHANNELS)
         binarizer = self.paper_binarizer if binarizer == DEFAULT else binarizer
         self.binarizer = None if binarizer is None else get_binarizer(binarizer)
         self.imagenet = guards.choice("stem", stem, ("imagenet", "cifar")) == "imagenet"

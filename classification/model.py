@@ -64,7 +64,7 @@ class ImageClassifier(BaseModel):
         self.feature_losses = feature_losses(self.backbone, channels, num_classes)
         if len(self.feature_losses) and getattr(self.data_preprocessor, "mix", None):
             raise InputError("mixup and cutmix: expected a method without a loss on classes")
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = guards.fraction("label_smoothing", label_smoothing)
         self.distillation = Distillation(num_classes, **distillation) if distillation else None
         self.auxiliary_weight = guards.number("auxiliary_weight", auxiliary_weight, 0)
         if auxiliary_weight:

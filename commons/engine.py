@@ -37,7 +37,7 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
-from onebit.commons import distributed
+from onebit.commons import distributed, guards
 from onebit.commons.amp import CpuAmpOptimWrapper  # noqa: F401  registered by import
 from onebit.commons.checkpoint_reader import read_checkpoint
 from onebit.commons.checkpoints import (
@@ -267,6 +267,9 @@ def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool, 
     # On a GPU some operators of detection have no deterministic form and would raise.
     cfg.randomness = dict(seed=row["seed"], deterministic=not torch.cuda.is_available())
     seeds = dict(first=epochs_before) if epochs_before else {}
+    for key, kind, what in (("custom_hooks", list, "a list of hooks"), ("default_hooks", dict, "hooks by name")):
+        if not isinstance(cfg.get(key, kind()), kind):
+            raise InputError(f"the config does not fit: {key} {guards.shown(cfg[key])}: expected {what}")
     cfg.custom_hooks = [
         *cfg.get("custom_hooks", []),
         dict(type="EpochSeedHook", seed=row["seed"], **seeds),

@@ -6,6 +6,8 @@ Nothing heavy is imported here or at the top of a verb's file: `--help` has to a
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import os
 import signal
 import sys
@@ -13,6 +15,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from onebit.commons.errors import OnebitError
+from onebit.leaderboards import terminal
 from onebit.leaderboards.commands import (
     backbones,
     bench,
@@ -67,6 +70,8 @@ _DESCRIPTION = """\
 Benchmarks of 1-bit convolutional networks on classification, object detection and person
 re-identification, beside their real-valued twins."""
 
+#: Characters of the longest line that is said of an error.
+_LONGEST = 2000
 _EPILOG = """\
 examples:
   onebit doctor
@@ -100,40 +105,70 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    if terminal.closed_streams():
+        return _fail("standard output is closed: send it to a file or to /dev/null", 2)
+    # A batch system's SIGTERM ends a run the way Ctrl-C does.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with contextlib.redirect_stdout(terminal.Output(sys.stdout)):
+            code = _run(arguments)
+    except SystemExit as ended:  # after --help, or by the parser
+        _written(0)
+        raise ended from None
+    finally:
+        # None: a handler that was not set from Python, which cannot be put back.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+    return _written(code)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     debug = bool(os.environ.get("ONEBIT_DEBUG"))
     args = parser().parse_args(arguments)
     request_imports(args)
     if not debug:
         _silence_libraries()
-    # A batch system's SIGTERM ends a run the way Ctrl-C does.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return args.run(args)
-    except OnebitError as error:
-        if debug:
-            raise
-        return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        return _fail("interrupted; the same command (train: with --resume) goes on from here", 1)
     except BrokenPipeError:  # `onebit backbones | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        terminal.flushed()
         return 0
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         if debug:
             raise
-        text = " ".join(str(error).split())
-        return _fail(f"{type(error).__name__}: {text} (ONEBIT_DEBUG=1 shows the traceback)", 1)
-    finally:
-        # None: a handler that was not set from Python, which cannot be put back.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+        return _fail(*_said(error))
+
+
+def _said(error: BaseException) -> tuple[str, int]:
+    """The line and the exit code for what ended a command."""
+    if isinstance(error, OnebitError):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; the same command (train: with --resume) goes on from here", 1
+    if isinstance(error, OSError) and error.strerror:
+        where = f" {error.filename}" if error.filename else ""
+        return f"could not read or write{where}: {error.strerror}", 2 if error.errno == errno.ENAMETOOLONG else 1
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:
+        return f"out of memory: {text or 'it is limited here'}", 1
+    return f"{type(error).__name__}: {text} (ONEBIT_DEBUG=1 shows the traceback)", 1
+
+
+def _written(code: int) -> int:
+    """Write what is held back of standard output; ``code``, or 1 after a line on why it cannot be written."""
+    error = terminal.flushed()
+    if error is None or isinstance(error, BrokenPipeError) or code:
+        return code
+    return _fail(f"could not write to standard output: {error.strerror}", 1)
 
 
 def _fail(message: str, code: int) -> int:
     rank = os.environ.get("RANK", "0") if "TORCHELASTIC_RUN_ID" in os.environ else "0"
     process = "" if rank == "0" else f" (process {rank} of torchrun)"
-    print(f"onebit{process}: {' '.join(message.split())}", file=sys.stderr)
+    # A path of 4,000 characters is no clear line.
+    text = terminal.shown(" ".join(message.split()))
+    text = text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
+    with contextlib.suppress(OSError):
+        print(f"onebit{process}: {text}", file=sys.stderr, flush=True)
     return code
 
 

@@ -9,7 +9,7 @@ from typing import TypeGuard, cast
 import torch
 from torch import Tensor, nn
 
-from onebit.backbones.backbone import Backbone
+from onebit.backbones.backbone import MOST_CHANNELS, Backbone
 from onebit.backbones.binarization import Binarizer, get_binarizer
 from onebit.backbones.cells import CellSource, resolve_cell
 from onebit.backbones.cells.darts_operations import DartsStyle
@@ -188,8 +188,8 @@ class CellNet(Backbone):
             channels, layers = _searched_size(self.genotype)
         channels = width if channels is None else channels
         layers = rules.layers if layers is None else layers
-        guards.whole("channels", channels, 2, multiple=2)
-        guards.whole("layers", layers, 3)
+        guards.whole("channels", channels, 2, MOST_CHANNELS, multiple=2)
+        guards.whole("layers", layers, 3, 256)
         combination = node_combination or rules.node_combination
         guards.choice("node_combination", combination, ("concatenate", "sum"))
         self.drop_path_prob = guards.number("drop_path_prob", drop_path_prob, 0, below=1)

@@ -59,7 +59,7 @@ onebit cost dcp_nas_s --layers --format csv > layers.csv""",
 
 def _conventions(text: str) -> list[str]:
     names = list(dict.fromkeys(comma_list(text)))
-    if not names or set(names) - set(CONVENTIONS):
+    if set(names) - set(CONVENTIONS):
         raise argparse.ArgumentTypeError(f"invalid choice {text!r}; expected one or more of {', '.join(CONVENTIONS)}")
     return names
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onebit.leaderboards.commands.options import add_import, add_out, add_verb, whole_number
+from onebit.leaderboards.commands.options import add_import, add_out, add_verb, comma_list, whole_number
 
 
 def configure(verbs) -> None:
@@ -29,6 +29,7 @@ onebit table latency""",
     parser.add_argument("--repeat", type=whole_number(2), default=50, metavar="N", help="inferences each; default: 50")
     parser.add_argument(
         "--engines",
+        type=comma_list,
         metavar="E,E",
         help="that run the reference: torch, onnxruntime, openvino (default: all that are installed)",
     )
@@ -43,7 +44,6 @@ def run(args) -> int:
 
     from onebit import backbones
     from onebit.commons.errors import InputError
-    from onebit.leaderboards.commands.options import comma_list
     from onebit.leaderboards.recording.latency_record import record_run
     from onebit.leaderboards.running import latency
     from onebit.leaderboards.showing import latency_table
@@ -59,7 +59,7 @@ def run(args) -> int:
         classes=classes,
         threads=args.threads,
         repeat=args.repeat,
-        engines=comma_list(args.engines) if args.engines else None,
+        engines=args.engines,
     )
     record = record_run(measured, size=args.input, classes=classes, threads=args.threads, load_before=load)
     sys.stdout.write(latency_table.render(latency_table.frame([record]), "text"))

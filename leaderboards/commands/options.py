@@ -117,7 +117,10 @@ def key_values(option: str, pairs: list[str]) -> dict[str, str]:
 
 
 def comma_list(text: str) -> list[str]:
-    return [part for part in text.split(",") if part]
+    """What commas separate, at least one part, for argparse."""
+    if parts := [part for part in text.split(",") if part]:
+        return parts
+    raise argparse.ArgumentTypeError(f"{text!r}: expected something like a,b")
 
 
 def whole_number(least: int = 1, most: int | None = None) -> Callable[[str], int]:
@@ -144,6 +147,4 @@ seed = whole_number(0, 2**32 - 1)
 
 
 def seed_list(text: str) -> list[int]:
-    if not comma_list(text):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected whole numbers like 0,1,2")
     return [seed(part) for part in comma_list(text)]
