@@ -6,7 +6,6 @@ never bounds training; larger ones are read from disk by torchvision's `ImageFol
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +14,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.registry import DATASETS, FUNCTIONS
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from onebit.commons.checkpoint_reader import read_pickle
 from onebit.commons.compat import ensure_torchvision
 from onebit.commons.datasets import Dataset as DatasetValue
 from onebit.commons.datasets import ImageFolder as OwnFolder
 from onebit.commons.datasets import get_dataset, resolve_code
 from onebit.commons.errors import InputError
+from onebit.commons.images import read_image
 from onebit.commons.progress import Progress
 
 ensure_torchvision()
@@ -261,19 +261,6 @@ def _images(folder: Path):
     return (p for p in folder.iterdir() if p.suffix.lower() in IMG_EXTENSIONS)
 
 
-def read_image(path: str | Path) -> Image.Image:
-    """Decode an image to RGB.
-
-    Raises:
-        InputError: it cannot be read; the message names it.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"unreadable image {path}: {error}") from error
-
-
 def read_images(root: Path, split: str, layout: str, size: int | None = None) -> tuple[Tensor, Tensor]:
     """Images that are held in memory: uint8 [N, 1 or 3, side, side], and their labels int64 [N].
 
@@ -360,41 +347,26 @@ def read_cifar(root: Path, split: str, release: str = "cifar10") -> tuple[Tensor
         batch = _load_pickle(path)
         data = batch.get(b"data") if isinstance(batch, dict) else None
         label = batch.get(files.labels) if isinstance(batch, dict) else None
-        if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != width:
+        if not isinstance(data, Tensor) or data.dtype != torch.uint8 or data.ndim != 2 or data.shape[1] != width:
             raise InputError(f"{path}: expected `data` as uint8 [N, {width}]")
         if not isinstance(label, list) or len(label) != len(data):
             raise InputError(f"{path}: expected {len(data)} `{files.labels.decode()}`")
         for i, value in enumerate(label):
             if not isinstance(value, int) or not 0 <= value < classes:
                 raise InputError(f"{path}: label {value!r} of image {i} is out of range 0 to {classes - 1}")
-        images.append(torch.from_numpy(data.reshape(-1, 3, CIFAR_SIZE, CIFAR_SIZE).copy()))
+        images.append(data.reshape(-1, 3, CIFAR_SIZE, CIFAR_SIZE))
         labels += label
     return torch.cat(images), torch.tensor(labels)
 
 
-_CIFAR_GLOBALS = frozenset(
-    {
-        ("numpy.core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        ("_codecs", "encode"),
-    }
-)
-
-
-class _CifarUnpickler(pickle.Unpickler):
-    """Reads dicts, lists, numbers, strings and NumPy arrays; anything else is refused."""
-
-    def find_class(self, module: str, name: str):
-        if (module, name) not in _CIFAR_GLOBALS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module, name)
-
-
 def _load_pickle(path: Path):
-    try:
-        with open(path, "rb") as stream:
-            return _CifarUnpickler(stream, encoding="bytes").load()
-    except Exception as error:  # a broken pickle can raise nearly anything
-        raise InputError(f"{path} is not a file of the CIFAR release: {error}") from error
+    """A file of the release: Python 2 wrote texts, which Python 3 has as bytes."""
+    content = read_pickle(path, "a file of the CIFAR release")
+    if not isinstance(content, dict):
+        return content
+    found = {_as_bytes(key): value for key, value in content.items()}
+    return {key: [*map(_as_bytes, value)] if isinstance(value, list) else value for key, value in found.items()}
+
+
+def _as_bytes(text):
+    return text.encode("latin1", "replace") if isinstance(text, str) else text

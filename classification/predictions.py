@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 
 from onebit.commons.errors import InputError
-from onebit.commons.files import write_atomic
+from onebit.commons.files import require_archive, write_atomic
 
 #: How many ranks are kept.
 KEPT = 5
+#: Bytes of a file, unpacked: 50,000 images of ImageNet have one million.
+_LARGEST = 2**27
 #: Rank of a class that is not among those kept.
 UNRANKED = 2**31 - 1
 _NONE = -1
@@ -101,8 +103,11 @@ class Predictions:
             InputError: missing, damaged, or something else.
         """
         try:
+            require_archive(path, _LARGEST)
             with np.load(path, allow_pickle=False) as content:
                 arrays = {name: content[name] for name in ("classes", "ranks", "num_classes")}
+        except InputError:
+            raise
         except Exception as error:  # a damaged archive can raise nearly anything
             raise InputError(f"{path} is not a file of class predictions: {error}") from error
         classes, ranks, num_classes = arrays.values()

@@ -79,12 +79,32 @@ def read_checkpoint(path: str | Path) -> Any:
     Raises:
         InputError: there is no such file, it is damaged, or it holds anything else.
     """
-    path = Path(path)
+    return _guarded(Path(path), "a checkpoint that can be read without executing what it says", "checkpoint", _read)
+
+
+def read_pickle(path: str | Path, kind: str) -> Any:
+    """What a pickle holds that is no checkpoint: the same kinds of values.
+
+    Args:
+        kind: what it should be, for the message.
+
+    Raises:
+        InputError: there is no such file, it is damaged, or it holds anything else.
+    """
+
+    def read(stream: BinaryIO) -> Any:
+        return _Interpreter(_Bounded(stream, os.fstat(stream.fileno()).st_size), _no_storage).run()
+
+    return _guarded(Path(path), kind, "file", read)
+
+
+def _guarded(path: Path, kind: str, noun: str, read: Callable[[BinaryIO], Any]) -> Any:
+    """What ``read`` makes of a file, its errors in one line."""
     try:
         if not path.is_file():
-            raise InputError(f"checkpoint not found: {path}")
+            raise InputError(f"{noun} not found: {path}")
         with path.open("rb") as stream:
-            return _Settling().settled(_read(stream))
+            return _Settling().settled(read(stream))
     except _Refused as refused:
         reason = str(refused)
     except OSError as error:
@@ -95,7 +115,7 @@ def read_checkpoint(path: str | Path) -> Any:
         raise
     except Exception as error:  # what a damaged file leads to: a stack that is empty, a number too large
         reason = f"it is damaged ({type(error).__name__}: {_shown(str(error))})"
-    raise InputError(f"{path} is not a checkpoint that can be read without executing what it says: {reason}")
+    raise InputError(f"{path} is not {kind}: {reason}")
 
 
 def _read(stream: io.BufferedIOBase) -> Any:
@@ -199,15 +219,15 @@ def _read_archive(file: _Bounded) -> Any:
     return _Interpreter(_Bounded(io.BytesIO(content), len(content)), storage).run()
 
 
+def _no_storage(*_: Any) -> _Storage:
+    raise _Refused("a storage at a wrong place")
+
+
 def _read_old(file: _Bounded) -> Any:
     """The format before torch 1.6: five pickles, then the storages."""
-
-    def nothing(*_) -> _Storage:
-        raise _Refused("a storage at a wrong place")
-
-    if _Interpreter(file, nothing).run() != _OLD_MAGIC or _Interpreter(file, nothing).run() != 1001:
+    if _Interpreter(file, _no_storage).run() != _OLD_MAGIC or _Interpreter(file, _no_storage).run() != 1001:
         raise _Refused("its version is not known")
-    _Interpreter(file, nothing).run()  # of the machine that wrote it
+    _Interpreter(file, _no_storage).run()  # of the machine that wrote it
     claimed: dict[str, _Storage] = {}
 
     def storage(kind: Any, key: Any, count: Any) -> _Storage:
@@ -216,7 +236,7 @@ def _read_old(file: _Bounded) -> Any:
         return claimed[key]
 
     content = _Interpreter(file, storage).run()
-    keys = _Interpreter(file, nothing).run()
+    keys = _Interpreter(file, _no_storage).run()
     if not isinstance(keys, list) or not all(type(key) is str for key in keys) or sorted(keys) != sorted(claimed):
         raise _Refused("its list of storages is not that of its tensors")
     for key in keys:

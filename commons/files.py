@@ -11,6 +11,7 @@ import os
 import stat
 import tempfile
 import time
+import zipfile
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -118,6 +119,19 @@ def read_small(path: str | os.PathLike, limit: int) -> bytes:
     if len(content) > limit:
         raise InputError(f"{path} has more than the {limit} bytes that are read of such a file")
     return content
+
+
+def require_archive(path: str | os.PathLike, limit: int) -> None:
+    """Refuse an archive (.npz) whose parts have more than ``limit`` bytes when they are unpacked.
+
+    Raises:
+        InputError: so it is.
+        OSError, zipfile.BadZipFile: no archive.
+    """
+    with zipfile.ZipFile(path) as archive:
+        total = sum(part.file_size for part in archive.infolist())
+    if total > limit:
+        raise InputError(f"{path} unpacks to {total} bytes, more than the {limit} that are read of such a file")
 
 
 def sha256_file(path: str | os.PathLike) -> str:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,9 +29,9 @@ from xml.etree import ElementTree
 
 from mmdet.registry import DATASETS
 from mmengine.config import Config
-from PIL import Image
 
 from onebit.commons.errors import InputError
+from onebit.commons.images import open_image
 from onebit.commons.progress import Progress
 
 TOLERANCE = 1.0  # pixels
@@ -151,9 +152,15 @@ def _check_images(listed: list[_Listed], seen: set[Path]) -> dict[str, Any]:
 
 
 def _file_sizes(folder: Path) -> dict[str, int]:
+    """Size of every file of a folder of images by name, without links that lead out of the dataset."""
     try:
         with os.scandir(folder) as entries:
-            return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+            inside = os.path.realpath(folder.parent) + os.sep
+            return {
+                entry.name: entry.stat().st_size
+                for entry in entries
+                if entry.is_file() and (not entry.is_symlink() or os.path.realpath(entry.path).startswith(inside))
+            }
     except (OSError, ValueError) as error:  # ValueError: what no file name can hold
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"expected a folder of images at {folder}: {reason}") from error
@@ -161,7 +168,7 @@ def _file_sizes(folder: Path) -> dict[str, int]:
 
 def _decode(item: _Listed) -> None:
     try:
-        with Image.open(item.image) as image:
+        with open_image(item.image) as image:
             image.load()
             size = image.size
             if image.getexif().get(_EXIF_ORIENTATION) in _ROTATED and size != item.size:
@@ -193,6 +200,8 @@ def _check_box(box: Sequence[float], size: tuple[int, int] | None, where: str) -
 
 def _read_bytes(path: Path) -> bytes:
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"expected a file, found something else at {path}")
         return path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"file missing: expected {path}") from error
@@ -217,16 +226,30 @@ def _read_voc(dataset: dict, classes: tuple[str, ...]) -> list[_Listed]:
         raise InputError(f"{listing} lists no image")
     for line, name in enumerate(names, start=1):
         if not name or name != name.strip() or len(name.split()) != 1:
-            raise InputError(f"{listing}, line {line}: expected one image name, found {name!r}")
+            raise InputError(f"{listing}, line {line}: expected one image name, found {_short(name)}")
+        _require_name(name, f"{listing}, line {line}")
     part = root / dataset["data_prefix"]["sub_data_root"]
     return [_read_voc_image(part, name, classes) for name in names]
+
+
+def _require_name(name: str, where: str) -> None:
+    """Raise InputError for a name of an image that leads out of its folder, or that nobody could read.
+
+    Annotations come with a download: what they name is opened, so it has to lie in the dataset.
+    """
+    parts = re.split(r"[/\\\\]", name)
+    if not name.isprintable() or len(name) > 255 or not parts[0] or ".." in parts or re.match("[A-Za-z]:", name):
+        raise InputError(f"{where}: expected the name of an image below its folder, found {ascii(name)[:60]}")
 
 
 def _read_voc_image(part: Path, name: str, classes: tuple[str, ...]) -> _Listed:
     path = part / "Annotations" / f"{name}.xml"
     image = part / "JPEGImages" / f"{name}.jpg"
     try:
-        root = ElementTree.fromstring(_read_bytes(path))
+        content = _read_bytes(path)
+        if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
+            raise ValueError("it declares entities, which annotations do not have")
+        root = ElementTree.fromstring(content)
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last: of its encoding
         raise InputError(f"malformed XML: {path} ({error})") from error
     if root.tag != "annotation":
@@ -243,7 +266,7 @@ def _read_voc_image(part: Path, name: str, classes: tuple[str, ...]) -> _Listed:
                 raise InputError(f"{where}: expected one <{tag}>, found {len(node.findall(tag))}")
         kind = node.findtext("name")
         if kind not in classes:
-            raise InputError(f"{where}: unknown class {kind!r}; expected {_either(classes)}")
+            raise InputError(f"{where}: unknown class {_short(kind)}; expected {_either(classes)}")
         if node.find("difficult") is not None and _integer(node, "difficult", where) not in (0, 1):
             raise InputError(f"{where}: expected 0 or 1 in <difficult>")
         x1, y1, x2, y2 = (_number(node, f"bndbox/{corner}", where) for corner in ("xmin", "ymin", "xmax", "ymax"))
@@ -260,7 +283,7 @@ def _read_voc_image(part: Path, name: str, classes: tuple[str, ...]) -> _Listed:
 def _size_of_file(image: Path) -> tuple[int, int] | None:
     """Of an image whose annotation is silent; None where it cannot be read, which is said later."""
     try:
-        with Image.open(image) as opened:
+        with open_image(image) as opened:
             turned = opened.getexif().get(_EXIF_ORIENTATION) in _ROTATED
             return opened.size[::-1] if turned else opened.size
     except Exception:  # a decoder may raise anything at a broken file
@@ -272,7 +295,7 @@ def _number(node: ElementTree.Element, tag: str, where: str | Path) -> float:
     try:
         return float(text)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: expected a number in <{tag}>, found {text!r}") from error
+        raise InputError(f"{where}: expected a number in <{tag}>, found {_short(text)}") from error
 
 
 def _integer(node: ElementTree.Element, tag: str, where: str | Path) -> int:
@@ -280,7 +303,7 @@ def _integer(node: ElementTree.Element, tag: str, where: str | Path) -> int:
     try:
         return int(text)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: expected an integer in <{tag}>, found {text!r}") from error
+        raise InputError(f"{where}: expected an integer in <{tag}>, found {_short(text)}") from error
 
 
 def _read_coco(dataset: dict, classes: tuple[str, ...]) -> list[_Listed]:
@@ -303,7 +326,7 @@ def _read_coco(dataset: dict, classes: tuple[str, ...]) -> list[_Listed]:
     names = [category["name"] for category in categories.values()]
     for name in names:
         if name not in classes:
-            raise InputError(f"{path}: unknown class {name!r}; expected {_either(classes)}")
+            raise InputError(f"{path}: unknown class {_short(name)}; expected {_either(classes)}")
     # MMDetection numbers classes as the file's categories come, in training and in scoring.
     if sorted(names) != sorted(classes) or (names != [*classes] and [*categories] != sorted(categories)):
         raise InputError(
@@ -316,6 +339,7 @@ def _read_coco(dataset: dict, classes: tuple[str, ...]) -> list[_Listed]:
                 raise InputError(f"{path}, image {key}: expected a {side} in pixels, found {_short(image[side])}")
         if not isinstance(image["file_name"], str):
             raise InputError(f"{path}, image {key}: expected a file_name, found {_short(image['file_name'])}")
+        _require_name(image["file_name"], f"{path}, image {key}")
     objects: dict[Any, list[str]] = {key: [] for key in images}
     thin: dict[Any, list[str]] = {key: [] for key in images}
     for key, annotation in annotations.items():

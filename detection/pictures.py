@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from onebit.commons.errors import InputError
 from onebit.commons.files import write_atomic
+from onebit.commons.images import open_image
 from onebit.commons.progress import Progress
 from onebit.detection.errors import CONFUSED, CORRECT, IGNORED, MISSED, Scene, Summary
 
@@ -92,7 +93,7 @@ def draw_scene(scene: Scene, classes: Sequence[str]) -> Image.Image:
 
 def _read(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")  # as MMDetection reads it
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"unreadable image: {path} ({error})") from error

@@ -16,12 +16,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image
 from scipy.io.matlab import MatReadError
 
 from onebit.commons.datasets import get_dataset, resolve_code
 from onebit.commons.errors import InputError, WorkError
 from onebit.commons.files import dataset_checksum, disk_error_message, write_atomic
+from onebit.commons.images import read_image
 from onebit.reid.torchreid_adapter import CUHK03, MSMT17, DukeMTMCreID, Market1501, register_dataset
 
 #: What torchreid, h5py and scipy raise over a .mat file that holds something else.
@@ -81,19 +81,6 @@ class Checked:
         if self.transform is not None:
             image = self._transform_image(self.transform, self.k_tfm, image)
         return {"img": image, "pid": pid, "camid": camera, "impath": path, "dsetid": dataset_id}
-
-
-def read_image(path: str | os.PathLike) -> Image.Image:
-    """Decode an RGB image.
-
-    Raises:
-        InputError: missing, or not a whole image.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"expected an image that can be read, found {path}: {error}") from error
 
 
 def _refuse_shared(train: Iterable, test: Iterable, where: str) -> None:

@@ -155,7 +155,7 @@ def load(path: Path) -> tuple[dict[str, Features], dict[str, Any]]:
         raise InputError(f"{path} was changed after it was written: its SHA-256 does not fit")
     try:
         return _groups(tensors), json.loads(metadata["facts"])
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"the tensors in {path} are not laid out as features: {error}") from error
 
 

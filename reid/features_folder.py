@@ -9,8 +9,8 @@ import torch
 from onebit.commons.engine import plain_errors
 from onebit.commons.errors import InputError
 from onebit.commons.files import sha256_file
+from onebit.commons.images import read_image
 from onebit.reid.checkpoint import load_checkpoint
-from onebit.reid.datasets import read_image
 from onebit.reid.features import Features, extract, relative_names, save
 from onebit.reid.recipe import saved_config
 from onebit.reid.runner import trained_model

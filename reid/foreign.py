@@ -26,6 +26,7 @@ from onebit import backbones
 from onebit.commons.datasets import get_dataset
 from onebit.commons.engine import config_text, load_weights, plain_errors, read_foreign_checkpoint
 from onebit.commons.errors import InputError
+from onebit.commons.files import require_archive
 from onebit.commons.task import Job, Outcome
 from onebit.reid.datasets import torchreid_root
 from onebit.reid.features import FORMAT, Features, relative_names, save
@@ -36,6 +37,8 @@ from onebit.reid.scoring import check_against_dataset, outcome
 from onebit.reid.torchreid_adapter import register_model, registered_models
 
 GROUPS = ("query", "gallery")
+#: Bytes of a file of features, unpacked: MSMT17 with 2048 numbers an image has 0.8 * 10^9.
+_LARGEST = 2**32
 #: Mean and deviation of pixels from 0 to 1, by torchreid's names.
 IMAGENET = {"norm_mean": [0.485, 0.456, 0.406], "norm_std": [0.229, 0.224, 0.225]}
 #: The layer that tells identities apart, in torchreid's networks; those of several parts have more.
@@ -144,6 +147,7 @@ def _read_features(path: Path) -> tuple[dict[str, np.ndarray], bool]:
     wanted = [f"{group}.{key}" for group in GROUPS for key in ("features", "pids", "cameras")]
     try:
         if path.suffix == ".npz":
+            require_archive(path, _LARGEST)
             with np.load(path, allow_pickle=False) as file:
                 found = {key: file[key] for key in wanted if key in file.files}
         elif path.suffix == ".safetensors":

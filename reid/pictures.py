@@ -11,8 +11,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from onebit.commons.files import write_atomic
+from onebit.commons.images import read_image
 from onebit.commons.progress import Progress
-from onebit.reid.datasets import read_image
 from onebit.reid.evaluation import Ranking, rankings
 from onebit.reid.evaluation.options import Evaluation
 from onebit.reid.features import Features

@@ -22,7 +22,7 @@ from onebit.backbones.cells.derivation import DERIVATIONS, checked_operations, c
 from onebit.backbones.cells.genotype_text import format_cells, parse_cells
 from onebit.commons import guards
 from onebit.commons.errors import InputError
-from onebit.commons.files import write_atomic
+from onebit.commons.files import read_small, write_atomic
 
 #: The candidate operations, in the order in which a search numbers them (paper, section 3.1).
 OPERATIONS = (
@@ -57,6 +57,8 @@ def search_space(pooling: bool = True, skip: bool = True) -> tuple[str, ...]:
 
 FORMAT = "onebit-genotype"
 VERSION = 1
+#: Bytes of a file; the cells that ship have a few thousand.
+LARGEST = 2**20
 _KEYS = {"format", "version", "normal", "reduce", "provenance"}
 
 Edge = tuple[str, int]  # (operation, source node)
@@ -227,7 +229,9 @@ class Genotype:
         """
         path = Path(path)
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_small(path, LARGEST).decode()
+        except InputError:
+            raise
         except FileNotFoundError:
             raise InputError(f"no genotype file at {path}") from None
         except (OSError, UnicodeDecodeError, ValueError) as error:

@@ -82,14 +82,18 @@ def _write(genotype, path: Path) -> Path:
 
 def _read(name: str):
     from onebit.backbones import Genotype, cells
+    from onebit.backbones.cells.genotype import LARGEST
     from onebit.commons.errors import InputError
+    from onebit.commons.files import read_small
 
     path = Path(name)
     if name in cells.list_cells():
         return cells.load_cell(name)
     if path.suffix in _TUPLE:
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_small(path, LARGEST).decode()
+        except InputError:
+            raise
         except FileNotFoundError:
             raise InputError(f"no file {path}") from None
         except (OSError, ValueError) as error:
@@ -104,6 +108,7 @@ def _read(name: str):
 
 def _description(genotype) -> str:
     from onebit.backbones.cells.genotype import INPUT_NODES
+    from onebit.commons import guards
 
     names = ["c_{k-2}", "c_{k-1}", "0", "1", "2", "3"]
     lines = []
@@ -113,5 +118,5 @@ def _description(genotype) -> str:
             lines += [f"  {names[source]:>7} -> {names[number]}  {operation}" for operation, source in edges]
     lines.append(f"derivation  {genotype.derivation} ({sum(map(len, genotype.normal))} edges per cell)")
     lines.append(f"hash        {genotype.hash}")
-    lines += [f"{key:<11} {value}" for key, value in genotype.provenance.items()]
+    lines += [guards.printable(f"{key:<11} {value}") for key, value in genotype.provenance.items()]
     return "\n".join(lines)

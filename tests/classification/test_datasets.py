@@ -180,13 +180,13 @@ def test_folder_without_classes_is_named(folder):
 def test_unreadable_image_is_named(folder, content):
     path = sorted((folder / "train" / "bird").iterdir())[1]
     path.write_bytes(path.read_bytes()[:300] if content is None else content)
-    with pytest.raises(InputError, match=f"unreadable image {path}"):
+    with pytest.raises(InputError, match=f"expected an image that can be read, found {path}"):
         read_folder(folder, "train")
 
 
 def test_image_too_large_to_decode_is_named(folder, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    with pytest.raises(InputError, match=r"unreadable image .*exceeds limit"):
+    with pytest.raises(InputError, match=r"expected an image that can be read, found .*exceeds limit"):
         read_image(next((folder / "train" / "bird").iterdir()))
 
 
@@ -253,7 +253,7 @@ def test_streamed_image_that_cannot_be_read_is_named(data_copy):
     path = sorted((data_copy / "mini-imagenet" / "val" / WNIDS[0]).iterdir())[0]
     path.write_bytes(b"")
     dataset = StreamedImages(str(data_copy / "mini-imagenet"), "test", size=48, min_area=0.08)
-    with pytest.raises(InputError, match=f"unreadable image {path}"):
+    with pytest.raises(InputError, match=f"expected an image that can be read, found {path}"):
         dataset[0]
 
 

@@ -317,7 +317,7 @@ def test_broken_image_is_named_by_a_loader_process(data_copy, job):
     path = sorted((data_copy / "mini-imagenet" / "val").glob("*/*"))[0]
     path.write_bytes(b"")
     options = {"test_dataloader.num_workers": 1}
-    with pytest.raises(InputError, match=f"^unreadable image {path}"):
+    with pytest.raises(InputError, match=f"^expected an image that can be read, found {path}"):
         classification.train(job("mini-imagenet", data_root=data_copy, cfg_options=options))
 
 

@@ -271,7 +271,7 @@ def shrink(content):
         (lambda c: c["annotations"][0].update(bbox=[96, 5, 1, 5]), "at least one pixel"),
         (lambda c: c["images"][0].update(width="96"), "expected a width in pixels, found '96'"),
         (lambda c: c["images"][0].update(file_name=3), "expected a file_name, found 3"),
-        (lambda c: c["images"][0].update(file_name="a\x00b/c.jpg"), "expected a folder of images"),
+        (lambda c: c["images"][0].update(file_name="a\x00b/c.jpg"), "expected the name of an image"),
         (lambda c: c["images"][0].update(file_name="000000000002.jpg"), "is listed 2 times"),
         (shrink, "expected at least 32 each way"),
         (lambda c: c["categories"].reverse(), "found tv, chair"),
