@@ -108,7 +108,6 @@ def _read(name: str):
 
 def _description(genotype) -> str:
     from onebit.backbones.cells.genotype import INPUT_NODES
-    from onebit.commons import guards
 
     names = ["c_{k-2}", "c_{k-1}", "0", "1", "2", "3"]
     lines = []
@@ -118,5 +117,5 @@ def _description(genotype) -> str:
             lines += [f"  {names[source]:>7} -> {names[number]}  {operation}" for operation, source in edges]
     lines.append(f"derivation  {genotype.derivation} ({sum(map(len, genotype.normal))} edges per cell)")
     lines.append(f"hash        {genotype.hash}")
-    lines += [guards.printable(f"{key:<11} {value}") for key, value in genotype.provenance.items()]
+    lines += [f"{key:<11} {value}" for key, value in genotype.provenance.items()]
     return "\n".join(lines)

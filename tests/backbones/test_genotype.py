@@ -174,7 +174,7 @@ def test_provenance_that_json_cannot_hold_is_refused():
 def test_files_that_cannot_be_read_or_written(tmp_path):
     with pytest.raises(InputError, match="no genotype file at"):
         Genotype.load(tmp_path / "missing.json")
-    with pytest.raises(InputError, match="could not read|expected a file"):
+    with pytest.raises(InputError, match=r"could not read|expected a file"):
         Genotype.load(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkError):
