@@ -335,7 +335,7 @@ def _read_coco(dataset: dict, classes: tuple[str, ...]) -> list[_Listed]:
         )
     for key, image in images.items():
         for side in ("width", "height"):
-            if type(image[side]) is not int or image[side] < 1:
+            if type(image[side]) is not int or not 1 <= image[side] < 2**31:
                 raise InputError(f"{path}, image {key}: expected a {side} in pixels, found {_short(image[side])}")
         if not isinstance(image["file_name"], str):
             raise InputError(f"{path}, image {key}: expected a file_name, found {_short(image['file_name'])}")

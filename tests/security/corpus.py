@@ -325,6 +325,7 @@ def coco() -> Files:
             json.dumps({**good, "images": [{**good["images"][0], "file_name": value}]}).encode(),
         )
         yield f"a class named {name}", json.dumps({**good, "categories": [{"id": 1, "name": value}]}).encode()
+    yield "a width of 400 digits", json.dumps({**good, "images": [{**good["images"][0], "width": 10**400}]}).encode()
     for key, value in (
         ("bbox", [0, 0, 1e308, 1e308]), ("bbox", "0"), ("bbox", [[0]] * 4), ("area", "1"), ("iscrowd", 7), ("image_id", 2),
         ("category_id", "1"), ("category_id", [1]), ("id", "x"), ("id", 1e400), ("bbox", [0, 0, -1, 4]), ("bbox", [9**99] * 4),
