@@ -100,17 +100,13 @@ def tensor(
     return b"\x80\x02}" + text("weight") + build + b"s."
 
 
-GETATTR = (  # a program of getattr alone: its own module's dict, an entry replaced by eval, a command
-    b"\x80\x02c__builtin__\ngetattr\n(c__builtin__\ngetattr\n(c__builtin__\ngetattr\n"
-    + text("__self__")
-    + b"tR"
-    + text("__dict__")
-    + b"tRq\x00"
-    + text("getattr")
-    + b"c__builtin__\neval\ns0c__builtin__\ngetattr\n("
-    + text("__import__('tests.security.canary').security.canary.sing()")
-    + b"tR."
-)
+def getattr_program(code: str) -> bytes:
+    """A program of getattr alone: its own module's dict, an entry there replaced by eval, then ``code``."""
+    reach = b"\x80\x02c__builtin__\ngetattr\n(c__builtin__\ngetattr\n(c__builtin__\ngetattr\n"
+    replace = text("__self__") + b"tR" + text("__dict__") + b"tRq\x00" + text("getattr") + b"c__builtin__\neval\ns0"
+    return reach + replace + b"c__builtin__\ngetattr\n(" + text(code) + b"tR."
+
+
 CALLS = [
     ("os", "system"), ("posix", "system"), ("subprocess", "getoutput"), ("builtins", "eval"), ("builtins", "exec"),
     ("__builtin__", "getattr"), ("builtins", "getattr"), ("torch.hub", "load"), ("torch", "load"),
@@ -130,7 +126,7 @@ def checkpoints() -> Files:
     )
     old = io.BytesIO()
     torch.save({"a.weight": torch.arange(6.0)}, old, _use_new_zipfile_serialization=False)
-    yield "the program of getattr", archive(GETATTR)
+    yield "the program of getattr", archive(getattr_program("__import__('os').system('id')"))
     yield "CVE-2025-32434, a tar archive", b"weights.tar".ljust(257, b"\0") + b"ustar\x0000" + bytes(1000)
     for module, name in CALLS:
         yield f"calls {module}.{name}", archive(call(module, name, "echo", "owned"))
