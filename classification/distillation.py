@@ -14,7 +14,7 @@ from onebit.backbones.conv import binarize_weights
 from onebit.backbones.file_schema import network_schema
 from onebit.backbones.registry import MODELS
 from onebit.commons import guards
-from onebit.commons.checkpoints import require_fit, require_row, row_of
+from onebit.commons.checkpoints import require_asked, require_fit, require_row, row_of
 from onebit.commons.config_options import with_options
 from onebit.commons.datasets import ImageFolder, get_dataset
 from onebit.commons.engine import ROW, load_weights, read_foreign_checkpoint
@@ -74,8 +74,8 @@ class Distillation:
         if sha256 and digest != sha256:
             raise InputError(f"teacher {path}: expected SHA-256 {sha256}, found {digest}")
         row, weights = _read(path)
-        if row and backbone and row["backbone"] != backbone:
-            raise InputError(f"{path} is a checkpoint of {row['backbone']}, not of {backbone}")
+        if row:
+            require_asked(path, row, backbone=backbone or "")
         name = row["backbone"] if row else backbone
         if name is None:
             raise InputError(
@@ -145,8 +145,7 @@ def _read(path: Path) -> tuple[dict | None, dict[str, Tensor]]:
         return None, own
     row = row_of(content, path)
     require_row(path, row, "dataset", "recipe", "seed", "backbone")
-    if row.get("task") != "classification":
-        raise InputError(f"teacher {path} is a checkpoint of {row.get('task', 'another task')}, not of classification")
+    require_asked(f"teacher {path}", row, task="classification")
     return row, {k: v for k, v in weights.items() if k.startswith(_PARTS)}
 
 

@@ -23,9 +23,8 @@ from onebit.classification.distillation import Distillation
 from onebit.classification.metrics import TopK
 from onebit.classification.options import compiler_errors, score_averaged_weights
 from onebit.classification.predictions import Predictions, ranks_of, top_k
-from onebit.classification.predictions import agreement as agreement
 from onebit.classification.stages import Stage, forget, stages_of
-from onebit.commons.checkpoints import require_fit, require_row
+from onebit.commons.checkpoints import require_asked, require_classes, require_fit, require_row
 from onebit.commons.datasets import Dataset, get_dataset
 from onebit.commons.distributed import join, unwrapped
 from onebit.commons.engine import (
@@ -165,11 +164,9 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
             and no 1-bit network.
     """
     row, weights = load_row(checkpoint)
-    if row.get("task") != "classification":
-        raise InputError(f"{checkpoint} is a checkpoint of {row.get('task', 'another task')}, not of classification")
+    require_asked(checkpoint, row, task="classification")
     require_row(checkpoint, row, "backbone", "recipe", "seed", "num_classes", backbone=job.backbone)
-    if job.backbone and job.backbone != row["backbone"]:
-        raise InputError(f"{checkpoint} is a checkpoint of {row['backbone']}, not of {job.backbone}")
+    require_asked(checkpoint, row, backbone=job.backbone)
     dataset = get_dataset(job.dataset, "classification")
     trained = Job(
         dataset=job.dataset,
@@ -182,8 +179,7 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
         recorded=row["cfg_options"].taken(FILE_OPTIONS, job.cfg_options),
     )
     cfg = build_config(trained, dataset, dataset.find(job.data_root))
-    if cfg.model.num_classes != row["num_classes"]:
-        raise InputError(f"{checkpoint} knows {row['num_classes']} classes, {dataset.name} has {cfg.model.num_classes}")
+    require_classes(checkpoint, row["num_classes"], dataset.name, cfg.model.num_classes)
     stage = _stage_of(row, cfg, job.work_dir, checkpoint)
     with plain_errors(job.work_dir):
         with config_errors():
@@ -259,8 +255,7 @@ def test_packed_file(path: Path, job: Job) -> Outcome:
     cfg = build_config(job, dataset, dataset.find(job.data_root), about["backbone"])
     if about["classes"] is None:
         raise InputError(f"{path} holds a backbone without classifier: nothing to score")
-    if about["classes"] != cfg.model.num_classes:
-        raise InputError(f"{path} knows {about['classes']} classes, {dataset.name} has {cfg.model.num_classes}")
+    require_classes(path, about["classes"], dataset.name, cfg.model.num_classes)
     with plain_errors(job.work_dir):
         with config_errors():
             model = _without_training(cfg)

@@ -106,6 +106,28 @@ def require_row(path: str | Path, row: dict[str, Any], *keys: str, backbone: str
         raise InputError(f"{path} was trained with the backbone {shown}: if it is yours, name it with --backbone")
 
 
+def require_asked(path: str | Path, stated: Mapping[str, Any], **asked: str) -> None:
+    """Refuse a checkpoint of another task, backbone, recipe, ... than what was asked for; empty asks for nothing.
+
+    Raises:
+        InputError: so it is, or the checkpoint does not state it.
+    """
+    for key, wanted in asked.items():
+        if wanted and stated.get(key) != wanted:
+            found = stated.get(key, f"another {key}")
+            raise InputError(f"{path} is a checkpoint of {found}, not of {wanted}")
+
+
+def require_classes(origin: str | Path, known: int, dataset: str, classes: int) -> None:
+    """Refuse a network that knows another number of classes than the dataset has.
+
+    Raises:
+        InputError: so it is.
+    """
+    if known != classes:
+        raise InputError(f"{origin} knows {known} classes, {dataset} has {classes}")
+
+
 def require_fit(network: nn.Module, weights: dict, origin: str | Path) -> None:
     """Refuse weights that are not those of ``network``, which needs no memory for that (device ``meta``).
 

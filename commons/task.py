@@ -1,17 +1,21 @@
 """The one interface between the leaderboards and the three tasks.
 
-`leaderboards` builds a `Job`, hands it to ``<task>.runner.train(job)`` and gets an `Outcome` back.
-Nothing else travels between the rooms.
+`leaderboards` builds a `Job`, hands it to a `Task` and gets an `Outcome` back. Nothing else travels between
+the rooms. ``<task>/task.py`` is the module that fulfils `Task`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, Protocol
 
-from onebit.commons.file_options import FileOptions
+from onebit.commons.errors import InputError
+from onebit.commons.file_options import FileOptions, Schema
+
+#: The rooms that fulfil :class:`Task`.
+TASKS = ("classification", "detection", "reid")
 
 
 @dataclass(frozen=True)
@@ -92,3 +96,72 @@ class Outcome:
     num_classes: int
     details: dict[str, Any] = field(default_factory=dict)
     predictions: Path | None = None
+
+
+class Task(Protocol):
+    """What a task offers; every function raises :class:`InputError` on bad input.
+
+    A task that lacks something says so in ``LACKS``, and its function of that name is :func:`lacking`.
+    """
+
+    #: What is not offered (functions of this interface, and ``show_score``) to the sentence that says what there is.
+    LACKS: Mapping[str, str]
+    #: What a record or a checkpoint may set of the config.
+    FILE_OPTIONS: Schema
+    #: A mini dataset, and options that leave a few steps of its mini recipe.
+    TRIAL: tuple[str, Mapping[str, Any]]
+
+    def train(self, job: Job) -> Outcome:
+        """Train and score a row."""
+
+    def train_config(self, config: Path, job: Job) -> Outcome:
+        """Train and score what the user's own config describes."""
+
+    def test(self, checkpoint: Path, job: Job, packed: bool = False) -> Outcome:
+        """Score a checkpoint that `train` wrote; ``packed`` scores the network with 1-bit kernels, on the CPU."""
+
+    def test_packed_file(self, path: Path, job: Job) -> Outcome:
+        """Score a packed file, on the CPU."""
+
+    def score_checkpoint(
+        self, checkpoint: Path, job: Job, model: str | None = None, config: Path | None = None
+    ) -> Outcome:
+        """Score a checkpoint that was trained elsewhere, of the named model or config."""
+
+    def check_predictions(self, job: Job) -> None:
+        """Raise InputError where `score_predictions` needs more of a user's job, or cannot take its options."""
+
+    def score_predictions(self, predictions: Path, job: Job) -> Outcome:
+        """Score what a network put out, without the network."""
+
+    def import_predictions(self, predictions: Path, job: Job, /) -> Outcome:
+        """Score what another program's network put out."""
+
+    def agreement(self, one: Path, other: Path, /) -> float:
+        """The fraction in [0, 1] of two files of predictions that agrees."""
+
+    def show(self, outcome: Outcome, job: Job, folder: Path, count: int, score: float | None = None) -> list[Path]:
+        """Draw at most ``count`` pictures of what was predicted, of scores from ``score`` up."""
+
+    def config_of(self, job: Job, folder: Path | None) -> tuple[str, int] | None:
+        """A row's config as text, and its epochs; None where that takes the dataset in ``folder``."""
+
+    def model_cost(
+        self, backbone: str, convention: str, input_size: tuple[int, int] | None = None, num_classes: int | None = None
+    ) -> Any:
+        """The :class:`onebit.backbones.Cost` of the whole model for one image; a task may take further options."""
+
+
+def require_offered(task: Task, what: str) -> None:
+    """Raise InputError where ``task`` lacks ``what``, with the sentence that says what it has instead."""
+    if what in task.LACKS:
+        raise InputError(task.LACKS[what])
+
+
+def lacking(sentence: str) -> Callable[..., NoReturn]:
+    """A function of :class:`Task` that a task does not offer: it raises InputError with ``sentence``."""
+
+    def refuse(*arguments: Any, **options: Any) -> NoReturn:
+        raise InputError(sentence)
+
+    return refuse

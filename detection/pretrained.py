@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from onebit.commons.engine import load_row
+from onebit.commons.checkpoints import load_row, require_asked
 from onebit.commons.errors import InputError
 from onebit.commons.files import sha256_file
 
@@ -70,13 +70,7 @@ def load(backbone: nn.Module, path: str | Path, name: str = "") -> None:
 def _read(path: str | Path, name: str) -> tuple[dict, dict[str, torch.Tensor]]:
     """The row of a checkpoint and its backbone's weights, by the backbone's own names."""
     row, weights = load_row(path)
-    if row.get("task") != "classification":
-        found = row.get("task", "another task")
-        raise InputError(
-            f"{OPTION}: expected a checkpoint of `onebit train classification`, found one of {found}: {path}"
-        )
-    if name and row.get("backbone") != name:
-        raise InputError(f"{OPTION}: {path} is a checkpoint of {row.get('backbone')}, not of {name}")
+    require_asked(f"{OPTION}: {path}", row, task="classification", backbone=name)
     kept = {k.removeprefix(_PREFIX): w for k, w in weights.items() if k.startswith(_PREFIX)}
     return row, kept
 

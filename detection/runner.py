@@ -26,7 +26,7 @@ from torch import nn
 
 from onebit import backbones
 from onebit.backbones import deploy
-from onebit.commons.checkpoints import require_fit, require_row
+from onebit.commons.checkpoints import require_asked, require_fit, require_row
 from onebit.commons.datasets import get_dataset
 from onebit.commons.distributed import unwrapped
 from onebit.commons.engine import (
@@ -48,7 +48,6 @@ from onebit.detection.config import FILE_OPTIONS, JUDGE_OPTION, build_config, da
 from onebit.detection.cost import summaries
 from onebit.detection.metrics import facts
 from onebit.detection.parts import onebit_convs, parts_of
-from onebit.detection.predictions import agreement as agreement
 
 
 def train(job: Job) -> Outcome:
@@ -121,11 +120,8 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
         raise InputError(f"{checkpoint} was trained by a config of its own: name it with --config {row['config']}")
     if pretrained.OPTION in job.cfg_options:
         raise InputError(f"{pretrained.OPTION} is for training: {checkpoint} has its own weights")
-    require_row(checkpoint, row, "task", "dataset", "backbone", "recipe", "seed", backbone=job.backbone)
-    for key in ("task", "backbone", "recipe"):
-        asked = "detection" if key == "task" else getattr(job, key)
-        if asked and asked != row[key]:
-            raise InputError(f"{checkpoint} is a checkpoint of {key} {row[key]}, not of {asked}")
+    require_row(checkpoint, row, "dataset", "backbone", "recipe", "seed", backbone=job.backbone)
+    require_asked(checkpoint, row, task="detection", backbone=job.backbone, recipe=job.recipe)
     job = replace(
         job,
         dataset=job.dataset or row["dataset"],
@@ -217,7 +213,7 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
         )
 
 
-def show(outcome: Outcome, job: Job, folder: Path, count: int, score: float = 0.3) -> list[Path]:
+def show(outcome: Outcome, job: Job, folder: Path, count: int, score: float | None = None) -> list[Path]:
     """Draw a scored row, and sum up what it gets wrong: :mod:`onebit.detection.errors` says how.
 
     Args:
@@ -225,7 +221,7 @@ def show(outcome: Outcome, job: Job, folder: Path, count: int, score: float = 0.
         job: names the dataset.
         folder: gets the pictures, ``confusion.png``, ``errors.txt`` and ``errors.json``.
         count: pictures of images at most; the summary is of all images.
-        score: detections below it are left out.
+        score: detections below it are left out, by default below 0.3.
 
     Returns:
         the pictures of images.
@@ -234,6 +230,7 @@ def show(outcome: Outcome, job: Job, folder: Path, count: int, score: float = 0.
         InputError: missing or broken dataset.
         WorkError: the folder cannot be written.
     """
+    score = 0.3 if score is None else score
     place = get_dataset(job.dataset, task="detection").find(job.data_root).resolve()
     cfg = dataset_config(job.dataset, place)
     register_all_modules(init_default_scope=True)

@@ -6,6 +6,7 @@ and 14 (COCO), table 3 of CP-NAS (CIFAR-10's costs by its rule), and table 5 of 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,9 +15,7 @@ from onebit.commons.datasets import DATASETS, OWN_FOLDER, Dataset, Printed, get_
 from onebit.commons.errors import InputError
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
-    from onebit.commons.file_options import Schema
+    from onebit.commons.task import Task
 
 _COSTS = ("memory_strict", "memory_paper", "ops_strict", "ops_paper")
 _OURS = ("untrained", "recipe", "epochs", "seeds", "source")
@@ -133,15 +132,6 @@ def resolve(board: str, dataset: str | None = None) -> tuple[Board, Dataset | No
     return ALL[found.board], found
 
 
-def file_schema(task: str) -> Schema:
-    """What a record or a checkpoint of a task may set of its config; heavy, as :func:`runner`."""
-    import importlib
-
-    return importlib.import_module(f"onebit.{task}.{'recipe' if task == 'reid' else 'config'}").FILE_OPTIONS
-
-
-def runner(task: str) -> ModuleType:
-    """Import the runner of a task; heavy, so only when a row is run."""
-    import importlib
-
-    return importlib.import_module(f"onebit.{task}.runner")
+def runner(task: str) -> Task:
+    """Import a task, one of :data:`onebit.commons.task.TASKS`; heavy, so only when it is needed."""
+    return importlib.import_module(f"onebit.{task}.task")

@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from onebit.commons import guards
 from onebit.commons.checkpoint_reader import read_checkpoint
-from onebit.commons.checkpoints import plain, resumable_checkpoint
+from onebit.commons.checkpoints import plain, require_asked, resumable_checkpoint
 from onebit.commons.engine import config_text, load_row, load_weights
 from onebit.commons.errors import InputError
 from onebit.commons.files import sha256_file, write_atomic
@@ -64,8 +64,7 @@ def load_checkpoint(path: Path, backbone: str = "") -> dict[str, Any]:
         if not isinstance(state[key], kind):
             raise InputError(f"{path}: its {key} is {guards.shown(state[key])}, which re-ID training does not write")
     guards.whole(f"{path}: num_classes", state["num_classes"], 1, 2**20)
-    if backbone and backbone != state["backbone"]:
-        raise InputError(f"{path} is a checkpoint of {state['backbone']}, not of {backbone}")
+    require_asked(path, state, backbone=backbone)
     return state
 
 
@@ -76,13 +75,7 @@ def classification_sha256(path: str | Path, backbone: str) -> str:
         InputError: it is not.
     """
     row, _ = load_row(path)
-    if row.get("task") != "classification":
-        raise InputError(
-            f"init_from: expected a checkpoint of `onebit train classification`, "
-            f"found one of {row.get('task', 'another task')}: {path}"
-        )
-    if row.get("backbone") != backbone:
-        raise InputError(f"init_from: {path} is a checkpoint of {row.get('backbone')}, not of {backbone}")
+    require_asked(f"init_from: {path}", row, task="classification", backbone=backbone)
     return sha256_file(path)
 
 

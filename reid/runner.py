@@ -22,7 +22,6 @@ from onebit.reid.evaluation import check_labels
 from onebit.reid.evaluation.options import Evaluation
 from onebit.reid.face_datasets import Pairs
 from onebit.reid.features import Features, load, of_dataset, save
-from onebit.reid.features import agreement as agreement
 from onebit.reid.model import ReIDModel
 from onebit.reid.pictures import write_rankings
 from onebit.reid.recipe import build_config, check, init_from, saved_config, with_options
@@ -171,7 +170,7 @@ def _config_of(facts: dict[str, Any], predictions: Path, job: Job) -> Config:
     return cfg
 
 
-def show(outcome: Outcome, job: Job, folder: Path, count: int) -> list[Path]:
+def show(outcome: Outcome, job: Job, folder: Path, count: int, score: float | None = None) -> list[Path]:
     """Draw rankings of a scored row: see :func:`onebit.reid.pictures.write_rankings`.
 
     Args:
@@ -179,6 +178,7 @@ def show(outcome: Outcome, job: Job, folder: Path, count: int) -> list[Path]:
         job: tells where the dataset is.
         folder: where the pictures go.
         count: how many.
+        score: None, since a ranking shows distances.
     """
     query, gallery, facts = load_predictions(outcome.predictions)
     evaluation = Evaluation.of(_config_of(facts, outcome.predictions, job))

@@ -89,10 +89,10 @@ def _check(args) -> None:
 
 
 def _count(args, backbone: str, convention: str):
-    import importlib
+    from onebit.leaderboards.boards import runner
 
     options = {"stem": args.stem, "proposals": args.proposals, "onebit_parts": args.onebit_parts}
-    return importlib.import_module(f"{args.task}.cost").model_cost(
+    return runner(args.task).model_cost(
         backbone,
         convention=convention,
         input_size=tuple(args.input) if args.input else None,

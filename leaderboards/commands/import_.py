@@ -66,11 +66,7 @@ def run(args) -> int:
     guards.file("predictions", args.predictions)
 
     def scorer(job):
-        if args.task == "detection":
-            return runner("detection").score_predictions(args.predictions, job)
-        from onebit.reid.foreign import score_features
-
-        return score_features(args.predictions, job)
+        return runner(args.task).import_predictions(args.predictions, job)
 
     return score_and_record(args, "imported-predictions", scorer, keep=True)
 

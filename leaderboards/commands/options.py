@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 from onebit.commons import guards
 from onebit.commons.datasets import default_data_root
 from onebit.commons.errors import InputError
+from onebit.commons.task import TASKS as TASKS
 
 T = TypeVar("T")
-TASKS = ("classification", "detection", "reid")
 
 
 def add_verb(verbs, name: str, run, summary: str, examples: str) -> argparse.ArgumentParser:

@@ -119,32 +119,47 @@ onebit test reid --checkpoint model.pth.tar-60 --model osnet_x1_0 --dataset mark
 
 
 def run_train(args) -> int:
+    from mmengine.dist import is_main_process
+
     from onebit import backbones
     from onebit.commons.datasets import get_dataset
     from onebit.commons.errors import InputError
-    from onebit.commons.task import Job
+    from onebit.commons.task import Job, require_offered
     from onebit.leaderboards.boards import runner
     from onebit.leaderboards.recording.record import options_tag, row_name
     from onebit.leaderboards.running.bench import check_recipe
 
+    task = runner(args.task)
     if args.config:
-        return _run_own_config(args)
-    for option in ("dataset", "backbone"):
-        if getattr(args, option) is None:
-            raise InputError(f"train needs --{option}")
-    dataset = get_dataset(args.dataset, args.task)
-    dataset.find(data_root(args))
-    backbones.describe(args.backbone)
-    recipe = args.recipe or dataset.recipe
-    check_recipe(args.task, recipe)
+        require_offered(task, "train_config")
+        if args.backbone or args.recipe:
+            option = "backbone" if args.backbone else "recipe"
+            raise InputError(f"--{option} does not go with --config, which names its own")
+    elif not args.dataset or not args.backbone:
+        raise InputError(f"train needs --{'backbone' if args.dataset else 'dataset'}")
+    dataset = get_dataset(args.dataset, args.task) if args.dataset else None
+    if dataset:
+        dataset.find(data_root(args))
     options = cfg_options(args.cfg_options)
-    row = row_name(dataset.name, args.backbone, recipe, options_tag(options), args.seed)
+    recipe = ""
+    if args.config:
+        name = "--".join(filter(None, (args.dataset, args.config.stem, f"seed{args.seed}")))
+        title = f"{args.config} on {args.dataset or 'its own data'}, seed {args.seed}"
+    else:
+        backbones.describe(args.backbone)
+        recipe = args.recipe or dataset.recipe
+        check_recipe(args.task, recipe)
+        name = row_name(dataset.name, args.backbone, recipe, options_tag(options), args.seed)
+        title = f"{args.backbone} on {dataset.name}, recipe {recipe}, seed {args.seed}"
     # Not where `onebit bench` works: it would take these checkpoints for those of its own row.
-    work_dir = args.work_dir or Path("work_dirs") / "train" / row
-    _require_empty(work_dir, args.resume)
+    work_dir = args.work_dir or Path("work_dirs") / "train" / name
+    if not args.resume and any(work_dir.rglob("*.pth")):
+        raise InputError(
+            f"{work_dir} holds the checkpoints of an earlier run: add --resume to go on, or name another --work-dir"
+        )
     job = Job(
-        dataset=dataset.name,
-        backbone=args.backbone,
+        dataset=dataset.name if dataset else "",
+        backbone=args.backbone or "",
         recipe=recipe,
         seed=args.seed,
         data_root=data_root(args),
@@ -152,176 +167,91 @@ def run_train(args) -> int:
         resume=args.resume,
         cfg_options=options,
     )
-    outcome = runner(args.task).train(job)
-    if not _first_process():
-        return 0
-    _report(outcome, f"{args.backbone} on {dataset.name}, recipe {recipe}, seed {args.seed}")
-    print(f"checkpoint  {outcome.checkpoint}")
+    outcome = task.train_config(args.config, job) if args.config else task.train(job)
+    if is_main_process():
+        _report(outcome, title)
+        print(f"checkpoint  {outcome.checkpoint}")
     return 0
-
-
-def _require_empty(work_dir: Path, resume: bool) -> None:
-    from onebit.commons.errors import InputError
-
-    if not resume and any(work_dir.rglob("*.pth")):
-        raise InputError(
-            f"{work_dir} holds the checkpoints of an earlier run: add --resume to go on, or name another --work-dir"
-        )
-
-
-def _run_own_config(args) -> int:
-    from onebit.commons.datasets import get_dataset
-    from onebit.commons.errors import InputError
-    from onebit.commons.task import Job
-
-    if args.task != "detection":
-        raise InputError(f"--config is for detection, not for {args.task}")
-    for option in ("backbone", "recipe"):
-        if getattr(args, option):
-            raise InputError(f"--{option} does not go with --config, which names its own")
-    if args.dataset:
-        get_dataset(args.dataset, args.task).find(data_root(args))
-    name = "--".join(filter(None, (args.dataset, args.config.stem, f"seed{args.seed}")))
-    work_dir = args.work_dir or Path("work_dirs") / "train" / name
-    _require_empty(work_dir, args.resume)
-    job = Job(
-        dataset=args.dataset or "",
-        backbone="",
-        recipe="",
-        seed=args.seed,
-        data_root=data_root(args),
-        work_dir=work_dir,
-        resume=args.resume,
-        cfg_options=cfg_options(args.cfg_options),
-    )
-    from onebit.detection import own_config
-
-    outcome = own_config.train(args.config, job)
-    if not _first_process():
-        return 0
-    where = f"on {args.dataset}" if args.dataset else "on its own data"
-    _report(outcome, f"{args.config} {where}, seed {args.seed}")
-    print(f"checkpoint  {outcome.checkpoint}")
-    return 0
-
-
-def _first_process() -> bool:
-    from mmengine.dist import is_main_process
-
-    return is_main_process()
 
 
 def run_test(args) -> int:
-    from onebit.commons.datasets import get_dataset
-    from onebit.commons.errors import InputError
-    from onebit.commons.task import Job
-
-    dataset = get_dataset(args.dataset, args.task)
-    dataset.find(data_root(args))
-    what = "predictions" if args.predictions else "checkpoint"
-    file = args.predictions or args.checkpoint
-    if not file.is_file():
-        raise InputError(f"{what} {file} is not a file")
-    if args.show_score is not None and (args.task != "detection" or not args.show_dir):
-        raise InputError("--show-score is for `test detection --show-dir DIR`")
-    if args.show_dir and (args.config or args.model):
-        raise InputError(
-            "--show-dir is for checkpoints and predictions of this suite; score the recorded predictions of another's with --predictions"
-        )
-    if args.show_dir and dataset.protocol == "pairs":
-        raise InputError(f"{dataset.name} has pairs, no rankings to draw: leave out --show-dir")
-    if args.predictions:
-        return _run_predictions(args, dataset)
-    if args.config or args.model:
-        if args.packed:
-            raise InputError("--packed is for checkpoints of this suite; leave out --config and --model")
-        return _run_foreign(args)
-    if args.record:
-        raise InputError("--record is for checkpoints trained elsewhere: name --config or --model")
-    packed_file = args.checkpoint.suffix == ".safetensors"
-    if packed_file and (args.task != "classification" or args.backbone):
-        raise InputError(
-            f"{args.checkpoint}: packed files are scored by `onebit test classification`, without --backbone"
-        )
-    job = Job(
-        dataset=dataset.name,
-        backbone=args.backbone,
-        recipe=dataset.recipe if packed_file else "",
-        seed=0,
-        data_root=data_root(args),
-        work_dir=args.checkpoint.parent,
-        cfg_options=cfg_options(args.cfg_options),
-    )
-    how = "test_packed_file" if packed_file else "test"
-    return _score_and_show(args, args.checkpoint, how, job, packed=args.packed)
-
-
-def _run_predictions(args, dataset) -> int:
     import tempfile
 
+    from onebit.commons.datasets import get_dataset
     from onebit.commons.errors import InputError
-    from onebit.commons.task import Job
+    from onebit.commons.task import Job, require_offered
+    from onebit.leaderboards.boards import runner
 
-    for option in ("config", "model", "record", "packed"):
-        if getattr(args, option):
-            raise InputError(f"--{option} is for --checkpoint; `onebit import` records predictions")
-    options = cfg_options(args.cfg_options)
-    if args.task == "classification" and not args.backbone:
-        raise InputError("--predictions of classification needs --backbone, whose they are")
-    taken = {"detection": {"test_evaluator.judge"}, "reid": set(options)}.get(args.task, set())
-    for option in options:
-        if option not in taken:
-            raise InputError(
-                f"--predictions of {args.task} take no option {option!r}"
-                + (f"; there is {', '.join(taken)}" if taken else "")
-            )
-    # What is logged on the way goes where it cannot overwrite anything of the row.
+    task = runner(args.task)
+    dataset = get_dataset(args.dataset, args.task)
+    dataset.find(data_root(args))
+    file = args.predictions or args.checkpoint
+    if not file.is_file():
+        raise InputError(f"{'predictions' if args.predictions else 'checkpoint'} {file} is not a file")
+    foreign = args.config or args.model
+    packed_file = not args.predictions and not foreign and file.suffix == ".safetensors"
+    _check_pictures(args, task, dataset, foreign)
+    if args.predictions and (foreign or args.record or args.packed):
+        option = next(o for o in ("config", "model", "record", "packed") if vars(args)[o])
+        raise InputError(f"--{option} is for --checkpoint; `onebit import` records predictions")
+    if foreign:
+        require_offered(task, "score_checkpoint")
+        if args.packed:
+            raise InputError("--packed is for checkpoints of this suite; leave out --config and --model")
+
+        def scorer(job):
+            return task.score_checkpoint(file, job, model=args.model, config=args.config)
+
+        return score_and_record(args, "imported-checkpoint", scorer, keep=args.record)
+    if args.record:
+        raise InputError("--record is for checkpoints trained elsewhere: name --config or --model")
+    if packed_file:
+        require_offered(task, "test_packed_file")
+        if args.backbone:
+            raise InputError(f"{file}: a packed file names its own backbone: leave out --backbone")
+    # What scoring predictions logs goes where it cannot overwrite anything of the row.
     with tempfile.TemporaryDirectory(prefix="onebit-test-") as folder:
         job = Job(
             dataset=dataset.name,
             backbone=args.backbone,
-            recipe=dataset.recipe,
+            recipe=dataset.recipe if packed_file or args.predictions else "",
             seed=0,
             data_root=data_root(args),
-            work_dir=Path(folder),
-            cfg_options=options,
+            work_dir=Path(folder) if args.predictions else file.parent,
+            cfg_options=cfg_options(args.cfg_options),
         )
-        return _score_and_show(args, args.predictions, "score_predictions", job)
-
-
-def _score_and_show(args, file: Path, how: str, job, packed: bool = False) -> int:
-    from onebit.commons.errors import InputError
-    from onebit.leaderboards.boards import runner
-
-    task = runner(args.task)
-    if args.show_dir and not hasattr(task, "show"):
-        raise InputError(f"test {args.task} draws no pictures: leave out --show-dir")
-    outcome = getattr(task, how)(file, job, **(dict(packed=True) if packed else {}))
-    remark = ", packed, on the CPU" if packed or how == "test_packed_file" else ""
-    _report(outcome, f"{file} on {job.dataset}{remark}")
-    if args.show_dir:
-        options = {} if args.show_score is None else dict(score=args.show_score)
-        paths = task.show(outcome, job, args.show_dir, args.show, **options)
-        print(f"pictures    {len(paths)} in {args.show_dir}")
+        if args.predictions:
+            task.check_predictions(job)
+            outcome = task.score_predictions(file, job)
+        elif packed_file:
+            outcome = task.test_packed_file(file, job)
+        else:
+            outcome = task.test(file, job, packed=args.packed)
+        _report(outcome, f"{file} on {job.dataset}" + (", packed, on the CPU" if args.packed or packed_file else ""))
+        if args.show_dir:
+            paths = task.show(outcome, job, args.show_dir, args.show, args.show_score)
+            print(f"pictures    {len(paths)} in {args.show_dir}")
     return 0
 
 
-def _run_foreign(args) -> int:
-    import importlib
-
+def _check_pictures(args, task, dataset, foreign) -> None:
+    """Raise InputError, before anything is scored, where pictures cannot be drawn as asked."""
     from onebit.commons.errors import InputError
+    from onebit.commons.task import require_offered
 
-    taken = {"detection": ("config",), "reid": ("config", "model")}.get(args.task, ())
-    for option in ("config", "model"):
-        if getattr(args, option) and option not in taken:
-            raise InputError(f"--{option} is not for {args.task}")
-
-    def scorer(job):
-        foreign = importlib.import_module(f"{args.task}.foreign")
-        options = {option: getattr(args, option) for option in taken}
-        return foreign.score_checkpoint(args.checkpoint, job=job, **options)
-
-    return score_and_record(args, "imported-checkpoint", scorer, keep=args.record)
+    if args.show_score is not None:
+        require_offered(task, "show_score")
+        if not args.show_dir:
+            raise InputError("--show-score is for `test detection --show-dir DIR`")
+    if args.show_dir:
+        require_offered(task, "show")
+        if foreign:
+            raise InputError(
+                "--show-dir is for checkpoints and predictions of this suite; "
+                "score the recorded predictions of another's with --predictions"
+            )
+        if dataset.protocol == "pairs":
+            raise InputError(f"{dataset.name} has pairs, no rankings to draw: leave out --show-dir")
 
 
 def _report(outcome, title: str) -> None:

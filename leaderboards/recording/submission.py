@@ -7,12 +7,10 @@ that somebody else needs to believe it and to repeat it.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from onebit.commons import mini
 from onebit.commons.datasets import FOLDER, Dataset, get_dataset
@@ -21,7 +19,7 @@ from onebit.commons.file_options import FileOptions, StatedOptions
 from onebit.commons.files import sha256_file
 from onebit.commons.provenance import DISTRIBUTIONS
 from onebit.commons.task import Job
-from onebit.leaderboards.boards import ALL, file_schema
+from onebit.leaderboards.boards import ALL, runner
 from onebit.leaderboards.recording.file_options import without_files
 from onebit.leaderboards.recording.migration import SCHEMA_VERSION
 from onebit.leaderboards.recording.record import Record
@@ -251,7 +249,7 @@ def _check_recipe(record: Record, verdict: Verdict, rules: Rules) -> None:
         return
     stated = StatedOptions(record.cfg_options, "the record")
     try:
-        recorded = stated.taken(file_schema(ALL[record.board].task))
+        recorded = stated.taken(runner(ALL[record.board].task).FILE_OPTIONS)
     except InputError as error:
         verdict.missing.append(str(error))
         return
@@ -274,9 +272,6 @@ def _check_recipe(record: Record, verdict: Verdict, rules: Rules) -> None:
 
 def _config_of(record: Record, recorded: FileOptions, data_root: Path | None) -> tuple[str, int] | None:
     """The config's text as this checkout builds it, and its epochs; None where that takes data."""
-    from onebit.commons.engine import config_text
-
-    task = ALL[record.board].task
     dataset = _dataset(record)
     if dataset is None:  # which is said elsewhere
         return None
@@ -289,19 +284,10 @@ def _config_of(record: Record, recorded: FileOptions, data_root: Path | None) ->
         work_dir=Path(),
         recorded=recorded,
     )
-    arguments: tuple[Any, ...]
     try:
-        if task == "classification":
-            if data_root is None:  # the number of classes is read from the data
-                return None
-            arguments = job, dataset, dataset.find(data_root)
-        else:
-            arguments = (job, Path()) if task == "detection" else (job,)
-        module = "onebit.reid.recipe" if task == "reid" else f"onebit.{task}.config"
-        cfg = importlib.import_module(module).build_config(*arguments)
+        return runner(dataset.task).config_of(job, dataset.find(data_root) if data_root else None)
     except InputError:
         return None  # an unknown backbone is said elsewhere
-    return config_text(cfg), cfg.epochs if task == "reid" else cfg.train_cfg.max_epochs
 
 
 def _check_files(record: Record, verdict: Verdict, rules: Rules) -> None:

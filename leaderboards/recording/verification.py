@@ -17,7 +17,7 @@ from onebit.commons.errors import InputError, OnebitError
 from onebit.commons.file_options import Schema, StatedOptions, up_to
 from onebit.commons.files import read_small, sha256_file
 from onebit.commons.task import Job, Outcome
-from onebit.leaderboards.boards import ALL, file_schema, resolve, runner
+from onebit.leaderboards.boards import ALL, resolve, runner
 from onebit.leaderboards.recording import trust
 from onebit.leaderboards.recording.file_options import without_files
 from onebit.leaderboards.recording.record import Record, load_all
@@ -305,7 +305,7 @@ def _job(record: Record, data_root: Path, work_dir: Path) -> Job:
         seed=record.seed,
         data_root=data_root,
         work_dir=work_dir,
-        recorded=_stated(record).taken(file_schema(ALL[record.board].task)),
+        recorded=_stated(record).taken(runner(ALL[record.board].task).FILE_OPTIONS),
     )
 
 

@@ -6,7 +6,6 @@ reason, or whatever the backbone's own code raises.
 
 from __future__ import annotations
 
-import importlib
 import io
 import math
 from collections.abc import Callable, Iterator
@@ -23,32 +22,9 @@ from onebit.backbones.conv import OneBitConv2d
 from onebit.commons import mini
 from onebit.commons.errors import InputError
 from onebit.commons.files import sha256_file
-from onebit.commons.task import Job, Outcome
+from onebit.commons.task import Job
+from onebit.leaderboards.boards import runner
 
-#: Per task: the dataset, and options that leave a few steps of its mini recipe.
-TASKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "classification": (
-        "mini-cifar10",
-        {
-            "train_cfg.max_epochs": 1,
-            "train_dataloader.batch_size": 16,
-            "train_dataloader.num_batch_per_epoch": 4,
-            "test_dataloader.num_batch_per_epoch": 1,
-        },
-    ),
-    "detection": (
-        "mini-coco",
-        {
-            "image_scale": (64, 64),
-            "train_cfg.max_epochs": 1,
-            "train_dataloader.batch_size": 4,
-            "train_dataloader.num_batch_per_epoch": 4,
-            "test_dataloader.num_batch_per_epoch": 1,
-            "param_scheduler.0.end": 2,
-        },
-    ),
-    "reid": ("mini-market1501", {"epochs": 1, "height": 64, "width": 32}),
-}
 #: Height and width of what a bare backbone is tried on; the second is divisible by no stride.
 SIZES = ((64, 96), (75, 61))
 
@@ -77,7 +53,7 @@ def mock_run(name: str, tasks: list[str], data_root: Path, work_dir: Path) -> It
 
     Args:
         name: of the backbone.
-        tasks: which of :data:`TASKS`.
+        tasks: which of :data:`onebit.commons.task.TASKS`.
         data_root: where the mini datasets are, or are drawn.
         work_dir: for checkpoints and logs.
 
@@ -292,7 +268,8 @@ def cost_is_counted(name: str) -> str:
 
 def task_runs(name: str, task: str, data_root: Path, work_dir: Path) -> str:
     """Train a few steps, score, count, and score the checkpoint again."""
-    dataset, options = TASKS[task]
+    of_task = runner(task)
+    dataset, options = of_task.TRIAL
     list(mini.write(data_root, [dataset]))
     job = Job(
         dataset=dataset,
@@ -303,14 +280,13 @@ def task_runs(name: str, task: str, data_root: Path, work_dir: Path) -> str:
         work_dir=work_dir,
         cfg_options=options,
     )
-    runner = importlib.import_module(f"onebit.{task}.runner")
-    outcome: Outcome = runner.train(job)
+    outcome = of_task.train(job)
     losses = outcome.details["loss_curve"]
     if not all(map(math.isfinite, losses)):
         raise Broken(f"the loss is {losses[-1]}")
     if not outcome.cost.get("strict", {}).get("ops"):
         raise Broken("the cost of the whole model was not counted")
-    again = runner.test(outcome.checkpoint, replace(job, backbone="", recipe="", work_dir=work_dir / "test"))
+    again = of_task.test(outcome.checkpoint, replace(job, backbone="", recipe="", work_dir=work_dir / "test"))
     if again.metrics != outcome.metrics:
         raise Broken(f"the checkpoint scores {again.metrics}, the network it was written from {outcome.metrics}")
     kept = [o.predictions for o in (outcome, again) if o.predictions]

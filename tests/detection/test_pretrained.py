@@ -87,7 +87,7 @@ def test_a_stem_for_small_images_stays_behind(tmp_path, name, left_out):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(task="reid"), "expected a checkpoint of `onebit train classification`, found one of reid"),
+        (dict(task="reid"), "is a checkpoint of reid, not of classification"),
         (dict(backbone="resnet18_w8"), "is a checkpoint of resnet18_w8, not of resnet18_w8_reactnet"),
         (
             {"backbone.layer3.0.unit1.conv.weight": torch.zeros(3)},

@@ -10,8 +10,9 @@ from onebit.backbones.backbone import Backbone
 from onebit.backbones.binarization import ScaledSign, sign
 from onebit.backbones.conv import OneBitConv2d
 from onebit.commons.errors import InputError
+from onebit.commons.task import TASKS
 from onebit.leaderboards import cli
-from onebit.leaderboards.running.mock_run import TASKS, mock_run
+from onebit.leaderboards.running.mock_run import mock_run
 
 
 class Net(Backbone):

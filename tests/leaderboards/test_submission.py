@@ -10,7 +10,7 @@ from onebit.commons.datasets import get_dataset
 from onebit.commons.file_options import FileOptions, StatedOptions
 from onebit.commons.files import sha256_file
 from onebit.leaderboards import cli
-from onebit.leaderboards.boards import file_schema
+from onebit.leaderboards.boards import runner
 from onebit.leaderboards.recording import submission, trust
 from onebit.leaderboards.recording.record import CodeVersion, KeptFile, Record
 from onebit.leaderboards.recording.submission import Rules, check
@@ -186,7 +186,7 @@ def test_an_older_schema(tmp_path):
 def test_options_are_shown(rows, complete, monkeypatch):
     options = {"train_dataloader.batch_size": 8}
     record = complete.model_copy(update=dict(cfg_options=options))
-    recorded = StatedOptions(options, "").taken(file_schema("detection"))
+    recorded = StatedOptions(options, "").taken(runner("detection").FILE_OPTIONS)
     text, _ = submission._config_of(record, recorded, None)
     sha256 = hashlib.sha256(text.encode()).hexdigest()
     paths = rows(cfg_options=options, config_sha256=sha256)

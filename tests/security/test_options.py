@@ -21,7 +21,7 @@ from onebit.commons.file_options import FileOptions, StatedOptions
 from onebit.commons.mini import draw
 from onebit.commons.task import Job
 from onebit.leaderboards import boards
-from onebit.leaderboards.boards import file_schema
+from onebit.leaderboards.boards import runner
 from onebit.leaderboards.recording import submission, verification
 from onebit.leaderboards.recording.record import Record
 from onebit.leaderboards.recording.run_file import digest
@@ -125,13 +125,13 @@ def row(task, options, **fields) -> dict:
 @pytest.mark.parametrize(("task", "what"), BY_TASK)
 def test_no_schema_takes_it(task, what):
     with contextlib.suppress(InputError):
-        assert dict(StatedOptions(HOSTILE[what], "a file").taken(file_schema(task))) == {}  # left out at most
+        assert dict(StatedOptions(HOSTILE[what], "a file").taken(runner(task).FILE_OPTIONS)) == {}  # left out at most
 
 
 @pytest.mark.parametrize("task", ["classification", "detection"])
 @pytest.mark.parametrize(("what", "options"), list(cases(TRAINING))[: 4 * len(TRAINING)])
 def test_what_only_training_reads_is_left_out(task, what, options):
-    found = StatedOptions(options, "a file").taken(file_schema(task))
+    found = StatedOptions(options, "a file").taken(runner(task).FILE_OPTIONS)
     assert dict(found) == {}
     assert set(found.left_out) == set(options)
 
@@ -143,7 +143,7 @@ def test_options_of_a_file_and_of_the_user_cannot_be_mixed_up(data, tmp_path):
     with pytest.raises(TypeError):
         job(data, tmp_path, recorded=stated)
     with pytest.raises(TypeError):
-        job(data, tmp_path, cfg_options=stated.taken(file_schema("classification")))
+        job(data, tmp_path, cfg_options=stated.taken(runner("classification").FILE_OPTIONS))
     with pytest.raises(TypeError):
         dict(**stated)
     assert not isinstance(FileOptions(), dict)
@@ -151,7 +151,7 @@ def test_options_of_a_file_and_of_the_user_cannot_be_mixed_up(data, tmp_path):
 
 def test_what_the_user_gives_counts_and_may_be_anything():
     stated = StatedOptions({"model.backbone.type": NAMES[0], "train_cfg.max_epochs": 2}, "a file")
-    taken = stated.taken(file_schema("classification"), overridden=["model.backbone"])
+    taken = stated.taken(runner("classification").FILE_OPTIONS, overridden=["model.backbone"])
     assert dict(taken) == {"train_cfg.max_epochs": 2}
 
 

@@ -1,0 +1,55 @@
+"""Detection as :class:`onebit.commons.task.Task` declares it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from onebit.commons.engine import config_text
+from onebit.commons.errors import InputError
+from onebit.commons.task import Job, Outcome, lacking
+from onebit.detection import foreign
+from onebit.detection.config import FILE_OPTIONS as FILE_OPTIONS
+from onebit.detection.config import JUDGE_OPTION, build_config
+from onebit.detection.cost import model_cost as model_cost
+from onebit.detection.own_config import train as train_config  # noqa: F401
+from onebit.detection.predictions import agreement as agreement
+from onebit.detection.runner import score_predictions as score_predictions
+from onebit.detection.runner import show as show
+from onebit.detection.runner import test as test
+from onebit.detection.runner import train as train
+
+LACKS = {"test_packed_file": "a packed file is scored by `onebit test classification`; detection has `--packed`"}
+TRIAL: tuple[str, dict[str, Any]] = (
+    "mini-coco",
+    {
+        "image_scale": (64, 64),
+        "train_cfg.max_epochs": 1,
+        "train_dataloader.batch_size": 4,
+        "train_dataloader.num_batch_per_epoch": 4,
+        "test_dataloader.num_batch_per_epoch": 1,
+        "param_scheduler.0.end": 2,
+    },
+)
+
+test_packed_file = lacking(LACKS["test_packed_file"])
+import_predictions = score_predictions
+
+
+def score_checkpoint(checkpoint: Path, job: Job, model: str | None = None, config: Path | None = None) -> Outcome:
+    """Score a checkpoint of MMDetection: :func:`onebit.detection.foreign.score_checkpoint`."""
+    if model or not config:
+        raise InputError("--model is not for detection: name the MMDetection config with --config")
+    return foreign.score_checkpoint(checkpoint, config, job)
+
+
+def check_predictions(job: Job) -> None:
+    """How boxes are judged is all that can be chosen."""
+    if other := [option for option in job.cfg_options if option != JUDGE_OPTION]:
+        raise InputError(f"--predictions of detection take no option {other[0]!r}; there is {JUDGE_OPTION}")
+
+
+def config_of(job: Job, folder: Path | None) -> tuple[str, int]:
+    """Where the data lies is not in the text."""
+    cfg = build_config(job, Path())
+    return config_text(cfg), cfg.train_cfg.max_epochs
