@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from onebit.backbones.hooks import MethodLossHook, PackActivationsHook
     from onebit.commons.datasets import Dataset, register_dataset
     from onebit.detection import CocoAveragePrecision, OneBitFPN, OneBitRPNHead, VOCAveragePrecision
+    from onebit.leaderboards.api import bench, load_results
 
 __version__ = "0.2.0.dev0"
 
@@ -56,10 +57,12 @@ _PUBLIC = {
     "VGGSmall": "onebit.backbones",
     "VOCAveragePrecision": "onebit.detection",
     "WideResNet": "onebit.backbones",
+    "bench": "onebit.leaderboards.api",
     "cost": "onebit.backbones",
     "create_backbone": "onebit.backbones",
     "deploy": "onebit.backbones",
     "list_backbones": "onebit.backbones",
+    "load_results": "onebit.leaderboards.api",
     "register_binarizer": "onebit.backbones",
     "register_dataset": "onebit.commons.datasets",
     "register_family": "onebit.backbones",
@@ -82,10 +85,12 @@ __all__ = [  # the keys of _PUBLIC, written out for type checkers
     "VOCAveragePrecision",
     "WideResNet",
     "__version__",
+    "bench",
     "cost",
     "create_backbone",
     "deploy",
     "list_backbones",
+    "load_results",
     "register_binarizer",
     "register_dataset",
     "register_family",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onebit.leaderboards.commands.options import add_import, add_out, add_verb
+from onebit.leaderboards.commands.options import add_import, add_records, add_verb, records_of
 
 
 def configure(verbs) -> None:
@@ -25,7 +25,7 @@ onebit compare cifar10-jpeg dcp_nas_c8_l6 'random_[0-9]_c8_l6' --recipe short"""
     )
     parser.add_argument("--metric", metavar="M", help="default: all of the board's")
     parser.add_argument("--recipe", metavar="R", help="default: every recipe that both have lines of")
-    add_out(parser)
+    add_records(parser)
     add_import(parser)
 
 
@@ -39,7 +39,7 @@ def run(args) -> int:
     board, dataset = resolve(args.board)
     if args.metric not in (None, *board.metrics):
         raise InputError(f"board {board.name} has no metric {args.metric!r}; it has {', '.join(board.metrics)}")
-    records = load_all(args.out / "records", board.name, dataset and dataset.name)
+    records = load_all(records_of(args), board.name, dataset and dataset.name)
     lines = [line for line in measured(board, records) if args.recipe in (None, line.recipe)]
     where = args.board + (f", recipe {args.recipe}" if args.recipe else "")
     metrics = [args.metric] if args.metric else list(board.metrics)

@@ -44,6 +44,22 @@ def add_out(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_records(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--records",
+        type=Path,
+        metavar="DIR",
+        help="the folder of records (default: $ONEBIT_RECORDS, else ./leaderboards/records, else the checkout's)",
+    )
+
+
+def records_of(args: argparse.Namespace) -> Path:
+    """The folder of records of a command that reads them, which is said on stderr."""
+    from onebit.leaderboards.recording.place import records_folder, say
+
+    return say(records_folder(args.records))
+
+
 def add_cfg_options(parser: argparse.ArgumentParser, example: str = "train_cfg.max_epochs=2") -> None:
     parser.add_argument(
         "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help=f"override config values, e.g. {example}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onebit.leaderboards.commands.options import add_import, add_verb
+from onebit.leaderboards.commands.options import add_import, add_records, add_verb, records_of
 from onebit.leaderboards.commands.table import add_reported
 
 
@@ -34,18 +34,8 @@ onebit plot voc --x memory --metric map_11pt --out voc.svg""",
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a file that ends in .svg or .png")
     parser.add_argument("--recipe", metavar="R", help="of ours, only rows of this recipe")
     add_reported(parser, "for the board's own dataset")
-    add_leaderboards(parser)
+    add_records(parser)
     add_import(parser)
-
-
-def add_leaderboards(parser) -> None:
-    parser.add_argument(
-        "--leaderboards",
-        type=Path,
-        default=Path("leaderboards"),
-        metavar="DIR",
-        help="records are in DIR/records (default: ./leaderboards)",
-    )
 
 
 def run(args) -> int:
@@ -64,14 +54,13 @@ def run(args) -> int:
     if args.metric not in (None, *board.metrics):
         raise InputError(f"board {board.name} has no metric {args.metric!r}; it has {', '.join(board.metrics)}")
     reported = args.reported if args.reported is not None else name == board.name
-    records = load_all(args.leaderboards / "records", board.name, name)
+    folder = records_of(args)
+    records = load_all(folder, board.name, name)
     if args.recipe:
         records = (record for record in records if record.recipe == args.recipe)
     lines = tables.lines(board, records, reported)
     if not lines:
-        raise InputError(
-            f"no records of {name} in {args.leaderboards / 'records' / board.name}; `onebit bench {name}` makes them"
-        )
+        raise InputError(f"no records of {name} in {folder / board.name}; `onebit bench {name}` makes them")
     figure = pictures.draw(board, lines, args.x, args.convention, args.metric)
     print(write_atomic(args.out, pictures.image(figure, form)))
     return 0

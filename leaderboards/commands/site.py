@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from onebit.leaderboards.commands.options import add_import, add_verb
-from onebit.leaderboards.commands.plot import add_leaderboards
+from onebit.leaderboards.commands.options import add_import, add_records, add_verb, records_of
 
 
 def configure(verbs) -> None:
@@ -26,12 +25,12 @@ onebit site build/site --no-reported             only what was measured""",
         default=True,
         help="show the papers' printed numbers beside ours, marked as such (default: yes)",
     )
-    add_leaderboards(parser)
+    add_records(parser)
     add_import(parser)
 
 
 def run(args) -> int:
     from onebit.leaderboards.showing.site import build
 
-    print(build(args.leaderboards, args.folder, args.reported))
+    print(build(records_of(args), args.folder, args.reported))
     return 0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from onebit.leaderboards.commands.options import add_import, add_out, add_verb
+from onebit.leaderboards.commands.options import add_import, add_records, add_verb, records_of
 
 
 def configure(verbs) -> None:
@@ -29,7 +30,7 @@ onebit table ablation-tangent                    an ablation of the DCP-NAS pape
     parser.add_argument("--format", choices=("text", "csv", "markdown", "latex", "html"), default="text")
     parser.add_argument("--recipe", metavar="R", help="only rows of this recipe, and nothing printed")
     add_reported(parser, "for a whole board in the formats for people, not for CSV")
-    add_out(parser)
+    add_records(parser)
     add_import(parser)
 
 
@@ -56,64 +57,60 @@ def run(args) -> int:
         raise InputError(f"--recipe is for boards of trained networks, not for {args.board}")
     if args.recipe and args.reported:
         raise InputError("--recipe: printed lines have none; leave out --reported")
+    folder = records_of(args)
     if args.board in ("latency", "search"):
-        sys.stdout.write(_latency(args, width) if args.board == "latency" else _search(args, width))
+        sys.stdout.write(_latency(args, folder, width) if args.board == "latency" else _search(args, folder, width))
         return 0
     if args.board.startswith(PREFIX):
-        sys.stdout.write(_ablation(args, width))
+        sys.stdout.write(_ablation(args, folder, width))
         return 0
     board, dataset = resolve(args.board)
     own = dataset is None or dataset.name == board.name
-    folder = args.out / "records"
     records = list(load_all(folder, board.name, dataset and dataset.name))
     of_recipe = ""
     if args.recipe:
         records = [record for record in records if record.recipe == args.recipe]
         of_recipe = f" --recipe {args.recipe}"
-    if not records and not args.reported:
+    reported = args.reported if args.reported is not None else own and (args.format != "csv" or not records)
+    reported &= not args.recipe
+    lines = tables.lines(board, records, reported)
+    if not lines:
         raise InputError(
             f"no records of {args.board}{of_recipe} in {folder / board.name}; `onebit bench {args.board}{of_recipe}` makes them"
         )
-    reported = args.reported if args.reported is not None else own and args.format != "csv"
-    reported &= not args.recipe
-    lines = tables.lines(board, records, reported)
     sys.stdout.write(tables.render(board, lines, args.format, width))
     return 0
 
 
-def _ablation(args, width: int | None) -> str:
+def _ablation(args, folder: Path, width: int | None) -> str:
     from onebit.leaderboards.ablations import get_ablation
     from onebit.leaderboards.showing import ablation_table
 
     ablation = get_ablation(args.board)
     reported = args.reported if args.reported is not None else args.format != "csv"
-    records = ablation_table.load(args.out / "records")
+    records = ablation_table.load(folder)
     return ablation_table.render(ablation, records, args.format, reported, width)
 
 
-def _latency(args, width: int | None) -> str:
+def _latency(args, folder: Path, width: int | None) -> str:
     from onebit.commons.errors import InputError
     from onebit.leaderboards.recording.latency_record import load_runs
     from onebit.leaderboards.showing import latency_table
 
-    runs = list(load_runs(args.out / "records"))
+    runs = list(load_runs(folder))
     reported = args.reported if args.reported is not None else args.format != "csv"
     if not runs and not args.reported:
-        raise InputError(
-            f"no records of latency in {args.out / 'records' / 'latency'}; `onebit latency BACKBONE...` makes them"
-        )
+        raise InputError(f"no records of latency in {folder / 'latency'}; `onebit latency BACKBONE...` makes them")
     return latency_table.render(latency_table.frame(runs, reported), args.format, width)
 
 
-def _search(args, width: int | None) -> str:
+def _search(args, folder: Path, width: int | None) -> str:
     from onebit.commons.errors import InputError
     from onebit.leaderboards.recording.search_record import load_runs
     from onebit.leaderboards.showing import search_table
 
-    runs = list(load_runs(args.out / "records"))
+    runs = list(load_runs(folder))
     reported = args.reported if args.reported is not None else args.format != "csv"
     if not runs and not args.reported:
-        raise InputError(
-            f"no records of searches in {args.out / 'records' / 'search'}; `onebit bench search` makes them"
-        )
+        raise InputError(f"no records of searches in {folder / 'search'}; `onebit bench search` makes them")
     return search_table.render(search_table.frame(runs, reported), args.format, width)

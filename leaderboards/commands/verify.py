@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onebit.leaderboards.commands.options import add_data, add_import, add_out, add_verb, data_root, number
+from onebit.leaderboards.commands.options import (
+    add_data,
+    add_import,
+    add_records,
+    add_verb,
+    data_root,
+    number,
+    records_of,
+)
 
 
 def configure(verbs) -> None:
@@ -26,7 +34,7 @@ onebit verify --require signed""",
         nargs="*",
         type=Path,
         metavar="PATH",
-        help="records, folders of them, or tables (CSV); default: all below --out",
+        help="records, folders of them, or tables (CSV); default: all records, and the tables beside their folder",
     )
     parser.add_argument(
         "--work-dir",
@@ -63,13 +71,14 @@ onebit verify --require signed""",
         help="read every byte of the datasets, whatever is known of them by size and time",
     )
     add_data(parser)
-    add_out(parser)
+    add_records(parser)
     add_import(parser)
 
 
 def run(args) -> int:
     from onebit.leaderboards.recording.trust import LEVELS
 
+    args.records = records_of(args)
     paths = _paths(args)
     sound = {"records": [], "tables": []}
     for path in paths:
@@ -92,11 +101,11 @@ def _paths(args) -> list[Path]:
         if args.paths:
             raise InputError("--retrain names the record itself: leave out PATH")
         name = args.retrain.removesuffix(".json")
-        given = [p for p in (args.out / "records").glob("*/*.json") if p.stem == Path(name).name]
+        given = [p for p in (args.records).glob("*/*.json") if p.stem == Path(name).name]
         if len(given) != 1:
-            raise InputError(f"expected one record {name}.json below {args.out / 'records'}, found {len(given)}")
+            raise InputError(f"expected one record {name}.json below {args.records}, found {len(given)}")
         return given
-    given = args.paths or [args.out / "records"]
+    given = args.paths or [args.records]
     found = []
     for path in given:
         if not path.exists():
@@ -104,7 +113,7 @@ def _paths(args) -> list[Path]:
         found += sorted(path.rglob("*.json")) if path.is_dir() else [path]
     if not found:
         raise InputError("no records to verify below " + ", ".join(map(str, given)))
-    return found if args.paths else found + sorted((args.out / "tables").glob("*.csv"))
+    return found if args.paths else found + sorted((args.records.parent / "tables").glob("*.csv"))
 
 
 def _record(path: Path, args) -> tuple[list[str], list[str], str]:
@@ -178,4 +187,4 @@ def _row(record, args) -> tuple[list[str], list[str]]:
 def _table(path: Path, args) -> tuple[list[str], list[str]]:
     from onebit.leaderboards.recording.verification import table_problems
 
-    return table_problems(path, args.out / "records"), []
+    return table_problems(path, args.records), []

@@ -15,7 +15,6 @@ from onebit.leaderboards.recording.record import Record, load_all
 from onebit.leaderboards.showing import lines as board_lines
 from onebit.leaderboards.showing import table as tables
 from onebit.leaderboards.showing.lines import Line
-from onebit.leaderboards.showing.sheet import sheet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,14 +121,13 @@ def render(ablation: Ablation, records: Iterable[Record], form: str, reported: b
             found += printed(ablation, board)
         if not found:
             continue
-        made = sheet(_board(ablation, board), found)
-        made.title = f"{ablation.name}: {made.title.split(': ')[-1]}"
-        made.remarks.insert(0, f"{ablation.question} (DCP-NAS, {_tables(ablation)})")
-        if form == "text":
-            shown.append(f"{made.title}\n{formats.text(made, width)}")
-        else:
-            shown.append(getattr(formats, form)(made))
-    return "\n".join(shown)
+        for made in tables.sheets(_board(ablation, board), found):
+            made.title = made.heading = f"{ablation.name}: {made.title.split(': ')[-1]}"
+            made.remarks.insert(0, f"{ablation.question} (DCP-NAS, {_tables(ablation)})")
+            shown.append(made)
+    if form == "text" and len(shown) == 1:
+        return f"{shown[0].title}\n{formats.render(shown, form, width)}"
+    return formats.render(shown, form, width)
 
 
 def frame(ablation: Ablation, ours: list[Line], reported: bool) -> pd.DataFrame:

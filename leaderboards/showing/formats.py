@@ -11,6 +11,38 @@ from onebit.leaderboards.showing.sheet import Cell, Column, Sheet
 from onebit.leaderboards.showing.statistics import BEST, TIE
 
 _GAP = "  "
+#: What stands above tables of each kind of data where there are several.
+HEADINGS = {
+    "real": "Real data",
+    "development": "Development data: not comparable with published numbers",
+    "drawn": "Drawn data: they show that a pipeline works",
+}
+
+
+def render(sheets: Sequence[Sheet], form: str, width: int | None = None) -> str:
+    """Sheets as text, Markdown, LaTeX or HTML, under headings where there are several.
+
+    Args:
+        width: columns of the terminal; a wider text table is folded into panels. None: no limit.
+    """
+    made = []
+    for sheet in sheets:
+        body = (
+            text(sheet, width) if form == "text" else {"markdown": markdown, "latex": latex, "html": html}[form](sheet)
+        )
+        if len(sheets) > 1 and sheet.heading:
+            body = _heading(sheet.heading, form) + body
+        made.append(body)
+    return "\n".join(made)
+
+
+def _heading(heading: str, form: str) -> str:
+    return {
+        "text": f"{heading}\n\n",
+        "markdown": f"**{_markdown_text(heading)}**\n\n",
+        "latex": f"\\paragraph{{{_latex_text(heading)}}}\n",
+        "html": f"<h3>{html_escapes.escape(heading)}</h3>\n",
+    }[form]
 
 
 def text(sheet: Sheet, width: int | None = None) -> str:

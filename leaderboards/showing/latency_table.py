@@ -133,12 +133,7 @@ def _printed() -> list[dict]:
 
 def render(lines: pd.DataFrame, form: str, width: int | None = None) -> str:
     """The table in one of the formats of `onebit table`."""
-    if form == "csv":
-        return lines.to_csv(index=False)
-    laid_out = sheet(lines)
-    if form == "text":
-        return formats.text(laid_out, width)
-    return getattr(formats, form)(laid_out)
+    return lines.to_csv(index=False) if form == "csv" else formats.render([sheet(lines)], form, width)
 
 
 def sheet(lines: pd.DataFrame) -> Sheet:

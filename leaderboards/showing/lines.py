@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from onebit.commons.datasets import Printed
+from onebit.commons.datasets import DATASETS, Printed
+from onebit.commons.datasets.dataset import KINDS
 from onebit.leaderboards.boards import Board
 from onebit.leaderboards.recording.file_options import short
 from onebit.leaderboards.recording.record import Record
 from onebit.leaderboards.recording.trust import weakest
 from onebit.leaderboards.showing import statistics
 from onebit.leaderboards.showing.statistics import Summary, summarize
+
+L = TypeVar("L")
 
 #: The counting rule of a cost that a paper prints without stating its rule.
 AS_PRINTED = "as printed"
@@ -92,6 +95,24 @@ class Line:
     @property
     def failed(self) -> int:
         return len(self.records) - self.seeds
+
+    @property
+    def data(self) -> str:
+        """The kind of data that it is about: ``real``, ``development`` or ``drawn``."""
+        return kind_of(self.dataset)
+
+
+def kind_of(dataset: str) -> str:
+    """The kind of a dataset's data; of one that is not known here, ``real``."""
+    known = DATASETS.get(dataset)
+    return known.kind if known else "real"
+
+
+def by_kind(lines: Iterable[L], dataset: Callable[[L], str]) -> dict[str, list[L]]:
+    """Kinds of data to the lines that are about them, real data first: they never share a table."""
+    lines = list(lines)
+    found = {kind: [line for line in lines if kind_of(dataset(line)) == kind] for kind in KINDS}
+    return {kind: own for kind, own in found.items() if own}
 
 
 def measured(board: Board, records: Iterable[Record]) -> list[Line]:

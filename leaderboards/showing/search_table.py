@@ -16,6 +16,7 @@ from onebit.leaderboards.recording.file_options import short
 from onebit.leaderboards.recording.search_record import SearchRun
 from onebit.leaderboards.recording.trust import weakest
 from onebit.leaderboards.showing import formats
+from onebit.leaderboards.showing.lines import by_kind
 from onebit.leaderboards.showing.sheet import NOTHING, Cell, Column, Row, Sheet
 from onebit.leaderboards.showing.statistics import Summary, summarize
 
@@ -190,12 +191,16 @@ def _printed_accuracy(value: dict[str, float]) -> float | None:
 
 def render(lines: pd.DataFrame, form: str, width: int | None = None) -> str:
     """The table in one of the formats of `onebit table`."""
-    if form == "csv":
-        return lines.to_csv(index=False)
-    laid_out = sheet(lines)
-    if form == "text":
-        return formats.text(laid_out, width)
-    return getattr(formats, form)(laid_out)
+    return lines.to_csv(index=False) if form == "csv" else formats.render(list(sheets(lines).values()), form, width)
+
+
+def sheets(lines: pd.DataFrame) -> dict[str, Sheet]:
+    """A sheet for each kind of data; the papers' lines stand with the real ones."""
+    made = {}
+    for kind, datasets in by_kind(lines["dataset"].unique(), str).items():
+        made[kind] = sheet(lines[lines["dataset"].isin(datasets)])
+        made[kind].heading = formats.HEADINGS[kind]
+    return made
 
 
 def sheet(lines: pd.DataFrame) -> Sheet:
@@ -203,7 +208,7 @@ def sheet(lines: pd.DataFrame) -> Sheet:
     columns = [Column(key, header, key not in _TEXT) for key, header in _HEADERS.items()]
     sections: dict[tuple, list[Row]] = {}
     notes: dict[str, int] = {}
-    for place, line in enumerate(lines.to_dict("records")):
+    for place, line in zip(lines.index, lines.to_dict("records"), strict=True):
         cells = [_cell(line, key) for key in _HEADERS]
         ours = line["source"] == "measured"
         if ours:

@@ -61,6 +61,7 @@ class Sheet:
         sections: rows that belong together: one dataset, ours or a paper's.
         notes: numbered from 1.
         remarks: about the whole table.
+        heading: what tells it from other sheets of one board.
     """
 
     title: str
@@ -68,6 +69,7 @@ class Sheet:
     sections: list[list[Row]]
     notes: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    heading: str = ""
 
     @property
     def rows(self) -> Iterable[Row]:

@@ -15,17 +15,20 @@ from typing import TYPE_CHECKING
 from onebit.commons.files import write_atomic
 from onebit.leaderboards.boards import Board
 from onebit.leaderboards.recording.record import Record
-from onebit.leaderboards.showing.lines import AS_PRINTED, Line, further, measured, printed
+from onebit.leaderboards.showing.lines import AS_PRINTED, Line, by_kind, further, measured, printed
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from onebit.leaderboards.showing.sheet import Sheet
 
 FORMATS = ("text", "csv", "markdown", "latex", "html")
 
 
 def lines(board: Board, records: Iterable[Record], reported: bool = False) -> list[Line]:
-    """The lines of a board's table: ours, then the papers' if ``reported``."""
-    return measured(board, records) + (printed(board) + further(board) if reported else [])
+    """The lines of a board: of real data ours, then the papers' if ``reported``; then of other data."""
+    found = measured(board, records) + (printed(board) + further(board) if reported else [])
+    return [line for own in by_kind(found, lambda line: line.dataset).values() for line in own]
 
 
 def table(board: Board, records: Iterable[Record], reported: bool = False) -> pd.DataFrame:
@@ -50,6 +53,7 @@ def columns(board: Board) -> list[str]:
     metrics = [c for m in board.metrics for c in (m, f"{m}_std", f"{m}_verdict")]
     return [
         "dataset",
+        "data",
         "backbone",
         "binarizer",
         "weight_bits",
@@ -80,6 +84,7 @@ def _row(board: Board, line: Line, remembered: bool = True) -> dict:
     convention = AS_PRINTED if line.reported else board.paper_convention
     row = dict(
         dataset=line.dataset,
+        data=line.data,
         backbone=line.backbone,
         binarizer=line.binarizer,
         weight_bits=line.weight_bits,
@@ -135,11 +140,20 @@ def render(board: Board, lines: list[Line], form: str, width: int | None = None)
     if form == "csv":
         return _csv(board, lines)
     from onebit.leaderboards.showing import formats
+
+    return formats.render(sheets(board, lines), form, width)
+
+
+def sheets(board: Board, lines: list[Line]) -> list[Sheet]:
+    """The board's tables for people: one for each kind of data, real data and the papers' lines first."""
+    from onebit.leaderboards.showing.formats import HEADINGS
     from onebit.leaderboards.showing.sheet import sheet
 
-    if form == "text":
-        return formats.text(sheet(board, lines), width)
-    return {"html": formats.html, "latex": formats.latex, "markdown": formats.markdown}[form](sheet(board, lines))
+    made = []
+    for kind, own in by_kind(lines, lambda line: line.dataset).items():
+        made.append(sheet(board, own))
+        made[-1].heading = HEADINGS[kind]
+    return made
 
 
 def write(board: Board, name: str, lines: list[Line], folder: Path) -> Path:

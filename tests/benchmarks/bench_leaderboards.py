@@ -80,8 +80,8 @@ def main() -> None:
         write_records(big, args.table_records)
         for form in ("text", "csv", "markdown", "latex", "html"):
             name = f"table of {args.table_records} records, {form}"
-            report(name, *timed(args.repeat, "table", "coco", "--format", form, "--out", big))
-        where = "--leaderboards", big
+            report(name, *timed(args.repeat, "table", "coco", "--format", form, "--records", big / "records"))
+        where = "--records", big / "records"
         report(
             f"plot of {args.table_records} records",
             *timed(args.repeat, "plot", "coco128", "--out", Path(folder) / "plot.svg", *where),

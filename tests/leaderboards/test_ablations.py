@@ -182,12 +182,17 @@ def test_every_printed_number_stands_under_one_of_our_variants(name):
 
 
 def test_the_papers_numbers_stand_beside_ours(capsys, tmp_path):
-    assert cli.main(["table", "ablation-training", "--out", str(tmp_path)]) == 0
+    assert cli.main(["table", "ablation-training", "--records", str(tmp_path / "records")]) == 0
     text = capsys.readouterr().out
     assert re.search(r"DCP-NAS-S\s+cutout and gradient clipping\s+6\.13", text)
     assert re.search(r"DCP-NAS-S\s+label smoothing and auxiliary loss\s+63\.0\s+84\.5", text)
     for form in ("markdown", "latex", "html", "csv"):
-        assert cli.main(["table", "ablation-space", "--format", form, "--reported", "--out", str(tmp_path)]) == 0
+        assert (
+            cli.main(
+                ["table", "ablation-space", "--format", form, "--reported", "--records", str(tmp_path / "records")]
+            )
+            == 0
+        )
         assert "without pooling" in capsys.readouterr().out
 
 

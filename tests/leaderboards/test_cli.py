@@ -64,7 +64,7 @@ def run(capsys, *arguments):
         (["cost", "resnet81"], "resnet18"),
         (["cost", "resnet18", "--input", "0", "5"], "from 1 up"),
         (["backbones", "nothing*"], "no backbone matches"),
-        (["table", "voc", "--out", "/nonexistent"], "no records"),
+        (["table", "voc", "--no-reported", "--records", "/nonexistent"], "no records"),
         (["verify", "/nonexistent.json"], "no such file"),
         (["data", "mini", "x", "--only", "mini-vocc"], "mini-voc"),
     ],
@@ -106,9 +106,9 @@ def test_bench_table_and_verify(capsys, sweep, stub_runner):
     assert "[4/4] resnet18_w8_reactnet seed 1" in out
     csv = sweep.out / "tables" / "mini-cifar10.csv"
     assert str(csv) in out
-    code, out, _ = run(capsys, "table", "mini-cifar10", "--format", "csv", *common)
+    code, out, _ = run(capsys, "table", "mini-cifar10", "--format", "csv", "--records", sweep.records)
     assert out == csv.read_text()
-    code, out, _ = run(capsys, "verify", "--work-dir", sweep.work_root, *common)
+    code, out, _ = run(capsys, "verify", "--work-dir", sweep.work_root, "--records", sweep.records)
     assert code == 0
     assert "4 of 4" in out
 
@@ -118,7 +118,7 @@ def test_verify_finds_a_changed_record_and_a_changed_checkpoint(capsys, sweep, s
     (sweep.work_root / sweep.row_name("resnet18_w8", 0) / "epoch_1.pth").write_bytes(b"other")
     changed = sweep.record_path("resnet18_w8", 1)
     changed.write_text(changed.read_text().replace("0.51", "0.91"))
-    code, out, _ = run(capsys, "verify", "--work-dir", sweep.work_root, "--out", sweep.out)
+    code, out, _ = run(capsys, "verify", "--work-dir", sweep.work_root, "--records", sweep.records)
     assert code == 1
     assert "not the checkpoint that was scored" in out
     assert "was changed after it was written" in out

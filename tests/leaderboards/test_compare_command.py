@@ -20,7 +20,7 @@ def compare(sweep, capsys):
                 base.model_copy(update={**fields, **changes}).save(sweep.records)
 
     def run(*arguments):
-        code = cli.main(["compare", "mini-cifar10", *arguments, "--out", str(sweep.out)])
+        code = cli.main(["compare", "mini-cifar10", *arguments, "--records", str(sweep.records)])
         output = capsys.readouterr()
         return code, output.out + output.err
 

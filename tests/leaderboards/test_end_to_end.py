@@ -39,7 +39,7 @@ def test_two_workers_train_two_rows_and_the_same_command_then_has_nothing_to_do(
     assert cli.main(command) == 0
     assert capsys.readouterr().out.count("already done") == 2
     assert [path.read_bytes() for path in paths] == before
-    verify = ["verify", "--out", str(out), "--work-dir", str(tmp_path / "work"), "--data", str(data)]
+    verify = ["verify", "--records", str(out / "records"), "--work-dir", str(tmp_path / "work"), "--data", str(data)]
     assert cli.main([*verify, "--rescore"]) == 0
     said = capsys.readouterr().out
     assert said.count("predictions: top1") == said.count("checkpoint: top1") == 2

@@ -96,7 +96,7 @@ def test_predictions_become_a_row(onebit, data, truth, tmp_path):
     assert list(frame["backbone"]) == ["their_net"]
     assert frame["memory_mbit_strict"].isna().all()
     assert set(frame["source"]) == {"imported predictions"}
-    code, out, err = onebit("table", "coco", "--out", "out")
+    code, out, err = onebit("table", "coco", "--records", "out/records")
     assert code == 0, err
     assert "their_net" in out
 
@@ -220,11 +220,11 @@ def test_a_reid_network_and_its_features_become_rows(onebit, tmp_path):
     assert second.metrics == record.metrics
     assert (second.weight_bits, second.cost, second.checkpoint_sha256) == (None, {}, None)
     assert rescore(second, tmp_path / "work_dirs", tmp_path / "data")[0] == []
-    code, out, err = onebit("table", "market1501", "--out", "out")
+    code, out, err = onebit("table", "market1501", "--records", "out/records")
     assert code == 0, err
     assert "osnet_x0_25" in out
     assert "theirs" in out
-    code, out, err = onebit("verify", "--out", "out", "--data", "data", "--rescore")
+    code, out, err = onebit("verify", "--records", "out/records", "--data", "data", "--rescore")
     assert code == 0, out + err
 
 

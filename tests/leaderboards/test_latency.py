@@ -113,7 +113,7 @@ def test_tampering_is_found(run, tmp_path, change, message, capsys):
     path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
     with pytest.raises(InputError, match=message):
         LatencyRun.load(path)
-    assert onebit("verify", "--out", tmp_path) == 1
+    assert onebit("verify", "--records", tmp_path / "records") == 1
     assert f"BAD  {path}" in capsys.readouterr().out
 
 
@@ -141,12 +141,12 @@ def test_what_is_no_run_is_refused(run, tmp_path, change, message):
 
 def test_verify_and_a_wrong_path(run, tmp_path, capsys):
     path = run.save(tmp_path / "records")
-    assert onebit("verify", "--out", tmp_path) == 0
+    assert onebit("verify", "--records", tmp_path / "records") == 0
     said = capsys.readouterr().out
     assert f"ok   {path}" in said
     assert "cannot be computed again" in said
     path.rename(path.with_name("mine.json"))
-    assert onebit("verify", "--out", tmp_path) == 1
+    assert onebit("verify", "--records", tmp_path / "records") == 1
     assert "belongs at latency/" in capsys.readouterr().out
 
 
@@ -178,7 +178,7 @@ def test_without_a_reference_there_is_no_ratio():
 @pytest.mark.parametrize("form", ["text", "markdown", "latex", "html", "csv"])
 def test_table(run, tmp_path, capsys, form):
     run.save(tmp_path / "records")
-    assert onebit("table", "latency", "--format", form, "--out", tmp_path) == 0
+    assert onebit("table", "latency", "--format", form, "--records", tmp_path / "records") == 0
     said = capsys.readouterr().out
     assert NAME.replace("_", r"\_" if form == "latex" else "_") in said
     if form == "csv":
@@ -195,9 +195,9 @@ def test_table(run, tmp_path, capsys, form):
 
 
 def test_printed_lines_alone(tmp_path, capsys):
-    assert onebit("table", "latency", "--reported", "--out", tmp_path) == 0
+    assert onebit("table", "latency", "--reported", "--records", tmp_path / "records") == 0
     assert "51.8" in capsys.readouterr().out
-    assert onebit("table", "latency", "--out", tmp_path) == 2
+    assert onebit("table", "latency", "--records", tmp_path / "records") == 2
     assert "`onebit latency BACKBONE...` makes them" in capsys.readouterr().err
 
 

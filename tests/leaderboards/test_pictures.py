@@ -149,7 +149,7 @@ def test_svg_is_well_formed_repeatable_and_keeps_names_as_text():
 def test_plot_command(capsys, tmp_path, sweep):
     list(bench(sweep))
     out = tmp_path / "p.png"
-    common = ["--leaderboards", str(sweep.out)]
+    common = ["--records", str(sweep.records)]
     assert cli.main(["plot", "mini-cifar10", "--out", str(out), *common]) == 0
     with Image.open(out) as picture:
         assert picture.width >= 1000

@@ -48,7 +48,7 @@ def records(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(records, tmp_path_factory) -> Path:
-    return site.build(records, tmp_path_factory.mktemp("page"))
+    return site.build(records / "records", tmp_path_factory.mktemp("page"))
 
 
 def test_the_page_is_one_file_that_asks_for_nothing(page):
@@ -100,7 +100,7 @@ def test_pictures_show_what_one_recipe_trained(records, tmp_path):
     shutil.copytree(records / "records", tmp_path / "records")
     for record in list(load_all(records / "records", "cifar10")):
         record.model_copy(update=dict(recipe="short")).save(tmp_path / "records")
-    text = site.build(tmp_path, tmp_path / "page", show_reported=False).read_text(encoding="utf-8")
+    text = site.build(tmp_path / "records", tmp_path / "page", show_reported=False).read_text(encoding="utf-8")
     for recipe in ("mini", "short"):
         assert f"<h3>mini-cifar10, recipe {recipe}</h3>" in text
         assert f"mini-cifar10, recipe {recipe}: top-1" in text
@@ -145,7 +145,7 @@ def hostile_page(records, tmp_path_factory) -> Path:
     made = [hostile(r) for r in load_all(records / "records", "cifar10")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(site, "load_all", lambda folder, board: iter(made if board == "cifar10" else []))
-        return site.build(records, tmp_path_factory.mktemp("hostile"), show_reported=False)
+        return site.build(records / "records", tmp_path_factory.mktemp("hostile"), show_reported=False)
 
 
 def test_markup_in_a_record_is_shown_as_text(hostile_page):
@@ -163,12 +163,12 @@ def test_markup_in_a_record_is_shown_as_text(hostile_page):
 def latency_page(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("latency")
     latency_run().save(folder / "records")
-    return site.build(folder, folder / "page", show_reported=False)
+    return site.build(folder / "records", folder / "page", show_reported=False)
 
 
 def test_nothing_to_show(tmp_path):
     with pytest.raises(InputError, match="no records"):
-        site.build(tmp_path, tmp_path / "page", show_reported=False)
+        site.build(tmp_path / "records", tmp_path / "page", show_reported=False)
     assert not (tmp_path / "page").exists()
 
 
@@ -176,7 +176,7 @@ def test_command_writes_the_same_page_twice(capsys, records, tmp_path):
     written = []
     for name in ("a", "b", "b"):
         out = tmp_path / name
-        arguments = ["site", str(out), "--no-reported", "--leaderboards", str(records)]
+        arguments = ["site", str(out), "--no-reported", "--records", str(records / "records")]
         assert cli.main(arguments) == 0
         assert capsys.readouterr().out.strip() == str(out / "index.html")
         written.append((out / "index.html").read_bytes())

@@ -54,7 +54,7 @@ def search_page(tmp_path_factory):
     for seed in range(3):
         search_run(seed, f"random_{seed // 2}").save(folder / "records")
     search_run(0, text="cp-nas").save(folder / "records")
-    return site.build(folder, folder / "page").read_text(encoding="utf-8")
+    return site.build(folder / "records", folder / "page").read_text(encoding="utf-8")
 
 
 def test_searches_unfold_to_their_seeds_and_lead_to_their_cells(search_page):
@@ -80,13 +80,13 @@ def test_a_printed_cost_says_which_table_it_is_of(search_page):
 
 def test_without_a_search_the_papers_costs_are_not_shown(tmp_path):
     latency_run().save(tmp_path / "records")
-    text = site.build(tmp_path, tmp_path / "page").read_text(encoding="utf-8")
+    text = site.build(tmp_path / "records", tmp_path / "page").read_text(encoding="utf-8")
     assert 'id="search"' not in text
 
 
 def test_markup_in_a_search_is_shown_as_text(tmp_path, monkeypatch):
     monkeypatch.setattr(site, "load_searches", lambda _: [search_run(0, text=SCRIPT)])
-    text = site.build(tmp_path, tmp_path / "page", False).read_text(encoding="utf-8")
+    text = site.build(tmp_path / "records", tmp_path / "page", False).read_text(encoding="utf-8")
     assert text.count("<script") == 1
     assert "&lt;script&gt;window.hacked" in text
 
@@ -95,7 +95,7 @@ def test_markup_in_a_search_is_shown_as_text(tmp_path, monkeypatch):
 def latency_page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("latency")
     latency_run().save(folder / "records")
-    return site.build(folder, folder / "page", show_reported=False)
+    return site.build(folder / "records", folder / "page", show_reported=False)
 
 
 def test_latency_has_a_table_whose_lines_unfold_to_their_part_of_the_run(latency_page):
@@ -115,7 +115,7 @@ def test_the_paper_s_latencies_are_shown_as_reported(search_page):
 
 def test_markup_in_a_latency_run_is_shown_as_text(tmp_path):
     latency_run(SCRIPT).save(tmp_path / "records")
-    text = site.build(tmp_path, tmp_path / "page", False).read_text(encoding="utf-8")
+    text = site.build(tmp_path / "records", tmp_path / "page", False).read_text(encoding="utf-8")
     assert text.count("<script") == 1
     assert "&lt;script&gt;window.hacked" in text
     assert not any(tag == "img" for tag, _ in Elements(text).tags)

@@ -226,7 +226,7 @@ def test_reported_units():
 
 def test_reported_switch(capsys, sweep, lines):
     def table(*arguments):
-        assert cli.main(["table", *arguments, "--out", str(sweep.out)]) == 0
+        assert cli.main(["table", *arguments, "--records", str(sweep.records)]) == 0
         return capsys.readouterr().out
 
     assert "dcp-nas table 10" in table("cifar10")
@@ -246,7 +246,7 @@ def test_one_recipe_alone(capsys, sweep, lines):
         record.save(sweep.records)
 
     def table(*arguments):
-        code = cli.main(["table", *arguments, "--format", "csv", "--out", str(sweep.out)])
+        code = cli.main(["table", *arguments, "--format", "csv", "--records", str(sweep.records)])
         return code, *capsys.readouterr()
 
     recipes = [

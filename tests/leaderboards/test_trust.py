@@ -29,7 +29,7 @@ def path(sweep, stub_runner):
 @pytest.fixture
 def verify(capsys, sweep):
     def run(*arguments):
-        common = ["--out", sweep.out, "--work-dir", sweep.work_root, "--data", sweep.data_root]
+        common = ["--records", sweep.records, "--work-dir", sweep.work_root, "--data", sweep.data_root]
         code = cli.main([str(a) for a in ("verify", *arguments, *common)])
         return code, capsys.readouterr().out
 

@@ -203,7 +203,7 @@ def test_a_link_out_of_the_work_folder_is_refused(sweep, path, tmp_path):
 
 
 def run(capsys, sweep, *arguments):
-    common = ["--out", sweep.out, "--work-dir", sweep.work_root, "--data", sweep.data_root]
+    common = ["--records", sweep.records, "--work-dir", sweep.work_root, "--data", sweep.data_root]
     code = cli.main([str(a) for a in ("verify", *arguments, *common)])
     out, err = capsys.readouterr()
     return code, out, err

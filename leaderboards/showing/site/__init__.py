@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onebit.commons.datasets.dataset import KINDS
 from onebit.commons.errors import InputError
 from onebit.commons.files import write_atomic
 from onebit.leaderboards import reported
@@ -27,8 +28,8 @@ from onebit.leaderboards.recording.search_record import SearchRun
 from onebit.leaderboards.recording.search_record import load_runs as load_searches
 from onebit.leaderboards.showing import latency_table, pictures, search_table
 from onebit.leaderboards.showing import table as tables
-from onebit.leaderboards.showing.formats import with_sign
-from onebit.leaderboards.showing.lines import Line
+from onebit.leaderboards.showing.formats import HEADINGS, with_sign
+from onebit.leaderboards.showing.lines import Line, by_kind
 from onebit.leaderboards.showing.sheet import Row, Sheet, sheet
 from onebit.leaderboards.showing.site.svg import inline
 
@@ -67,6 +68,7 @@ class Section:
         convention: name of the paper's counting rule; empty where there are no pictures.
         unfolded: what a line unfolds to.
         genotypes: hashes of the cells that a line's networks are made of.
+        kind: of the data, see :data:`onebit.commons.datasets.dataset.KINDS`; empty where there are none.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Section:
     printed: tuple[str, str] | None
     unfolded: Callable[[Any], list[Kept]]
     genotypes: Callable[[Any], set[str]]
+    kind: str = ""
     convention: str = ""
     pictures: list[Pictures] = field(default_factory=list)
 
@@ -94,11 +97,11 @@ class Kept:
     fields: dict[str, Any]
 
 
-def build(leaderboards: Path, out: Path, show_reported: bool = True) -> Path:
+def build(records: Path, out: Path, show_reported: bool = True) -> Path:
     """Write ``out/index.html`` and return its path.
 
     Args:
-        leaderboards: the folder that has ``records/``.
+        records: the folder of records.
         show_reported: whether the papers' lines stand beside ours.
 
     Raises:
@@ -107,16 +110,16 @@ def build(leaderboards: Path, out: Path, show_reported: bool = True) -> Path:
     """
     sections, ids = [], _Ids()
     for board in ALL.values():
-        records = list(load_all(leaderboards / "records", board.name))
-        lines = tables.lines(board, records, show_reported)
-        if lines:
-            sections.append(_section(board, lines, ids))
-    for section in (_searches, _latency):
-        made = section(leaderboards / "records", show_reported)
-        if made.sheet.sections:
-            sections.append(made)
+        found = tables.lines(board, load_all(records, board.name), show_reported)
+        for kind, lines in by_kind(found, lambda line: line.dataset).items():
+            sections.append(_section(board, kind, lines, ids))
+    sections += _searches(records, show_reported)
+    # Real data first: kinds of data never share a table, nor a part of the page.
+    sections.sort(key=lambda section: KINDS.index(section.kind))
+    latency = _latency(records, show_reported)
+    sections += [latency] if latency.sheet.sections else []
     if not sections:
-        raise InputError(f"no records in {leaderboards / 'records'}; `onebit bench` makes them")
+        raise InputError(f"no records in {records}; `onebit bench` makes them")
     return write_atomic(out / "index.html", _page(sections, ids))
 
 
@@ -134,20 +137,25 @@ class _Ids:
         return self.of[id(line)]
 
 
-def _section(board: Board, lines: list[Line], ids: _Ids) -> Section:
+def _section(board: Board, kind: str, lines: list[Line], ids: _Ids) -> Section:
     laid_out = sheet(board, lines)
     drawn = [_pictures(board, title, shown, ids) for title, shown in _comparable(lines).items()]
     return Section(
-        board.name,
-        board.title,
+        _anchor(board.name, kind),
+        board.title if kind == "real" else f"{board.title}, {kind}",
         TASKS.get(board.task, board.task),
         laid_out,
         board.printed and (board.printed.paper, str(board.printed.table)),
         lambda line: [_kept(record) for record in line.records],
         lambda line: {r.genotype_hash for r in line.records if r.genotype_hash},
+        kind,
         board.paper_convention,
         [p for p in drawn if p.strict or p.paper],
     )
+
+
+def _anchor(name: str, kind: str) -> str:
+    return name if kind == "real" else f"{name}-{kind}"
 
 
 def _comparable(lines: list[Line]) -> dict[str, list[Line]]:
@@ -171,7 +179,7 @@ def _kept(record: Record) -> Kept:
     return Kept(summary, f"{record.board}/{record.file_name()}", fields(record))
 
 
-def _searches(records: Path, show_reported: bool) -> Section:
+def _searches(records: Path, show_reported: bool) -> list[Section]:
     """What `onebit bench search` found, with the papers' costs only where there is one of ours."""
     runs = list(load_searches(records))
     groups = search_table.grouped(runs)
@@ -182,8 +190,13 @@ def _searches(records: Path, show_reported: bool) -> Section:
     def genotypes(line: search_table.SearchLine) -> set[str]:
         return set() if line.reported else {run.genotype_hash for run in groups[line.number]}
 
-    laid_out = search_table.sheet(search_table.frame(runs, show_reported and bool(runs)))
-    return Section("search", "Architecture search", TASKS["classification"], laid_out, None, unfolded, genotypes)
+    frame = search_table.frame(runs, show_reported and bool(runs))
+    made = []
+    for kind, laid_out in search_table.sheets(frame).items():
+        title = "Architecture search" if kind == "real" else f"Architecture search, {kind}"
+        task = TASKS["classification"]
+        made.append(Section(_anchor("search", kind), title, task, laid_out, None, unfolded, genotypes, kind))
+    return made
 
 
 def _kept_search(run: SearchRun) -> Kept:
@@ -247,6 +260,7 @@ def _page(sections: list[Section], ids: _Ids) -> str:
     cells = _cells(hashes)
     return environment.get_template("page.html.j2").render(
         sections=sections,
+        headings={**HEADINGS, "": "Machines"},
         script=script,
         script_hash=digest,
         style=(_HERE / "page.css").read_text(encoding="utf-8"),
