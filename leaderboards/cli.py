@@ -128,7 +128,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     if not debug:
         _silence_libraries()
     try:
-        return args.run(args)
+        code = args.run(args)
+        if code == 0 and (folder := getattr(args, "read", None)):  # an error is one line, without this one
+            print(f"records: {folder}", file=sys.stderr)
+        return code
     except BrokenPipeError:  # `onebit backbones | head`
         terminal.flushed()
         return 0

@@ -60,3 +60,15 @@ def test_links_between_pages_lead_somewhere():
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             if "://" not in target and not target.startswith("mailto:"):
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_quickstart_runs(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("ONEBIT_DATA", None)
+    script = ROOT / "examples" / "quickstart.py"
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "dcp_nas_s, strict: 36.2 Mbit, 286 M operations" in done.stdout
+    assert "dcp_nas_s, dcp-nas: 4.2 Mbit, 99 M operations" in done.stdout
+    written = (tmp_path / "leaderboards/records/cifar10").glob("*.json")
+    assert {path.name.split("--")[1] for path in written} == {"resnet18_w8", "resnet18_w8_reactnet"}

@@ -54,10 +54,11 @@ def add_records(parser: argparse.ArgumentParser) -> None:
 
 
 def records_of(args: argparse.Namespace) -> Path:
-    """The folder of records of a command that reads them, which is said on stderr."""
-    from onebit.leaderboards.recording.place import records_folder, say
+    """The folder of records of a command that reads them; when it is done, the command line says which."""
+    from onebit.leaderboards.recording.place import records_folder
 
-    return say(records_folder(args.records))
+    args.read = records_folder(args.records)
+    return args.read
 
 
 def add_cfg_options(parser: argparse.ArgumentParser, example: str = "train_cfg.max_epochs=2") -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 #: Names a folder of records for every command that reads some.
@@ -23,9 +22,3 @@ def records_folder(given: str | os.PathLike | None = None) -> Path:
     here = Path("leaderboards") / "records"
     of_checkout = Path(__file__).resolve().parents[1] / "records"
     return of_checkout if of_checkout.is_dir() and not here.is_dir() else here
-
-
-def say(folder: Path) -> Path:
-    """Tell on stderr which records are read."""
-    print(f"records: {folder}", file=sys.stderr)
-    return folder

@@ -155,7 +155,7 @@ def test_csv_has_the_columns_of_a_table_after_the_variant(start):
     asked = start("ablation-binarization")
     records = [record for _, record, _ in bench_ablation(asked)]
     made = pd.read_csv(io.StringIO(ablation_table.render(asked.ablation, records, "csv", True)))
-    assert list(made.columns[:4]) == ["ablation", "variant", "dataset", "backbone"]
+    assert list(made.columns[:5]) == ["ablation", "variant", "dataset", "data", "backbone"]
     ours = made[made["source"] == "measured"]
     assert list(ours["variant"]) == [variant.name for variant in asked.variants]
     assert list(ours["seeds"]) == [1, 1, 1]

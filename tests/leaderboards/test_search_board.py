@@ -106,9 +106,9 @@ def test_search_writes_cell_history_and_picture(onebit, stub, tmp_path):
         (["nas", *MINI, "--out", "c.json"], "unknown search method 'nas'"),
         (["random", *MINI, "--out", "c.txt"], "expected the name of a .json file, got 'c.txt'"),
         (["random", *MINI, "--out", "file/c.json"], "file is not a folder that can be written"),
-        (["random", *MINI, "--out", "c.json", "--preset", "big"], "unknown preset 'big'"),
+        (["random", *MINI, "--out", "c.json", "--preset", "big"], "unknown preset of search 'big'"),
         (["random", *MINI, "--out", "c.json", "--options", "x"], "--options takes KEY=VALUE"),
-        (["random", *MINI, "--out", "c.json", "--options", "x=1"], "unknown option 'x'"),
+        (["random", *MINI, "--out", "c.json", "--options", "x=1"], "unknown option of random 'x'"),
         (["random", "--dataset", "mini-voc", "--out", "c.json"], "is for detection"),
     ],
 )
@@ -172,7 +172,7 @@ def test_bench_refuses_what_does_not_fit(onebit, stub, tmp_path, arguments, mess
 
 
 def test_table_without_records(onebit):
-    code, out, err = onebit("table", "search", "--format", "csv", "--no-reported")
+    code, out, err = onebit("table", "search", "--format", "csv", "--no-reported", "--records", "none")
     assert (code, out) == (2, "")
     assert "`onebit bench search` makes them" in err
     assert "ABanditNAS" in onebit("table", "search", "--reported")[1]

@@ -21,11 +21,11 @@ SHIPPED = Path(cli.__file__).parent
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory) -> Path:
-    """Leaderboards with three lines of three seeds on a mini dataset, one of a searched cell, and a
+    """Leaderboards with three lines of three seeds on CIFAR-10, one of a searched cell, and a
     failed row."""
     folder = tmp_path_factory.mktemp("leaderboards")
     base = next(load_all(SHIPPED / "records", "cifar10")).model_copy(
-        update=dict(dataset="mini-cifar10", recipe="mini", cfg_options={}, binarizer="none", genotype_hash=None)
+        update=dict(dataset="cifar10", recipe="mini", cfg_options={}, binarizer="none", genotype_hash=None)
     )
     cell = load_cell("dcp_nas_imagenet").hash
     for seed in range(3):
@@ -102,10 +102,29 @@ def test_pictures_show_what_one_recipe_trained(records, tmp_path):
         record.model_copy(update=dict(recipe="short")).save(tmp_path / "records")
     text = site.build(tmp_path / "records", tmp_path / "page", show_reported=False).read_text(encoding="utf-8")
     for recipe in ("mini", "short"):
-        assert f"<h3>mini-cifar10, recipe {recipe}</h3>" in text
-        assert f"mini-cifar10, recipe {recipe}: top-1" in text
+        assert f"<h4>cifar10, recipe {recipe}</h4>" in text
+        assert f"cifar10, recipe {recipe}: top-1" in text
     ids = [a["id"] for _, a in Elements(text).tags if "id" in a]
     assert len(ids) == len(set(ids))
+
+
+def test_kinds_of_data_stand_apart(records, tmp_path):
+    """Each under its own heading, real data first, and the papers' lines beside real data alone."""
+    for dataset in ("cifar10-jpeg", "mini-cifar10"):
+        for record in load_all(records / "records", "cifar10"):
+            record.model_copy(update=dict(dataset=dataset)).save(tmp_path / "records")
+    text = site.build(tmp_path / "records", tmp_path / "page").read_text(encoding="utf-8")
+    headings = re.findall(r'<h2 class="kind">(.*?)</h2>', text)
+    assert [heading.split()[0] for heading in headings] == ["Real", "Development", "Drawn"]
+    sections = {
+        name: body for name, body in re.findall(r'<section class="board" id="(.*?)"(.*?)</section>', text, re.S)
+    }
+    assert "alpha" not in sections["cifar10"]
+    assert 'data-source="reported"' in sections["cifar10"]
+    for name, dataset in (("cifar10-development", "cifar10-jpeg"), ("cifar10-drawn", "mini-cifar10")):
+        assert 'data-source="reported"' not in sections[name]
+        assert f"cifar10/{dataset}--alpha--" in sections[name]
+        assert sections[name].count("<tbody") == 4
 
 
 def test_the_cell_of_a_searched_network_is_drawn(page):
@@ -273,7 +292,7 @@ def test_sorting_latencies_by_value(latency_page, chromium):
 def test_filtering(page, chromium):
     driver = chromium(page)
     everything = names(driver)
-    find(driver, "input[type=search]").send_keys("BETA mini-cifar10")
+    find(driver, "input[type=search]").send_keys("BETA mini")
     assert names(driver) == ["beta10", "beta9"]
     assert names(driver, "imagenet") == []
     assert find(driver, "#imagenet p.none").is_displayed()

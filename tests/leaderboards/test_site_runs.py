@@ -58,7 +58,7 @@ def search_page(tmp_path_factory):
 
 
 def test_searches_unfold_to_their_seeds_and_lead_to_their_cells(search_page):
-    section = search_page.split('id="search"')[1].split("</section>")[0]
+    section = search_page.split('id="search-development"')[1].split("</section>")[0]
     assert "41.00 ± 1.00" in section
     assert "Seed 2: 1002 s, top1 42.00 %" in section
     assert "search/cifar10-jpeg--dcp-nas--small--seed2.json" in section

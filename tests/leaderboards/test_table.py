@@ -303,10 +303,41 @@ def test_latex_compiles_with_booktabs(lines, tmp_path):
 
 def test_latex_is_one_tabular_of_equal_rows(lines):
     body = tables.render(BOARD, lines + printed(BOARD), "latex")
-    columns = len(re.search(r"\\begin\{tabular\}\{([lr]+)\}", body).group(1))
-    rows = [r for r in body.split("\\toprule")[1].split("\\bottomrule")[0].splitlines() if r.endswith(r"\\")]
-    assert len(rows) == 1 + len(lines) + len(printed(BOARD))
-    assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {columns}
+    parts = body.split("\\paragraph")[1:]
+    for part, shown in zip(parts, (printed(BOARD), lines), strict=True):  # real data and drawn data
+        columns = len(re.search(r"\\begin\{tabular\}\{([lr]+)\}", part).group(1))
+        rows = [r for r in part.split("\\toprule")[1].split("\\bottomrule")[0].splitlines() if r.endswith(r"\\")]
+        assert len(rows) == 1 + len(shown)
+        assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {columns}
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "html", "latex"])
+def test_kinds_of_data_never_share_a_table(lines, form):
+    """Drawn lines stand below the papers', under a heading of their own; the papers' beside real data alone."""
+    shown = tables.render(BOARD, lines + printed(BOARD), form)
+    real, drawn = re.split("Drawn data", shown)
+    assert "Real data" in real
+    assert "resnet18_w8" in drawn
+    assert "resnet18_w8" not in real
+    assert "table 10" in real
+    assert "table 10" not in drawn
+
+
+def test_a_csv_names_the_kind_of_data_real_first(lines):
+    made = pd.read_csv(
+        io.StringIO(tables.render(BOARD, tables.lines(BOARD, [r for x in lines for r in x.records], True), "csv"))
+    )
+    assert list(dict.fromkeys(made["data"])) == ["real", "drawn"]
+    assert set(made.loc[made["data"] == "drawn", "source"]) == {"measured"}
+
+
+def test_a_board_without_rows_shows_the_papers(tmp_path, capsys):
+    assert cli.main(["table", "imagenet", "--records", str(tmp_path)]) == 0
+    assert "DCP-NAS-L" in capsys.readouterr().out
+    assert cli.main(["table", "imagenet", "--records", str(tmp_path), "--format", "csv"]) == 0
+    assert "dcp-nas table 11" in capsys.readouterr().out
+    assert cli.main(["table", "imagenet", "--records", str(tmp_path), "--no-reported"]) == 2
+    assert "`onebit bench imagenet` makes them" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("width", [40, 80, 120, 1000])
