@@ -115,10 +115,8 @@ def test_kinds_of_data_stand_apart(records, tmp_path):
             record.model_copy(update=dict(dataset=dataset)).save(tmp_path / "records")
     text = site.build(tmp_path / "records", tmp_path / "page").read_text(encoding="utf-8")
     headings = re.findall(r'<h2 class="kind">(.*?)</h2>', text)
-    assert [heading.split()[0] for heading in headings] == ["Real", "Development", "Drawn"]
-    sections = {
-        name: body for name, body in re.findall(r'<section class="board" id="(.*?)"(.*?)</section>', text, re.S)
-    }
+    assert [heading.split()[0] for heading in headings] == ["Real", "Development", "Drawn", "Machines"]
+    sections = dict(re.findall(r'<section class="board" id="(.*?)"(.*?)</section>', text, re.S))
     assert "alpha" not in sections["cifar10"]
     assert 'data-source="reported"' in sections["cifar10"]
     for name, dataset in (("cifar10-development", "cifar10-jpeg"), ("cifar10-drawn", "mini-cifar10")):
@@ -394,7 +392,7 @@ def test_a_phone_needs_no_sideways_scrolling(page, chromium, width):
     label = driver.execute_script(
         "return getComputedStyle(document.querySelector('#cifar10 tbody.line td'), '::before').content"
     )
-    assert label == '"Dataset"', "columns are named in the card"
+    assert label == '"Err. %"', "columns are named in the card"
 
 
 def test_without_script_every_record_is_readable(page, tmp_path, chromium):
