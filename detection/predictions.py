@@ -55,6 +55,8 @@ def read(path: str | Path, images: Collection[int], categories: Collection[int])
         InputError: not such a file, or a detection with an unknown id, a number that is not finite
             or a negative size. The message says which one.
     """
+    if Path(path).exists() and not Path(path).is_file():  # a device has no end
+        raise InputError(f"cannot read predictions {path}: expected a file, found something else")
     try:
         content = json.loads(Path(path).read_bytes(), parse_constant=_refuse_constant)
     except OSError as error:

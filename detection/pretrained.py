@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from onebit.commons.checkpoints import load_row, require_asked
+from onebit.commons.checkpoints import load_row, require_asked, require_row
 from onebit.commons.errors import InputError
 from onebit.commons.files import sha256_file
 
@@ -71,6 +71,7 @@ def _read(path: str | Path, name: str) -> tuple[dict, dict[str, torch.Tensor]]:
     """The row of a checkpoint and its backbone's weights, by the backbone's own names."""
     row, weights = load_row(path)
     require_asked(f"{OPTION}: {path}", row, task="classification", backbone=name)
+    require_row(path, row, "backbone", "dataset", "recipe", "seed", backbone=name)
     kept = {k.removeprefix(_PREFIX): w for k, w in weights.items() if k.startswith(_PREFIX)}
     return row, kept
 

@@ -14,7 +14,7 @@ from PIL import Image
 from onebit.commons.checkpoints import ROW
 from onebit.commons.errors import InputError
 from onebit.commons.mini import draw
-from onebit.detection import checks
+from onebit.detection import checks, predictions, pretrained
 from onebit.leaderboards import boards
 from tests.security.corpus import archive, call, getattr_program
 from tests.security.test_options import sealed
@@ -82,6 +82,20 @@ def test_verify_of_what_has_no_end(tmp_path, path):
     assert done.returncode in (1, 2)
     assert "Traceback" not in done.stderr
     assert done.stdout.startswith(f"BAD  {path}\n     ")
+
+
+def test_predictions_that_have_no_end():
+    with pytest.raises(InputError, match="/dev/zero: expected a file, found something else"):
+        predictions.read("/dev/zero", {1}, {1})
+
+
+@pytest.mark.parametrize("lacks", ["backbone", "dataset", "recipe", "seed"])
+def test_a_start_that_does_not_say_what_it_is(tmp_path, lacks):
+    row = dict(task="classification", dataset="cifar10", backbone="resnet18_w8", recipe="mini", seed=0)
+    row.pop(lacks)
+    torch.save({ROW: row, "state_dict": {}}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=f"a.pth does not say its {lacks}"):
+        pretrained.describe(tmp_path / "a.pth", torch.nn.Identity())
 
 
 def test_a_link_out_of_the_data_set_is_not_opened(tmp_path):
