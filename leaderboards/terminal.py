@@ -35,8 +35,10 @@ class Output:
         self._stream = stream
 
     def write(self, text: str) -> int:
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        plain = shown(text).encode(encoding, "backslashreplace").decode(encoding)  # a locale may have ASCII only
         try:
-            self._stream.write(shown(text))
+            self._stream.write(plain)
         except BrokenPipeError:
             raise
         except OSError as error:
