@@ -61,6 +61,7 @@ FILE_OPTIONS = Schema(
     {
         r"(stages\.\d+\.)?train_dataloader\.num_workers": up_to(64),
         **_OPTIONS,
+        "input_size": up_to(10_000),
         **{rf"stages\.\d+\.({pattern})": kind for pattern, kind in _OPTIONS.items()},
         r"test_dataloader\.batch_size": up_to(4096),
         r"test_dataloader\.num_workers": up_to(64),
@@ -77,7 +78,7 @@ def build_config(job: Job, dataset: Dataset, folder: Path, backbone: Mapping[str
     A recipe sets the schedule, the optimizer, ``train_dataloader.batch_size``,
     ``model.label_smoothing``; ``augmentation`` and ``image_size`` for images held in memory
     (``small``; None leaves them the size they have) and for others (``large``), for the latter
-    ``min_crop_area``; ``train_images``, how many of those held in memory to train on at most; and
+    ``min_crop_area``, where the job's option ``input_size`` goes before ``image_size``; ``train_images``, how many of those held in memory to train on at most; and
     ``auxiliary_weight`` of networks of cells. ``boards`` names other files for some boards. What
     else it can ask for is in :mod:`onebit.classification.options` and :mod:`onebit.classification.stages`.
 
@@ -100,7 +101,10 @@ def build_config(job: Job, dataset: Dataset, folder: Path, backbone: Mapping[str
         )
     kind = "small" if small else "large"
     augmentation = cfg.pop("augmentation")[kind]
+    options = job.options
     size = cfg.pop("image_size")[kind]
+    if (asked := options.pop("input_size", None)) is not None:
+        size = guards.whole("input_size", asked, 1, 10_000)
     min_area = cfg.pop("min_crop_area")
     if small:
         own = datasets.side_of(dataset, folder)
@@ -130,7 +134,7 @@ def build_config(job: Job, dataset: Dataset, folder: Path, backbone: Mapping[str
     if auxiliary_weight and _has_auxiliary_place(cfg.model.backbone):
         cfg.model.auxiliary_weight = auxiliary_weight
     cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="onebit.MethodLossHook")]
-    cfg = with_options(cfg, job.options, free=FREE)
+    cfg = with_options(cfg, options, free=FREE)
     if cfg.get("stages") and "train_cfg.max_epochs" in job.options:
         raise InputError(f"train_cfg.max_epochs: recipe {job.recipe} has stages, set stages.0.epochs and so on")
     check(cfg)

@@ -26,6 +26,7 @@ LACKS = {
     "show": "test classification draws no pictures: leave out --show-dir",
     "show_score": "--show-score is for `test detection --show-dir DIR`",
 }
+KEYS = {"epochs": "train_cfg.max_epochs", "batch": "train_dataloader.batch_size", "lr": "optim_wrapper.optimizer.lr"}
 TRIAL: tuple[str, dict[str, Any]] = (
     "mini-cifar10",
     {
@@ -40,6 +41,13 @@ train_config = lacking(LACKS["train_config"])
 score_checkpoint = lacking(LACKS["score_checkpoint"])
 import_predictions = lacking(LACKS["import_predictions"])
 show = lacking(LACKS["show"])
+
+
+def size_options(height: int, width: int) -> dict[str, Any]:
+    """Classified images are square."""
+    if height != width:
+        raise InputError(f"--size {height} {width}: classification takes square images, name one number")
+    return {"input_size": height}
 
 
 def check_predictions(job: Job) -> None:

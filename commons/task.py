@@ -108,6 +108,8 @@ class Task(Protocol):
     LACKS: Mapping[str, str]
     #: What a record or a checkpoint may set of the config.
     FILE_OPTIONS: Schema
+    #: The config keys of what every task calls ``epochs``, ``batch`` (images per training step) and ``lr``.
+    KEYS: Mapping[str, str]
     #: A mini dataset, and options that leave a few steps of its mini recipe.
     TRIAL: tuple[str, Mapping[str, Any]]
 
@@ -146,6 +148,9 @@ class Task(Protocol):
     def config_of(self, job: Job, folder: Path | None) -> tuple[str, int] | None:
         """A row's config as text, and its epochs; None where that takes the dataset in ``folder``."""
 
+    def size_options(self, height: int, width: int) -> dict[str, Any]:
+        """The config options by which the network sees images of this size in pixels."""
+
     def model_cost(
         self, backbone: str, convention: str, input_size: tuple[int, int] | None = None, num_classes: int | None = None
     ) -> Any:
@@ -156,6 +161,25 @@ def require_offered(task: Task, what: str) -> None:
     """Raise InputError where ``task`` lacks ``what``, with the sentence that says what it has instead."""
     if what in task.LACKS:
         raise InputError(task.LACKS[what])
+
+
+def common_options(
+    task: Task, epochs: int | None, batch: int | None, lr: float | None, size: tuple[int, int] | None
+) -> dict[str, Any]:
+    """What every task calls by the same name, as options of this task's config; None leaves the recipe's.
+
+    Args:
+        epochs: for how many to train.
+        batch: images per training step and process.
+        lr: learning rate.
+        size: height and width of images in pixels.
+
+    Raises:
+        InputError: a size that the task's images cannot have.
+    """
+    asked = {"epochs": epochs, "batch": batch, "lr": lr}
+    found = {task.KEYS[name]: value for name, value in asked.items() if value is not None}
+    return {**found, **(task.size_options(*size) if size else {})}
 
 
 def lacking(sentence: str) -> Callable[..., NoReturn]:

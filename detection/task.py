@@ -20,6 +20,7 @@ from onebit.detection.runner import test as test
 from onebit.detection.runner import train as train
 
 LACKS = {"test_packed_file": "a packed file is scored by `onebit test classification`; detection has `--packed`"}
+KEYS = {"epochs": "train_cfg.max_epochs", "batch": "train_dataloader.batch_size", "lr": "optim_wrapper.optimizer.lr"}
 TRIAL: tuple[str, dict[str, Any]] = (
     "mini-coco",
     {
@@ -41,6 +42,11 @@ def score_checkpoint(checkpoint: Path, job: Job, model: str | None = None, confi
     if model or not config:
         raise InputError("--model is not for detection: name the MMDetection config with --config")
     return foreign.score_checkpoint(checkpoint, config, job)
+
+
+def size_options(height: int, width: int) -> dict[str, Any]:
+    """Images are scaled to fit into this, and keep their proportions."""
+    return {"image_scale": (width, height)}
 
 
 def check_predictions(job: Job) -> None:

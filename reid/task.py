@@ -23,10 +23,16 @@ LACKS = {
     "test_packed_file": "a packed file is scored by `onebit test classification`; reid has `--packed`",
     "show_score": "--show-score is for `test detection --show-dir DIR`",
 }
+KEYS = {"epochs": "epochs", "batch": "data.batch_size_train", "lr": "optimizer.lr"}
 TRIAL: tuple[str, dict[str, Any]] = ("mini-market1501", {"epochs": 1, "height": 64, "width": 32})
 
 train_config = lacking(LACKS["train_config"])
 test_packed_file = lacking(LACKS["test_packed_file"])
+
+
+def size_options(height: int, width: int) -> dict[str, Any]:
+    """Crops are stretched to this."""
+    return {"height": height, "width": width}
 
 
 def check_predictions(job: Job) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from onebit.leaderboards.commands.options import (
     add_cfg_options,
+    add_common,
     add_data,
     add_import,
     add_out,
@@ -16,6 +17,7 @@ from onebit.leaderboards.commands.options import (
     data_root,
     key_values,
     seed_list,
+    training_options,
     whole_number,
 )
 
@@ -84,6 +86,7 @@ onebit bench ablation-tangent --dataset mini-cifar10""",
     )
     add_data(parser)
     add_out(parser)
+    add_common(parser)
     add_cfg_options(parser)
     add_import(parser)
     search = parser.add_argument_group("the board of searches: a row searches and trains its cell")
@@ -126,7 +129,7 @@ def run(args) -> int:
         slurm_parameters(slurm)  # a wrong one is refused before anything is looked for
         if searches:
             raise InputError(f"{ablation.name} searches in this process: leave out --slurm")
-    options = cfg_options(args.cfg_options)
+    options = training_options(args, board.task)
     if dataset is None:
         dataset = _default_dataset(board, data_root(args))
     sweep = Sweep(
@@ -179,7 +182,7 @@ def _run_search(args) -> int:
         work_root=args.work_dir,
         overwrite=args.overwrite,
         options=option_names(cfg_options(args.options, "--options")),
-        cfg_options=cfg_options(args.cfg_options),
+        cfg_options=training_options(args, "classification"),
     )
     total = len(sweep.rows())
     for done, (row, run_now) in enumerate(bench(sweep), start=1):

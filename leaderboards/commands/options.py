@@ -67,6 +67,45 @@ def add_cfg_options(parser: argparse.ArgumentParser, example: str = "train_cfg.m
     )
 
 
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """What every task calls by the same name; :func:`training_options` reads it."""
+    common = parser.add_argument_group("of every task, in place of what the recipe says")
+    common.add_argument(
+        "--epochs",
+        type=whole_number(),
+        metavar="N",
+        help="the steps of a stepped schedule stay where the recipe has them",
+    )
+    common.add_argument("--batch", type=whole_number(), metavar="N", help="images per training step and process")
+    common.add_argument("--lr", type=number(0), metavar="X", help="learning rate")
+    common.add_argument(
+        "--size", type=whole_number(), nargs="+", metavar="N", help="height and width of images in pixels; one for both"
+    )
+
+
+def training_options(args: argparse.Namespace, task: str) -> dict[str, Any]:
+    """``--epochs``, ``--batch``, ``--lr``, ``--size`` and ``--cfg-options`` as options of the task's config.
+
+    Raises:
+        InputError: the same thing given twice, or a size that the task's images cannot have.
+    """
+    from onebit.commons.task import common_options
+    from onebit.leaderboards.boards import runner
+
+    options = cfg_options(args.cfg_options)
+    if not any((args.epochs, args.batch, args.lr is not None, args.size)):
+        return options
+    if args.size and len(args.size) > 2:
+        raise InputError(f"--size takes height and width, or one number for both; got {len(args.size)} numbers")
+    size = (args.size[0], args.size[-1]) if args.size else None
+    common = common_options(runner(task), args.epochs, args.batch, args.lr, size)
+    if twice := sorted(common.keys() & options.keys()):
+        raise InputError(
+            f"--cfg-options {twice[0]}=... says what --epochs, --batch, --lr or --size says too: leave out one"
+        )
+    return {**common, **options}
+
+
 def add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--import",

@@ -9,6 +9,7 @@ from onebit.leaderboards.commands.import_ import add_import_options, score_and_r
 from onebit.leaderboards.commands.options import (
     TASKS,
     add_cfg_options,
+    add_common,
     add_data,
     add_import,
     add_verb,
@@ -16,6 +17,7 @@ from onebit.leaderboards.commands.options import (
     data_root,
     number,
     seed,
+    training_options,
     whole_number,
 )
 
@@ -28,12 +30,13 @@ def configure(verbs) -> None:
         "train and score one backbone on one dataset",
         """\
 onebit train classification --dataset mini-cifar10 --backbone resnet18_w16_reactnet
+onebit train classification --dataset mini-cifar10 --backbone resnet18_w8 --epochs 2 --batch 64 --lr 0.01 --size 24
 onebit train detection --dataset mini-voc --backbone dcp_nas_c8 --seed 1 --work-dir runs/voc
 onebit train detection --dataset mini-voc --backbone dcp_nas_c8 --seed 1 --work-dir runs/voc --resume
 onebit train detection --config mine.py --work-dir runs/mine
 onebit train detection --config mine.py --dataset mini-coco
 onebit train detection --dataset coco128 --backbone resnet18_w16_reactnet --cfg-options pretrained=cifar/epoch_3.pth
-onebit train reid --dataset market1501 --backbone resnet18 --recipe paper --cfg-options train_cfg.max_epochs=60
+onebit train reid --dataset market1501 --backbone resnet18 --recipe paper --epochs 60
 torchrun --nproc_per_node 2 -m onebit train classification --dataset cifar10 --backbone resnet18_reactnet""",
     )
     train.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
@@ -49,6 +52,7 @@ torchrun --nproc_per_node 2 -m onebit train classification --dataset cifar10 --b
     train.add_argument("--work-dir", type=Path, metavar="W", help="default: work_dirs/train/<row>")
     train.add_argument("--seed", type=seed, default=0, metavar="S")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in W")
+    add_common(train)
     add_data(train)
     add_cfg_options(train)
     add_import(train)
@@ -135,12 +139,14 @@ def run_train(args) -> int:
         if args.backbone or args.recipe:
             option = "backbone" if args.backbone else "recipe"
             raise InputError(f"--{option} does not go with --config, which names its own")
+        if args.size:
+            raise InputError("--size does not go with --config, whose pipeline says how images are scaled")
     elif not args.dataset or not args.backbone:
         raise InputError(f"train needs --{'backbone' if args.dataset else 'dataset'}")
     dataset = get_dataset(args.dataset, args.task) if args.dataset else None
     if dataset:
         dataset.find(data_root(args))
-    options = cfg_options(args.cfg_options)
+    options = training_options(args, args.task)
     recipe = ""
     if args.config:
         name = "--".join(filter(None, (args.dataset, args.config.stem, f"seed{args.seed}")))

@@ -1,14 +1,17 @@
 """Every task fulfils the interface by which the leaderboards know it."""
 
 import inspect
+import shlex
 from pathlib import Path
 
 import pytest
 
+from onebit.commons import mini
 from onebit.commons.datasets import DATASETS
 from onebit.commons.errors import InputError
-from onebit.commons.file_options import Schema
-from onebit.commons.task import TASKS, Task, require_offered
+from onebit.commons.file_options import Schema, StatedOptions
+from onebit.commons.task import TASKS, Job, Task, common_options, require_offered
+from onebit.leaderboards import cli
 from onebit.leaderboards.boards import runner
 
 FUNCTIONS = {name: value for name, value in vars(Task).items() if inspect.isfunction(value) and name[0] != "_"}
@@ -52,3 +55,70 @@ def test_what_a_task_lacks_is_said_by_the_interface(task):
             assert str(error.value) == sentence
     for name in {*FUNCTIONS} - module.LACKS.keys():
         require_offered(module, name)
+
+
+EXAMPLES = [
+    line.strip()
+    for parser in cli.parser()._subparsers._group_actions[0].choices.values()
+    for line in (parser.epilog or "").splitlines()[1:]
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_examples_of_every_help_parse(example):
+    command = example.split("  ")[0]  # what follows explains it
+    words = shlex.split(command.split(" | ")[-1].split(" > ")[0])
+    cli.parser().parse_args(words[words.index("onebit") + 1 :])
+
+
+def _job(tmp_path, task, options):
+    dataset = runner(task).TRIAL[0]
+    list(mini.write(tmp_path, [dataset]))
+    return Job(dataset, "resnet18_w8", "mini", 0, tmp_path, tmp_path / "work", cfg_options=options)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_options_of_every_task_reach_its_config(task, tmp_path):
+    options = common_options(runner(task), epochs=3, batch=6, lr=0.0625, size=(48, 48))
+    job = _job(tmp_path, task, options)
+    folder = DATASETS[job.dataset].find(tmp_path)
+    text, epochs = runner(task).config_of(job, folder)
+    assert epochs == 3
+    for expected in ("0.0625", "48"):
+        assert expected in text
+    assert "batch_size=6" in text or "batch_size_train=6" in text
+    assert common_options(runner(task), None, None, None, None) == {}
+    taken = StatedOptions(options, "a file").taken(runner(task).FILE_OPTIONS)  # as a record states them
+    assert {*taken, *taken.left_out} == {*options}
+    assert {*runner(task).size_options(48, 48)} <= {*taken}
+
+
+def test_a_size_is_the_size_that_is_trained_and_scored(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    list(mini.write(tmp_path / "data", ["mini-cifar10"]))
+    few = ["train_dataloader.num_batch_per_epoch=2", "test_dataloader.num_batch_per_epoch=1"]
+    command = ["train", "classification", "--dataset", "mini-cifar10", "--backbone", "resnet18_w8", "--work-dir", "w"]
+    asked = ["--epochs", "1", "--batch", "16", "--lr", "0.001", "--size", "24"]
+    assert cli.main([*command, *asked, "--cfg-options", *few]) == 0, capsys.readouterr().err
+    assert "24x24 pixels" in capsys.readouterr().out
+    command = ["test", "classification", "--checkpoint", "w/epoch_1.pth", "--dataset", "mini-cifar10"]
+    assert cli.main([*command, "--cfg-options", few[1]]) == 0, capsys.readouterr().err
+    assert "24x24 pixels" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--size", "24", "32"], "square"),
+        (["--size", "24", "32", "3"], "--size takes height and width"),
+        (["--epochs", "2", "--cfg-options", "train_cfg.max_epochs=3"], "leave out one"),
+    ],
+)
+def test_options_that_contradict(tmp_path, capsys, monkeypatch, more, message):
+    monkeypatch.chdir(tmp_path)
+    list(mini.write(tmp_path / "data", ["mini-cifar10"]))
+    assert cli.main(["train", "classification", "--dataset", "mini-cifar10", "--backbone", "resnet18_w8", *more]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "work_dirs").exists()
