@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.model import PretrainedInit
 from PIL import Image
 
 from onebit.commons.checkpoints import ROW
+from onebit.commons.engine import QuietRunner  # noqa: F401  its module is what has configs' weights read so
 from onebit.commons.errors import InputError
 from onebit.commons.mini import draw
 from onebit.detection import checks, predictions, pretrained
@@ -82,6 +84,16 @@ def test_verify_of_what_has_no_end(tmp_path, path):
     assert done.returncode in (1, 2)
     assert "Traceback" not in done.stderr
     assert done.stdout.startswith(f"BAD  {path}\n     ")
+
+
+def test_weights_that_a_config_names_are_read_the_same_way(tmp_path):
+    """`load_from`, and `init_cfg` of type Pretrained: with torch before 2.6 mmengine itself would execute them."""
+    path = tmp_path / "a.pth"
+    path.write_bytes(archive(call("tests.security.canary", "sing")))
+    for prefix in (None, "backbone"):
+        start = PretrainedInit(str(path), prefix=prefix)
+        with pytest.raises(InputError, match=r"it asks for tests\.security\.canary\.sing"):
+            start(torch.nn.Linear(1, 1))
 
 
 def test_predictions_that_have_no_end():
