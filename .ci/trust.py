@@ -45,7 +45,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="datasets of these rows; what is drawn is drawn afresh")
     parser.add_argument("--rows", type=int, default=1, help="rows to train again")
     args = parser.parse_args()
-    out = ["--out", str(RECORDS.parent)]
+    out = ["--records", str(RECORDS)]
     found = rows()
     whole = [r for r in found if not missing_files(r, args.work_dir)]
     print(f"{len(whole)} of {len(found)} committed rows have their checkpoint and predictions below {args.work_dir}")

@@ -176,10 +176,11 @@ def _fail(message: str, code: int) -> int:
 
 
 def _silence_libraries() -> None:
-    """Deprecation notes of libraries are not the user's business."""
+    """Deprecation notes of libraries are not the user's business, nor what their destructors raise after an error."""
     import warnings
 
     warnings.simplefilter("ignore")
+    sys.unraisablehook = lambda _: None
 
 
 if __name__ == "__main__":

@@ -86,9 +86,9 @@ CONDITIONS = {
 }
 COMMANDS: dict[str, Callable[[Path, Path], list[str]]] = {
     "backbones": lambda root, folder: ["backbones", "resnet18_w16*"],
-    "table": lambda root, folder: ["table", "cuhk03", "--out", str(root / "few")],
-    "verify": lambda root, folder: ["verify", "--out", str(root / "few")],
-    "site": lambda root, folder: ["site", str(folder / "page"), "--leaderboards", str(root / "few")],
+    "table": lambda root, folder: ["table", "cuhk03", "--records", str(root / "few" / "records")],
+    "verify": lambda root, folder: ["verify", "--records", str(root / "few" / "records")],
+    "site": lambda root, folder: ["site", str(folder / "page"), "--records", str(root / "few" / "records")],
     "export": lambda root, folder: ["export", "resnet18_w8_bireal", str(folder / "net.onebit")],
     "data": lambda root, folder: ["data", "mini", str(folder / "data"), "--only", "mini-cuhk03"],
     "train": lambda root, folder: [
@@ -135,7 +135,7 @@ def hold(root: Path, condition: str, command: str) -> str:
         assert "Traceback" not in said, said[-3000:]
         assert "Exception ignored" not in said, said[-3000:]
         assert len(said.splitlines()) <= 3, said[-3000:]
-        for path in folder.rglob("*") if code == 0 or len(about.name) < 255 else ():
+        for path in folder.rglob("*") if len(about.name) < 255 or "/" in about.name else ():
             if path.is_file() and not path.name.startswith("."):
                 kill_verbs.read_whole(path)
     return f"{code}  {said.strip().splitlines()[-1][:100] if said.strip() else ''}"

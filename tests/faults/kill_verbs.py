@@ -91,7 +91,7 @@ def _search(folder: Path) -> list[str]:
 
 
 def _on_records(*arguments: str) -> list[str]:
-    return [*arguments, "--out", str(RECORDS)]
+    return [*arguments, "--records", str(RECORDS / "records")]
 
 
 VERBS = {
@@ -100,7 +100,7 @@ VERBS = {
     # Its weights are drawn anew: no two files are equal.
     "export": Verb(lambda folder: ["export", "resnet18_w8_bireal", str(folder / "net.onebit")], [], (), 1.0),
     "site": Verb(
-        lambda folder: ["site", str(folder / "page"), "--leaderboards", str(folder.parent / "few")],
+        lambda folder: ["site", str(folder / "page"), "--records", str(folder.parent / "few" / "records")],
         [],
         ("page/index.html",),
         4.0,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from onebit.classification.config import FILE_OPTIONS
 from onebit.commons.datasets import DATASETS
 from onebit.commons.task import Outcome
 from onebit.leaderboards.boards import ALL
@@ -21,6 +22,8 @@ def stub_cost():
 
 class StubRunner:
     """Stands in for a task's runner: 'trains' by writing a checkpoint, and counts its calls."""
+
+    FILE_OPTIONS = FILE_OPTIONS
 
     def __init__(self):
         self.jobs = []

@@ -44,7 +44,7 @@ def test_a_full_output_is_one_line(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["table", "cifar10", "--out", "n" * 300], "File name too long"),
+        (["table", "cifar10", "--records", "n" * 300], "ile name too long"),
         (["verify", "/dev/zero"], None),
         (["cost", "resnet18_w100000"], "expected a whole number from 1 to 1024"),
         (["bench", "mini-cifar10", "--backbones", ","], "expected something like a,b"),
