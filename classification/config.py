@@ -21,9 +21,8 @@ from onebit.commons.config_options import with_options
 from onebit.commons.datasets import Dataset
 from onebit.commons.errors import InputError
 from onebit.commons.file_options import Kind, Schema, one_of, quantity, up_to
-from onebit.commons.task import Job
+from onebit.commons.task import Job, recipe_file
 
-RECIPES = Path(__file__).parent / "configs" / "recipes"
 #: Below these a job may set what the recipe does not: mmengine or the network checks the keys.
 FREE = (
     "optim_wrapper.",
@@ -148,10 +147,9 @@ def read_recipe(name: str, board: str) -> Config:
     Raises:
         InputError: there is no such recipe.
     """
-    guards.known("recipe of classification", name, sorted(path.stem for path in RECIPES.glob("*.py")))
-    cfg = Config.fromfile(RECIPES / f"{name}.py")
+    cfg = Config.fromfile(recipe_file("classification", name))
     other = cfg.pop("boards", {}).get(board)
-    return Config.fromfile(RECIPES / f"{other}.py") if other else cfg
+    return Config.fromfile(recipe_file("classification", other)) if other else cfg
 
 
 def _has_auxiliary_place(backbone: dict) -> bool:

@@ -23,6 +23,7 @@ LACKS = {
     "score_checkpoint": "--config is not for classification, and neither is --model: "
     "it scores checkpoints of this suite and packed files",
     "import_predictions": "classification imports no predictions: `onebit test classification --predictions` scores them",
+    "import_options": "--cfg-options of an import are for reid, not for classification",
     "show": "test classification draws no pictures: leave out --show-dir",
     "show_score": "--show-score is for `test detection --show-dir DIR`",
 }
@@ -36,11 +37,17 @@ TRIAL: tuple[str, dict[str, Any]] = (
         "test_dataloader.num_batch_per_epoch": 1,
     },
 )
+PACKAGES = ("python", "torch", "numpy", "mmengine")
 
 train_config = lacking(LACKS["train_config"])
 score_checkpoint = lacking(LACKS["score_checkpoint"])
 import_predictions = lacking(LACKS["import_predictions"])
 show = lacking(LACKS["show"])
+
+
+def operators() -> dict[str, str]:
+    """None beside torch's."""
+    return {}
 
 
 def size_options(height: int, width: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
+from onebit.commons import guards
 from onebit.commons.errors import InputError
 from onebit.commons.file_options import FileOptions, Schema
 
@@ -25,7 +26,7 @@ class Job:
     Attributes:
         dataset: a name of :data:`onebit.commons.datasets.DATASETS`.
         backbone: a name that :func:`onebit.backbones.create_backbone` knows.
-        recipe: the stem of a config file under ``<task>/configs/recipes/``.
+        recipe: a name of :func:`recipes`.
         seed: the only source of randomness.
         data_root: the folder below which the dataset is looked for.
         work_dir: checkpoints, logs and the dumped config go here.
@@ -104,14 +105,29 @@ class Task(Protocol):
     A task that lacks something says so in ``LACKS``, and its function of that name is :func:`lacking`.
     """
 
-    #: What is not offered (functions of this interface, and ``show_score``) to the sentence that says what there is.
-    LACKS: Mapping[str, str]
-    #: What a record or a checkpoint may set of the config.
-    FILE_OPTIONS: Schema
-    #: The config keys of what every task calls ``epochs``, ``batch`` (images per training step) and ``lr``.
-    KEYS: Mapping[str, str]
-    #: A mini dataset, and options that leave a few steps of its mini recipe.
-    TRIAL: tuple[str, Mapping[str, Any]]
+    @property
+    def LACKS(self) -> Mapping[str, str]:
+        """What is not offered (functions of this interface, ``show_score``, ``import_options``) to the sentence that
+        says what there is."""
+
+    @property
+    def FILE_OPTIONS(self) -> Schema:
+        """What a record or a checkpoint may set of the config."""
+
+    @property
+    def KEYS(self) -> Mapping[str, str]:
+        """The config keys of what every task calls ``epochs``, ``batch`` (images per training step) and ``lr``."""
+
+    @property
+    def TRIAL(self) -> tuple[str, Mapping[str, Any]]:
+        """A mini dataset, and options that leave a few steps of its mini recipe."""
+
+    @property
+    def PACKAGES(self) -> tuple[str, ...]:
+        """What makes its rows: distributions whose versions a record must name."""
+
+    def operators(self) -> Mapping[str, str]:
+        """Whose compiled operators are used here, by name: ``native`` or ``fallback``; empty for none."""
 
     def train(self, job: Job) -> Outcome:
         """Train and score a row."""
@@ -155,6 +171,23 @@ class Task(Protocol):
         self, backbone: str, convention: str, input_size: tuple[int, int] | None = None, num_classes: int | None = None
     ) -> Any:
         """The :class:`onebit.backbones.Cost` of the whole model for one image; a task may take further options."""
+
+
+def recipes(task: str) -> dict[str, Path]:
+    """The recipes of a task by name, and their files."""
+    folder = Path(__file__).resolve().parents[1] / task / "configs" / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("[!_]*.py"))}
+
+
+def recipe_file(task: str, name: str) -> Path:
+    """The file of a recipe.
+
+    Raises:
+        InputError: the task has no such recipe; the message lists those it has.
+    """
+    found = recipes(task)
+    guards.known(f"recipe of {task}", name, found)
+    return found[name]
 
 
 def require_offered(task: Task, what: str) -> None:

@@ -19,7 +19,7 @@ from onebit.commons.config_options import with_options
 from onebit.commons.datasets import get_dataset
 from onebit.commons.errors import InputError
 from onebit.commons.file_options import Schema, one_of, quantity, up_to, word
-from onebit.commons.task import Job
+from onebit.commons.task import Job, recipe_file
 from onebit.detection import pretrained as pretrained_backbone
 from onebit.detection import stabilizers
 from onebit.detection.metrics import JUDGES, check_judge
@@ -109,7 +109,7 @@ def build_config(job: Job, folder: str | Path, pretrained: Mapping[str, Any] | N
     judge = options.pop(JUDGE_OPTION, None)
     model = _MODELS[_parts(options.pop(PARTS_OPTION, None), job.backbone, bool(onebit))]
     cfg = Config()  # not a model's own: the runner dumps a config with a file name once more
-    for piece in (_piece("models", model), _dataset_piece(job.dataset), _piece("recipes", job.recipe)):
+    for piece in (_piece("models", model), _dataset_piece(job.dataset), _read(recipe_file("detection", job.recipe))):
         cfg.merge_from_dict(copy.deepcopy(piece))
     cfg.row = dict(dataset=job.dataset, backbone=job.backbone, recipe=job.recipe)
 
@@ -192,11 +192,15 @@ def _dataset_piece(name: str) -> dict:
     return {**piece, "split": dataset.split, "protocol": dataset.protocol, "main_metric": dataset.main_metric}
 
 
-@functools.cache  # finding one of MMDetection's own configs takes a second
 def _piece(kind: str, name: str) -> dict:
     folder = CONFIGS / kind
     guards.known(f"{kind[:-1]} of detection", name, sorted(path.stem for path in folder.glob("[!_]*.py")))
-    return Config.fromfile(folder / f"{name}.py").to_dict()
+    return _read(folder / f"{name}.py")
+
+
+@functools.cache  # finding one of MMDetection's own configs takes a second
+def _read(path: Path) -> dict:
+    return Config.fromfile(path).to_dict()
 
 
 def _dicts(node) -> Iterator[dict]:

@@ -12,6 +12,7 @@ from onebit.detection import foreign
 from onebit.detection.config import FILE_OPTIONS as FILE_OPTIONS
 from onebit.detection.config import JUDGE_OPTION, build_config
 from onebit.detection.cost import model_cost as model_cost
+from onebit.detection.operators import operator_status as operators  # noqa: F401
 from onebit.detection.own_config import train as train_config  # noqa: F401
 from onebit.detection.predictions import agreement as agreement
 from onebit.detection.runner import score_predictions as score_predictions
@@ -19,7 +20,10 @@ from onebit.detection.runner import show as show
 from onebit.detection.runner import test as test
 from onebit.detection.runner import train as train
 
-LACKS = {"test_packed_file": "a packed file is scored by `onebit test classification`; detection has `--packed`"}
+LACKS = {
+    "test_packed_file": "a packed file is scored by `onebit test classification`; detection has `--packed`",
+    "import_options": "--cfg-options of an import are for reid, not for detection",
+}
 KEYS = {"epochs": "train_cfg.max_epochs", "batch": "train_dataloader.batch_size", "lr": "optim_wrapper.optimizer.lr"}
 TRIAL: tuple[str, dict[str, Any]] = (
     "mini-coco",
@@ -32,6 +36,7 @@ TRIAL: tuple[str, dict[str, Any]] = (
         "param_scheduler.0.end": 2,
     },
 )
+PACKAGES = ("python", "torch", "numpy", "mmengine", "mmdet", "pycocotools")
 
 test_packed_file = lacking(LACKS["test_packed_file"])
 import_predictions = score_predictions

@@ -15,7 +15,7 @@ from onebit.commons import config_options, guards
 from onebit.commons.config_options import dotted
 from onebit.commons.errors import InputError
 from onebit.commons.file_options import Schema, StatedOptions, one_of, quantity, up_to, word
-from onebit.commons.task import Job
+from onebit.commons.task import Job, recipe_file
 from onebit.reid.checkpoint import classification_sha256
 from onebit.reid.evaluation import PROTOCOLS
 from onebit.reid.evaluation.distances import DISTANCES
@@ -23,7 +23,6 @@ from onebit.reid.evaluation.options import Evaluation
 from onebit.reid.model import LOSSES, NECKS
 from onebit.reid.training import SCHEDULES
 
-RECIPES = Path(__file__).parent / "configs" / "recipes"
 #: The recipe that all others are made from: they have its options and no others.
 BASE = "paper"
 #: Below these stand arguments of something that checks them itself.
@@ -78,8 +77,7 @@ def load_recipe(name: str) -> Config:
     Raises:
         InputError: there is none of that name.
     """
-    guards.known("recipe of reid", name, sorted(path.stem for path in RECIPES.glob("*.py")))
-    return Config.fromfile(RECIPES / f"{name}.py")
+    return Config.fromfile(recipe_file("reid", name))
 
 
 def build_config(job: Job) -> Config:

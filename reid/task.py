@@ -25,9 +25,15 @@ LACKS = {
 }
 KEYS = {"epochs": "epochs", "batch": "data.batch_size_train", "lr": "optimizer.lr"}
 TRIAL: tuple[str, dict[str, Any]] = ("mini-market1501", {"epochs": 1, "height": 64, "width": 32})
+PACKAGES = ("python", "torch", "numpy", "torchreid")
 
 train_config = lacking(LACKS["train_config"])
 test_packed_file = lacking(LACKS["test_packed_file"])
+
+
+def operators() -> dict[str, str]:
+    """None beside torch's."""
+    return {}
 
 
 def size_options(height: int, width: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from onebit.leaderboards.commands.options import (
+    TASKS,
     add_cfg_options,
     add_data,
     add_out,
@@ -13,8 +14,6 @@ from onebit.leaderboards.commands.options import (
     data_root,
     seed,
 )
-
-TASKS = ("detection", "reid")
 
 
 def configure(verbs) -> None:
@@ -61,12 +60,15 @@ def add_import_options(parser, name_required: bool = False) -> None:
 
 def run(args) -> int:
     from onebit.commons import guards
+    from onebit.commons.task import require_offered
     from onebit.leaderboards.boards import runner
 
+    task = runner(args.task)
+    require_offered(task, "import_predictions")
     guards.file("predictions", args.predictions)
 
     def scorer(job):
-        return runner(args.task).import_predictions(args.predictions, job)
+        return task.import_predictions(args.predictions, job)
 
     return score_and_record(args, "imported-predictions", scorer, keep=True)
 
@@ -77,11 +79,13 @@ def score_and_record(args, origin: str, scorer, keep: bool) -> int:
 
     from onebit.commons.datasets import get_dataset
     from onebit.commons.errors import InputError
+    from onebit.commons.task import require_offered
+    from onebit.leaderboards.boards import runner
     from onebit.leaderboards.running import imports
 
     options = cfg_options(args.cfg_options)
-    if options and args.task != "reid":
-        raise InputError(f"--cfg-options of an import are for reid, not for {args.task}")
+    if options:
+        require_offered(runner(args.task), "import_options")
     dataset = get_dataset(args.dataset, args.task)
     dataset.find(data_root(args))
     if keep and not args.name:

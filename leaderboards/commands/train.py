@@ -128,10 +128,9 @@ def run_train(args) -> int:
     from onebit import backbones
     from onebit.commons.datasets import get_dataset
     from onebit.commons.errors import InputError
-    from onebit.commons.task import Job, require_offered
+    from onebit.commons.task import Job, recipe_file, require_offered
     from onebit.leaderboards.boards import runner
     from onebit.leaderboards.recording.record import options_tag, row_name
-    from onebit.leaderboards.running.bench import check_recipe
 
     task = runner(args.task)
     if args.config:
@@ -154,7 +153,7 @@ def run_train(args) -> int:
     else:
         backbones.describe(args.backbone)
         recipe = args.recipe or dataset.recipe
-        check_recipe(args.task, recipe)
+        recipe_file(args.task, recipe)
         name = row_name(dataset.name, args.backbone, recipe, options_tag(options), args.seed)
         title = f"{args.backbone} on {dataset.name}, recipe {recipe}, seed {args.seed}"
     # Not where `onebit bench` works: it would take these checkpoints for those of its own row.

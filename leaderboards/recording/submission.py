@@ -18,7 +18,7 @@ from onebit.commons.errors import InputError
 from onebit.commons.file_options import FileOptions, StatedOptions
 from onebit.commons.files import sha256_file
 from onebit.commons.provenance import DISTRIBUTIONS
-from onebit.commons.task import Job
+from onebit.commons.task import Job, recipes
 from onebit.leaderboards.boards import ALL, runner
 from onebit.leaderboards.recording.file_options import without_files
 from onebit.leaderboards.recording.migration import SCHEMA_VERSION
@@ -30,12 +30,6 @@ from onebit.leaderboards.running.environment import code_version
 
 #: The level of trust that a row needs.
 ASKED = "re-scored"
-#: What the environment must name the version of.
-_PRODUCERS = {
-    "classification": ("python", "torch", "numpy", "mmengine"),
-    "detection": ("python", "torch", "numpy", "mmengine", "mmdet", "pycocotools"),
-    "reid": ("python", "torch", "numpy", "torchreid"),
-}
 
 
 @dataclass(frozen=True)
@@ -155,15 +149,15 @@ def _check_provenance(record: Record, verdict: Verdict) -> None:
     elif record.code.dirty is not False:
         add(f"code: commit {record.code.commit[:12]} with local changes")
     environment = record.environment
-    needed = _PRODUCERS.get(ALL[record.board].task if record.board in ALL else "", ())
-    lacking = [name for name in needed if not environment.versions.get(name)]
+    task = runner(ALL[record.board].task) if record.board in ALL else None
+    lacking = [name for name in task.PACKAGES if not environment.versions.get(name)] if task else []
     if lacking:
         add(f"environment: no version of {', '.join(lacking)}")
     if not environment.device.strip():
         add("environment: no device")
     if environment.threads < 1:
         add("environment: no number of threads")
-    if "mmdet" in needed and not environment.operators:
+    if task and task.operators() and not environment.operators:
         add("environment: not said whose NMS and RoIAlign were used")
     if record.origin == "trained":
         if record.untrained is None and _scores_untrained(record):
@@ -184,9 +178,7 @@ def _check_provenance(record: Record, verdict: Verdict) -> None:
 def _recipe_path(record: Record) -> Path | None:
     if record.board not in ALL:
         return None
-    root = Path(__file__).resolve().parents[2]
-    path = root / ALL[record.board].task / "configs" / "recipes" / f"{record.recipe}.py"
-    return path if path.is_file() else None
+    return recipes(ALL[record.board].task).get(record.recipe)
 
 
 def _scores_untrained(record: Record) -> bool:

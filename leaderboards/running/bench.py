@@ -15,11 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from onebit.commons import guards
 from onebit.commons.datasets import Dataset
 from onebit.commons.errors import InputError, WorkError
 from onebit.commons.files import disk_error_message, remove_stale, sha256_file, write_atomic
-from onebit.commons.task import Job, Outcome
+from onebit.commons.task import Job, Outcome, recipe_file
 from onebit.leaderboards.boards import Board, runner
 from onebit.leaderboards.recording.file_options import for_record
 from onebit.leaderboards.recording.record import KeptFile, Record, load_all, options_tag, row_name
@@ -99,7 +98,7 @@ def check(sweep: Sweep) -> tuple[dict[Row, Record], dict[Row, Record | None]]:
     Raises:
         InputError: missing dataset, unknown backbone or recipe, records in the way.
     """
-    check_recipe(sweep.board.task, sweep.recipe)
+    recipe_file(sweep.board.task, sweep.recipe)
     # All of the board: a broken record must not show up hours later, when the table is made.
     present = {r.file_name(): r for r in load_all(sweep.records, sweep.board.name)}
     found = {row: present.get(sweep.record_path(*row).name) for row in sweep.rows()}
@@ -124,13 +123,6 @@ def _finished(sweep: Sweep, record: Record | None) -> bool:
     if record is None or sweep.overwrite == "always":
         return False
     return record.status == "done" or not sweep.retry_failed
-
-
-def check_recipe(task: str, recipe: str) -> None:
-    """Raises InputError with the recipes there are when ``recipe`` is not one of ``task``."""
-    folder = Path(__file__).resolve().parents[2] / task / "configs" / "recipes"
-    names = sorted(p.stem for p in folder.glob("*.py"))
-    guards.known(f"recipe of {task}", recipe, names)
 
 
 def bench(sweep: Sweep) -> Iterator[tuple[Record, bool]]:

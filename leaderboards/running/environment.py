@@ -6,6 +6,7 @@ import platform
 from pathlib import Path
 
 from onebit.commons.provenance import checkout, versions
+from onebit.leaderboards.boards import runner
 from onebit.leaderboards.recording.record import CodeVersion, Environment
 
 
@@ -35,7 +36,7 @@ def processor_name() -> str:
 def environment(task: str, backbone: str | None = None, dataset: str | None = None) -> Environment:
     """The environment of a row of ``task``; ``backbone`` is None for one this suite does not know.
 
-    Detection rows say whose operators they used; a backbone or dataset from another package, that
+    It says whose operators the task used; for a backbone or dataset from another package, that
     package's version.
     """
     import torch
@@ -47,11 +48,9 @@ def environment(task: str, backbone: str | None = None, dataset: str | None = No
     packages = backbones.foreign_packages(backbone) if backbone else {}
     if dataset and (package := plugins.package_of(get_dataset(dataset))):
         packages |= dict([package])
-    operators = {}
-    if task == "detection":
-        from onebit.detection.operators import operator_status
-
-        operators = operator_status()
     return Environment(
-        versions={**versions(), **packages}, device=device_name(), threads=torch.get_num_threads(), operators=operators
+        versions={**versions(), **packages},
+        device=device_name(),
+        threads=torch.get_num_threads(),
+        operators=dict(runner(task).operators()),
     )

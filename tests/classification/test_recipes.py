@@ -13,10 +13,11 @@ import torch
 from onebit.backbones.cells.macros import MACROS
 from onebit.backbones.registry import MODELS
 from onebit.classification import runner as classification
-from onebit.classification.config import FREE, RECIPES
+from onebit.classification.config import FREE
 from onebit.classification.runner import row_of
 from onebit.classification.stages import stages_of
 from onebit.commons.engine import build_runner
+from onebit.commons.task import recipes
 
 #: Of the fixtures' mini-cifar10: larger batches make an epoch one step.
 IMAGES = 80
@@ -98,7 +99,7 @@ def recipe(config, job):
 
 
 def test_every_recipe_of_a_paper_is_checked_here():
-    names = {path.stem for path in RECIPES.glob("*.py")}
+    names = {*recipes("classification")}
     assert names - {"small", "short", "mini"} == set(STATED)
 
 
@@ -107,10 +108,10 @@ def test_the_file_states_what_the_paper_does(name):
     """The numbers in the files themselves: the fixture has to override some of them."""
     from mmengine.config import Config
 
-    text = (RECIPES / f"{name}.py").read_text()
+    text = recipes("classification")[name].read_text()
     assert text.startswith("# ")
     assert "section" in text or "release" in text or "not at\n# hand" in text or "not at hand" in text
-    cfg, stated = Config.fromfile(RECIPES / f"{name}.py"), STATED[name]
+    cfg, stated = Config.fromfile(recipes("classification")[name]), STATED[name]
     assert cfg.train_dataloader.batch_size == stated.batch
     found = [stage.epochs for stage in cfg.get("stages", [])] or [cfg.train_cfg.max_epochs]
     assert tuple(found) == stated.epochs

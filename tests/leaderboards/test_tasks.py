@@ -44,7 +44,7 @@ def test_a_task_states_what_is_data(task):
 @pytest.mark.parametrize("task", TASKS)
 def test_what_a_task_lacks_is_said_by_the_interface(task):
     module = runner(task)
-    assert module.LACKS.keys() <= {*FUNCTIONS, "show_score"}
+    assert module.LACKS.keys() <= {*FUNCTIONS, "show_score", "import_options"}
     for name, sentence in module.LACKS.items():
         with pytest.raises(InputError) as error:
             require_offered(module, name)
@@ -95,6 +95,7 @@ def test_the_options_of_every_task_reach_its_config(task, tmp_path):
 
 def test_a_size_is_the_size_that_is_trained_and_scored(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ONEBIT_DATA", raising=False)
     list(mini.write(tmp_path / "data", ["mini-cifar10"]))
     few = ["train_dataloader.num_batch_per_epoch=2", "test_dataloader.num_batch_per_epoch=1"]
     command = ["train", "classification", "--dataset", "mini-cifar10", "--backbone", "resnet18_w8", "--work-dir", "w"]
@@ -116,6 +117,7 @@ def test_a_size_is_the_size_that_is_trained_and_scored(tmp_path, capsys, monkeyp
 )
 def test_options_that_contradict(tmp_path, capsys, monkeypatch, more, message):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ONEBIT_DATA", raising=False)
     list(mini.write(tmp_path / "data", ["mini-cifar10"]))
     assert cli.main(["train", "classification", "--dataset", "mini-cifar10", "--backbone", "resnet18_w8", *more]) == 2
     err = capsys.readouterr().err

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from onebit.commons.errors import InputError
-from onebit.commons.task import Job
+from onebit.commons.task import Job, recipes
 from onebit.reid import runner
 from onebit.reid.features_folder import features_of_folder
-from onebit.reid.recipe import BASE, RECIPES, build_config, load_recipe, saved_config
+from onebit.reid.recipe import BASE, build_config, load_recipe, saved_config
 
 OPTIONS = {"epochs": 1, "height": 64, "width": 32, "data.batch_size_train": 16, "score_untrained": False}
 FILE = Path("epoch_1.pth")
@@ -45,7 +45,7 @@ def saved(recipe="mini", **change):
     return json.loads(json.dumps(build_config(job).to_dict()))
 
 
-@pytest.mark.parametrize("recipe", sorted(path.stem for path in RECIPES.glob("*.py")))
+@pytest.mark.parametrize("recipe", recipes("reid"))
 def test_a_config_of_today_stays_as_it_is(recipe):
     config, filled = saved_config(saved(recipe), FILE)
     assert config.to_dict() == saved(recipe)

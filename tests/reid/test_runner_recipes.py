@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from onebit.commons.engine import latest_checkpoint
+from onebit.commons.task import recipes
 from onebit.reid import runner
-from onebit.reid.recipe import RECIPES, load_recipe
+from onebit.reid.recipe import load_recipe
 from onebit.reid.training import SoftmaxEngine, TripletEngine, learning_rate_factor
 from tests.reid.rows import OPTIONS, TRIPLET
 
@@ -16,7 +17,7 @@ def plain(outcome):
     return outcome.metrics, outcome.untrained, outcome.details, outcome.config
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", recipes("reid").values(), ids=lambda p: p.stem)
 def test_every_recipe_trains(path, job):
     """A step of every recipe at a small size: its names are torchreid's and torch's."""
     options = {**OPTIONS, "epochs": 1, "data.workers": 0}
