@@ -58,7 +58,7 @@ def main() -> int:
         for record in drawn(found, args.rows):
             cli.main(["data", "mini", data, "--only", record.dataset])
             codes.append(cli.main(["verify", "--retrain", record.path.stem, "--data", data, *out]))
-    return max(codes)
+    return max(codes, default=0)
 
 
 if __name__ == "__main__":
