@@ -32,7 +32,7 @@ class Board:
         metrics: metric key to the header of the printed table; the first one ranks the rows.
         paper_convention: the counting rule of the paper's table, shown beside ``strict``.
         printed: the paper's table; None where no paper here reports on the dataset.
-        layout: columns of the table for people, keys of :data:`onebit.leaderboards.showing.sheet.COLUMNS` and
+        layout: columns of the table for people, keys of :data:`onebit.leaderboards.showing.layout.COLUMNS` and
             metric keys, in the paper's order; what the paper does not print comes last.
         further: other tables of the same dataset, reported after ``printed``.
     """

@@ -1,6 +1,7 @@
 """The floors hold: a room imports only from floors below it."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,30 @@ def test_imports_only_from_floors_below(path):
 
 def test_every_room_was_looked_at():
     assert {p.relative_to(ROOT).parts[0] for p in FILES} == set(FLOOR)
+
+
+def imported_modules(path: Path, known: set[str]) -> set[str]:
+    """The suite's modules that a file imports anywhere in it, also for type checkers alone."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found & known
+
+
+def test_no_module_imports_one_that_imports_it():
+    """Not by way of others either; a package may name its own modules."""
+    modules = {}
+    for path in FILES:
+        name = ".".join(("onebit", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+        modules[name] = path
+    graph = {
+        name: {other for other in imported_modules(path, set(modules)) if not f"{name}.".startswith(f"{other}.")}
+        for name, path in modules.items()
+    }
+    try:
+        tuple(graphlib.TopologicalSorter(graph).static_order())
+    except graphlib.CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))

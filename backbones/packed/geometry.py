@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
+from torch import Tensor
 
 from onebit.backbones.conv import pair
 from onebit.backbones.packed.bits import words_for
 from onebit.commons.errors import InputError
 
-if TYPE_CHECKING:
-    from onebit.backbones.packed.layers import PackedConv
+
+class ConvShape(Protocol):
+    """What a convolution's sizes follow from; a :class:`onebit.backbones.packed.layers.PackedConv` has it."""
+
+    in_channels: int
+    out_channels: int
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    pad_value: int
+
+    @property
+    def ready(self) -> dict[str, np.ndarray]:
+        """Its arrays as the kernels take them."""
+
+    def signs(self) -> Tensor:
+        """Its weights as +1 and -1, [K, C, h, w]."""
 
 
 class Geometry:
-    """Sizes and borders of one :class:`PackedConv` on maps of one size."""
+    """Sizes and borders of one packed convolution on maps of one size."""
 
-    def __init__(self, conv: PackedConv, height: int, width: int) -> None:
+    def __init__(self, conv: ConvShape, height: int, width: int) -> None:
         top, left = conv.padding
         (rows, columns), (dilate_y, dilate_x) = conv.kernel_size, conv.dilation
         self.border = (top, left)
@@ -58,7 +75,7 @@ class Geometry:
         words[:] = self.fill
         return words
 
-    def correction(self, conv: PackedConv) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def correction(self, conv: ConvShape) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Classes of rows and of columns, and what the border adds in each pair of classes.
 
         A border of 0 is packed as one of -1, whose products are taken off again here.

@@ -14,7 +14,7 @@ from onebit.leaderboards.boards import ALL, Board
 from onebit.leaderboards.recording.record import Record, load_all
 from onebit.leaderboards.showing import lines as board_lines
 from onebit.leaderboards.showing import table as tables
-from onebit.leaderboards.showing.lines import Line
+from onebit.leaderboards.showing.line import Line
 
 if TYPE_CHECKING:
     import pandas as pd

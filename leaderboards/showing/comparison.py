@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from onebit.commons.errors import InputError
 from onebit.leaderboards.boards import Board
-from onebit.leaderboards.showing.lines import Line
+from onebit.leaderboards.showing.line import Line
 from onebit.leaderboards.showing.statistics import Comparison, Summary, compare, compare_networks, summarize
 
 

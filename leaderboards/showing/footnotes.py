@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from onebit.commons.datasets import DATASETS
 from onebit.leaderboards.boards import Board
-
-if TYPE_CHECKING:
-    from onebit.leaderboards.showing.lines import Line
-
+from onebit.leaderboards.showing.line import Line
 
 _KINDS = {"drawn": "drawn by a program", "development": "development data"}
 

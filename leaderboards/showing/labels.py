@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from onebit.leaderboards.showing.line import Line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
-
-    from onebit.leaderboards.showing.pictures import Point
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top in pixels
 
@@ -21,6 +22,17 @@ _MOST = 40
 #: Distances from the point, in points of 1/72 inch, and directions to try, the nearest first.
 _RADII = (7, 13, 20, 29, 40, 53, 68, 86, 106)
 _ANGLES = tuple(math.radians(a) for a in (0, 180, 90, 270, 45, 135, 315, 225, 20, 160, 340, 200, 70, 110, 290, 250))
+
+
+@dataclass(frozen=True)
+class Point:
+    """One line of the table in the picture: cost in the axis's unit, accuracy in percent."""
+
+    line: Line
+    x: float
+    y: float
+    error: float | None
+    label: str
 
 
 def place(axes: Axes, points: Sequence[Point], curves: Sequence[Line2D] = ()) -> list[Box]:

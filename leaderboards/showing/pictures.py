@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onebit.commons.errors import InputError
 from onebit.leaderboards.boards import Board
-from onebit.leaderboards.showing.labels import place
-from onebit.leaderboards.showing.lines import AS_PRINTED, Line
-from onebit.leaderboards.showing.sheet import memory_unit, ops_unit
+from onebit.leaderboards.showing.labels import Point, place
+from onebit.leaderboards.showing.layout import memory_unit, ops_unit
+from onebit.leaderboards.showing.line import AS_PRINTED, Line
 from onebit.leaderboards.showing.statistics import Summary
 
 if TYPE_CHECKING:
@@ -34,17 +33,6 @@ STYLES = {(32, 32): ("s", "#D55E00"), (1, 1): ("o", "#0072B2"), (1, 32): ("^", "
 OTHER = ("v", "#E69F00")
 #: Text and axes; in a page it becomes the page's text colour.
 FOREGROUND = "#1b1b1c"
-
-
-@dataclass(frozen=True)
-class Point:
-    """One line of the table in the picture: cost in the axis's unit, accuracy in percent."""
-
-    line: Line
-    x: float
-    y: float
-    error: float | None
-    label: str
 
 
 def points(board: Board, lines: Sequence[Line], x: str, convention: str, metric: str) -> list[Point]:

@@ -16,7 +16,7 @@ from onebit.leaderboards.recording.file_options import short
 from onebit.leaderboards.recording.search_record import SearchRun
 from onebit.leaderboards.recording.trust import weakest
 from onebit.leaderboards.showing import formats
-from onebit.leaderboards.showing.lines import by_kind
+from onebit.leaderboards.showing.line import by_kind
 from onebit.leaderboards.showing.sheet import NOTHING, Cell, Column, Row, Sheet
 from onebit.leaderboards.showing.statistics import Summary, summarize
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from onebit.commons.files import write_atomic
 from onebit.leaderboards.boards import Board
 from onebit.leaderboards.recording.record import Record
-from onebit.leaderboards.showing.lines import AS_PRINTED, Line, by_kind, further, measured, printed
+from onebit.leaderboards.showing.line import AS_PRINTED, Line, by_kind
+from onebit.leaderboards.showing.lines import further, measured, printed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,7 +148,7 @@ def render(board: Board, lines: list[Line], form: str, width: int | None = None)
 def sheets(board: Board, lines: list[Line]) -> list[Sheet]:
     """The board's tables for people: one for each kind of data, real data and the papers' lines first."""
     from onebit.leaderboards.showing.formats import HEADINGS
-    from onebit.leaderboards.showing.sheet import sheet
+    from onebit.leaderboards.showing.layout import sheet
 
     made = []
     for kind, own in by_kind(lines, lambda line: line.dataset).items():

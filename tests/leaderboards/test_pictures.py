@@ -13,7 +13,8 @@ from onebit.leaderboards.boards import ALL
 from onebit.leaderboards.recording.record import load_all
 from onebit.leaderboards.running.bench import bench
 from onebit.leaderboards.showing import labels, pictures
-from onebit.leaderboards.showing.lines import Line, measured, printed
+from onebit.leaderboards.showing.line import Line
+from onebit.leaderboards.showing.lines import measured, printed
 from onebit.leaderboards.showing.pictures import Point, pareto_front
 
 BOARD = ALL["cifar10"]

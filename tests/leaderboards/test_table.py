@@ -17,8 +17,8 @@ from onebit.leaderboards.boards import ALL
 from onebit.leaderboards.recording.record import load_all
 from onebit.leaderboards.running.bench import bench
 from onebit.leaderboards.showing import table as tables
+from onebit.leaderboards.showing.layout import COLUMNS, sheet
 from onebit.leaderboards.showing.lines import further, measured, printed
-from onebit.leaderboards.showing.sheet import COLUMNS, sheet
 
 BOARD = ALL["cifar10"]
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -29,8 +29,9 @@ from onebit.leaderboards.recording.search_record import load_runs as load_search
 from onebit.leaderboards.showing import latency_table, pictures, search_table
 from onebit.leaderboards.showing import table as tables
 from onebit.leaderboards.showing.formats import HEADINGS, with_sign
-from onebit.leaderboards.showing.lines import Line, by_kind
-from onebit.leaderboards.showing.sheet import Row, Sheet, sheet
+from onebit.leaderboards.showing.layout import sheet
+from onebit.leaderboards.showing.line import Line, by_kind
+from onebit.leaderboards.showing.sheet import Row, Sheet
 from onebit.leaderboards.showing.site.svg import inline
 
 if TYPE_CHECKING:
