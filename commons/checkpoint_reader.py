@@ -21,7 +21,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -92,13 +92,13 @@ def read_pickle(path: str | Path, kind: str) -> Any:
         InputError: there is no such file, it is damaged, or it holds anything else.
     """
 
-    def read(stream: BinaryIO) -> Any:
+    def read(stream: io.BufferedReader) -> Any:
         return _Interpreter(_Bounded(stream, os.fstat(stream.fileno()).st_size), _no_storage).run()
 
     return _guarded(Path(path), kind, "file", read)
 
 
-def _guarded(path: Path, kind: str, noun: str, read: Callable[[BinaryIO], Any]) -> Any:
+def _guarded(path: Path, kind: str, noun: str, read: Callable[[io.BufferedReader], Any]) -> Any:
     """What ``read`` makes of a file, its errors in one line."""
     try:
         if not path.is_file():
@@ -118,7 +118,7 @@ def _guarded(path: Path, kind: str, noun: str, read: Callable[[BinaryIO], Any]) 
     raise InputError(f"{path} is not {kind}: {reason}")
 
 
-def _read(stream: io.BufferedIOBase) -> Any:
+def _read(stream: io.BufferedReader) -> Any:
     size = os.fstat(stream.fileno()).st_size
     start = stream.read(512)
     stream.seek(0)
@@ -135,7 +135,7 @@ def _read(stream: io.BufferedIOBase) -> Any:
 class _Bounded(io.RawIOBase):
     """A file of which no more than it has is read at once: what is asked for is allocated before it is read."""
 
-    def __init__(self, stream: io.BufferedIOBase, size: int, limit: int = MAX_PICKLE) -> None:
+    def __init__(self, stream: io.BufferedReader | io.BytesIO, size: int, limit: int = MAX_PICKLE) -> None:
         self._stream, self._size, self._limit = stream, size, limit
         self.left = size  # bytes that storages may still claim
 
@@ -465,7 +465,7 @@ class _Interpreter:
         self._budget = stream.left + MAX_INSTRUCTIONS
 
     def run(self) -> Any:
-        for count, (instruction, argument, _) in enumerate(pickletools.genops(cast(BinaryIO, self._stream))):
+        for count, (instruction, argument, _) in enumerate(pickletools.genops(cast(io.BufferedReader, self._stream))):
             if count >= MAX_INSTRUCTIONS:
                 raise _Refused(f"it has more than {MAX_INSTRUCTIONS} instructions")
             self._follow(instruction.name, argument)

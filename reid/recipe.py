@@ -38,8 +38,8 @@ def _hash(field: str, value: Any) -> None:
 
 
 def _name(field: str, value: Any) -> None:
-    """Of a dataset, a backbone or a recipe."""
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][\w-]{0,95}", value):
+    """Of a dataset, a backbone or a recipe; imported rows have no recipe."""
+    if not isinstance(value, str) or not re.fullmatch(r"([A-Za-z0-9][\w-]{0,95})?", value):
         raise InputError(f"{field} {guards.shown(value)}: expected a name")
 
 
@@ -148,6 +148,7 @@ def saved_config(saved: Mapping[str, Any], where: Path) -> tuple[Config, list[st
 def _checked(saved: Mapping[str, Any], where: Path) -> dict[str, Any]:
     """A file's config, in which everything is what a file may set, see :data:`FILE_OPTIONS`."""
     found = copy.deepcopy(dict(saved))
+    found.pop("init_from", None)  # imported rows have it, without meaning
     if isinstance(options := found["model"].get("backbone_options"), dict):
         options.pop("init_cfg", None)  # where training began: the weights are the file's
     kind = found["optimizer"].pop("type", None)
