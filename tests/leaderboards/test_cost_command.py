@@ -122,7 +122,7 @@ def test_reid(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["resnet18", "--convention", "loose"], "expected something like a,b"),
+        (["resnet18", "--convention", "loose"], "expected one or more of strict"),
         (["resnet18", "--convention", ","], "expected something like a,b"),
         (["resnet18", "--proposals", "5"], "goes with --task detection"),
         (["resnet18", "--proposals", "0"], "from 1 up"),
