@@ -6,7 +6,7 @@ the rooms. ``<task>/task.py`` is the module that fulfils `Task`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -197,22 +197,41 @@ def require_offered(task: Task, what: str) -> None:
 
 
 def common_options(
-    task: Task, epochs: int | None, batch: int | None, lr: float | None, size: tuple[int, int] | None
+    task: Task,
+    options: Mapping[str, Any],
+    epochs: int | None = None,
+    batch: int | None = None,
+    lr: float | None = None,
+    size: int | Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """What every task calls by the same name, as options of this task's config; None leaves the recipe's.
+    """Options of a task's config together with what every task calls by the same name; None leaves the recipe's.
 
     Args:
+        options: of this task's config, by dotted key.
         epochs: for how many to train.
         batch: images per training step and process.
         lr: learning rate.
-        size: height and width of images in pixels.
+        size: height and width of images in pixels, or one number for both.
 
     Raises:
-        InputError: a size that the task's images cannot have.
+        InputError: a value out of range, a size that the task's images cannot have, or the same thing given twice.
     """
-    asked = {"epochs": epochs, "batch": batch, "lr": lr}
-    found = {task.KEYS[name]: value for name, value in asked.items() if value is not None}
-    return {**found, **(task.size_options(*size) if size else {})}
+    found: dict[str, dict[str, Any]] = {}
+    if epochs is not None:
+        found["epochs"] = {task.KEYS["epochs"]: guards.whole("epochs", epochs)}
+    if batch is not None:
+        found["batch"] = {task.KEYS["batch"]: guards.whole("batch", batch)}
+    if lr is not None:
+        found["lr"] = {task.KEYS["lr"]: guards.number("lr", lr, 0)}
+    if size is not None:
+        sides = [guards.whole("size", side) for side in (size if isinstance(size, list | tuple) else [size])]
+        if len(sides) not in (1, 2):
+            raise InputError(f"size takes height and width, or one number for both; got {len(sides)} numbers")
+        found["size"] = task.size_options(sides[0], sides[-1])
+    for name, common in found.items():
+        if twice := sorted(common.keys() & options.keys()):
+            raise InputError(f"option {twice[0]} says what {name} says too: leave out one")
+    return {key: value for common in (*found.values(), options) for key, value in common.items()}
 
 
 def lacking(sentence: str) -> Callable[..., NoReturn]:

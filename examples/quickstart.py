@@ -14,12 +14,7 @@ import onebit
 subprocess.run([sys.executable, "-m", "onebit", "data", "mini", "data", "--only", "mini-cifar10"], check=True)
 
 # %% Train and score the rows that are missing; run it again and nothing is trained.
-rows = onebit.bench(
-    "mini-cifar10",
-    backbones=["resnet18_w8", "resnet18_w8_reactnet"],
-    data="data",
-    cfg_options={"train_cfg.max_epochs": 1},
-)
+rows = onebit.bench("mini-cifar10", backbones=["resnet18_w8", "resnet18_w8_reactnet"], data="data", epochs=1)
 print(rows[["backbone", "top1", "untrained_top1", "memory_bits_strict", "ops_strict"]].to_string(index=False))
 
 # %% What every record on the board says, as one table.

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from onebit.commons import guards
 from onebit.commons.datasets import DATASETS, default_data_root
 from onebit.commons.errors import InputError
-from onebit.leaderboards.boards import Board, default_backbones, resolve
+from onebit.commons.task import common_options
+from onebit.leaderboards.boards import Board, default_backbones, resolve, runner
 from onebit.leaderboards.recording.place import records_folder
 from onebit.leaderboards.recording.record import Record, load_all
 
@@ -102,6 +103,10 @@ def bench(
     overwrite: Literal["only-missing", "always", "never"] = "only-missing",
     retry_failed: bool = False,
     workers: int = 1,
+    epochs: int | None = None,
+    batch: int | None = None,
+    lr: float | None = None,
+    size: int | Sequence[int] | None = None,
     cfg_options: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Train and score the rows of a board that are missing, as ``onebit bench`` does.
@@ -118,7 +123,11 @@ def bench(
         overwrite: ``only-missing`` skips finished rows, ``always`` runs all again, ``never`` refuses if one exists.
         retry_failed: run rows again that are recorded as failed.
         workers: rows that run at the same time, each in a process.
-        cfg_options: dotted key to value, changes of the recipe.
+        epochs: instead of the recipe's.
+        batch: images per training step, instead of the recipe's.
+        lr: learning rate, instead of the recipe's.
+        size: height and width of images in pixels, or one number for both, instead of the recipe's.
+        cfg_options: dotted key to value, further changes of the recipe.
 
     Returns:
         The rows that were asked for, as :func:`load_results` gives them. A row that failed stands there with its
@@ -135,6 +144,10 @@ def bench(
     found = found or DATASETS.get(of_board.name)
     if found is None:
         raise InputError(f"board {board} has many datasets: name one as dataset")
+    options = dict(cfg_options or {})
+    common = {"epochs": epochs, "batch": batch, "lr": lr, "size": size}
+    if any(value is not None for value in common.values()):
+        options = common_options(runner(of_board.task), options, **common)
     sweep = Sweep(
         board=of_board,
         dataset=found,
@@ -147,6 +160,6 @@ def bench(
         overwrite=guards.choice("overwrite", overwrite, OVERWRITE),
         retry_failed=retry_failed,
         workers=guards.whole("workers", workers),
-        cfg_options=dict(cfg_options or {}),
+        cfg_options=options,
     )
     return _frame(of_board, [record for record, _ in run(sweep)])

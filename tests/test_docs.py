@@ -39,8 +39,51 @@ def test_commands_parse(page, command, capsys):
         cli.parser().parse_args(words)
 
 
+#: The examples below every verb's options.
+EXAMPLES = [
+    line.strip()
+    for verb in cli.parser()._subparsers._group_actions[0].choices.values()
+    for line in (verb.epilog or "").splitlines()[1:]
+]
+
+
+def _words(example: str) -> list[str]:
+    """The words of an example's `onebit` command: two spaces part it from what explains it."""
+    words = shlex.split(example.split("  ")[0].split(" | ")[-1].split(" > ")[0])
+    return words[words.index("onebit") + 1 :]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples_of_every_help_parse(example):
+    cli.parser().parse_args(_words(example))
+
+
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if "onebit train" in e and "--config" not in e])
+def test_training_options_of_the_examples_fit_their_recipes(example, tmp_path):
+    from onebit.commons import mini
+    from onebit.commons.datasets import get_dataset
+    from onebit.commons.task import Job
+    from onebit.leaderboards.boards import runner
+    from onebit.leaderboards.commands.options import training_options
+
+    args = cli.parser().parse_args(_words(example))
+    options = training_options(args, args.task)
+    options.pop("pretrained", None)  # a file that is not here
+    dataset = get_dataset(args.dataset, args.task)
+    job = Job(dataset.name, args.backbone, args.recipe or dataset.recipe, 0, tmp_path, tmp_path, cfg_options=options)
+    folder = None
+    if dataset.kind == "drawn":
+        list(mini.write(tmp_path, [dataset.name]))
+        folder = dataset.find(tmp_path)
+    found = runner(args.task).config_of(job, folder)
+    assert found is not None or (args.task == "classification" and folder is None)
+    if args.epochs:
+        assert found[1] == args.epochs
+
+
 def test_commands_are_found():
     assert len(FOUND) > 60
+    assert len(EXAMPLES) > 60
     assert {page.name for page, _ in FOUND} >= {"README.md", "tour.md", "detection.md", "packed.md"}
 
 

@@ -93,17 +93,8 @@ def training_options(args: argparse.Namespace, task: str) -> dict[str, Any]:
     from onebit.leaderboards.boards import runner
 
     options = cfg_options(args.cfg_options)
-    if not any((args.epochs, args.batch, args.lr is not None, args.size)):
-        return options
-    if args.size and len(args.size) > 2:
-        raise InputError(f"--size takes height and width, or one number for both; got {len(args.size)} numbers")
-    size = (args.size[0], args.size[-1]) if args.size else None
-    common = common_options(runner(task), args.epochs, args.batch, args.lr, size)
-    if twice := sorted(common.keys() & options.keys()):
-        raise InputError(
-            f"--cfg-options {twice[0]}=... says what --epochs, --batch, --lr or --size says too: leave out one"
-        )
-    return {**common, **options}
+    common = {name: vars(args)[name] for name in ("epochs", "batch", "lr", "size") if vars(args)[name] is not None}
+    return common_options(runner(task), options, **common) if common else options
 
 
 def add_import(parser: argparse.ArgumentParser) -> None:

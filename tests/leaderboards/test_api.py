@@ -33,6 +33,15 @@ def test_bench_runs_what_is_missing_and_returns_what_was_asked_for(folders, stub
     assert list(some.backbone) == TWO[1:] * 2
 
 
+def test_options_of_every_task_are_recorded_as_those_of_the_config(folders, stub_runner):
+    frame = onebit.bench("mini-cifar10", TWO[:1], epochs=2, lr=0.5, size=16, **folders)
+    (text,) = frame.cfg_options
+    for option in ("train_cfg.max_epochs=2", "optim_wrapper.optimizer.lr=0.5", "input_size=16"):
+        assert option in text
+    with pytest.raises(InputError, match=r"epochs .*leave out one"):
+        onebit.bench("mini-cifar10", TWO[:1], epochs=2, cfg_options={"train_cfg.max_epochs": 3}, **folders)
+
+
 def test_a_failed_row_stands_there_with_its_reason(folders, stub_runner):
     frame = onebit.bench("mini-cifar10", ["resnet18_w8_xnor"], cfg_options={"fail": True}, **folders)
     assert set(frame.status) <= {"done", "failed"}

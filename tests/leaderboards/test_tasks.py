@@ -1,7 +1,6 @@
 """Every task fulfils the interface by which the leaderboards know it."""
 
 import inspect
-import shlex
 from pathlib import Path
 
 import pytest
@@ -57,20 +56,6 @@ def test_what_a_task_lacks_is_said_by_the_interface(task):
         require_offered(module, name)
 
 
-EXAMPLES = [
-    line.strip()
-    for parser in cli.parser()._subparsers._group_actions[0].choices.values()
-    for line in (parser.epilog or "").splitlines()[1:]
-]
-
-
-@pytest.mark.parametrize("example", EXAMPLES)
-def test_the_examples_of_every_help_parse(example):
-    command = example.split("  ")[0]  # what follows explains it
-    words = shlex.split(command.split(" | ")[-1].split(" > ")[0])
-    cli.parser().parse_args(words[words.index("onebit") + 1 :])
-
-
 def _job(tmp_path, task, options):
     dataset = runner(task).TRIAL[0]
     list(mini.write(tmp_path, [dataset]))
@@ -79,7 +64,7 @@ def _job(tmp_path, task, options):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_options_of_every_task_reach_its_config(task, tmp_path):
-    options = common_options(runner(task), epochs=3, batch=6, lr=0.0625, size=(48, 48))
+    options = common_options(runner(task), {}, epochs=3, batch=6, lr=0.0625, size=48)
     job = _job(tmp_path, task, options)
     folder = DATASETS[job.dataset].find(tmp_path)
     text, epochs = runner(task).config_of(job, folder)
@@ -87,7 +72,7 @@ def test_the_options_of_every_task_reach_its_config(task, tmp_path):
     for expected in ("0.0625", "48"):
         assert expected in text
     assert "batch_size=6" in text or "batch_size_train=6" in text
-    assert common_options(runner(task), None, None, None, None) == {}
+    assert common_options(runner(task), {"a": 1}) == {"a": 1}
     taken = StatedOptions(options, "a file").taken(runner(task).FILE_OPTIONS)  # as a record states them
     assert {*taken, *taken.left_out} == {*options}
     assert {*runner(task).size_options(48, 48)} <= {*taken}
@@ -111,7 +96,7 @@ def test_a_size_is_the_size_that_is_trained_and_scored(tmp_path, capsys, monkeyp
     ("more", "message"),
     [
         (["--size", "24", "32"], "square"),
-        (["--size", "24", "32", "3"], "--size takes height and width"),
+        (["--size", "24", "32", "3"], "size takes height and width"),
         (["--epochs", "2", "--cfg-options", "train_cfg.max_epochs=3"], "leave out one"),
     ],
 )
@@ -124,3 +109,21 @@ def test_options_that_contradict(tmp_path, capsys, monkeypatch, more, message):
     assert message in err
     assert err.count("\n") == 1
     assert not (tmp_path / "work_dirs").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0},
+        {"epochs": True},
+        {"batch": 1.5},
+        {"lr": -1},
+        {"size": ()},
+        {"size": 0.5},
+        {"size": (8, 8, 8)},
+        {"size": 0},
+    ],
+)
+def test_values_out_of_range(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        common_options(runner("reid"), {}, **wrong)
