@@ -26,7 +26,7 @@ from torch import nn
 
 from onebit import backbones
 from onebit.backbones import deploy
-from onebit.commons.checkpoints import require_asked, require_fit, require_row
+from onebit.commons.checkpoints import require_asked, require_classes, require_fit, require_row
 from onebit.commons.datasets import get_dataset
 from onebit.commons.distributed import unwrapped
 from onebit.commons.engine import (
@@ -112,8 +112,8 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
         packed: score what :func:`onebit.backbones.deploy` makes of the detector, on the CPU.
 
     Raises:
-        InputError: not such a checkpoint, or one of another backbone or recipe; missing or broken
-            dataset; ``packed`` and no 1-bit network.
+        InputError: not such a checkpoint, or one of another backbone, recipe or number of classes; missing or
+            broken dataset; ``packed`` and no 1-bit network.
     """
     row, weights = load_row(checkpoint)
     if "config" in row:
@@ -132,6 +132,7 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
     dataset = get_dataset(job.dataset, task="detection")
     folder = dataset.find(job.data_root).resolve()
     cfg = build_config(job, folder, pretrained=row.get(pretrained.OPTION))
+    require_classes(checkpoint, row.get("num_classes", cfg.num_classes), dataset.name, cfg.num_classes)
     text = config_text(cfg)
     checked = check_dataset(cfg, ["test"])
     with output_to_log(Path(job.work_dir)), _threads(cfg.get("threads")):

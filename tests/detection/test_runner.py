@@ -133,10 +133,15 @@ def test_scoring_the_checkpoint_gives_the_same(trained, tmp_path):
     assert again.config == outcome.config
 
 
-def test_checkpoint_of_another_backbone(trained, tmp_path):
+def test_checkpoint_of_another_backbone(trained, tmp_path, monkeypatch):
     job, outcome = trained
-    with pytest.raises(InputError, match="checkpoint of backbone resnet18_w8_reactnet, not of"):
+    row, weights = load_row(outcome.checkpoint)
+    with pytest.raises(InputError, match=r"is a checkpoint of resnet18_w8_reactnet, not of resnet18_w8$"):
         runner.test(outcome.checkpoint, replace(job, backbone="resnet18_w8", work_dir=tmp_path))
+    monkeypatch.setattr(runner, "load_row", lambda path: ({**row, "num_classes": 7}, weights))
+    with pytest.raises(InputError, match=f"knows 7 classes, {job.dataset} has {row['num_classes']}"):
+        runner.test(outcome.checkpoint, replace(job, cfg_options={}, work_dir=tmp_path))
+    monkeypatch.undo()
     options = {"model.neck.out_channels": 32}
     with pytest.raises(InputError, match="do not fit"):
         runner.test(outcome.checkpoint, replace(job, cfg_options=options, work_dir=tmp_path))
