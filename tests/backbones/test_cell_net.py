@@ -10,7 +10,7 @@ from torch import nn
 from onebit import backbones
 from onebit.backbones.cells.genotype import OPERATIONS
 from onebit.backbones.cells.net import Cell
-from onebit.backbones.cells.operations import CellStyle, Halve, PReLU, SeparableBlock, operation
+from onebit.backbones.cells.operations import CellStyle, Halve, PReLU, SeparableBlock
 from onebit.commons.errors import InputError
 
 MCN_STYLE = CellStyle(backbones.MCN)
@@ -88,7 +88,7 @@ def test_precision_of_every_convolution():
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (5, 4), (1, 1)])
 def test_operations_halve_odd_sizes_alike(name, stride, size):
-    out = operation(name, 4, stride, MCN_STYLE)(torch.randn(2, 4, *size))
+    out = MCN_STYLE.operation(name, 4, stride)(torch.randn(2, 4, *size))
     assert out.shape == (2, 4, *(-(-n // stride) for n in size))
     assert out.abs().sum() > 0 or name == "none" or size == (1, 1)
 

@@ -227,7 +227,7 @@ def test_a_cell_that_was_searched_here_has_its_supernet_s_size_unless_one_is_giv
     assert size(path, layers=3) == (54, 3)
     assert size(path, macro="cp_nas") == size("cp_nas_s")
     wrong = replace(shipped, provenance={"supernet": {"channels": "many", "cells": 4}})
-    with pytest.raises(InputError, match="channels 'many': expected a multiple of 2 from 2 up"):
+    with pytest.raises(InputError, match="channels 'many': expected a multiple of 2 from 2 to 1024"):
         size(wrong.save(tmp_path / "wrong.json"))
 
 

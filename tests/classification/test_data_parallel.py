@@ -39,6 +39,8 @@ def parallel(data, tmp_path_factory):
     jobs["odd"] = job("odd", **{"train_dataloader.batch_size": 25})
     jobs["nan"] = job("nan", **{"optim_wrapper.optimizer.lr": float("inf")})
     fields = [{**asdict(j), "data_root": str(j.data_root), "work_dir": str(j.work_dir)} for j in jobs.values()]
+    for each in fields:
+        del each["recorded"]  # options of a file, of which these jobs have none
     (root / "jobs.json").write_text(json.dumps(fields))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     command += ["--master_port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]

@@ -84,8 +84,8 @@ def test_the_command(trained, data, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--backbone", "resnet18"], "without --backbone"),
-        (["--config", "net.py", "--packed"], "--packed is for checkpoints of this suite"),
+        (["--backbone", "resnet18"], "leave out --backbone"),
+        (["--config", "net.py", "--packed"], "it scores checkpoints of this suite and packed files"),
     ],
 )
 def test_wrong_options_get_one_line(trained, data, capsys, arguments, message):

@@ -149,7 +149,7 @@ def test_command_on_a_dataset_of_the_suite(mine, drawn, tmp_path, capsys):
     [
         (["detection", "--dataset", "mini-coco"], "train needs --backbone"),
         (["detection", "--backbone", "resnet18"], "train needs --dataset"),
-        (["reid", "--config", "x.py"], "--config is for detection, not for reid"),
+        (["reid", "--config", "x.py"], "--config is for detection; reid takes"),
         (["detection", "--config", "x.py", "--recipe", "mini"], "--recipe does not go with --config"),
         (["detection", "--config", "gone.py"], "config not found: gone.py"),
     ],

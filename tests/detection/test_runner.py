@@ -276,7 +276,7 @@ def test_every_dataset_goes_with_every_recipe(make_job):
     [
         (dict(backbone="resnet18_w8_reactnett"), "unknown backbone"),
         (dict(recipe="huge"), "unknown recipe of detection 'huge'; there are mini, paper, small"),
-        (dict(recipe="_narrow"), "no recipe '_narrow'"),
+        (dict(recipe="_narrow"), "unknown recipe of detection '_narrow'"),
         (dict(cfg_options={"param_scheduler.9.end": 3}), "do not fit"),
         (
             dict(cfg_options={"train_cfg.max_epoch": 3}),

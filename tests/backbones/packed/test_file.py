@@ -298,7 +298,7 @@ def test_a_cell_net_of_absurd_depth_is_refused(tmp_path) -> None:
         (lambda a: a["backbone"].update(arch=dict(normal=[])), "genotype"),
         (lambda a: a["backbone"].update(arch={}), "genotype"),
         (lambda a: a["backbone"].update(arch=5), "builds no network|cell"),
-        (lambda a: a["backbone"].update(arch="dcp_nas_c1000000000000"), "network"),
+        (lambda a: a["backbone"].update(arch="dcp_nas_c1000000000000"), "channels 1000000000000: expected"),
         (lambda a: a["backbone"].update(cell="/etc/passwd.json", arch=None), "names no other file"),
         (lambda a: a["backbone"].update(macro=["dcp_nas"], arch=None), "macro"),
         (lambda a: a["backbone"].update(drop_path_prob="0"), "drop_path_prob '0': expected a number"),

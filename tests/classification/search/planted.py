@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from onebit.backbones import Genotype, get_binarizer
-from onebit.backbones.cells.operations import CellStyle, operation
+from onebit.backbones.cells.operations import CellStyle
 from onebit.classification.search.space import NORMAL, SearchSpace
 from onebit.classification.search.strategies import Report, Schedule, SearchData, get_strategy
 
@@ -50,7 +50,7 @@ class PlantedNet(nn.Module):
         style = CellStyle(self.binarizer)
         self.seen = round(space.channels * channel_fraction)
         self.preprocess = style.preprocess(1, space.channels)
-        self.edge = nn.ModuleList(operation(name, self.seen, 1, style) for name in space.operations)
+        self.edge = nn.ModuleList(style.operation(name, self.seen, 1) for name in space.operations)
         self.classifier = nn.Linear(space.channels, space.num_classes)
 
     def forward(self, images, weights=None, choice=None, active=None, edge_weights=None):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from onebit.backbones.cells.operations import CellStyle, operation
+from onebit.backbones.cells.operations import CellStyle
 from onebit.classification.search.strategies import METHODS, abanditnas, bnas, cp_nas, darts, dcp_nas
 from tests.classification.search import planted
 
@@ -18,7 +18,7 @@ def small_supernets(monkeypatch):
 def test_only_the_planted_operation_can_tell_the_classes_apart(name):
     """By what reaches the classifier of the toy's supernet, a mean over the picture."""
     torch.manual_seed(0)
-    module = operation(name, 4, 1, CellStyle(None)).eval()
+    module = CellStyle(None).operation(name, 4, 1).eval()
     generator = torch.Generator().manual_seed(0)
     pictures = planted.pictures(torch.zeros(16, dtype=torch.long), generator)[:, None]
     first, second = (module(each.expand(-1, 4, -1, -1)).mean((2, 3)) for each in (pictures, pictures.mT))

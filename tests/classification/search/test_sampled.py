@@ -247,8 +247,8 @@ class TestAbandonment:
     [
         ("cp-nas", {"T": 0}, "option T"),
         ("cp-nas", {"beta_p": -1}, "beta_p"),
-        ("cp-nas", {"beta": 1}, "unknown option 'beta'"),
-        ("bnas", {"version": "w2"}, "1bit or w1a32"),
+        ("cp-nas", {"beta": 1}, "unknown option of cp-nas 'beta'"),
+        ("bnas", {"version": "w2"}, "'1bit' or 'w1a32'"),
         ("bnas", {"delta": -1}, "delta"),
         ("bnas", {"V": 1.5}, "integer"),
         ("bnas", {"channel_fraction": 0.3}, "channel_fraction"),

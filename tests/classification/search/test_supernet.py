@@ -227,10 +227,10 @@ def test_second_derivatives_of_the_parts():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(cells=2), "at least 3"),
-        (dict(channels=5), "even"),
-        (dict(stem="cifar100"), "cifar or imagenet"),
-        (dict(operations=("conv",)), "unknown operation 'conv'"),
+        (dict(cells=2), "expected a whole number from 3 up"),
+        (dict(channels=5), "expected a multiple of 2"),
+        (dict(stem="cifar100"), "expected one of cifar, imagenet"),
+        (dict(operations=("conv",)), "operation 'conv': expected one of none"),
         (dict(operations=("none",)), "at least one"),
         (dict(operations=("skip_connect",) * 2), "twice"),
     ],
