@@ -64,6 +64,7 @@ FILE_OPTIONS = Schema(
         **{rf"stages\.\d+\.({pattern})": kind for pattern, kind in _OPTIONS.items()},
         r"test_dataloader\.batch_size": up_to(4096),
         r"test_dataloader\.num_workers": up_to(64),
+        r"test_dataloader\.num_batch_per_epoch": up_to(2**31),
     },
     network_wholes(r"model\.backbone\."),
     # A teacher, weights to start from, and what else only training reads.

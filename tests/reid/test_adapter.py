@@ -38,8 +38,8 @@ for name, module in moved.items():
 USE = """
 import json, sys
 from pathlib import Path
-import torchreid, torch
 from onebit import reid
+import torchreid, torch
 from onebit.commons.task import Job
 from onebit.reid import runner
 from onebit.reid.torchreid_adapter import LAYOUT
