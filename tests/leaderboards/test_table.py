@@ -18,7 +18,8 @@ from onebit.leaderboards.recording.record import load_all
 from onebit.leaderboards.running.bench import bench
 from onebit.leaderboards.showing import table as tables
 from onebit.leaderboards.showing.layout import COLUMNS, sheet
-from onebit.leaderboards.showing.lines import further, measured, printed
+from onebit.leaderboards.showing.line import Line
+from onebit.leaderboards.showing.lines import further, judge, measured, printed
 
 BOARD = ALL["cifar10"]
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -415,3 +416,22 @@ def test_what_authors_print_beside_their_code_stands_on_the_boards():
 
 def test_columns_of_a_rule_that_no_line_has_are_left_out(lines):
     assert "(cp-nas)" not in tables.render(BOARD, lines, "text")
+
+
+def test_winners_are_judged_within_one_recipe():
+    """A longer training is no better backbone: lines of two recipes are not compared."""
+    made = [
+        Line(
+            "cifar10",
+            name,
+            "none",
+            32,
+            32,
+            "measured",
+            {m: {s: v + s / 1000 for s in range(3)} for m in BOARD.metrics},
+            recipe=recipe,
+        )
+        for name, recipe, v in (("a", "short", 0.5), ("b", "short", 0.4), ("c", "long", 0.9), ("d", "long", 0.8))
+    ]
+    judge(BOARD, made)
+    assert [line.verdicts["top1"] for line in made] == ["best", "worse", "best", "worse"]
