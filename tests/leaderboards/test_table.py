@@ -428,7 +428,7 @@ def test_winners_are_judged_within_one_recipe():
             32,
             32,
             "measured",
-            {m: {s: v + s / 1000 for s in range(3)} for m in BOARD.metrics},
+            {m: {s: v + s * v / 1000 for s in range(3)} for m in BOARD.metrics},
             recipe=recipe,
         )
         for name, recipe, v in (("a", "short", 0.5), ("b", "short", 0.4), ("c", "long", 0.9), ("d", "long", 0.8))
