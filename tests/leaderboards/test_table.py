@@ -435,3 +435,16 @@ def test_winners_are_judged_within_one_recipe():
     ]
     judge(BOARD, made)
     assert [line.verdicts["top1"] for line in made] == ["best", "worse", "best", "worse"]
+
+
+def test_failed_seeds_count_in_no_mean(sweep):
+    """Not in that of the untrained network either, whatever a failed row says of it."""
+    list(bench(sweep))
+    records = [r for r in load_all(sweep.records, "cifar10") if r.backbone == sweep.backbones[0]]
+    assert len(records) == 2
+    failed = dict(status="failed", error="WorkError: no space", untrained={"top1": 0.9, "top5": 0.9})
+    (alone,) = measured(BOARD, records[:1])
+    (line,) = measured(BOARD, [records[0], records[1].model_copy(update=failed)])
+    assert (line.seeds, line.failed) == (1, 1)
+    assert line.untrained == alone.untrained
+    assert line.summary("top1").mean == alone.summary("top1").mean
