@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 from onebit.commons.files import write_atomic
 from onebit.leaderboards import cli
 
-_TABLE = re.compile(r"(<!-- (onebit table [^\n]*) -->\n\n).*?(\n<!-- end -->)", re.DOTALL)
+_TABLE = re.compile(r"(<!-- (onebit table [^\n]*) -->\n).*?(<!-- end -->)", re.DOTALL)
 _PLOT = re.compile(r"<!-- (onebit plot [^\n]*) -->")
 
 
@@ -42,7 +42,7 @@ def output(command: str) -> str:
 
 def page(text: str) -> str:
     """A page with its tables as the commands print them now."""
-    return _TABLE.sub(lambda m: m.group(1) + output(m.group(2)) + m.group(3), text)
+    return _TABLE.sub(lambda m: f"{m.group(1)}\n{output(m.group(2))}\n{m.group(3)}", text)
 
 
 def stale() -> list[tuple[Path, str]]:
