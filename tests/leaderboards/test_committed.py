@@ -1,6 +1,7 @@
 """The records and tables in the repository are sound, and the tables follow from the records."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,15 @@ def test_the_1bit_detector_learned_its_images():
     record = Record.load(LEADERBOARDS / "records/coco/coco128--resnet18_w16_reactnet--small--seed0.json")
     assert record.metrics["AP50"] >= 0.25 > 0.01 > record.untrained["AP50"]
     assert record.weight_bits == record.activation_bits == 1
+
+
+@pytest.mark.parametrize("before", ["", "\n", "\n| an old table |\n\n"])
+def test_a_marker_is_filled_whatever_stands_there(before, monkeypatch):
+    """An empty one too: it was left as it was, and `--check` found nothing wrong with it."""
+    refresh = runpy.run_path(str(LEADERBOARDS.parent / "docs/refresh.py"))
+    monkeypatch.setitem(refresh["page"].__globals__, "output", lambda command: f"[{command}]\n")
+    text = f"<!-- onebit table voc -->\n{before}<!-- end -->"
+    assert refresh["page"](text) == "<!-- onebit table voc -->\n\n[onebit table voc]\n\n<!-- end -->"
 
 
 def test_readme_shows_what_its_commands_print():
