@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+import onebit
 from onebit.commons.errors import OnebitError
 from onebit.leaderboards import terminal
 from onebit.leaderboards.commands import (
@@ -97,6 +98,7 @@ def parser() -> argparse.ArgumentParser:
     top = OneLineParser(
         prog="onebit", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    top.add_argument("--version", action="version", version=f"onebit-bench {onebit.__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb in VERBS:
         verb.configure(verbs)

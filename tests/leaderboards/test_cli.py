@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+import onebit
 from onebit.commons.errors import InputError
 from onebit.leaderboards import cli
 from onebit.leaderboards.commands.options import cfg_options
@@ -221,3 +222,9 @@ def test_values_of_options_are_numbers_only_in_plain_digits():
     for text in ("1_0", "١", "(0, 1_0)"):
         with pytest.raises(InputError, match="expected a number in plain digits"):
             cfg_options([f"a={text}"])
+
+
+def test_the_version_is_the_packages(capsys):
+    with pytest.raises(SystemExit, match=r"^0$"):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"onebit-bench {onebit.__version__}\n"
