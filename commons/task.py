@@ -127,7 +127,7 @@ class Task(Protocol):
         """What makes its rows: distributions whose versions a record must name."""
 
     def operators(self) -> Mapping[str, str]:
-        """Whose compiled operators are used here, by name: ``native`` or ``fallback``; empty for none."""
+        """Whose compiled operators are used here, by name: ``native``, ``torchvision`` or ``fallback``; empty for none."""
 
     def train(self, job: Job) -> Outcome:
         """Train and score a row."""

@@ -1,106 +1,90 @@
-"""Stand-ins for the compiled operators that `mmcv-lite` lacks.
+"""Whose operators mmcv calls: its own compiled ones, torchvision's compiled ones, or ours in plain torch.
 
-Importing ``mmdet.models`` needs ``mmcv._ext``. Where no compiled one exists, a finder that ``import
-onebit`` places last on ``sys.meta_path`` (:mod:`onebit.commons.mmcv_extension`) serves one with this
-module's operators, the two that Faster R-CNN needs, in plain torch: greedy NMS and average RoIAlign,
-forward and backward, for any device. Every other operator raises when it is called. A compiled
-``_ext`` is found first and always wins.
+Importing ``mmdet.models`` needs ``mmcv._ext``. Where mmcv has no compiled one, a finder that ``import onebit`` places
+last on ``sys.meta_path`` (:mod:`onebit.commons.mmcv_extension`) serves the operators of this module as ``mmcv._ext``.
+A compiled ``_ext`` is found first and always wins. An operator of this module calls torchvision's compiled one where
+it exists for the tensor's device, and plain torch (:mod:`onebit.detection.plain_operators` and
+:mod:`onebit.detection.plain_convs`) otherwise. Operators that stand in none of them raise when they are called.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from onebit.commons.compat import ensure_torchvision
 from onebit.commons.mmcv_extension import EXTENSION, ExtensionFinder
+from onebit.detection import plain_convs, plain_operators
+from onebit.detection.plain_convs import gradients
+from onebit.detection.plain_convs import masked_col2im_forward as masked_col2im_forward
+from onebit.detection.plain_convs import masked_im2col_forward as masked_im2col_forward
+from onebit.detection.plain_operators import nms_match as nms_match
+from onebit.detection.plain_operators import softnms as softnms
 
-#: NMS compares this many boxes with all that follow at a time: the size of its only big matrix.
-_NMS_BLOCK = 256
-#: RoIAlign writes down at most this many (bin, pixel) pairs at a time.
-_ROI_PAIRS = 2**22
+#: The operators of mmcv that are served here, each with the one of torchvision that does its work, if there is one.
+FALLBACK_OPERATORS = {
+    "nms": "nms",
+    "softnms": None,
+    "nms_match": None,
+    "roi_align_forward": "roi_align",
+    "roi_align_backward": "_roi_align_backward",
+    "deform_conv_forward": "deform_conv2d",
+    "deform_conv_backward_input": "_deform_conv2d_backward",
+    "deform_conv_backward_parameters": "_deform_conv2d_backward",
+    "modulated_deform_conv_forward": "deform_conv2d",
+    "modulated_deform_conv_backward": "_deform_conv2d_backward",
+    "masked_im2col_forward": None,
+    "masked_col2im_forward": None,
+    "carafe_forward": None,
+    "carafe_backward": None,
+    "carafe_naive_forward": None,
+    "carafe_naive_backward": None,
+    "sigmoid_focal_loss_forward": None,
+    "sigmoid_focal_loss_backward": None,
+}
+
+
+@functools.cache
+def _kernel(name: str, device: str) -> Callable | None:
+    """torchvision's compiled operator ``name`` for a type of device, or None where there is none."""
+    if not ensure_torchvision() or device not in ("cpu", "cuda"):
+        return None
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"torchvision::{name}", device.upper()):
+        return None
+    return getattr(torch.ops.torchvision, name)
+
+
+def _compiled(operator: str, tensor: Tensor) -> Callable | None:
+    """torchvision's kernel for an operator of ours and a tensor, or None where plain torch has to do it."""
+    if tensor.is_cuda and torch.are_deterministic_algorithms_enabled():  # torchvision's gradients would raise
+        return None
+    return _kernel(FALLBACK_OPERATORS[operator], tensor.device.type)
+
+
+def _widened(*tensors: Tensor) -> list[Tensor]:
+    """All in the widest of their types and float32: coordinates of boxes and taps must not be rounded to half."""
+    dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32)
+    return [tensor.to(dtype) for tensor in tensors]
 
 
 def nms(bboxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
-    """Greedy non-maximum suppression, as ``mmcv.ops.nms`` calls it.
-
-    The result is that of the usual loop over boxes by falling score (equal scores in their given
-    order). Boxes that lie apart are never compared: mmcv moves the boxes of each class or FPN level
-    to a place of their own and has them all suppressed in one call.
-
-    Args:
-        bboxes: [N, 4] corners (x1, y1, x2, y2).
-        scores: [N].
-        iou_threshold: a box is dropped when its IoU with a kept one is larger than this.
-        offset: 0, or 1 for boxes whose last pixel counts (width x2 - x1 + 1).
-
-    Returns:
-        [K] indices into ``bboxes`` of the kept ones, by falling score.
-    """
-    order = scores.argsort(descending=True, stable=True)
-    boxes = bboxes[order]
-    kept = torch.zeros(len(order), dtype=torch.bool, device=boxes.device)
-    # Below 0 even boxes without overlap suppress each other.
-    parts = _apart(boxes, offset) if iou_threshold >= 0 else [torch.arange(len(order), device=boxes.device)]
-    for part in parts:
-        kept[part[_greedy(boxes[part], iou_threshold, offset)]] = True
-    return order[kept]
+    """See :func:`onebit.detection.plain_operators.nms`."""
+    bboxes, scores = _widened(bboxes, scores)
+    if (kernel := _compiled("nms", bboxes)) is None:
+        return plain_operators.nms(bboxes, scores, iou_threshold, offset)
+    # torchvision's boxes end where their last pixel ends.
+    return kernel(torch.cat([bboxes[:, :2], bboxes[:, 2:] + offset], 1) if offset else bboxes, scores, iou_threshold)
 
 
-def _apart(boxes: Tensor, offset: int) -> list[Tensor]:
-    """Split boxes [N, 4] into sets without any overlap between them along x.
-
-    Returns:
-        ascending indices; of at least ``_NMS_BLOCK`` boxes each (the last one of fewer), because
-        that many are compared at a time anyway.
-    """
-    by_left = boxes[:, 0].argsort()
-    left, reach = boxes[by_left, 0], boxes[by_left, 2].cummax(dim=0).values
-    starts = 1 + ((reach[:-1] - left[1:]) + offset <= 0).nonzero().flatten()
-    cuts = [0]
-    for start in starts.tolist():
-        if start - cuts[-1] >= _NMS_BLOCK:
-            cuts.append(start)
-    sizes = [end - start for start, end in zip(cuts, [*cuts[1:], len(boxes)], strict=True)]
-    return [part.sort().values for part in by_left.split(sizes)]
-
-
-def _greedy(boxes: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Positions of the boxes that stay, of boxes [N, 4] by falling score.
-
-    Blocks of boxes are resolved together: within a block, "kept" is iterated from all-true until it
-    no longer changes, which happens after as many steps as the longest chain of suppressions, and
-    is then the greedy answer.
-    """
-    order = torch.arange(len(boxes), device=boxes.device)
-    kept = [order[:0]]
-    while len(boxes):
-        block = boxes[:_NMS_BLOCK]
-        suppresses = _iou(block, boxes, offset) > iou_threshold
-        within = suppresses[:, : len(block)].triu(diagonal=1)
-        keep = torch.ones(len(block), dtype=torch.bool, device=boxes.device)
-        while True:
-            update = ~(within & keep[:, None]).any(dim=0)
-            if torch.equal(update, keep):
-                break
-            keep = update
-        kept.append(order[: len(block)][keep])
-        survives = ~suppresses[keep][:, len(block) :].any(dim=0)
-        boxes, order = boxes[len(block) :][survives], order[len(block) :][survives]
-    return torch.cat(kept)
-
-
-def _iou(first: Tensor, second: Tensor, offset: int) -> Tensor:
-    """[M, 4], [N, 4] -> [M, N]; an empty union gives NaN, which is never above a threshold."""
-    a, b = first.t()[:, :, None], second.t()[:, None, :]  # x1, y1, x2, y2
-    width, height = (
-        (torch.minimum(a[i + 2], b[i + 2]).sub_(torch.maximum(a[i], b[i])).add_(offset).clamp_(min=0)) for i in (0, 1)
-    )
-    intersection = width.mul_(height)
-    area_a, area_b = ((c[2] - c[0] + offset) * (c[3] - c[1] + offset) for c in (a, b))
-    return intersection / (area_a + area_b - intersection)
+def _uninverted(rois: Tensor, sampling_ratio: int) -> Tensor:
+    """Boxes for torchvision, which asks for a negative amount of memory where it counts the samples of inverted ones."""
+    if sampling_ratio > 0:
+        return rois
+    return torch.cat([rois[:, :3], torch.maximum(rois[:, 1:3], rois[:, 3:])], 1)
 
 
 def roi_align_forward(
@@ -117,24 +101,25 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Average RoIAlign of ``input`` [N, C, H, W] at ``rois`` [K, 5] into ``output`` [K, C, h, w].
-
-    Every output bin is a fixed weighted sum of pixels, so the whole operator is a sparse matrix
-    (bins x pixels) times the pixels' feature vectors; the backward pass is its transpose. The
-    matrix is built for as many RoIs at a time as ``_ROI_PAIRS`` allows.
-
-    Raises:
-        NotImplementedError: max pooling (``pool_mode`` 0).
-    """
-    _only_average(pool_mode)
-    size = (aligned_height, aligned_width)
-    flat = output.view(len(rois), output.size(1), size[0] * size[1])
-    for image, chunk, bins, pixels, weights in _bin_weights(
-        rois, size, input.shape[2:], spatial_scale, sampling_ratio, aligned, input.dtype
-    ):
-        features = input[image].flatten(1).t().contiguous()
-        pooled = _sparse_product(bins, pixels, weights, features, len(chunk) * flat.size(2))
-        flat[chunk] = pooled.view(len(chunk), flat.size(2), -1).transpose(1, 2)
+    """See :func:`onebit.detection.plain_operators.roi_align_forward`."""
+    kernel = _compiled("roi_align_forward", input)
+    if kernel is None or pool_mode != 1:
+        plain_operators.roi_align_forward(
+            input,
+            rois,
+            output,
+            argmax_y,
+            argmax_x,
+            aligned_height=aligned_height,
+            aligned_width=aligned_width,
+            spatial_scale=spatial_scale,
+            sampling_ratio=sampling_ratio,
+            pool_mode=pool_mode,
+            aligned=aligned,
+        )
+        return
+    maps, boxes = _widened(input, _uninverted(rois, sampling_ratio))
+    output.copy_(kernel(maps, boxes, spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned))
 
 
 def roi_align_backward(
@@ -151,120 +136,285 @@ def roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Add the gradient of :func:`roi_align_forward` to ``grad_input`` [N, C, H, W].
-
-    Raises:
-        NotImplementedError: max pooling (``pool_mode`` 0).
-    """
-    _only_average(pool_mode)
+    """See :func:`onebit.detection.plain_operators.roi_align_backward`."""
+    kernel = _compiled("roi_align_backward", grad_output)
+    if kernel is None or pool_mode != 1:
+        plain_operators.roi_align_backward(
+            grad_output,
+            rois,
+            argmax_y,
+            argmax_x,
+            grad_input,
+            aligned_height=aligned_height,
+            aligned_width=aligned_width,
+            spatial_scale=spatial_scale,
+            sampling_ratio=sampling_ratio,
+            pool_mode=pool_mode,
+            aligned=aligned,
+        )
+        return
+    gradient, boxes = _widened(grad_output, _uninverted(rois, sampling_ratio))
     size = (aligned_height, aligned_width)
-    channels, shape = grad_input.size(1), grad_input.shape[2:]
-    for image, chunk, bins, pixels, weights in _bin_weights(
-        rois, size, shape, spatial_scale, sampling_ratio, aligned, grad_input.dtype
-    ):
-        gradient = grad_output[chunk].flatten(2).transpose(1, 2).reshape(-1, channels)
-        order = pixels.argsort()
-        product = _sparse_product(pixels[order], bins[order], weights[order], gradient, shape.numel())
-        grad_input[image] += product.t().view(channels, *shape)
+    grad_input += kernel(gradient, boxes, spatial_scale, *size, *grad_input.shape, sampling_ratio, aligned)
 
 
-def _only_average(pool_mode: int) -> None:
-    if pool_mode != 1:
-        raise NotImplementedError("max RoIAlign needs a compiled mmcv; the fallback has average only")
-
-
-def _sparse_product(rows: Tensor, columns: Tensor, values: Tensor, dense: Tensor, n_rows: int) -> Tensor:
-    """Sparse [n_rows, P] with ``rows`` sorted, times ``dense`` [P, C] -> [n_rows, C]."""
-    starts = torch.searchsorted(rows, torch.arange(n_rows, device=rows.device))
-    return functional.embedding_bag(columns, dense, starts, mode="sum", per_sample_weights=values.to(dense.dtype))
-
-
-def _bin_weights(rois, size, shape, spatial_scale, sampling_ratio, aligned, dtype):
-    """Yield (image, RoI indices [k], bins [P], pixels [P], weights [P]) with ``bins`` sorted.
-
-    ``bins`` counts the output cells of these k RoIs in row-major order, ``pixels`` the cells of one
-    feature map. Bilinear interpolation is separable and so is the average over a bin's samples:
-    a pixel's weight is the product of a weight along y and one along x.
-    """
-    # Coordinates keep their own precision: half-precision features must not round boxes further.
-    boxes = rois[:, 1:] * spatial_scale - (0.5 if aligned else 0.0)
-    extent = boxes[:, 2:] - boxes[:, :2]
-    if not aligned:
-        extent = extent.clamp(min=1)
-    images = rois[:, 0].long()
-    for image in images.unique().tolist():
-        members = (images == image).nonzero().flatten()
-        longest = (extent[members] / extent.new_tensor([size[1], size[0]])).amax(dim=0)
-        taps = [min(int(t) + 3, n) for t, n in zip(longest.ceil().tolist(), shape[::-1], strict=True)]
-        pairs = size[0] * size[1] * taps[0] * taps[1]
-        for chunk in members.split(max(1, _ROI_PAIRS // pairs)):
-            (y, weight_y), (x, weight_x) = (
-                _axis_weights(boxes[chunk, axis], extent[chunk, axis], size[1 - axis], shape[1 - axis], sampling_ratio)
-                for axis in (1, 0)
-            )
-            weights = weight_y[:, :, None, :, None] * weight_x[:, None, :, None, :]
-            pixels = y[:, :, None, :, None] * shape[1] + x[:, None, :, None, :]
-            used = weights.flatten().nonzero().flatten()
-            per_bin = weights.size(3) * weights.size(4)
-            yield (image, chunk, used // per_bin, pixels.flatten()[used], weights.flatten()[used].to(dtype))
-
-
-def _axis_weights(start: Tensor, extent: Tensor, bins: int, size: int, sampling_ratio: int):
-    """Weights of the average of bilinear samples along one axis.
+def _deform(input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, sizes: tuple[int, ...]) -> Tensor:
+    """Deformable convolution, modulated if there is a mask.
 
     Args:
-        start, extent: [k] where each RoI begins and how long it is, in cells.
-        bins: output cells along the axis.
-        size: input cells along the axis.
-        sampling_ratio: samples per bin; 0 for one per started cell of bin length.
-
-    Returns:
-        cells and their weights, both [k, bins, taps]; unused taps have weight 0.
+        sizes: stride, padding and dilation, each along y and x; groups; deformable groups.
     """
-    bin_size = extent / bins
-    samples = bin_size.ceil() if sampling_ratio <= 0 else torch.full_like(start, sampling_ratio)
-    samples = samples.clamp(min=0)  # an empty or inverted box has none, and pools to 0
-    count = samples.clamp(min=1)
-    index = torch.arange(max(1, int(samples.max())), device=start.device, dtype=start.dtype)
-    edge = start[:, None] + torch.arange(bins, device=start.device) * bin_size[:, None]
-    # The field's kernels round in this order: edge + (i + 0.5) * bin / n.
-    at = edge[:, :, None] + ((index + 0.5) * bin_size[:, None] / count[:, None])[:, None, :]
-    inside = (index < samples[:, None])[:, None, :] & (at >= -1) & (at <= size)
-    at = at.clamp(min=0)
-    low = at.floor().clamp(max=size - 1)
-    fraction = torch.where(low >= size - 1, torch.zeros_like(at), at - low)
-    share = inside / count[:, None, None]
-
-    first = low.amin(dim=2, keepdim=True)
-    reach = torch.where(inside, low - first, torch.zeros_like(low))
-    taps = min(int(reach.max()) + 2, size + 1)
-    low_tap = reach.long()
-    weights = at.new_zeros(*at.shape[:2], taps)
-    weights.scatter_add_(2, low_tap, (1 - fraction) * share)
-    weights.scatter_add_(2, low_tap + 1, fraction * share)
-    cells = first.long() + torch.arange(taps, device=start.device)
-    return cells.clamp(max=size - 1), weights
+    if (kernel := _compiled("deform_conv_forward", input)) is None:
+        return plain_convs.deform_conv2d(input, weight, offset, mask, sizes[:2], sizes[2:4], sizes[4:6], *sizes[6:])
+    if offset.requires_grad:
+        # A tap exactly one pixel before the map, as zero offsets put it into the padding: mmcv gives it no gradient,
+        # torchvision the slope of its inner side.
+        y, x = plain_convs.tap_positions(offset, weight.shape[2:], sizes[:2], sizes[2:4], sizes[4:6], sizes[7])
+        still = ((y == -1) | (x == -1)).unsqueeze(3).expand(-1, -1, -1, 2, -1, -1).reshape(offset.shape)
+        offset = torch.where(still, offset.detach(), offset)
+    factors = input.new_zeros((len(input), 1)) if mask is None else mask
+    return kernel(input, weight, offset, factors, input.new_zeros(len(weight)), *sizes, mask is not None)
 
 
-FALLBACK_OPERATORS = ("nms", "roi_align_forward", "roi_align_backward")
+def deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    *,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    im2col_step: int,
+) -> None:
+    """Write the deformable convolution of ``input`` into ``output``; ``offset`` has the dtype of both."""
+    sizes = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
+    output.copy_(_deform(*_widened(input, weight, offset), None, sizes))
 
 
-def unavailable(name: str):
+def deform_conv_backward_input(
+    input: Tensor,
+    offset: Tensor,
+    gradOutput: Tensor,
+    gradInput: Tensor,
+    gradOffset: Tensor,
+    weight: Tensor,
+    columns: Tensor,
+    *,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    im2col_step: int,
+) -> None:
+    """Write the gradients of :func:`deform_conv_forward` with respect to ``input`` and ``offset``."""
+    sizes = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
+    input, offset, gradient, weight = _widened(input, offset, gradOutput, weight)
+    found = gradients(lambda x, moved: _deform(x, weight, moved, None, sizes), (input, offset), gradient)
+    for target, value in zip((gradInput, gradOffset), found, strict=True):
+        target.copy_(value)
+
+
+def deform_conv_backward_parameters(
+    input: Tensor,
+    offset: Tensor,
+    gradOutput: Tensor,
+    gradWeight: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    *,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    scale: float,
+    im2col_step: int,
+) -> None:
+    """Add ``scale`` times the gradient of :func:`deform_conv_forward` with respect to its weight to ``gradWeight``."""
+    sizes = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
+    input, offset, gradient, weight = _widened(input, offset, gradOutput, torch.zeros_like(gradWeight))
+    (found,) = gradients(lambda w: _deform(input, w, offset, None, sizes), (weight,), gradient)
+    gradWeight += scale * found
+
+
+def modulated_deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    *,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    group: int,
+    deformable_group: int,
+    with_bias: bool,
+) -> None:
+    """Write the modulated deformable convolution of ``input`` into ``output``."""
+    sizes = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
+    output.copy_(_deform(*_widened(input, weight, offset, mask), sizes))
+    if with_bias:
+        output += bias[:, None, None]
+
+
+def modulated_deform_conv_backward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    columns: Tensor,
+    grad_input: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+    grad_offset: Tensor,
+    grad_mask: Tensor,
+    grad_output: Tensor,
+    *,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    group: int,
+    deformable_group: int,
+    with_bias: bool,
+) -> None:
+    """Write the gradients of :func:`modulated_deform_conv_forward`."""
+    sizes = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
+    *inputs, gradient = _widened(input, weight, offset, mask, grad_output)
+    found = gradients(lambda *given: _deform(*given, sizes), inputs, gradient)
+    for target, value in zip((grad_input, grad_weight, grad_offset, grad_mask), found, strict=True):
+        target.copy_(value)
+    if with_bias:
+        grad_bias.copy_(gradient.sum((0, 2, 3)))
+
+
+def carafe_naive_forward(features: Tensor, masks: Tensor, output: Tensor, **sizes: int) -> None:
+    """Write CARAFE of ``features`` into ``output``; ``sizes`` as :func:`onebit.detection.plain_convs.carafe`."""
+    output.copy_(plain_convs.carafe(features, masks, **sizes))
+
+
+def carafe_naive_backward(
+    grad_output: Tensor, features: Tensor, masks: Tensor, grad_input: Tensor, grad_masks: Tensor, **sizes: int
+) -> None:
+    """Write the gradients of :func:`carafe_naive_forward`."""
+    found = gradients(functools.partial(plain_convs.carafe, **sizes), (features, masks), grad_output)
+    for target, value in zip((grad_input, grad_masks), found, strict=True):
+        target.copy_(value)
+
+
+def carafe_forward(
+    features: Tensor, masks: Tensor, rfeatures: Tensor, routput: Tensor, rmasks: Tensor, output: Tensor, **sizes: int
+) -> None:
+    """As :func:`carafe_naive_forward`; the backward operator is handed ``rfeatures`` in place of ``features``."""
+    rfeatures.copy_(features)
+    carafe_naive_forward(features, masks, output, **sizes)
+
+
+def carafe_backward(
+    grad_output: Tensor,
+    rfeatures: Tensor,
+    masks: Tensor,
+    rgrad_output: Tensor,
+    rgrad_input_hs: Tensor,
+    rgrad_input: Tensor,
+    rgrad_masks: Tensor,
+    grad_input: Tensor,
+    grad_masks: Tensor,
+    **sizes: int,
+) -> None:
+    """Write the gradients of :func:`carafe_forward`."""
+    carafe_naive_backward(grad_output, rfeatures, masks, grad_input, grad_masks, **sizes)
+
+
+def sigmoid_focal_loss_forward(
+    input: Tensor, target: Tensor, weight: Tensor, output: Tensor, *, gamma: float, alpha: float
+) -> None:
+    """Write the loss of every element into ``output``."""
+    output.copy_(plain_convs.sigmoid_focal_loss(input, target, weight, gamma, alpha))
+
+
+def sigmoid_focal_loss_backward(
+    input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, *, gamma: float, alpha: float
+) -> None:
+    """Write the gradient of the sum of :func:`sigmoid_focal_loss_forward`."""
+
+    def loss(x: Tensor) -> Tensor:
+        return plain_convs.sigmoid_focal_loss(x, target, weight, gamma, alpha)
+
+    grad_input.copy_(gradients(loss, (input,), torch.ones_like(input))[0])
+
+
+def unavailable(name: str) -> Callable:
     """Attribute access succeeds because mmcv asks for every operator at import time."""
     if name.startswith("__"):
         raise AttributeError(name)
 
     def operator(*args, **kwargs):
         raise NotImplementedError(
-            f"the operator {name} needs a compiled mmcv: the pure-torch fallback has only nms and "
-            f"average roi_align (install mmcv in place of mmcv-lite)"
+            f"the operator {name} needs a compiled mmcv: neither torchvision nor this suite has it "
+            f"(install mmcv in place of mmcv-lite)"
         )
 
     return operator
 
 
-def operator_status() -> dict[str, str]:
-    """Which operators of mmcv are ``native`` and which are the ``fallback``, for `onebit doctor`."""
+def operator_sources(device: str = "cpu") -> dict[str, tuple[str, str]]:
+    """Whose operators do the work on a type of device: by name, the status of :func:`operator_status` and the reason."""
     spec = importlib.util.find_spec(EXTENSION)
-    status = "fallback" if isinstance(spec.loader, ExtensionFinder) else "native"
-    return dict.fromkeys(FALLBACK_OPERATORS, status)
+    if not isinstance(spec.loader, ExtensionFinder):
+        return dict.fromkeys(FALLBACK_OPERATORS, ("native", f"mmcv is compiled: {spec.origin}"))
+    sources = {}
+    for name, kernel in FALLBACK_OPERATORS.items():
+        if kernel is None:
+            sources[name] = ("fallback", "mmcv is not compiled, and torchvision has no such operator")
+        elif _kernel(kernel, device) is not None:
+            sources[name] = (
+                "torchvision",
+                f"mmcv is not compiled; torchvision's {kernel.lstrip('_')} is, for {device}",
+            )
+        elif ensure_torchvision():
+            sources[name] = ("fallback", f"neither mmcv nor torchvision is compiled for {device}")
+        else:
+            sources[name] = ("fallback", "mmcv is not compiled, and torchvision's operators do not load")
+    return sources
+
+
+def operator_status(device: str = "cpu") -> dict[str, str]:
+    """``native`` (a compiled mmcv), ``torchvision`` (its compiled operators) or ``fallback`` (plain torch), by name."""
+    return {name: status for name, (status, _) in operator_sources(device).items()}

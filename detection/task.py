@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from onebit.commons.engine import config_text
 from onebit.commons.errors import InputError
 from onebit.commons.task import Job, Outcome, lacking
@@ -12,7 +14,7 @@ from onebit.detection import foreign
 from onebit.detection.config import FILE_OPTIONS as FILE_OPTIONS
 from onebit.detection.config import JUDGE_OPTION, build_config
 from onebit.detection.cost import model_cost as model_cost
-from onebit.detection.operators import operator_status as operators  # noqa: F401
+from onebit.detection.operators import operator_status
 from onebit.detection.own_config import train as train_config  # noqa: F401
 from onebit.detection.predictions import agreement as agreement
 from onebit.detection.runner import score_predictions as score_predictions
@@ -40,6 +42,12 @@ PACKAGES = ("python", "torch", "numpy", "mmengine", "mmdet", "pycocotools")
 
 test_packed_file = lacking(LACKS["test_packed_file"])
 import_predictions = score_predictions
+
+
+def operators() -> dict[str, str]:
+    """Whose operators the detectors of rows use on this machine."""
+    status = operator_status("cuda" if torch.cuda.is_available() else "cpu")
+    return {name: status[name] for name in ("nms", "roi_align_forward", "roi_align_backward")}
 
 
 def score_checkpoint(checkpoint: Path, job: Job, model: str | None = None, config: Path | None = None) -> Outcome:

@@ -25,7 +25,6 @@ def run(args) -> int:
 
     import torch
 
-    from onebit.commons.compat import ensure_torchvision
     from onebit.commons.datasets import DATASETS
     from onebit.commons.errors import InputError
     from onebit.commons.provenance import versions
@@ -58,13 +57,11 @@ def run(args) -> int:
     )
     print(f"  {shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB free in {Path.cwd()}")
 
-    print("\noperators")
-    native = ensure_torchvision()
-    print(f"  torchvision    {'native' if native else 'not loadable beside this torch; none of ours needs them'}")
-    from onebit.detection.operators import operator_status
+    from onebit.detection.operators import operator_sources
 
-    for name, source in operator_status().items():
-        print(f"  {'mmcv ' + name:<14} {source}")
+    print("\noperators of detection: a compiled mmcv, else torchvision's, else plain torch (fallback)")
+    for name, (status, reason) in operator_sources("cuda" if gpu else "cpu").items():
+        print(f"  {name:<31} {status:<11} {reason}")
 
     root = data_root(args)
     print(f"\ndatasets below {root}")

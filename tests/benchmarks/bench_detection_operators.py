@@ -123,9 +123,9 @@ def measure(args: argparse.Namespace) -> dict:
     detector = Detector(args)
     from mmcv import _ext as extension
 
-    from onebit.detection import operators
+    from onebit.detection import operators, plain_operators
 
-    sets = {"fallback": {name: getattr(operators, name) for name in OPERATORS}}
+    sets = {"fallback": {name: getattr(plain_operators, name) for name in OPERATORS}}
     if operators.operator_status()["nms"] == "native":
         sets["compiled"] = {name: getattr(extension, name) for name in OPERATORS}
     elif args.compiled:

@@ -17,7 +17,7 @@ from onebit import detection  # noqa: F401  (puts the fallback operators in)
 from mmcv.ops import RoIAlign, batched_nms, nms, roi_align
 
 from onebit.commons import mmcv_extension
-from onebit.detection import operators
+from onebit.detection import operators, plain_operators
 
 
 def bilinear(channel, y, x):
@@ -97,8 +97,8 @@ def test_roi_align_in_chunks_is_the_same(monkeypatch):
     maps = torch.randn(2, 3, 20, 20, generator=generator, requires_grad=True)
     rois = random_rois(30, 2, 160.0, generator).float()
     results = []
-    for pairs in (operators._ROI_PAIRS, 500):
-        monkeypatch.setattr(operators, "_ROI_PAIRS", pairs)
+    for pairs in (plain_operators._ROI_PAIRS, 500):
+        monkeypatch.setattr(plain_operators, "_ROI_PAIRS", pairs)
         out = roi_align(maps, rois, 7, 1 / 8, 0)
         (gradient,) = torch.autograd.grad(out.square().sum(), maps)
         results.append((out, gradient))
@@ -153,26 +153,28 @@ def test_nms_is_the_greedy_loop(boxes, levels, threshold, offset, seed):
     corners = [(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in boxes]
     scores = torch.randint(levels, (len(boxes),), generator=torch.Generator().manual_seed(seed))
     expected = slow_nms(corners, scores.tolist(), threshold, offset)
-    found = operators.nms(torch.tensor(corners, dtype=torch.float64).view(-1, 4), scores.double(), threshold, offset)
+    found = plain_operators.nms(
+        torch.tensor(corners, dtype=torch.float64).view(-1, 4), scores.double(), threshold, offset
+    )
     assert found.tolist() == expected
 
 
 @pytest.mark.parametrize("block", [1, 7, 256])
 def test_nms_over_many_blocks(block, monkeypatch):
-    monkeypatch.setattr(operators, "_NMS_BLOCK", block)
+    monkeypatch.setattr(plain_operators, "_NMS_BLOCK", block)
     generator = torch.Generator().manual_seed(3)
     corners = torch.rand(300, 2, generator=generator, dtype=torch.float64) * 60
     boxes = torch.cat([corners, corners + 30 * torch.rand(300, 2, generator=generator).double()], 1)
     scores = (torch.rand(300, generator=generator, dtype=torch.float64) * 50).round()
     expected = slow_nms(boxes.tolist(), scores.tolist(), 0.5, 0)
-    assert operators.nms(boxes, scores, 0.5).tolist() == expected
+    assert plain_operators.nms(boxes, scores, 0.5).tolist() == expected
 
 
 @pytest.mark.parametrize("block", [2, 16, 256])
 @pytest.mark.parametrize("offset", [0, 1])
 def test_nms_of_boxes_that_lie_apart(block, offset, monkeypatch):
     """As mmcv's batched_nms hands them over: each class in a place of its own; some just touch."""
-    monkeypatch.setattr(operators, "_NMS_BLOCK", block)
+    monkeypatch.setattr(plain_operators, "_NMS_BLOCK", block)
     generator = torch.Generator().manual_seed(5)
     corners = torch.randint(20, (400, 2), generator=generator)
     boxes = torch.cat([corners, corners + torch.randint(12, (400, 2), generator=generator)], 1)
@@ -181,19 +183,19 @@ def test_nms_of_boxes_that_lie_apart(block, offset, monkeypatch):
     scores = torch.randint(99, (400,), generator=generator).double()
     for threshold in (0.0, 0.5, 0.7):
         expected = slow_nms(boxes.tolist(), scores.tolist(), threshold, offset)
-        assert operators.nms(boxes, scores, threshold, offset).tolist() == expected
+        assert plain_operators.nms(boxes, scores, threshold, offset).tolist() == expected
     if block == 2:
-        assert len(operators._apart(boxes, offset)) > 3
+        assert len(plain_operators._apart(boxes, offset)) > 3
 
 
 def test_nms_below_zero_keeps_one_box():
     boxes = torch.tensor([[0.0, 0, 1, 1], [50, 50, 60, 60], [90, 90, 99, 99]])
-    assert operators.nms(boxes, torch.tensor([0.1, 0.3, 0.2]), -0.5).tolist() == [1]
+    assert plain_operators.nms(boxes, torch.tensor([0.1, 0.3, 0.2]), -0.5).tolist() == [1]
 
 
 def test_nms_of_boxes_that_are_no_numbers():
     boxes = torch.full((600, 4), float("nan"))
-    assert len(operators.nms(boxes, torch.rand(600), 0.5)) == 600
+    assert len(plain_operators.nms(boxes, torch.rand(600), 0.5)) == 600
 
 
 def test_mmcv_calls_it():
@@ -208,12 +210,10 @@ def test_mmcv_calls_it():
 
 @pytest.mark.skipif(operators.operator_status()["nms"] == "native", reason="mmcv is compiled here")
 def test_other_operators_say_what_is_missing():
-    from mmcv.ops import roi_pool, soft_nms
+    from mmcv.ops import roi_pool
 
     with pytest.raises(NotImplementedError, match=r"roi_pool_forward needs a compiled mmcv"):
         roi_pool(torch.zeros(1, 1, 4, 4), torch.tensor([[0.0, 0, 0, 2, 2]]), 2)
-    with pytest.raises(NotImplementedError, match="softnms"):
-        soft_nms(torch.rand(3, 4), torch.rand(3))
     with pytest.raises(NotImplementedError, match="max RoIAlign"):
         roi_align(torch.zeros(1, 1, 4, 4), torch.tensor([[0.0, 0, 0, 2, 2]]), 2, 1.0, 0, "max")
 

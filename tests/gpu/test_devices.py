@@ -128,7 +128,7 @@ def random_boxes(count: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_our_nms_keeps_what_torchvisions_compiled_one_keeps():
     from torchvision.ops import nms as compiled
 
-    from onebit.detection.operators import nms
+    from onebit.detection.plain_operators import nms
 
     boxes, scores = random_boxes(2000)
     expected = compiled(boxes.cuda(), scores.cuda(), 0.5).cpu()
@@ -140,7 +140,7 @@ def test_our_nms_keeps_what_torchvisions_compiled_one_keeps():
 def test_our_roi_align_is_torchvisions_compiled_one(aligned):
     from torchvision.ops import roi_align as compiled
 
-    from onebit.detection import operators
+    from onebit.detection import plain_operators as operators
 
     torch.manual_seed(0)
     maps = torch.randn(2, 8, 32, 32, device="cuda")

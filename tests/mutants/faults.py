@@ -160,7 +160,7 @@ FAULTS = (
     ),
     Fault(
         "roi-align-edge",
-        "detection/operators.py",
+        "detection/plain_operators.py",
         "(at <= size)",
         "(at < size)",
         ("tests/detection/test_operators.py",),
