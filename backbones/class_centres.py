@@ -45,7 +45,9 @@ class ClassCentres(nn.Module):
     def update(self, features: Tensor, labels: Tensor) -> None:
         """Take in features [N, D] of classes ``labels`` [N]; classes not among them stay."""
         features = features.detach().to(self.mean.dtype)
-        count = torch.bincount(labels, minlength=len(self.mean)).to(features.dtype)[:, None]
+        # Not by bincount, which would wait for the device to know the largest label.
+        ones = torch.ones_like(features[:, :1])
+        count = torch.zeros_like(self.mean[:, :1]).index_add_(0, labels, ones)
         found = count[:, 0] > 0
         share = torch.where(self.seen, self.momentum, 1.0)[:, None].to(count) * found[:, None]
         batch_mean = torch.zeros_like(self.mean).index_add_(0, labels, features)

@@ -29,12 +29,11 @@ class _SquashedRoundFunction(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         squashed, largest = ctx.saved_tensors
         grad_weight = torch.ops.aten.tanh_backward(grad / largest, squashed)
-        # Found here, not in forward, which has to run on the meta device too.
-        at_largest = (squashed.abs() == largest).nonzero().unbind(1)
-        top = squashed[at_largest]
+        # The largest ones share what comes through the maximum. By a mask: looking them up would wait for a GPU.
+        at_largest = squashed.sign() * (squashed.abs() == largest)
         through_largest = -(grad * squashed).sum() / largest.square()
-        grad_weight[at_largest] += through_largest * top.sign() * (1 - top.square()) / max(len(top), 1)
-        return grad_weight, None
+        share = through_largest * (1 - largest.square()) / at_largest.abs().sum().clamp(min=1)
+        return grad_weight.addcmul_(at_largest, share), None
 
 
 class _ClippedRoundFunction(torch.autograd.Function):

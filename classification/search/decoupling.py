@@ -52,8 +52,9 @@ def squared_norms(supernet: Supernet) -> Tensor:
     Of 1-bit convolutions the reconstructed weights beta o sign(w) count. Pooling counts as its
     kernel of K^2 weights 1 / K^2 does, 1 / K^2; an identity 1, wherever it stands; ``none`` 0.
     """
+    device = supernet.classifier.weight.device
     norms = [_squared_norm(supernet, m, name) for m, name in enumerate(supernet.space.operations)]
-    return torch.stack([torch.as_tensor(norm, dtype=torch.float64).cpu() for norm in norms])
+    return torch.stack([torch.as_tensor(norm, dtype=torch.float64, device=device) for norm in norms])
 
 
 @torch.no_grad()

@@ -112,7 +112,7 @@ class StepReport(Report):
         self._dtype = getattr(torch, amp) if amp else None
         self.scaler = torch.amp.GradScaler(device.type) if amp == "float16" else None
 
-    def __call__(self, losses: Mapping[str, float | Tensor], images: int) -> None:
+    def __call__(self, losses: Mapping[str, Tensor], images: int) -> None:
         self._loop.step(losses, images)
 
     def autocast(self) -> contextlib.AbstractContextManager:
@@ -167,9 +167,10 @@ class SearchLoop(EpochBasedTrainLoop):
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
 
-    def step(self, losses: Mapping[str, float | Tensor], images: int) -> None:
+    def step(self, losses: Mapping[str, Tensor], images: int) -> None:
         """Take note of one step; see :class:`Report`."""
-        values = torch.tensor([float(v) for v in losses.values()], dtype=torch.float64)
+        # Stacked where they are: each by itself would wait for the device.
+        values = torch.stack([loss.double() for loss in losses.values()]).cpu()
         all_reduce(values, op="mean")  # so that all processes stop at a loss that is not finite
         named = dict(zip(losses, values.tolist(), strict=True))
         for name, value in named.items():

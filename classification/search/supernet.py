@@ -106,9 +106,10 @@ class Supernet(nn.Module):
             weights: [2, 14, M], of the operations of each edge in the mixture (DCP-NAS, Eq. 2, after
                 the softmax); differentiable.
             choice: integers [2, 14]: a single path, one operation per edge, unweighted; nothing
-                else is evaluated.
+                else is evaluated. It is read here: on another device than the CPU that would wait
+                for the device.
             active: booleans [2, 14, M]: with ``weights``, operations that are not active are not
-                evaluated. Weights are taken as they are.
+                evaluated. Weights are taken as they are. Read here, as ``choice``.
             edge_weights: [2, 14], a factor of each edge (PC-DARTS, section 3.3); differentiable.
 
         Raises:

@@ -80,8 +80,8 @@ class Report:
 
     scaler: torch.amp.GradScaler | None = None
 
-    def __call__(self, losses: Mapping[str, float], images: int) -> None:
-        """After each step: its losses by name, and how many images it took."""
+    def __call__(self, losses: Mapping[str, Tensor], images: int) -> None:
+        """After each step: its losses by name, scalars, and how many images it took."""
 
     def autocast(self) -> AbstractContextManager:
         """The precision in which a forward pass runs."""
@@ -173,7 +173,7 @@ class Strategy(nn.Module):
         loss: Callable[[], Tensor],
         report: Report,
         add_gradient: Callable[[], None] | None = None,
-    ) -> float:
+    ) -> Tensor:
         """One step of the weights of ``supernet`` down ``loss()``; returns the loss.
 
         Gradients are averaged over processes where there are several, then clipped.
@@ -200,7 +200,7 @@ class Strategy(nn.Module):
         else:
             scaler.step(optimizer)
             scaler.update()
-        return value.item()
+        return value.detach()
 
     def evaluate(self, supernet: Supernet, batches: Iterable[Batch], **path: Any) -> float:
         """Accuracy, from 0 to 1, of ``supernet`` on ``batches``; ``path`` as its forward takes it.

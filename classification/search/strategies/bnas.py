@@ -180,36 +180,37 @@ class BNAS(SampledStrategy):
 
     def _search_by_pc_darts(self, data: SearchData, report: Report, fixed: bool) -> None:
         """One epoch of PC-DARTS on the operations that are left; ``fixed`` leaves alpha alone."""
+        active = self.operations.active.cpu()  # every step reads it
         for train, valid in paired(data.train, data.valid):
             losses, images = {}, len(train[0])
             if not fixed:
-                losses["loss_architecture"] = self._architecture_step(valid, report)
+                losses["loss_architecture"] = self._architecture_step(valid, report, active)
                 images += len(valid[0])
             losses["loss_weights"] = self.weight_step(
                 self.supernet,
                 self._optimizers["weights"],
                 lambda train=train: (
-                    self._mixed_loss(train, self.alpha.detach(), self.beta.detach())
+                    self._mixed_loss(train, self.alpha.detach(), self.beta.detach(), active)
                     + sum(method_losses(self.supernet).values())
                 ),
                 report,
             )
             report(losses, images)
 
-    def _architecture_step(self, batch: Batch, report: Report) -> float:
+    def _architecture_step(self, batch: Batch, report: Report, active: Tensor) -> Tensor:
         with frozen(self.supernet), report.autocast():
-            loss = self._mixed_loss(batch, self.alpha, self.beta)
+            loss = self._mixed_loss(batch, self.alpha, self.beta, active)
         gradients = gradient(loss, [self.alpha, self.beta], report)
         if usable(gradients, report):
             self.alpha.grad, self.beta.grad = gradients
             self._optimizers["alpha"].step()
-        return loss.item()
+        return loss.detach()
 
-    def _mixed_loss(self, batch: Batch, alpha: Tensor, beta: Tensor) -> Tensor:
-        """Eq. 6 on every edge, edges weighted as in PC-DARTS."""
+    def _mixed_loss(self, batch: Batch, alpha: Tensor, beta: Tensor, active: Tensor) -> Tensor:
+        """Eq. 6 on every edge, edges weighted as in PC-DARTS; ``active`` is what is left, on the CPU."""
         images, labels = batch
-        active = self.operations.active
-        logits = self.supernet(images, operation_weights(alpha, active), active=active, edge_weights=edge_weights(beta))
+        weights = operation_weights(alpha, self.operations.active)
+        logits = self.supernet(images, weights, active=active, edge_weights=edge_weights(beta))
         return cross_entropy(logits, labels)
 
     def scores(self) -> Tensor:

@@ -104,6 +104,7 @@ class CPNAS(SampledStrategy):
 
     def _train_both(self, choice: Tensor, data: SearchData, report: Report) -> None:
         """One epoch of both networks on the same batches; the Child's loss is that of Eq. 4."""
+        choice = choice.cpu()  # every step reads it
         on_path = nn.ModuleList(self.child.path_modules(choice))
         parent_on_path = nn.ModuleList(self.parent.path_modules(choice))
         child_parent = ChildParentLoss(on_path, parent_on_path, self.options.child_parent)

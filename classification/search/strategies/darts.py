@@ -98,7 +98,7 @@ class DARTS(Strategy):
             losses["loss_weights"] = self.training_step(train, report)
             report(losses, images)
 
-    def training_step(self, batch: Batch, report: Report) -> float:
+    def training_step(self, batch: Batch, report: Report) -> Tensor:
         """One step of the weights on a training batch; returns the loss."""
         with torch.no_grad():
             mixture = self.mixture()
@@ -109,7 +109,7 @@ class DARTS(Strategy):
             report,
         )
 
-    def architecture_step(self, batch: Batch, report: Report) -> float:
+    def architecture_step(self, batch: Batch, report: Report) -> Tensor:
         """One step of the architecture parameters on a validation batch; returns the loss."""
         with frozen(self.supernet), report.autocast():
             loss = cross_entropy(self.supernet(batch[0], **self.mixture()), batch[1])
@@ -118,7 +118,7 @@ class DARTS(Strategy):
         if usable(gradients, report):
             optimizer = self._optimizers["alpha"]
             descend(optimizer, parameters, gradients, self.decoupling, self.supernet)
-        return loss.item()
+        return loss.detach()
 
     def scores(self) -> Tensor:
         return operation_weights(self.alpha.detach())

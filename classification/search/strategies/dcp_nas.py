@@ -115,7 +115,7 @@ class DCPNAS(Strategy):
         # Line 13.
         inherit(self.alpha, self.child_alpha, self.parent_decoupling)
 
-    def parent_step(self, batch: Batch, report: Report) -> float:
+    def parent_step(self, batch: Batch, report: Report) -> Tensor:
         """The Parent's weights by cross-entropy on a training batch (line 3, Eq. 5)."""
         weights = operation_weights(self.alpha.detach())
         return self.weight_step(
@@ -125,13 +125,13 @@ class DCPNAS(Strategy):
             report,
         )
 
-    def parent_architecture_step(self, batch: Batch, report: Report) -> float:
+    def parent_architecture_step(self, batch: Batch, report: Report) -> Tensor:
         """The Parent's alpha on a validation batch, then decoupling (lines 3 and 4)."""
         loss, tangent, _ = self._tangent_direction(batch, report)
         optimizer = self._optimizers["alpha"]
         if usable([tangent], report):
             descend(optimizer, [self.alpha], (tangent,), self.parent_decoupling, self.parent)
-        return loss.item()
+        return loss
 
     def _tangent_direction(self, batch: Batch, report: Report) -> tuple[Tensor, Tensor, Tensor]:
         """Line 5: the Parent's loss, its gradient to alpha, and its logits, on a validation batch.
@@ -145,7 +145,7 @@ class DCPNAS(Strategy):
         (tangent,) = gradient(loss, [self.alpha], report)
         return loss.detach(), tangent, logits.detach()
 
-    def child_step(self, batch: Batch, report: Report) -> dict[str, float]:
+    def child_step(self, batch: Batch, report: Report) -> dict[str, Tensor]:
         """The Child's weights by KL + mu L_R on a training batch (line 9, Eqs. 12, 14 and 16)."""
         with torch.no_grad(), report.autocast():
             parent_logits = self.parent(batch[0], operation_weights(self.alpha))
@@ -153,7 +153,7 @@ class DCPNAS(Strategy):
         losses = {}
 
         def add_reconstruction() -> None:
-            losses["reconstruction"] = add_reconstruction_gradient(self.child, self._mu).item()
+            losses["reconstruction"] = add_reconstruction_gradient(self.child, self._mu)
 
         losses["loss_child"] = self.weight_step(
             self.child,
@@ -164,7 +164,7 @@ class DCPNAS(Strategy):
         )
         return losses
 
-    def child_architecture_step(self, batch: Batch, report: Report) -> dict[str, float]:
+    def child_architecture_step(self, batch: Batch, report: Report) -> dict[str, Tensor]:
         """The Child's alpha by tangent propagation on a validation batch, then decoupling.
 
         Line 10, Eqs. 13 to 15: a step along gC + lambda F(dD / dgC), where gC is the gradient of KL,
@@ -189,11 +189,11 @@ class DCPNAS(Strategy):
         if self._lambda:
             distance, slope = discrepancy(curvature.gradient, tangent, options.discrepancy)
             step = step + self._lambda * curvature.product(slope)
-            losses["discrepancy"] = distance.item()
+            losses["discrepancy"] = distance
         optimizer = self._optimizers["child_alpha"]
         if usable([step], report):
             descend(optimizer, [self.child_alpha], (step,), self.child_decoupling, self.child)
-        return {"loss_child_architecture": curvature.loss.item(), **losses}
+        return {"loss_child_architecture": curvature.loss, **losses}
 
     def scores(self) -> Tensor:
         """Of the Child (line 15)."""

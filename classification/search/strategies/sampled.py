@@ -46,6 +46,7 @@ class SampledStrategy(Strategy):
         The losses of the binarizer count for what is on the path alone: the rest of the supernet is
         no part of the architecture.
         """
+        choice = choice.cpu()  # every step reads it
         on_path = nn.ModuleList(supernet.path_modules(choice))
         for images, labels in data.train:
             loss = self.weight_step(

@@ -281,7 +281,7 @@ def test_resume_refuses_what_another_search_left(finished):
 
 def test_loss_that_is_not_a_number_ends_the_search(search_job, monkeypatch):
     def broken(self, supernet, optimizer, loss, report):
-        return float("nan") if report._loop.epoch == 1 else 1.0
+        return torch.tensor(float("nan") if report._loop.epoch == 1 else 1.0)
 
     monkeypatch.setattr(RandomSearch, "weight_step", broken)
     job = search_job()
