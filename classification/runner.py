@@ -179,7 +179,7 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
         recorded=row["cfg_options"].taken(FILE_OPTIONS, job.cfg_options),
     )
     cfg = build_config(trained, dataset, dataset.find(job.data_root))
-    require_classes(checkpoint, row["num_classes"], dataset.name, cfg.model.num_classes)
+    require_classes(checkpoint, row, dataset.name, cfg.classes)
     stage = _stage_of(row, cfg, job.work_dir, checkpoint)
     with plain_errors(job.work_dir):
         with config_errors():
@@ -255,7 +255,7 @@ def test_packed_file(path: Path, job: Job) -> Outcome:
     cfg = build_config(job, dataset, dataset.find(job.data_root), about["backbone"])
     if about["classes"] is None:
         raise InputError(f"{path} holds a backbone without classifier: nothing to score")
-    require_classes(path, about["classes"], dataset.name, cfg.model.num_classes)
+    require_classes(path, {"num_classes": about["classes"]}, dataset.name, cfg.classes)
     with plain_errors(job.work_dir):
         with config_errors():
             model = _without_training(cfg)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,13 @@ def row_of(content: dict, path: str | Path) -> dict[str, Any]:
     for key, most in (("seed", 2**32 - 1), ("num_classes", 2**20), ("stage", 100)):
         if key in row:
             guards.whole(f"{path}: its row's {key}", row[key], 0, most)
+    classes = row.get("classes", [])
+    if not isinstance(classes, list) or not all(isinstance(name, str) and len(name) <= 300 for name in classes):
+        raise InputError(f"{path}: its row's classes are {guards.shown(classes)}: expected names")
+    if classes and len(classes) != row.get("num_classes"):
+        raise InputError(
+            f"{path}: its row names {len(classes)} classes, and says that there are {row.get('num_classes')}"
+        )
     start = row.get("pretrained", {})  # what a detector started from, for the text of its config
     plain_parts = (str, int, list)
     if not isinstance(start, dict) or not all(isinstance(part, plain_parts) for part in start.values()):
@@ -118,14 +125,24 @@ def require_asked(path: str | Path, stated: Mapping[str, Any], **asked: str) -> 
             raise InputError(f"{path} is a checkpoint of {found}, not of {wanted}")
 
 
-def require_classes(origin: str | Path, known: int, dataset: str, classes: int) -> None:
-    """Refuse a network that knows another number of classes than the dataset has.
+def require_classes(origin: str | Path, stated: Mapping[str, Any], dataset: str, classes: Sequence[str]) -> None:
+    """Refuse a network that knows other classes than the dataset has, or numbers them in another order.
+
+    Args:
+        origin: the network's file.
+        stated: what it says: ``classes``, their names, which older files lack, and ``num_classes``.
+        dataset: its name.
+        classes: the names of its classes, in the order of the labels.
 
     Raises:
         InputError: so it is.
     """
-    if known != classes:
-        raise InputError(f"{origin} knows {known} classes, {dataset} has {classes}")
+    known = stated.get("num_classes", len(classes))
+    if known != len(classes):
+        raise InputError(f"{origin} knows {known} classes, {dataset} has {len(classes)}")
+    for at, (there, here) in enumerate(zip(stated.get("classes") or (), classes, strict=False)):
+        if there != here:
+            raise InputError(f"{origin}: its class {at} is {guards.shown(there)}, that of {dataset} is {here}")
 
 
 def require_fit(network: nn.Module, weights: dict, origin: str | Path) -> None:

@@ -16,22 +16,31 @@ size of the image files are checked.
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 
 from onebit.commons.errors import InputError
 from onebit.commons.images import open_image
+from onebit.commons.labels import (
+    by_id,
+    is_number,
+    read_coco,
+    read_text,
+    read_xml,
+    require_name,
+    short,
+    whole_id,
+    xml_integer,
+    xml_number,
+)
 from onebit.commons.progress import Progress
 
 TOLERANCE = 1.0  # pixels
@@ -77,7 +86,7 @@ def check_dataset(cfg: Config, loaders: Sequence[str] = ("train", "test")) -> di
     for loader in loaders:
         listed = []
         for dataset in leaves(cfg[f"{loader}_dataloader"].dataset):
-            found_here = _reader(dataset)(dataset, _classes(dataset))
+            found_here = _reader(dataset)(dataset, classes_of(dataset))
             _check_listing(found_here, (dataset.get("filter_cfg") or {}).get("min_size", 0))
             listed += found_here
         if not any(item.objects for item in listed):
@@ -103,7 +112,8 @@ def _reader(dataset: dict) -> Callable[[dict, tuple[str, ...]], list[_Listed]]:
     raise InputError(f"cannot check data of {dataset.get('type')}: expected VOCDataset or CocoDataset")
 
 
-def _classes(dataset: dict) -> tuple[str, ...]:
+def classes_of(dataset: dict) -> tuple[str, ...]:
+    """The names of a reader's classes, in the order of the labels."""
     own = (dataset.get("metainfo") or {}).get("classes")
     return tuple(own or DATASETS.get(dataset["type"]).METAINFO["classes"])
 
@@ -198,64 +208,28 @@ def _check_box(box: Sequence[float], size: tuple[int, int] | None, where: str) -
     return beside or x2 - x1 < 1 or y2 - y1 < 1
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        if path.exists() and not path.is_file():
-            raise InputError(f"expected a file, found something else at {path}")
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise InputError(f"file missing: expected {path}") from error
-    except (OSError, ValueError) as error:  # ValueError: what no file name can hold
-        raise InputError(f"cannot read {path}: {error}") from error
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return _read_bytes(path).decode()
-    except UnicodeDecodeError as error:
-        raise InputError(f"cannot read {path}: {error}") from error
-
-
 def _read_voc(dataset: dict, classes: tuple[str, ...]) -> list[_Listed]:
     """The images of one ImageSets file, from their XML annotations."""
     root = Path(dataset["data_root"])
     listing = root / dataset["ann_file"]
-    names = _read_text(listing).split("\n")
+    names = read_text(listing).split("\n")
     names = names[:-1] if names and not names[-1] else names
     if not names:
         raise InputError(f"{listing} lists no image")
     for line, name in enumerate(names, start=1):
         if not name or name != name.strip() or len(name.split()) != 1:
-            raise InputError(f"{listing}, line {line}: expected one image name, found {_short(name)}")
-        _require_name(name, f"{listing}, line {line}")
+            raise InputError(f"{listing}, line {line}: expected one image name, found {short(name)}")
+        require_name(name, f"{listing}, line {line}")
     part = root / dataset["data_prefix"]["sub_data_root"]
     return [_read_voc_image(part, name, classes) for name in names]
-
-
-def _require_name(name: str, where: str) -> None:
-    """Raise InputError for a name of an image that leads out of its folder, or that nobody could read.
-
-    Annotations come with a download: what they name is opened, so it has to lie in the dataset.
-    """
-    parts = re.split(r"[/\\\\]", name)
-    if not name.isprintable() or len(name) > 255 or not parts[0] or ".." in parts or re.match("[A-Za-z]:", name):
-        raise InputError(f"{where}: expected the name of an image below its folder, found {ascii(name)[:60]}")
 
 
 def _read_voc_image(part: Path, name: str, classes: tuple[str, ...]) -> _Listed:
     path = part / "Annotations" / f"{name}.xml"
     image = part / "JPEGImages" / f"{name}.jpg"
-    try:
-        content = _read_bytes(path)
-        if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
-            raise ValueError("it declares entities, which annotations do not have")
-        root = ElementTree.fromstring(content)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last: of its encoding
-        raise InputError(f"malformed XML: {path} ({error})") from error
-    if root.tag != "annotation":
-        raise InputError(f"{path}: expected an <annotation>, found <{root.tag[:40]}>")
+    root = read_xml(path)
     if root.find("size") is not None:
-        size = tuple(_integer(root, f"size/{side}", path) for side in ("width", "height"))
+        size = tuple(xml_integer(root, f"size/{side}", path) for side in ("width", "height"))
     else:
         size = _size_of_file(image)
     nodes, thin = root.findall("object"), []
@@ -266,10 +240,10 @@ def _read_voc_image(part: Path, name: str, classes: tuple[str, ...]) -> _Listed:
                 raise InputError(f"{where}: expected one <{tag}>, found {len(node.findall(tag))}")
         kind = node.findtext("name")
         if kind not in classes:
-            raise InputError(f"{where}: unknown class {_short(kind)}; expected {_either(classes)}")
-        if node.find("difficult") is not None and _integer(node, "difficult", where) not in (0, 1):
+            raise InputError(f"{where}: unknown class {short(kind)}; expected {_either(classes)}")
+        if node.find("difficult") is not None and xml_integer(node, "difficult", where) not in (0, 1):
             raise InputError(f"{where}: expected 0 or 1 in <difficult>")
-        x1, y1, x2, y2 = (_number(node, f"bndbox/{corner}", where) for corner in ("xmin", "ymin", "xmax", "ymax"))
+        x1, y1, x2, y2 = (xml_number(node, f"bndbox/{corner}", where) for corner in ("xmin", "ymin", "xmax", "ymax"))
         # VOC counts pixels from 1 and its far edges are inclusive.
         if _check_box((x1 - 1, y1 - 1, x2, y2), size, where) or x1 == x2 or y1 == y2:
             thin.append(where)
@@ -290,72 +264,50 @@ def _size_of_file(image: Path) -> tuple[int, int] | None:
         return None
 
 
-def _number(node: ElementTree.Element, tag: str, where: str | Path) -> float:
-    text = node.findtext(tag)
-    try:
-        return float(text)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: expected a number in <{tag}>, found {_short(text)}") from error
-
-
-def _integer(node: ElementTree.Element, tag: str, where: str | Path) -> int:
-    text = node.findtext(tag)
-    try:
-        return int(text)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: expected an integer in <{tag}>, found {_short(text)}") from error
-
-
 def _read_coco(dataset: dict, classes: tuple[str, ...]) -> list[_Listed]:
     """The images of one COCO annotation file."""
     root = Path(dataset["data_root"])
     path = root / dataset["ann_file"]
-    try:
-        content = json.loads(_read_text(path), object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"malformed JSON: {path} ({error})") from error
-    tables = ("images", "annotations", "categories")
-    if not isinstance(content, dict) or not all(isinstance(content.get(t), list) for t in tables):
-        raise InputError(f"{path}: expected COCO's lists {', '.join(tables)}")
-    images = _by_id(content["images"], ("file_name", "width", "height"), f"{path}, image")
-    categories = _by_id(content["categories"], ("name",), f"{path}, category")
+    content = read_coco(path)
+    images = by_id(content["images"], ("file_name", "width", "height"), f"{path}, image")
+    categories = by_id(content["categories"], ("name",), f"{path}, category")
     fields = ("image_id", "category_id", "bbox", "area", "iscrowd")
-    annotations = _by_id(content["annotations"], fields, f"{path}, annotation")
+    annotations = by_id(content["annotations"], fields, f"{path}, annotation")
     if not images:
         raise InputError(f"{path} lists no image")
     names = [category["name"] for category in categories.values()]
     for name in names:
         if name not in classes:
-            raise InputError(f"{path}: unknown class {_short(name)}; expected {_either(classes)}")
+            raise InputError(f"{path}: unknown class {short(name)}; expected {_either(classes)}")
     # MMDetection numbers classes as the file's categories come, in training and in scoring.
-    if sorted(names) != sorted(classes) or (names != [*classes] and [*categories] != sorted(categories)):
+    if names != [*classes]:
         raise InputError(
-            f"{path}: expected each of the categories {', '.join(classes)} once, in this order or in "
-            f"that of their ids; found {', '.join(names)}"
+            f"{path}: expected each of the categories {', '.join(classes)} once, in this order, which is that of the "
+            f"labels; found {', '.join(names)}"
         )
     for key, image in images.items():
         for side in ("width", "height"):
             if type(image[side]) is not int or not 1 <= image[side] < 2**31:
-                raise InputError(f"{path}, image {key}: expected a {side} in pixels, found {_short(image[side])}")
+                raise InputError(f"{path}, image {key}: expected a {side} in pixels, found {short(image[side])}")
         if not isinstance(image["file_name"], str):
-            raise InputError(f"{path}, image {key}: expected a file_name, found {_short(image['file_name'])}")
-        _require_name(image["file_name"], f"{path}, image {key}")
+            raise InputError(f"{path}, image {key}: expected a file_name, found {short(image['file_name'])}")
+        require_name(image["file_name"], f"{path}, image {key}")
     objects: dict[Any, list[str]] = {key: [] for key in images}
     thin: dict[Any, list[str]] = {key: [] for key in images}
     for key, annotation in annotations.items():
         where = f"{path}, annotation {key}"
-        image = images.get(_hashable(annotation["image_id"]))
+        image = images.get(whole_id(annotation["image_id"]))
         if image is None:
-            raise InputError(f"{where}: there is no image {_short(annotation['image_id'])}")
-        if _hashable(annotation["category_id"]) not in categories:
-            raise InputError(f"{where}: unknown class, there is no category {_short(annotation['category_id'])}")
+            raise InputError(f"{where}: there is no image {short(annotation['image_id'])}")
+        if whole_id(annotation["category_id"]) not in categories:
+            raise InputError(f"{where}: unknown class, there is no category {short(annotation['category_id'])}")
         if annotation["iscrowd"] not in (0, 1):
-            raise InputError(f"{where}: expected an iscrowd of 0 or 1, found {_short(annotation['iscrowd'])}")
+            raise InputError(f"{where}: expected an iscrowd of 0 or 1, found {short(annotation['iscrowd'])}")
         if annotation.get("ignore"):
             raise InputError(f"{where}: `ignore` would leave it out; COCO's own mark is `iscrowd`")
         box = annotation["bbox"]
         numbers = [*(box if isinstance(box, list) else [box]), annotation["area"]]
-        if len(numbers) != 5 or not all(_is_number(n) for n in numbers):
+        if len(numbers) != 5 or not all(is_number(n) for n in numbers):
             raise InputError(f"{where}: expected a bbox of x, y, width, height and an area")
         x, y, width, height = box
         size = (image["width"], image["height"])
@@ -375,50 +327,6 @@ def _read_coco(dataset: dict, classes: tuple[str, ...]) -> list[_Listed]:
         )
         for key, image in images.items()
     ]
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        key = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"the key {key!r} occurs twice in one object")
-    return found
-
-
-def _is_number(value: Any) -> bool:
-    if type(value) is int:
-        return abs(value) < 2**53
-    return type(value) is float and math.isfinite(value)
-
-
-def _hashable(value: Any) -> int | None:
-    """An id, or None, which is nobody's."""
-    return value if type(value) is int else None
-
-
-def _short(value: Any) -> str:
-    return repr(value)[:60]
-
-
-def _by_id(rows: list, fields: tuple[str, ...], where: str) -> dict[Any, dict]:
-    """Index a COCO table by ``id``.
-
-    Raises:
-        InputError: a row without one of ``fields``, or an id that is no integer or occurs twice.
-    """
-    table: dict[Any, dict] = {}
-    for at, row in enumerate(rows):
-        missing = [f for f in ("id", *fields) if not isinstance(row, dict) or f not in row]
-        if missing:
-            raise InputError(f"{where} number {at + 1} of the list: expected a field {missing[0]!r}")
-        if type(row["id"]) is not int:
-            raise InputError(
-                f"{where} number {at + 1} of the list: expected an integer as id, found {_short(row['id'])}"
-            )
-        if row["id"] in table:
-            raise InputError(f"{where} {row['id']}: this id occurs twice")
-        table[row["id"]] = row
-    return table
 
 
 def _either(classes: tuple[str, ...]) -> str:

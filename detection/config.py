@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from onebit.backbones import MODELS, OneBitConv2d, backbone_config, create_backb
 from onebit.backbones.file_schema import network_kinds, network_wholes
 from onebit.commons import guards
 from onebit.commons.config_options import with_options
-from onebit.commons.datasets import get_dataset
+from onebit.commons.datasets import OWN_BOXES, Dataset, get_dataset
 from onebit.commons.errors import InputError
 from onebit.commons.file_options import Schema, one_of, quantity, up_to, word
 from onebit.commons.task import Job, recipe_file
 from onebit.detection import pretrained as pretrained_backbone
 from onebit.detection import stabilizers
+from onebit.detection.adapting import adapted
 from onebit.detection.metrics import JUDGES, check_judge
 from onebit.detection.parts import PARTS, default_parts
 
@@ -79,7 +81,9 @@ _MODELS = {
 }
 
 
-def build_config(job: Job, folder: str | Path, pretrained: Mapping[str, Any] | None = None) -> Config:
+def build_config(
+    job: Job, folder: str | Path, pretrained: Mapping[str, Any] | None = None, classes: Sequence[str] | None = None
+) -> Config:
     """Compose ``configs/{models,datasets,recipes}`` and put the backbone in.
 
     Which parts beside the backbone are 1-bit is the option ``onebit_parts``, one of
@@ -94,12 +98,17 @@ def build_config(job: Job, folder: str | Path, pretrained: Mapping[str, Any] | N
         job: names of dataset, backbone and recipe, which the config keeps as ``row``, and options.
         folder: the folder that holds the dataset; relative ``data_root``s of the config begin there.
         pretrained: what a checkpoint says it started from, instead of the option ``pretrained``.
+        classes: of data of one's own that is not at hand: the names that a checkpoint states.
 
     Raises:
         InputError: unknown backbone, dataset or recipe, an option that does not fit, or a
             checkpoint that cannot be started from.
     """
     backbone = backbone_config(job.backbone, out_indices=(0, 1, 2, 3))
+    if classes is not None and job.dataset.startswith(f"{OWN_BOXES.board}-"):
+        dataset: Dataset = replace(OWN_BOXES, name=job.dataset, classes=tuple(classes))
+    else:
+        dataset = get_dataset(job.dataset, "detection")
     with torch.device("meta"):  # only its channels and layers are asked for
         network = create_backbone(job.backbone)
     onebit = [m.binarizer.name for m in network.modules() if isinstance(m, OneBitConv2d)]
@@ -109,7 +118,7 @@ def build_config(job: Job, folder: str | Path, pretrained: Mapping[str, Any] | N
     judge = options.pop(JUDGE_OPTION, None)
     model = _MODELS[_parts(options.pop(PARTS_OPTION, None), job.backbone, bool(onebit))]
     cfg = Config()  # not a model's own: the runner dumps a config with a file name once more
-    for piece in (_piece("models", model), _dataset_piece(job.dataset), _read(recipe_file("detection", job.recipe))):
+    for piece in (_piece("models", model), _dataset_piece(dataset), _read(recipe_file("detection", job.recipe))):
         cfg.merge_from_dict(copy.deepcopy(piece))
     cfg.row = dict(dataset=job.dataset, backbone=job.backbone, recipe=job.recipe)
 
@@ -121,6 +130,10 @@ def build_config(job: Job, folder: str | Path, pretrained: Mapping[str, Any] | N
             part.binarizer = onebit[0]
     detector.roi_head.bbox_head.num_classes = cfg.num_classes
     cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="onebit.MethodLossHook")]
+    adapt = cfg.pop("adapt", None)
+    if adapt:
+        cfg.adapted = adapted(dataset, adapt)
+        options = {**cfg.adapted, **options}
     cfg = with_options(cfg, options, free=FREE)
     stabilizers.apply(cfg, chosen)
     set_judge(cfg, judge)
@@ -166,7 +179,7 @@ def dataset_config(dataset: str, folder: str | Path, judge: str | None = None) -
         InputError: unknown dataset, or a judge that it cannot have.
     """
     cfg = Config()
-    cfg.merge_from_dict(copy.deepcopy(_dataset_piece(dataset)))
+    cfg.merge_from_dict(copy.deepcopy(_dataset_piece(get_dataset(dataset, "detection"))))
     cfg.row = dict(dataset=dataset)
     set_judge(cfg, judge)
     _place(cfg, folder)
@@ -182,13 +195,19 @@ def _place(cfg: Config, folder: str | Path) -> None:
             node["data_root"] = str(Path(folder) / node["data_root"])
 
 
-def _dataset_piece(name: str) -> dict:
+def _dataset_piece(dataset: Dataset) -> dict:
     """How a dataset is read and scored: its reader, a config of ours or one that its package names by path."""
-    dataset = get_dataset(name, "detection")
     own = Path(dataset.reader)
     piece = Config.fromfile(own).to_dict() if own.is_file() else _piece("datasets", dataset.reader)
     if missing := [key for key in DATASET_KEYS if key not in piece]:
-        raise InputError(f"dataset {name}: {own} does not say its {', '.join(missing)}")
+        raise InputError(f"dataset {dataset.name}: {own} does not say its {', '.join(missing)}")
+    if dataset.classes:
+        piece = copy.deepcopy(piece)
+        piece["num_classes"] = len(dataset.classes)
+        for loader in ("train_dataloader", "test_dataloader"):
+            for node in _dicts(piece[loader]["dataset"]):
+                if "ann_file" in node:
+                    node["metainfo"] = dict(classes=dataset.classes)
     return {**piece, "split": dataset.split, "protocol": dataset.protocol, "main_metric": dataset.main_metric}
 
 

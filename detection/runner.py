@@ -8,7 +8,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from torch import nn
 from onebit import backbones
 from onebit.backbones import deploy
 from onebit.commons.checkpoints import require_asked, require_classes, require_fit, require_row
-from onebit.commons.datasets import get_dataset
+from onebit.commons.datasets import Dataset, OwnBoxes, get_dataset
 from onebit.commons.distributed import unwrapped
 from onebit.commons.engine import (
     build_runner,
@@ -43,7 +43,7 @@ from onebit.commons.files import disk_error_message, write_atomic
 from onebit.commons.task import Job, Outcome, left_out
 from onebit.detection import errors, pictures, pretrained, stabilizers
 from onebit.detection import predictions as prediction_files
-from onebit.detection.checks import check_dataset
+from onebit.detection.checks import check_dataset, classes_of, leaves
 from onebit.detection.config import FILE_OPTIONS, JUDGE_OPTION, build_config, dataset_config
 from onebit.detection.cost import summaries
 from onebit.detection.metrics import facts
@@ -64,7 +64,7 @@ def train(job: Job) -> Outcome:
     dataset = get_dataset(job.dataset, task="detection")
     cfg = build_config(job, dataset.find(job.data_root).resolve())
     text = config_text(cfg)  # before MMDetection's builders write into it
-    checked = check_dataset(cfg)
+    checked = _checked(dataset, cfg, ["train", "test"])
     checksum = dataset.checksum(job.data_root)
     work_dir = Path(job.work_dir)
     with output_to_log(work_dir), _threads(cfg.get("threads")):
@@ -132,9 +132,9 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
     dataset = get_dataset(job.dataset, task="detection")
     folder = dataset.find(job.data_root).resolve()
     cfg = build_config(job, folder, pretrained=row.get(pretrained.OPTION))
-    require_classes(checkpoint, row.get("num_classes", cfg.num_classes), dataset.name, cfg.num_classes)
+    require_classes(checkpoint, row, dataset.name, _classes(cfg))
     text = config_text(cfg)
-    checked = check_dataset(cfg, ["test"])
+    checked = _checked(dataset, cfg, ["test"])
     with output_to_log(Path(job.work_dir)), _threads(cfg.get("threads")):
         log_to(Path(job.work_dir) / "test.log")
         register_all_modules(init_default_scope=True)
@@ -188,7 +188,7 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
     else:
         cfg = dataset_config(job.dataset, folder, judge=job.options.get(JUDGE_OPTION))
     text = config_text(cfg)
-    checked = check_dataset(cfg, ["test"])
+    checked = _checked(dataset, cfg, ["test"])
     with output_to_log(Path(job.work_dir)):
         log_to(Path(job.work_dir) / "test.log")
         register_all_modules(init_default_scope=True)
@@ -254,9 +254,20 @@ def keep_predictions(evaluator: Evaluator, path: Path) -> Path | None:
     return None if detections is None else prediction_files.write(path, detections)
 
 
+def _classes(cfg: Config) -> tuple[str, ...]:
+    """The names of the classes, in the order of the labels."""
+    return classes_of(next(leaves(cfg.test_dataloader.dataset)))
+
+
+def _checked(dataset: Dataset, cfg: Config, loaders: Sequence[str]) -> dict[str, Any]:
+    """What the checks found in the data, and what was met when labels of one's own were read."""
+    found = check_dataset(cfg, loaders)
+    return {**found, "labels": dict(dataset.counts)} if isinstance(dataset, OwnBoxes) else found
+
+
 def _row(job: Job, cfg: Config) -> dict[str, Any]:
     """What a checkpoint says of itself."""
-    options = job.options
+    options = {**cfg.get("adapted", {}), **job.options}
     # By its hash: where it lay says nothing about the row.
     start = {pretrained.OPTION: cfg.pretrained.to_dict()} if options.pop(pretrained.OPTION, None) else {}
     return dict(
@@ -264,6 +275,7 @@ def _row(job: Job, cfg: Config) -> dict[str, Any]:
         task="detection",
         seed=job.seed,
         num_classes=cfg.num_classes,
+        classes=list(_classes(cfg)),
         **start,
         **(dict(cfg_options=options) if options else {}),
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onebit.commons.datasets import DATASETS, OWN_FOLDER, Dataset, Printed, get_dataset
+from onebit.commons.datasets import DATASETS, OWN, Dataset, Printed, get_dataset
 from onebit.commons.errors import InputError
 
 if TYPE_CHECKING:
@@ -69,13 +69,13 @@ class _Boards(Mapping[str, Board]):
     """The boards by name, of every registered dataset that its board is named after."""
 
     def __getitem__(self, name: str) -> Board:
-        dataset = OWN_FOLDER if name == OWN_FOLDER.name else DATASETS[name]
+        dataset = OWN.get(name) or DATASETS[name]
         if dataset.board != dataset.name:
             raise KeyError(name)
         return _board(dataset)
 
     def __iter__(self) -> Iterator[str]:
-        return iter((*(d.name for d in DATASETS.values() if d.board == d.name), OWN_FOLDER.name))
+        return iter((*(d.name for d in DATASETS.values() if d.board == d.name), *OWN))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -16,6 +16,7 @@ from onebit.commons import guards, plugins
 from onebit.commons.datasets import classification, detection, reid
 from onebit.commons.datasets.classification import OWN_FOLDER
 from onebit.commons.datasets.dataset import KINDS, METRICS, TASKS, Dataset, ImageFolder, Printed, is_name, resolve_code
+from onebit.commons.datasets.own import OWN_BOXES, OwnBoxes, is_named, own_boxes
 from onebit.commons.errors import InputError
 
 __all__ = [
@@ -23,10 +24,13 @@ __all__ = [
     "FOLDER",
     "KINDS",
     "METRICS",
+    "OWN",
+    "OWN_BOXES",
     "OWN_FOLDER",
     "TASKS",
     "Dataset",
     "ImageFolder",
+    "OwnBoxes",
     "Printed",
     "default_data_root",
     "get_dataset",
@@ -36,6 +40,8 @@ __all__ = [
 
 #: The board of every :class:`ImageFolder`, and what their names begin with: ``folder-pets``.
 FOLDER = OWN_FOLDER.board
+#: What stands for all data of people's own on the board of each kind.
+OWN = {dataset.board: dataset for dataset in (OWN_FOLDER, OWN_BOXES)}
 
 
 class _Datasets(Mapping[str, Dataset]):
@@ -72,7 +78,7 @@ def register_dataset(dataset: Dataset) -> Dataset:
             no dataset is named after.
     """
     known = DATASETS.registered
-    if dataset.name in known or dataset.name.partition("-")[0] == FOLDER:
+    if dataset.name in known or dataset.name.partition("-")[0] in OWN:
         raise InputError(f"the name of dataset {dataset.name} is taken")
     main = known.get(dataset.board)
     if dataset.board != dataset.name and (main is None or main.board != main.name or main.task != dataset.task):
@@ -87,11 +93,19 @@ for _dataset in (*detection.ALL, *reid.ALL, *classification.ALL):
 
 
 def get_dataset(name: str, task: str | None = None) -> Dataset:
-    """Look a dataset up by name; ``folder-NAME`` is the folder NAME below the data root.
+    """Look a dataset up by name.
+
+    ``folder-NAME`` is the folder NAME below the data root; ``coco:LABELS.json``, ``voc:FOLDER`` and
+    ``yolo:data.yaml`` are labels of one's own (:mod:`onebit.commons.datasets.own`), which are read.
 
     Raises:
         InputError: unknown, or of another task than ``task``; the message lists near matches.
+        WorkError: labels cannot be written in the suite's form below the cache folder.
     """
+    if is_named(name):
+        if task not in (None, OWN_BOXES.task):
+            raise InputError(f"dataset {name} is for {OWN_BOXES.task}, not for {task}")
+        return own_boxes(name)
     if name.startswith(f"{FOLDER}-") and task in (None, OWN_FOLDER.task):
         folder = name.removeprefix(f"{FOLDER}-")
         if not is_name(folder):

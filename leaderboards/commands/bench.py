@@ -148,7 +148,7 @@ def run(args) -> int:
         slurm=slurm,
     )
     if ablation is None:
-        return report(sweep, args.board)
+        return report(sweep, args.board if args.board == board.name else dataset.name)
     preset = args.preset or default_preset(dataset)
     changes = cfg_options(args.search_options or [], "--search-options")
     return report_ablation(AblationSweep(ablation, sweep, preset, changes))
@@ -200,11 +200,11 @@ def _run_search(args) -> int:
 
 def _default_dataset(board, root: Path):
     """The board's own dataset; when it is missing, the message says which others are there."""
-    from onebit.commons.datasets import DATASETS, FOLDER
+    from onebit.commons.datasets import DATASETS, OWN
     from onebit.commons.errors import InputError
 
-    if board.name == FOLDER:
-        raise InputError(f"which folder? name it, e.g. `onebit bench {FOLDER}-NAME` for NAME below {root}")
+    if board.name in OWN:
+        raise InputError(f"which data? `onebit bench {board.name}` names none. {OWN[board.name].how_to_get}")
     try:
         DATASETS[board.name].find(root)
     except InputError as error:

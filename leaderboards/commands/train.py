@@ -33,6 +33,7 @@ onebit train classification --dataset mini-cifar10 --backbone resnet18_w16_react
 onebit train classification --dataset mini-cifar10 --backbone resnet18_w8 --epochs 2 --batch 64 --lr 0.01 --size 24
 onebit train detection --dataset mini-voc --backbone dcp_nas_c8 --seed 1 --work-dir runs/voc
 onebit train detection --dataset mini-voc --backbone dcp_nas_c8 --seed 1 --work-dir runs/voc --resume
+onebit train detection --dataset coco:labels.json --backbone resnet18_w16_reactnet --epochs 20 --batch 8 --size 320
 onebit train detection --config mine.py --work-dir runs/mine
 onebit train detection --config mine.py --dataset mini-coco
 onebit train detection --dataset coco128 --backbone resnet18_w16_reactnet --cfg-options pretrained=cifar/epoch_3.pth
@@ -40,7 +41,12 @@ onebit train reid --dataset market1501 --backbone resnet18 --recipe paper --epoc
 torchrun --nproc_per_node 2 -m onebit train classification --dataset cifar10 --backbone resnet18_reactnet""",
     )
     train.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
-    train.add_argument("--dataset", metavar="D")
+    train.add_argument(
+        "--dataset",
+        metavar="D",
+        help="a dataset of the suite (`onebit doctor` lists them), folder-NAME, or labels of your own for detection: "
+        "coco:LABELS.json, voc:FOLDER, yolo:data.yaml (docs/own-data.md)",
+    )
     train.add_argument("--backbone", metavar="B", help="`onebit backbones` lists them")
     train.add_argument(
         "--config",

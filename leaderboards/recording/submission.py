@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from onebit.commons import mini
-from onebit.commons.datasets import FOLDER, Dataset, get_dataset
+from onebit.commons.datasets import OWN, Dataset, get_dataset
 from onebit.commons.errors import InputError
 from onebit.commons.file_options import FileOptions, StatedOptions
 from onebit.commons.files import sha256_file
@@ -108,8 +108,8 @@ def _check_data(record: Record, verdict: Verdict, rules: Rules, checksums: dict[
     if record.board not in ALL or dataset.board != record.board:
         verdict.missing.append(f"dataset {record.dataset} does not belong to board {record.board}")
         return
-    if dataset.board == FOLDER:
-        verdict.missing.append(f"{dataset.name} is a folder of somebody's own")
+    if dataset.board in OWN:
+        verdict.missing.append(f"{dataset.name} is data of somebody's own")
     elif dataset.kind != "real":
         kind = "a drawn mini dataset" if dataset.kind == "drawn" else "development data"
         text = f"{dataset.name} is {kind}: not comparable with published numbers"

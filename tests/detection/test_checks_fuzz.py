@@ -275,7 +275,7 @@ def shrink(content):
         (lambda c: c["images"][0].update(file_name="000000000002.jpg"), "is listed 2 times"),
         (shrink, "expected at least 32 each way"),
         (lambda c: c["categories"].reverse(), "found tv, chair"),
-        (lambda c: c["categories"].append(dict(id=77, name="car")), "once, in this order or in that of their ids"),
+        (lambda c: c["categories"].append(dict(id=77, name="car")), "once, in this order, which is that of the"),
     ],
 )
 def test_what_mmdetection_would_pass_over_in_json(coco, change, message):

@@ -34,7 +34,7 @@ test_pipeline = [
     dict(type="PackDetInputs", meta_keys=("img_id",)),
 ]
 """
-CLASSES = ("airplane", "bottle", "car", "chair", "tv")
+CLASSES = ("car", "airplane", "bottle", "chair", "tv")
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ model = dict(
     train_cfg=dict(rpn_proposal=dict(nms_pre=50, max_per_img=30), rcnn=dict(sampler=dict(num=16))),
     test_cfg=dict(rpn=dict(nms_pre=50, max_per_img=30)),
 )
-classes = dict(classes=("airplane", "bottle", "car", "chair", "tv"))
+classes = dict(classes=("car", "airplane", "bottle", "chair", "tv"))
 data_root = {root!r}
 resize = dict(type="Resize", scale=(96, 96), keep_ratio=True)
 train_pipeline = [
