@@ -52,7 +52,7 @@ def read_xml(path: Path) -> ElementTree.Element:
 def xml_number(node: ElementTree.Element, tag: str, where: str | Path) -> float:
     text = node.findtext(tag)
     try:
-        return float(text)
+        return float(text or "")
     except (TypeError, ValueError) as error:
         raise InputError(f"{where}: expected a number in <{tag}>, found {short(text)}") from error
 
@@ -60,7 +60,7 @@ def xml_number(node: ElementTree.Element, tag: str, where: str | Path) -> float:
 def xml_integer(node: ElementTree.Element, tag: str, where: str | Path) -> int:
     text = node.findtext(tag)
     try:
-        return int(text)
+        return int(text or "")
     except (TypeError, ValueError) as error:
         raise InputError(f"{where}: expected an integer in <{tag}>, found {short(text)}") from error
 

@@ -59,7 +59,7 @@ def test_examples_of_every_help_parse(example):
 
 
 @pytest.mark.parametrize("example", [e for e in EXAMPLES if "onebit train" in e and "--config" not in e])
-def test_training_options_of_the_examples_fit_their_recipes(example, tmp_path):
+def test_training_options_of_the_examples_fit_their_recipes(example, tmp_path, monkeypatch):
     from onebit.commons import mini
     from onebit.commons.datasets import get_dataset
     from onebit.commons.task import Job
@@ -69,6 +69,11 @@ def test_training_options_of_the_examples_fit_their_recipes(example, tmp_path):
     args = cli.parser().parse_args(_words(example))
     options = training_options(args, args.task)
     options.pop("pretrained", None)  # a file that is not here
+    if args.dataset == "coco:labels.json":
+        monkeypatch.setenv("ONEBIT_CACHE", str(tmp_path / "cache"))
+        list(mini.write(tmp_path, ["mini-coco"]))
+        labels = tmp_path / "mini-coco" / "annotations" / "instances_val2017.json"
+        args.dataset = f"coco:{labels},{tmp_path / 'mini-coco' / 'val2017'}"
     dataset = get_dataset(args.dataset, args.task)
     job = Job(dataset.name, args.backbone, args.recipe or dataset.recipe, 0, tmp_path, tmp_path, cfg_options=options)
     folder = None

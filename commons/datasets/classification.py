@@ -110,7 +110,7 @@ OWN_FOLDER = ImageFolder(
     task="classification",
     folders=(".",),
     required=("train",),
-    how_to_get="Name it folder-NAME, for the folder NAME below the data root. It needs train/ and val/ or test/, each with one folder of images per class.",
+    how_to_get="It needs train/ and val/ or test/, each with one folder of images per class.",
     split="",
     recipe="small",
 )

@@ -204,7 +204,9 @@ def _default_dataset(board, root: Path):
     from onebit.commons.errors import InputError
 
     if board.name in OWN:
-        raise InputError(f"which data? `onebit bench {board.name}` names none. {OWN[board.name].how_to_get}")
+        raise InputError(
+            f"which data? name it, e.g. `onebit bench folder-NAME` for NAME below {root}, or `onebit bench coco:LABELS.json`"
+        )
     try:
         DATASETS[board.name].find(root)
     except InputError as error:

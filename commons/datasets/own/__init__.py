@@ -222,7 +222,8 @@ def _write(folder: Path, labels: Labels, parts: list[Part], seen: dict[str, Any]
 
 
 def _coco(part: Part, categories: Mapping[int, str]) -> dict[str, Any]:
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for at, picture in enumerate(part.pictures, start=1):
         key = at if picture.key is None else picture.key
         width, height = picture.size or (0, 0)

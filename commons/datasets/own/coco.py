@@ -50,9 +50,9 @@ def _read(path: Path, folder: Path | None, counts: Counter[str]) -> tuple[dict[i
     for key, row in by_id(content["annotations"], ("image_id", "category_id", "bbox"), f"{path}, annotation").items():
         where = f"{path}, annotation {key}"
         image, category = whole_id(row["image_id"]), whole_id(row["category_id"])
-        if image not in images:
+        if image is None or image not in images:
             raise InputError(f"{where}: there is no image {guards.shown(row['image_id'])}")
-        if category not in categories:
+        if category is None or category not in categories:
             raise InputError(f"{where}: there is no category {guards.shown(row['category_id'])}")
         if row.get("ignore"):
             counts["boxes left out, marked ignore"] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from onebit.commons import guards
@@ -74,7 +75,7 @@ def _listed(path: Path) -> list[str]:
 
 
 def _part(folder: Path, labels: str, pictures: str, stems: list[str], names: dict[str, int]) -> Part:
-    here = {}
+    here: dict[str, str] = {}
     for path in sorted((folder / pictures).glob("*")):
         if path.suffix.lower() in PICTURES:
             here.setdefault(path.stem, path.name)
@@ -111,8 +112,6 @@ def _picture(path: Path, name: str, names: dict[str, int]) -> Picture:
 
 
 def _renumbered(part: Part, ids: dict[int, int]) -> Part:
-    from dataclasses import replace
-
     return replace(
         part,
         pictures=tuple(
