@@ -1,11 +1,14 @@
-"""Make torchvision importable on a plain CPU install."""
+"""What the installed torchvision and mmcv need before MMDetection can be imported."""
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import sys
 
 import torch
+
+from onebit.commons.errors import InputError
 
 _SCHEMAS: list[torch.library.Library] = []  # a torch.library.Library undoes its definitions when it is collected
 
@@ -36,3 +39,12 @@ def ensure_torchvision() -> bool:
     from torchvision.extension import _has_ops
 
     return _has_ops()
+
+
+def ensure_mmcv() -> None:
+    """Raise InputError where MMDetection would not find the mmcv that it imports."""
+    if importlib.util.find_spec("mmcv") is None:
+        raise InputError(
+            "detection needs mmcv, which is not installed: pip install 'onebit-bench[cpu]' brings mmcv-lite, "
+            "or install a compiled mmcv 2.1 that was built for this torch"
+        )

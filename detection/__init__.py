@@ -4,7 +4,9 @@
 ``type="onebit.<backbone>"`` and ``type="onebit.OneBitFPN"`` known, and makes MMDetection importable
 beside mmcv-lite.
 
-operators   pure-torch NMS and RoIAlign where mmcv has no compiled ones
+operators   whose operators mmcv calls where it has no compiled ones
+plain_operators  NMS, its relatives and RoIAlign in plain torch
+plain_convs  deformable and masked convolution, CARAFE and the focal loss in plain torch
 necks       the FPN with 1-bit convs
 heads       the RPN with a 1-bit conv
 parts       which parts of a detector are 1-bit
@@ -27,14 +29,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from onebit.commons.compat import ensure_torchvision
+from onebit.commons.compat import ensure_mmcv, ensure_torchvision
 
 if TYPE_CHECKING:
     from onebit.detection.heads import OneBitRPNHead
     from onebit.detection.metrics import CocoAveragePrecision, VOCAveragePrecision
     from onebit.detection.necks import OneBitFPN
 
-# MMDetection imports torchvision, which a CPU install of torch may not be able to.
+# MMDetection imports both: mmcv is the user's choice, and a CPU install of torch may not be able to import torchvision.
+ensure_mmcv()
 ensure_torchvision()
 
 #: Public names, each with its module, which imports MMDetection (PEP 562).

@@ -158,12 +158,28 @@ def roi_align_backward(
     grad_input += kernel(gradient, boxes, spatial_scale, *size, *grad_input.shape, sampling_ratio, aligned)
 
 
+def _leading(values: Tensor, height: int, width: int) -> Tensor:
+    """What mmcv reads of offsets and masks whose size is not the output's: as many values as there should be.
+
+    DyHead hands over those of the next larger map.
+    """
+    if values.shape[2:] == (height, width):
+        return values
+    return values.flatten(1)[:, : values.size(1) * height * width].view(*values.shape[:2], height, width)
+
+
 def _deform(input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, sizes: tuple[int, ...]) -> Tensor:
     """Deformable convolution, modulated if there is a mask.
 
     Args:
         sizes: stride, padding and dilation, each along y and x; groups; deformable groups.
     """
+    height, width = (
+        (input.size(2 + i) + 2 * sizes[2 + i] - sizes[4 + i] * (weight.size(2 + i) - 1) - 1) // sizes[i] + 1
+        for i in (0, 1)
+    )
+    offset = _leading(offset, height, width)
+    mask = None if mask is None else _leading(mask, height, width)
     if (kernel := _compiled("deform_conv_forward", input)) is None:
         return plain_convs.deform_conv2d(input, weight, offset, mask, sizes[:2], sizes[2:4], sizes[4:6], *sizes[6:])
     if offset.requires_grad:

@@ -124,3 +124,32 @@ def test_the_command_and_the_module(python, crowded):
     for command in ([python.with_name("onebit")], [python, "-m", "onebit"]):
         assert "resnet18_reactnet" in run(*command, "backbones", "resnet18*", cwd=crowded, env=environment)
     run(python, "-m", "torch.distributed.run", "--nproc_per_node", "1", "-m", "onebit", "--help", cwd=crowded)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_compiled_mmcv_is_left_alone(wheel, tmp_path):
+    """In an environment with everything but mmcv-lite, and a package that owns ``mmcv/`` as a compiled mmcv does."""
+    venv.create(tmp_path / "env", symlinks=True)
+    interpreter = tmp_path / "env" / "bin" / "python"
+    site = Path(run(interpreter, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if not path.name.startswith(("mmcv", "onebit", "__editable__")) and path.suffix != ".pth":
+            (site / path.name).symlink_to(path)
+    package, info = site / "mmcv", site / "mmcv-2.1.0.dist-info"
+    package.mkdir()
+    info.mkdir()
+    (package / "__init__.py").write_text("__version__ = '2.1.0'\n")
+    (package / "_ext.py").write_text("compiled = True\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mmcv\nVersion: 2.1.0\n")
+    (info / "RECORD").write_text("mmcv/__init__.py,,\nmmcv/_ext.py,,\nmmcv-2.1.0.dist-info/METADATA,,\n")
+    before = contents(package) | contents(info)
+    pip = [sys.executable, "-m", "pip", "--python", interpreter, "install", "-q", "--no-index"]
+    run(*pip, wheel)  # without an index: all that it depends on is there
+    assert (site / "onebit").is_dir()
+    assert contents(package) | contents(info) == before
+    with_lite = subprocess.run([*map(str, pip), f"{wheel}[cpu]"], capture_output=True, text=True)
+    assert "mmcv-lite==2.1.0" in with_lite.stderr
+    assert contents(package) | contents(info) == before

@@ -228,7 +228,8 @@ class CellNet(Backbone):
         """Images [N, 3, H, W] to one map [N, C_i, ceil(H / s_i), ceil(W / s_i)] per out_index."""
         older, outputs = self._outputs(x)
         scales = (older, *(outputs[i] for i in self.last_cells if i < len(outputs)))
-        return tuple(scales[i] for i in self.out_indices)
+        # In the images' memory format: MMDetection's heads take views of maps.
+        return tuple(scales[i].contiguous() if x.is_contiguous() else scales[i] for i in self.out_indices)
 
     def forward_auxiliary(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """What :meth:`forward` returns, and the map [N, auxiliary_channels, H', W'] that cell

@@ -57,11 +57,16 @@ def run(args) -> int:
     )
     print(f"  {shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB free in {Path.cwd()}")
 
-    from onebit.detection.operators import operator_sources
-
     print("\noperators of detection: a compiled mmcv, else torchvision's, else plain torch (fallback)")
-    for name, (status, reason) in operator_sources("cuda" if gpu else "cpu").items():
-        print(f"  {name:<31} {status:<11} {reason}")
+    if {"mmcv", "mmcv-lite"} <= versions().keys():
+        print("  mmcv and mmcv-lite are both installed, in one folder: uninstall both, then install one of them")
+    try:
+        from onebit.detection.operators import operator_sources
+    except InputError as error:
+        print(f"  {error}")
+    else:
+        for name, (status, reason) in operator_sources("cuda" if gpu else "cpu").items():
+            print(f"  {name:<31} {status:<11} {reason}")
 
     root = data_root(args)
     print(f"\ndatasets below {root}")

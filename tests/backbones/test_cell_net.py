@@ -246,3 +246,11 @@ def test_a_name_can_set_the_number_of_cells():
     assert len(backbones.create_backbone("dcp_nas_c8_l6").cells) == 6
     with pytest.raises(InputError, match="expected a whole number from 3 to 256"):
         backbones.create_backbone("dcp_nas_c8_l2")
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_maps_have_the_memory_format_of_the_images(memory_format):
+    network = backbones.create_backbone("dcp_nas_c8_l6")
+    images = torch.rand(2, 3, 64, 64).contiguous(memory_format=memory_format)
+    for maps in (network(images), network.eval()(images)):
+        assert all(m.is_contiguous(memory_format=memory_format) for m in maps)

@@ -231,6 +231,25 @@ def test_deform_conv_by_grid_sample(source, groups, deform_groups, stride, paddi
     torch.autograd.gradcheck(lambda *given: deform_conv2d(*given, *sizes), (image, offset, weight), fast_mode=True)
 
 
+def test_deform_conv_reads_the_leading_offsets_of_a_larger_map(source):
+    """As mmcv's compiled operator does (compared with it once); DyHead relies on it."""
+    generator = torch.Generator().manual_seed(0)
+    image, weight = torch.randn(2, 3, 4, 5, generator=generator), torch.randn(2, 3, 3, 3, generator=generator)
+    offset, mask = (torch.randn(2, taps, 8, 10, generator=generator, requires_grad=True) for taps in (18, 9))
+    read = offset.flatten(1)[:, : 18 * 20].view(2, 18, 4, 5)
+    weighed = mask.flatten(1)[:, : 9 * 20].view(2, 9, 4, 5)
+    found, expected = (
+        modulated_deform_conv2d(image, o, m, weight, None, 1, 1) for o, m in ((offset, mask), (read, weighed))
+    )
+    assert torch.equal(found, expected)
+    for ours, theirs in zip(
+        *(torch.autograd.grad(out.sum(), (offset, mask)) for out in (found, expected)), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+    with pytest.raises(RuntimeError):
+        modulated_deform_conv2d(image, offset[..., :3, :3], mask, weight, None, 1, 1)
+
+
 @pytest.mark.parametrize(
     ("method", "indices", "scores"),
     [
