@@ -18,7 +18,7 @@ from pathlib import Path
 from onebit.commons.datasets import DATASETS
 from onebit.leaderboards import cli
 from onebit.leaderboards.boards import ALL
-from onebit.leaderboards.recording.record import Record, load_all
+from onebit.leaderboards.recording.record import Record
 from onebit.leaderboards.recording.verification import missing_files
 
 RECORDS = Path(__file__).resolve().parents[1] / "leaderboards" / "records"
@@ -30,7 +30,7 @@ TOLERANCE = 0.05
 
 
 def rows() -> list[Record]:
-    return [r for board in ALL for r in load_all(RECORDS, board) if r.status == "done" and r.origin == "trained"]
+    return [r for board in ALL for r in Record.load_all(RECORDS, board) if r.status == "done" and r.origin == "trained"]
 
 
 def drawn(found: list[Record], count: int) -> list[Record]:

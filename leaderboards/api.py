@@ -13,7 +13,7 @@ from onebit.commons.errors import InputError
 from onebit.commons.task import common_options
 from onebit.leaderboards.boards import Board, default_backbones, resolve, runner
 from onebit.leaderboards.recording.place import records_folder
-from onebit.leaderboards.recording.record import Record, load_all
+from onebit.leaderboards.recording.record import Record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,7 @@ def load_results(
         InputError: an unknown board, or a record that cannot be read.
     """
     of_board, dataset = resolve(board)
-    found = load_all(records_folder(records), of_board.name, dataset and dataset.name)
+    found = Record.load_all(records_folder(records), of_board.name, dataset and dataset.name)
     return _frame(
         of_board, [r for r in found if recipe in (None, r.recipe) and (not backbones or r.backbone in backbones)]
     )

@@ -160,9 +160,9 @@ def _run_search(args) -> int:
     from onebit.commons.datasets import get_dataset
     from onebit.commons.errors import InputError
     from onebit.leaderboards.boards import default_preset
-    from onebit.leaderboards.recording.search_record import BOARD, load_runs
+    from onebit.leaderboards.recording.search_record import BOARD
     from onebit.leaderboards.running.search_bench import SearchSweep, bench
-    from onebit.leaderboards.showing import search_table
+    from onebit.leaderboards.showing.search_table import TABLE
 
     for option in ("backbones", "recipe", "retry_failed", "slurm", "search_options"):
         if getattr(args, option) not in (None, False):
@@ -193,7 +193,7 @@ def _run_search(args) -> int:
             flush=True,
         )
     records = args.out / "records"
-    print(f"\n{search_table.render(search_table.frame(load_runs(records)), 'text')}")
+    print(f"\n{TABLE.render(TABLE.lines(TABLE.load(records)), 'text')}")
     print(f"records  {records / BOARD}", flush=True)
     return 0
 
@@ -235,16 +235,16 @@ def _failed(name: str, record, run_now: bool) -> bool:
 def report_ablation(sweep) -> int:
     """Run an ablation, say what becomes of each row, and print its table."""
     from onebit.leaderboards.running.ablation_bench import bench_ablation
-    from onebit.leaderboards.showing import ablation_table
+    from onebit.leaderboards.showing.ablation_table import AblationTable
 
     failed = 0
     total = len(sweep.rows.rows()) * len(sweep.variants)
     for done, (variant, record, run_now) in enumerate(bench_ablation(sweep), start=1):
         name = f"[{done}/{total}] {variant.name}, {record.backbone} seed {record.seed}"
         failed += _failed(name, record, run_now)
-    dataset = sweep.rows.dataset.name
-    records = [r for r in ablation_table.load(sweep.rows.records) if r.dataset == dataset]
-    print(f"\n{ablation_table.render(sweep.ablation, records, 'text', reported=False)}")
+    table = AblationTable(sweep.ablation)
+    records = [r for r in table.load(sweep.rows.records) if r.dataset == sweep.rows.dataset.name]
+    print(f"\n{table.render(table.lines(records), 'text')}")
     print(f"records  {sweep.rows.records / sweep.rows.board.name}", flush=True)
     return 1 if failed else 0
 
@@ -252,21 +252,20 @@ def report_ablation(sweep) -> int:
 def report(sweep, table_name: str) -> int:
     """Run the sweep, say what becomes of each row, write and print the table."""
     from onebit.commons.files import remove_stale
-    from onebit.leaderboards.recording.record import load_all
     from onebit.leaderboards.running.bench import bench
     from onebit.leaderboards.running.locks import holding
-    from onebit.leaderboards.showing import table as tables
+    from onebit.leaderboards.showing.table import BoardTable
 
     failed = 0
     total = len(sweep.rows())
     for done, (record, run_now) in enumerate(bench(sweep), start=1):
         failed += _failed(f"[{done}/{total}] {record.backbone} seed {record.seed}", record, run_now)
-    scope = None if table_name == sweep.board.name else sweep.dataset.name
+    table = BoardTable(sweep.board, None if table_name == sweep.board.name else sweep.dataset.name)
     folder = sweep.out / "tables"
     with holding(folder / f"{table_name}.csv"):  # or a slower sweep could write an older table
         remove_stale(folder, f"{table_name}.csv")
-        lines = tables.lines(sweep.board, load_all(sweep.records, sweep.board.name, scope))
-        path = tables.write(sweep.board, table_name, lines, folder)
-    print(f"\n{table_name}\n{tables.render(sweep.board, lines, 'text')}")
+        lines = table.lines(table.load(sweep.records))
+        path = table.write(lines, folder)
+    print(f"\n{table_name}\n{table.render(lines, 'text')}")
     print(f"records  {sweep.records / sweep.board.name}\nCSV      {path}", flush=True)
     return 1 if failed else 0

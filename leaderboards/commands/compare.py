@@ -32,14 +32,14 @@ onebit compare cifar10-jpeg dcp_nas_c8_l6 'random_[0-9]_c8_l6' --recipe short"""
 def run(args) -> int:
     from onebit.commons.errors import InputError
     from onebit.leaderboards.boards import resolve
-    from onebit.leaderboards.recording.record import load_all
+    from onebit.leaderboards.recording.record import Record
     from onebit.leaderboards.showing import comparison
     from onebit.leaderboards.showing.lines import measured
 
     board, dataset = resolve(args.board)
     if args.metric not in (None, *board.metrics):
         raise InputError(f"board {board.name} has no metric {args.metric!r}; it has {', '.join(board.metrics)}")
-    records = load_all(records_of(args), board.name, dataset and dataset.name)
+    records = Record.load_all(records_of(args), board.name, dataset and dataset.name)
     lines = [line for line in measured(board, records) if args.recipe in (None, line.recipe)]
     where = args.board + (f", recipe {args.recipe}" if args.recipe else "")
     metrics = [args.metric] if args.metric else list(board.metrics)

@@ -46,7 +46,7 @@ def run(args) -> int:
     from onebit.commons.errors import InputError
     from onebit.leaderboards.recording.latency_record import record_run
     from onebit.leaderboards.running import latency
-    from onebit.leaderboards.showing import latency_table
+    from onebit.leaderboards.showing.latency_table import TABLE
 
     for name in args.backbones:
         if backbones.describe(name)["weight_bits"] != 1:
@@ -62,7 +62,7 @@ def run(args) -> int:
         engines=args.engines,
     )
     record = record_run(measured, size=args.input, classes=classes, threads=args.threads, load_before=load)
-    sys.stdout.write(latency_table.render(latency_table.frame([record]), "text"))
+    sys.stdout.write(TABLE.render(TABLE.lines([record]), "text"))
     if load > 0.3 * (os.cpu_count() or 1):
         print(f"the machine was not idle before this run (load {load:.1f}): ratios may mislead")
     if not args.no_record:

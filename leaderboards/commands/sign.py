@@ -30,13 +30,11 @@ onebit verify --require signed""",
 
 def run(args) -> int:
     from onebit.commons.errors import InputError
-    from onebit.leaderboards.recording import latency_record, search_record
-    from onebit.leaderboards.recording.record import Record
+    from onebit.leaderboards.recording.kinds import record_class
     from onebit.leaderboards.recording.signatures import sign
     from onebit.leaderboards.recording.verification import form_problems
 
-    kinds = {latency_record.BOARD: latency_record.LatencyRun, search_record.BOARD: search_record.SearchRun}
-    records = [kinds.get(path.parent.name, Record).load(path) for path in args.paths]
+    records = [record_class(path.parent.name).load(path) for path in args.paths]
     for record in records:
         for problem in form_problems(record.path):
             raise InputError(f"{record.path}: {problem}")

@@ -49,7 +49,8 @@ onebit submit-check leaderboards/records/cifar10/mini-*.json --development --see
 
 def run(args) -> int:
     from onebit.commons.errors import InputError
-    from onebit.leaderboards.recording import latency_record, search_record
+    from onebit.leaderboards.recording.kinds import record_class
+    from onebit.leaderboards.recording.record import Record
     from onebit.leaderboards.recording.submission import Rules, check
 
     for folder in (args.files, args.data):
@@ -60,8 +61,7 @@ def run(args) -> int:
         if not given.exists():
             raise InputError(f"cannot check {given}: there is no such file or folder")
         if given.is_dir():  # what `onebit latency` and `bench search` write are no rows of a board
-            others = (latency_record.BOARD, search_record.BOARD)
-            paths += [p for p in sorted(given.rglob("*.json")) if p.parent.name not in others]
+            paths += [p for p in sorted(given.rglob("*.json")) if record_class(p.parent.name) is Record]
         else:
             paths.append(given)
     if not paths:

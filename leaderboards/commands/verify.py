@@ -119,8 +119,8 @@ def _paths(args) -> list[Path]:
 def _record(path: Path, args) -> tuple[list[str], list[str], str]:
     """What is wrong with a record, what else was found out, and how far it can be trusted."""
     from onebit.commons.errors import InputError
-    from onebit.leaderboards.recording import search_record, trust
-    from onebit.leaderboards.recording.latency_record import BOARD, LatencyRun
+    from onebit.leaderboards.recording import trust
+    from onebit.leaderboards.recording.kinds import record_class
     from onebit.leaderboards.recording.record import Record
     from onebit.leaderboards.recording.signatures import signer
     from onebit.leaderboards.recording.verification import form_problems, missing_files
@@ -128,16 +128,12 @@ def _record(path: Path, args) -> tuple[list[str], list[str], str]:
     done: list[str] = []
     missing: list[str] = []
     try:
-        if path.parent.name == BOARD:
-            record = LatencyRun.load(path)
-            wrong, done = form_problems(path), ["a latency: what it measured cannot be computed again"]
-        elif path.parent.name == search_record.BOARD:
-            record = search_record.SearchRun.load(path)
-            wrong, done = form_problems(path), ["a search: `onebit bench search --overwrite always` repeats it"]
-        else:
-            record = Record.load(path)
+        record = record_class(path.parent.name).load(path)
+        if isinstance(record, Record):
             wrong, done = _row(record, args)
             missing = missing_files(record, args.work_dir) if record.status == "done" else []
+        else:
+            wrong, done = form_problems(path), [record.AGAIN]
         signer(record)  # one that does not hold is said
     except InputError as error:
         return [str(error)], done, ""

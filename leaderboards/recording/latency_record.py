@@ -5,18 +5,17 @@ Ratios mean something within one run on one machine only, so the run is the unit
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from onebit.leaderboards.recording.record import CodeVersion
-from onebit.leaderboards.recording.run_file import Moment, RunFile
+from onebit.leaderboards.recording.run_file import Moment, RunFile, now
 
 BOARD = "latency"
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -56,6 +55,8 @@ class Entry(BaseModel):
 class LatencyRun(RunFile):
     """What was measured on one machine in one run; contenders took turns image by image."""
 
+    AGAIN: ClassVar[str] = "a latency: what it measured cannot be computed again"
+
     schema_version: Literal[1] = 1
     board: Literal["latency"] = BOARD
     processor: str
@@ -69,6 +70,10 @@ class LatencyRun(RunFile):
     code: CodeVersion
     versions: dict[str, str]
     created: Moment
+
+    @property
+    def summary(self) -> str:
+        return f"Run of {self.created}"
 
     def file_name(self) -> str:
         """Follows from processor, threads and input: a new run of these replaces the old one."""
@@ -152,11 +157,5 @@ def record_run(contenders: Sequence, *, size, classes, threads: int, load_before
         entries=entries,
         code=code_version(),
         versions=versions(),
-        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        created=now(),
     )
-
-
-def load_runs(folder: str | Path) -> Iterator[LatencyRun]:
-    """All runs below ``folder``/latency/, in path order."""
-    for path in sorted((Path(folder) / BOARD).glob("*.json")):
-        yield LatencyRun.load(path)

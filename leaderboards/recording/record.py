@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
@@ -210,6 +208,11 @@ class Record(RunFile):
         """What makes the row the row: (dataset, backbone, recipe, options, seed)."""
         return self.dataset, self.backbone, self.recipe, options_tag(self.cfg_options), self.seed
 
+    @property
+    def summary(self) -> str:
+        scored = f", {self.main_metric} {100 * self.metrics[self.main_metric]:.2f} %" if self.status == "done" else ""
+        return f"Seed {self.seed}: {self.status}{scored}"
+
     def file_name(self) -> str:
         return row_name(*self.key) + ".json"
 
@@ -231,9 +234,3 @@ def row_name(dataset: str, backbone: str, recipe: str, options: str, seed: int) 
     # A cell file given as backbone has slashes; a record must never leave its folder.
     backbone = re.sub(r"[^A-Za-z0-9_.-]", "_", backbone)
     return "--".join(part for part in (dataset, backbone, recipe, options, f"seed{seed}") if part)
-
-
-def load_all(folder: str | Path, board: str, dataset: str | None = None) -> Iterator[Record]:
-    """All records of a board in path order, of one dataset if it is given."""
-    for path in sorted((Path(folder) / board).glob(f"{dataset or '*'}--*.json")):
-        yield Record.load(path)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import pydantic
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
@@ -29,6 +30,11 @@ def _is_moment(text: str) -> str:
     return text
 
 
+def now() -> str:
+    """This moment, as records state it."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
 Moment = Annotated[str, AfterValidator(_is_moment)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -37,8 +43,12 @@ class RunFile(BaseModel):
     """A run that is kept below the folder of its ``board``, which subclasses have as a field.
 
     Attributes:
+        AGAIN: what `onebit verify` says of runs that nothing can be computed from again; empty for a board's rows.
         path, sealed: of a run that was read: its file, and the digest that stands there.
+        summary: the run in one line.
     """
+
+    AGAIN: ClassVar[str] = ""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     _path: Path | None = PrivateAttr(None)
@@ -51,6 +61,10 @@ class RunFile(BaseModel):
     @property
     def sealed(self) -> str | None:
         return self._sealed
+
+    @property
+    def summary(self) -> str:
+        raise NotImplementedError
 
     def file_name(self) -> str:
         """Follows from what was run: a new run of the same replaces the old one."""
@@ -96,6 +110,12 @@ class RunFile(BaseModel):
             raise InputError(f"record {path} belongs at {run.board}/{run.file_name()}")
         run._path, run._sealed = path, sealed
         return run
+
+    @classmethod
+    def load_all(cls, folder: str | Path, board: str, dataset: str | None = None) -> Iterator[Self]:
+        """All runs of a board in path order, of one dataset if it is given."""
+        for path in sorted((Path(folder) / board).glob(f"{dataset or '*'}--*.json")):
+            yield cls.load(path)
 
 
 def read_content(path: Path) -> dict[str, Any]:

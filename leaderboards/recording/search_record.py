@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from onebit.backbones.cells.genotype import Genotype
 from onebit.leaderboards.recording.record import CodeVersion, Environment, Name, Sha256, checked_genotype, options_tag
 from onebit.leaderboards.recording.record import row_name as classified_row_name
 from onebit.leaderboards.recording.run_file import Fraction, Moment, RunFile
@@ -18,6 +16,8 @@ BOARD = "search"
 
 class SearchRun(RunFile):
     """What one search cost, and how good the network of its cell became."""
+
+    AGAIN: ClassVar[str] = "a search: `onebit bench search --overwrite always` repeats it"
 
     schema_version: Literal[1] = 1
     board: Literal["search"] = BOARD
@@ -67,7 +67,14 @@ class SearchRun(RunFile):
 
     @property
     def genotype_hash(self) -> str:
+        from onebit.backbones.cells.genotype import Genotype
+
         return Genotype.from_dict(self.genotype).hash
+
+    @property
+    def summary(self) -> str:
+        scored = f"{self.main_metric} {100 * self.metrics[self.main_metric]:.2f} %"
+        return f"Seed {self.seed}: {self.wall_seconds:.0f} s, {scored}"
 
     def file_name(self) -> str:
         return row_name(self.dataset, self.method, self.preset, self.options, self.cfg_options, self.seed) + ".json"
@@ -80,9 +87,3 @@ def row_name(
     changed = {"options": dict(options), "cfg_options": dict(cfg_options)}
     tag = options_tag(changed) if options or cfg_options else ""
     return classified_row_name(dataset, method, preset, tag, seed)
-
-
-def load_runs(folder: str | Path) -> Iterator[SearchRun]:
-    """All rows below ``folder``/search/, in path order."""
-    for path in sorted((Path(folder) / BOARD).glob("*.json")):
-        yield SearchRun.load(path)

@@ -9,7 +9,6 @@ of one, can raise it.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from onebit.commons.errors import InputError, OnebitError, WorkError
 from onebit.commons.files import cache_folder, read_small, write_atomic
-from onebit.leaderboards.recording.run_file import RunFile
+from onebit.leaderboards.recording.run_file import RunFile, now
 from onebit.leaderboards.recording.signatures import signer
 
 SIGNED = "signed"
@@ -90,9 +89,8 @@ def remember(record: RunFile, level: str) -> None:
     """Keep that ``level`` was reached here; a stronger one that was reached before stays."""
     if _LADDER.index(level) <= _LADDER.index(recall(record)):
         return
-    when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     with contextlib.suppress(WorkError):  # where nothing can be kept, a verification counts while it runs
-        write_atomic(_memory(record), json.dumps({"level": level, "when": when}))
+        write_atomic(_memory(record), json.dumps({"level": level, "when": now()}))
 
 
 def forget(record: RunFile) -> None:

@@ -17,10 +17,10 @@ from onebit.commons.errors import InputError, OnebitError
 from onebit.commons.file_options import Schema, StatedOptions, up_to
 from onebit.commons.files import read_small, sha256_file
 from onebit.commons.task import Job, Outcome
-from onebit.leaderboards.boards import ALL, resolve, runner
+from onebit.leaderboards.boards import ALL, runner
 from onebit.leaderboards.recording import trust
 from onebit.leaderboards.recording.file_options import without_files
-from onebit.leaderboards.recording.record import Record, load_all
+from onebit.leaderboards.recording.record import Record
 from onebit.leaderboards.recording.run_file import LARGEST
 from onebit.leaderboards.running.environment import code_version
 
@@ -359,8 +359,11 @@ def table_problems(path: Path, records: Path) -> list[str]:
 
     Its column ``trust`` may claim at most what is established here.
     """
+    from onebit.leaderboards.showing.tables import get_table
+
     try:
-        expected = _csv(path.stem, records)
+        table = get_table(path.stem)
+        expected = table.csv(table.lines(table.load(records)))
     except InputError as error:
         return [str(error)]
     text = read_small(path, LARGEST).decode(errors="replace")
@@ -379,23 +382,3 @@ def table_problems(path: Path, records: Path) -> list[str]:
     if text != expected:
         return ["it does not follow from the records; `onebit bench` and `onebit table --format csv` write it"]
     return []
-
-
-def _csv(name: str, records: Path) -> str:
-    """What `onebit table NAME --format csv` prints of measured rows."""
-    from onebit.leaderboards.ablations import PREFIX, get_ablation
-    from onebit.leaderboards.recording import latency_record, search_record
-    from onebit.leaderboards.showing import ablation_table, latency_table, search_table
-    from onebit.leaderboards.showing import table as tables
-
-    if name == "search":
-        return search_table.render(search_table.frame(search_record.load_runs(records)), "csv")
-    if name == "latency":
-        runs = latency_record.load_runs(records)
-        return latency_table.render(latency_table.frame(runs), "csv")
-    if name.startswith(PREFIX):
-        found = ablation_table.load(records)
-        return ablation_table.render(get_ablation(name), found, "csv", False)
-    board, dataset = resolve(name)
-    of_board = load_all(records, board.name, dataset and dataset.name)
-    return tables.render(board, tables.lines(board, of_board), "csv")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from onebit.commons.errors import InputError
 from onebit.leaderboards.ablations import Ablation, Variant, variant_of
-from onebit.leaderboards.recording.record import Record, load_all, options_tag, row_name
+from onebit.leaderboards.recording.record import Record, options_tag, row_name
 from onebit.leaderboards.running.bench import Sweep, bench, check
 from onebit.leaderboards.running.locks import holding
 
@@ -123,7 +123,7 @@ def _finished(sweep: AblationSweep, variant: Variant, seed: int) -> list[Record]
     }
     found = {
         record.backbone: record
-        for record in load_all(rows.records, rows.board.name, rows.dataset.name)
+        for record in Record.load_all(rows.records, rows.board.name, rows.dataset.name)
         if (record.recipe, record.seed) == (rows.recipe, seed)
         and (record.status == "done" or not rows.retry_failed)
         and variant_of(sweep.ablation, record) == (variant, asked)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import errno
 import hashlib
 import shutil
@@ -21,7 +20,8 @@ from onebit.commons.files import disk_error_message, remove_stale, sha256_file, 
 from onebit.commons.task import Job, Outcome, recipe_file
 from onebit.leaderboards.boards import Board, runner
 from onebit.leaderboards.recording.file_options import for_record
-from onebit.leaderboards.recording.record import KeptFile, Record, load_all, options_tag, row_name
+from onebit.leaderboards.recording.record import KeptFile, Record, options_tag, row_name
+from onebit.leaderboards.recording.run_file import now
 from onebit.leaderboards.running import pools
 from onebit.leaderboards.running.clock import Clock
 from onebit.leaderboards.running.environment import code_version, environment
@@ -100,7 +100,7 @@ def check(sweep: Sweep) -> tuple[dict[Row, Record], dict[Row, Record | None]]:
     """
     recipe_file(sweep.board.task, sweep.recipe)
     # All of the board: a broken record must not show up hours later, when the table is made.
-    present = {r.file_name(): r for r in load_all(sweep.records, sweep.board.name)}
+    present = {r.file_name(): r for r in Record.load_all(sweep.records, sweep.board.name)}
     found = {row: present.get(sweep.record_path(*row).name) for row in sweep.rows()}
     if sweep.overwrite == "never":
         for row, record in found.items():
@@ -337,5 +337,5 @@ def _identity(board: Board, job: Job) -> dict[str, Any]:
         seed=job.seed,
         code=code_version(),
         environment=environment(board.task, job.backbone, job.dataset),
-        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        created=now(),
     )

@@ -14,7 +14,7 @@ from onebit.commons.datasets import DATASETS
 from onebit.commons.mini import write
 from onebit.leaderboards.boards import ALL
 from onebit.leaderboards.commands.bench import report
-from onebit.leaderboards.recording.record import Record, load_all
+from onebit.leaderboards.recording.record import Record
 from onebit.leaderboards.running.bench import Sweep
 
 #: The slowest first: two rows run at a time.
@@ -68,7 +68,7 @@ def demo(out: Path) -> int:
             workers=min(2, os.cpu_count() or 1),
         )
         report(sweep, name)
-        complaints += shortfalls(load_all(sweep.records, dataset.board, name))
+        complaints += shortfalls(Record.load_all(sweep.records, dataset.board, name))
     print("\nverdict")
     if complaints:
         print("\n".join(f"  NOT AS EXPECTED: {c}" for c in complaints))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from onebit.commons.errors import InputError
 from onebit.commons.files import remove_stale
 from onebit.commons.task import Job
 from onebit.leaderboards.boards import runner
+from onebit.leaderboards.recording.run_file import now
 from onebit.leaderboards.recording.search_record import BOARD, SearchRun, row_name
 from onebit.leaderboards.running.environment import code_version, environment
 from onebit.leaderboards.running.locks import holding
@@ -156,7 +156,7 @@ def run_row(sweep: SearchSweep, method: str, seed: int) -> SearchRun:
         memory_bits_strict=outcome.cost["strict"]["memory_bits"],
         code=code_version(),
         environment=environment("classification", dataset=sweep.dataset.name),
-        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        created=now(),
     )
     run.save(sweep.out / "records")
     return run

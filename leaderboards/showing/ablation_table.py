@@ -3,21 +3,74 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from onebit.commons.datasets import get_dataset
 from onebit.leaderboards.ablations import Ablation, variant_of
 from onebit.leaderboards.boards import ALL, Board
-from onebit.leaderboards.recording.record import Record, load_all
+from onebit.leaderboards.recording.record import Record
 from onebit.leaderboards.showing import lines as board_lines
-from onebit.leaderboards.showing import table as tables
 from onebit.leaderboards.showing.line import Line
+from onebit.leaderboards.showing.sheet import Sheet
+from onebit.leaderboards.showing.table import BoardTable, Table
 
-if TYPE_CHECKING:
-    import pandas as pd
+
+class AblationTable(Table[Line]):
+    """The table of an ablation: one for each board, ours before the paper's lines."""
+
+    def __init__(self, ablation: Ablation):
+        self.ablation = ablation
+        self.name = ablation.name
+        self.made_by = f"onebit bench {ablation.name}"
+
+    def place(self, records: Path) -> Path:
+        return records
+
+    def load(self, records: Path) -> list[Record]:
+        of_boards = (Record.load_all(records, board) for board in _boards())
+        return [record for own in of_boards for record in own if variant_of(self.ablation, record)]
+
+    def lines(self, records: Iterable[Record], reported: bool = False) -> list[Line]:
+        ours = measured(self.ablation, records)
+        made = []
+        for board in _boards():
+            made += [line for line in ours if _board_of(line) == board]
+            made += printed(self.ablation, board) if reported else []
+        return made
+
+    def sheets(self, lines: Sequence[Line]) -> list[Sheet]:
+        numbers = dict.fromkeys(table.table for table in self.ablation.printed.values())
+        about = f"{self.ablation.question} (DCP-NAS, {', '.join(f'Table {number}' for number in numbers)})"
+        shown = []
+        for table, own in self._by_board(lines):
+            for made in table.sheets(own):
+                made.title = made.heading = f"{self.name}: {made.title.split(': ')[-1]}"
+                made.remarks.insert(0, about)
+                shown.append(made)
+        return shown
+
+    def csv(self, lines: Sequence[Line], remembered: bool = True) -> str:
+        """The columns of ``docs/tables.md`` after ``ablation`` and ``variant``."""
+        parts = []
+        for table, own in self._by_board(lines) or [(BoardTable(_board(self.ablation, _boards()[0])), [])]:
+            part = table.frame(own, remembered)
+            part.insert(0, "ablation", self.name)
+            part.insert(1, "variant", [line.variant for line in own])
+            parts.append(part)
+        return pd.concat(parts, ignore_index=True).to_csv(index=False)
+
+    def render(self, lines: Sequence[Line], form: str, width: int | None = None) -> str:
+        text = super().render(lines, form, width)
+        sheets = self.sheets(lines) if form == "text" else []
+        return f"{sheets[0].title}\n{text}" if len(sheets) == 1 else text
+
+    def _by_board(self, lines: Sequence[Line]) -> list[tuple[BoardTable, list[Line]]]:
+        by_board = {board: [line for line in lines if _board_of(line) == board] for board in _boards()}
+        return [(BoardTable(_board(self.ablation, board)), own) for board, own in by_board.items() if own]
 
 
 def _boards() -> list[str]:
@@ -25,12 +78,7 @@ def _boards() -> list[str]:
     return [name for name, board in ALL.items() if board.task == "classification"]
 
 
-def load(folder: Path) -> list[Record]:
-    """All records of the classification boards below ``folder``."""
-    return [record for board in _boards() for record in load_all(folder, board)]
-
-
-def lines(ablation: Ablation, records: Iterable[Record]) -> list[Line]:
+def measured(ablation: Ablation, records: Iterable[Record]) -> list[Line]:
     """The measured lines: by dataset and network, variants in the paper's order.
 
     Seeds of a variant are one line although each searched a cell of its own. Variants of one
@@ -101,51 +149,3 @@ def printed(ablation: Ablation, board: str) -> list[Line]:
         row, name = re.fullmatch(r"(.*?)(?: \((.*)\))?", line.backbone).groups()
         line.backbone, line.variant = row, name or plain
     return made
-
-
-def render(ablation: Ablation, records: Iterable[Record], form: str, reported: bool, width: int | None = None) -> str:
-    """The ablation in one of :data:`onebit.leaderboards.showing.table.FORMATS`, a table for each board.
-
-    Args:
-        reported: with the paper's lines, for every board that has some.
-    """
-    ours = lines(ablation, records)
-    if form == "csv":
-        return frame(ablation, ours, reported).to_csv(index=False)
-    from onebit.leaderboards.showing import formats
-
-    shown = []
-    for board in _boards():
-        found = [line for line in ours if _board_of(line) == board]
-        if reported:
-            found += printed(ablation, board)
-        if not found:
-            continue
-        for made in tables.sheets(_board(ablation, board), found):
-            made.title = made.heading = f"{ablation.name}: {made.title.split(': ')[-1]}"
-            made.remarks.insert(0, f"{ablation.question} (DCP-NAS, {_tables(ablation)})")
-            shown.append(made)
-    if form == "text" and len(shown) == 1:
-        return f"{shown[0].title}\n{formats.render(shown, form, width)}"
-    return formats.render(shown, form, width)
-
-
-def frame(ablation: Ablation, ours: list[Line], reported: bool) -> pd.DataFrame:
-    """The columns of ``docs/tables.md`` after ``ablation`` and ``variant``."""
-    import pandas as pd
-
-    parts = []
-    for board in _boards():
-        found = [line for line in ours if _board_of(line) == board]
-        if reported:
-            found += printed(ablation, board)
-        part = tables.frame(_board(ablation, board), found)
-        part.insert(0, "ablation", ablation.name)
-        part.insert(1, "variant", [line.variant for line in found])
-        parts.append(part)
-    filled = [part for part in parts if len(part)]
-    return pd.concat(filled, ignore_index=True) if filled else parts[0]
-
-
-def _tables(ablation: Ablation) -> str:
-    return ", ".join(f"Table {number}" for number in dict.fromkeys(p.table for p in ablation.printed.values()))

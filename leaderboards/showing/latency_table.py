@@ -7,18 +7,16 @@ the fastest of the engines in the same run.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import pandas as pd
 
 from onebit.leaderboards import reported
 from onebit.leaderboards.recording.latency_record import Entry, LatencyRun
-from onebit.leaderboards.recording.trust import established
-from onebit.leaderboards.showing import formats
-from onebit.leaderboards.showing.sheet import NOTHING, Cell, Column, Row, Sheet
+from onebit.leaderboards.showing.line import PlainLine
+from onebit.leaderboards.showing.plain import PlainTable, Values
+from onebit.leaderboards.showing.sheet import NOTHING
 
-#: Of CSV files; docs/tables.md says what they mean.
-COLUMNS = (
+_COLUMNS = (
     "backbone",
     "engine",
     "precision",
@@ -54,38 +52,20 @@ _HEADERS = {
 }
 
 
-@dataclass(frozen=True)
-class LatencyLine:
-    """What a row of the sheet stands for.
-
-    Attributes:
-        number: its place in the frame.
-        reported: whether a paper printed it.
-    """
-
-    number: int
-    reported: bool
-    weight_bits: int
-    activation_bits: int
-
-
 #: Paper and number of the table whose columns these are.
-PRINTED = ("dcp-nas", "15")
+_PRINTED = ("dcp-nas", "15")
 
 
-def frame(runs: Iterable[LatencyRun], printed: bool = False) -> pd.DataFrame:
-    """One line per contender of every run, and the paper's lines if ``printed``."""
-    rows = [_row(run, entry) for run in runs for entry in run.entries]
-    if printed:
-        rows += _printed()
-    return pd.DataFrame(rows, columns=COLUMNS)
+def _measured(runs: Iterable[LatencyRun]) -> list[PlainLine]:
+    """One line per contender of every run."""
+    return [_line(run, entry) for run in runs for entry in run.entries]
 
 
-def _row(run: LatencyRun, entry: Entry) -> dict:
+def _line(run: LatencyRun, entry: Entry) -> PlainLine:
     reference = run.fastest_reference()
     height, width = run.input
     first, third = entry.quartiles
-    return dict(
+    values = dict(
         backbone=entry.backbone,
         engine=entry.engine,
         precision=entry.precision,
@@ -103,73 +83,58 @@ def _row(run: LatencyRun, entry: Entry) -> dict:
         input=f"{height}x{width}" + ("" if run.classes else " features"),
         processor=run.processor,
         source="measured",
-        trust=str(established(run)),
     )
+    count = run.threads
+    note = f"{run.processor}, {values['input']}, {count} thread{'s' if count > 1 else ''}"
+    # Of the run, a line unfolds to its own part, without its rivals.
+    part = {**entry.model_dump(mode="json"), "run": run.model_dump(mode="json", exclude={"entries"})}
+    return PlainLine(values=values, section=note, notes=[note], records=[run], part=part)
 
 
-def _printed() -> list[dict]:
-    numbers = reported.load()
-    paper, table = PRINTED
-    found = numbers[(numbers["paper"] == paper) & (numbers["table"].astype(str) == table)]
-    rows = []
-    for name, cells in found.groupby("row", sort=False):
+def _printed() -> list[PlainLine]:
+    lines = []
+    for name, cells in reported.load(*_PRINTED).groupby("row", sort=False):
         value = dict(zip(cells["column"], cells["value"].astype(float), strict=True))
-        rows.append(
-            dict(
-                backbone=name,
-                weight_bits=int(value["weight_bits"]),
-                activation_bits=int(value["activation_bits"]),
-                memory_mbit_file=value["memory"],
-                memory_saving=value.get("memory_saving", 1.0),
-                latency_ms=value["latency"],
-                acceleration=value.get("acceleration", 1.0),
-                input="224x224",
-                processor="ODROID C4",
-                source="DCP-NAS Table 15",
-            )
+        values = dict(
+            backbone=name,
+            weight_bits=int(value["weight_bits"]),
+            activation_bits=int(value["activation_bits"]),
+            memory_mbit_file=value["memory"],
+            memory_saving=value.get("memory_saving", 1.0),
+            latency_ms=value["latency"],
+            acceleration=value.get("acceleration", 1.0),
+            input="224x224",
+            processor="ODROID C4",
+            source="DCP-NAS Table 15",
         )
-    return rows
+        note = f"{values['processor']}, {values['input']}"
+        lines.append(PlainLine(values=values, section=note, notes=[note], printed=_PRINTED))
+    return lines
 
 
-def render(lines: pd.DataFrame, form: str, width: int | None = None) -> str:
-    """The table in one of the formats of `onebit table`."""
-    return lines.to_csv(index=False) if form == "csv" else formats.render([sheet(lines)], form, width)
+def _quartiles(values: Values) -> str:
+    low, high = values["latency_ms_q1"], values["latency_ms_q3"]
+    return NOTHING if pd.isna(low) else f"{low:.2f}-{high:.2f}"
 
 
-def sheet(lines: pd.DataFrame) -> Sheet:
-    """Lay the lines of :func:`frame` out; every row's ``line`` is a :class:`LatencyLine`."""
-    text = {"backbone", "engine", "source", "trust"}
-    columns = [Column(key, header, key not in text) for key, header in _HEADERS.items()]
-    sections: dict[str, list[Row]] = {}
-    notes: dict[str, int] = {}
-    for place, line in enumerate(lines.to_dict("records")):
-        count = line["threads"]
-        threads = "" if pd.isna(count) else f", {int(count)} thread{'s' if count > 1 else ''}"
-        note = f"{line['processor']}, {line['input']}{threads}"
-        number = notes.setdefault(note, len(notes) + 1)
-        cells = [_cell(line, key) for key in _HEADERS]
-        cells[0] = Cell(line["backbone"], notes=(number,))
-        about = LatencyLine(place, line["source"] != "measured", line["weight_bits"], line["activation_bits"])
-        sections.setdefault(note, []).append(Row(cells, about))
-    remarks = [
+TABLE = PlainTable(
+    name="latency",
+    title="Latency",
+    about="packed networks on CPUs",
+    made_by="onebit latency BACKBONE...",
+    columns=_COLUMNS,
+    headers=_HEADERS,
+    measured=_measured,
+    printed=_printed,
+    remarks=(
         "saving and acceleration: over the real-valued ResNet-18 in its fastest engine of the same "
-        "run; printed rows: as printed, their memory by the rule of docs/cost.md"
-    ]
-    return Sheet("latency", columns, list(sections.values()), list(notes), remarks)
-
-
-def _cell(line: dict, key: str) -> Cell:
-    if key == "bits":
-        return Cell(f"{line['weight_bits']:.0f}/{line['activation_bits']:.0f}")
-    if key == "quartiles":
-        low, high = line["latency_ms_q1"], line["latency_ms_q3"]
-        return Cell(NOTHING if pd.isna(low) else f"{low:.2f}-{high:.2f}")
-    value = line[key]
-    if pd.isna(value):
-        return Cell(NOTHING)
-    if key == "engine":
-        return Cell(f"{value} bf16" if line["precision"] == "bfloat16" else value)
-    if isinstance(value, str):
-        return Cell(value)
-    times = key in ("memory_saving", "acceleration")
-    return Cell(f"{value:.2f}x" if times else f"{value:.4g}", value=value)
+        "run; printed rows: as printed, their memory by the rule of docs/cost.md",
+    ),
+    shown={
+        "engine": lambda values: values["engine"] + (" bf16" if values["precision"] == "bfloat16" else ""),
+        "quartiles": _quartiles,
+        "memory_saving": lambda values: f"{values['memory_saving']:.2f}x",
+        "acceleration": lambda values: f"{values['acceleration']:.2f}x",
+    },
+    columns_of=_PRINTED,
+)

@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import pandas as pd
 
 from onebit.leaderboards import reported
 from onebit.leaderboards.recording.file_options import short
 from onebit.leaderboards.recording.search_record import SearchRun
-from onebit.leaderboards.recording.trust import weakest
-from onebit.leaderboards.showing import formats
-from onebit.leaderboards.showing.line import by_kind
-from onebit.leaderboards.showing.sheet import NOTHING, Cell, Column, Row, Sheet
+from onebit.leaderboards.showing.line import PlainLine
+from onebit.leaderboards.showing.plain import PlainTable, Values
 from onebit.leaderboards.showing.statistics import Summary, summarize
 
-#: Of CSV files; docs/tables.md says what they mean.
-COLUMNS = (
+_COLUMNS = (
     "backbone",
     "dataset",
     "preset",
@@ -55,7 +51,6 @@ _HEADERS = {
     "source": "Source",
     "trust": "Trust",
 }
-_TEXT = {"backbone", "dataset", "preset", "source", "trust"}
 #: Methods whose printed costs are shown: those this suite searches with.
 _METHODS = r"(?:DCP-NAS|CP-NAS|BNAS|ABanditNAS|DARTS|PC-DARTS|Random)"
 #: Tables of the papers with costs of a search, in the order in which a number is looked for.
@@ -73,36 +68,8 @@ _TABLES = {
 _NAMES = {"dcp-nas": "DCP-NAS", "cp-nas": "CP-NAS", "bnas": "BNAS", "abanditnas": "ABanditNAS"}
 
 
-@dataclass(frozen=True)
-class SearchLine:
-    """What a row of the sheet stands for.
-
-    Attributes:
-        number: its place in the frame.
-        printed: paper and number of the table that it stands in; None of ours.
-    """
-
-    number: int
-    printed: tuple[str, str] | None
-    weight_bits: float
-    activation_bits: float
-
-    @property
-    def reported(self) -> bool:
-        return self.printed is not None
-
-
-def frame(runs: Iterable[SearchRun], printed: bool = False) -> pd.DataFrame:
-    """One line per method, dataset, preset, options and device, over its seeds, the best cells of a
-    dataset first; and the papers' lines if ``printed``."""
-    rows = [_row(group) for group in grouped(runs)]
-    if printed:
-        rows += _printed()
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def grouped(runs: Iterable[SearchRun]) -> list[list[SearchRun]]:
-    """The runs of each of our lines in :func:`frame`, in its order."""
+def _measured(runs: Iterable[SearchRun]) -> list[PlainLine]:
+    """One line per method, dataset, preset, options and device, over its seeds, the best cells of a dataset first."""
     groups: dict[tuple, list[SearchRun]] = {}
     for run in runs:
         key = (
@@ -116,7 +83,7 @@ def grouped(runs: Iterable[SearchRun]) -> list[list[SearchRun]]:
             run.environment.device,
         )
         groups.setdefault(key, []).append(run)
-    return sorted(groups.values(), key=lambda group: (group[0].dataset, -_accuracy(group).mean))
+    return [_line(g) for g in sorted(groups.values(), key=lambda group: (group[0].dataset, -_accuracy(group).mean))]
 
 
 def _accuracy(group: list[SearchRun]) -> Summary:
@@ -129,14 +96,14 @@ def _options(run: SearchRun) -> str:
     return short(" ".join(f"{k.rstrip('_')}={json.dumps(v)}" for k, v in sorted(changed.items())))
 
 
-def _row(group: list[SearchRun]) -> dict:
+def _line(group: list[SearchRun]) -> PlainLine:
     first = group[0]
 
     def mean(values) -> float:
         return summarize(list(values)).mean
 
     accuracy = _accuracy(group)
-    return dict(
+    values = dict(
         backbone=first.method,
         dataset=first.dataset,
         preset=first.preset,
@@ -154,22 +121,23 @@ def _row(group: list[SearchRun]) -> dict:
         activation_bits=first.activation_bits,
         device=first.environment.device,
         source="measured",
-        trust=str(weakest(group)),
     )
+    notes = [f"cell trained as {first.network}, recipe {first.recipe}; {first.environment.device}", values["options"]]
+    return PlainLine(values=values, section=first.dataset, notes=[note for note in notes if note], records=group)
 
 
-def _printed() -> list[dict]:
+def _printed() -> list[PlainLine]:
     """A method's cost that several tables repeat stands once, from the first table that has it."""
     numbers = reported.load()
     numbers = numbers[numbers["row"].str.match(_METHODS)]
-    rows: dict[tuple, dict] = {}
+    lines: dict[tuple, PlainLine] = {}
     for (paper, table), dataset in _TABLES.items():
         own = numbers[(numbers["paper"] == paper) & (numbers["table"] == table)]
         for (name, _), cells in own.groupby(["row", "group"], sort=False):
             value = dict(zip(cells["column"], cells["value"], strict=True))
             if "search_cost" not in value:
                 continue
-            row = dict(
+            values = dict(
                 backbone=name,
                 dataset=dataset,
                 gpu_days=value["search_cost"],
@@ -178,8 +146,9 @@ def _printed() -> list[dict]:
                 activation_bits=value.get("activation_bits"),
                 source=f"{_NAMES[paper]} Table {table}",
             )
-            rows.setdefault((name, dataset, row["gpu_days"], row["top1"]), row)
-    return list(rows.values())
+            line = PlainLine(values=values, section=values["source"], printed=(paper, table))
+            lines.setdefault((name, dataset, values["gpu_days"], values["top1"]), line)
+    return list(lines.values())
 
 
 def _printed_accuracy(value: dict[str, float]) -> float | None:
@@ -189,62 +158,24 @@ def _printed_accuracy(value: dict[str, float]) -> float | None:
     return None if percent is None else round(percent / 100, 6)
 
 
-def render(lines: pd.DataFrame, form: str, width: int | None = None) -> str:
-    """The table in one of the formats of `onebit table`."""
-    return lines.to_csv(index=False) if form == "csv" else formats.render(list(sheets(lines).values()), form, width)
+def _top1(values: Values) -> str:
+    deviation = "" if pd.isna(values["top1_std"]) else f" ± {100 * values['top1_std']:.2f}"
+    return f"{100 * values['top1']:.2f}{deviation}"
 
 
-def sheets(lines: pd.DataFrame) -> dict[str, Sheet]:
-    """A sheet for each kind of data; the papers' lines stand with the real ones."""
-    made = {}
-    for kind, datasets in by_kind(lines["dataset"].unique(), str).items():
-        made[kind] = sheet(lines[lines["dataset"].isin(datasets)])
-        made[kind].heading = formats.HEADINGS[kind]
-    return made
-
-
-def sheet(lines: pd.DataFrame) -> Sheet:
-    """Lay the lines of :func:`frame` out; every row's ``line`` is a :class:`SearchLine`."""
-    columns = [Column(key, header, key not in _TEXT) for key, header in _HEADERS.items()]
-    sections: dict[tuple, list[Row]] = {}
-    notes: dict[str, int] = {}
-    for place, line in zip(lines.index, lines.to_dict("records"), strict=True):
-        cells = [_cell(line, key) for key in _HEADERS]
-        ours = line["source"] == "measured"
-        if ours:
-            text = f"cell trained as {line['network']}, recipe {line['recipe']}; {line['device']}"
-            numbers = [notes.setdefault(text, len(notes) + 1)]
-            if line["options"]:
-                numbers.append(notes.setdefault(line["options"], len(notes) + 1))
-            cells[0] = Cell(line["backbone"], notes=tuple(numbers))
-        about = SearchLine(
-            place, None if ours else _table_of(line["source"]), line["weight_bits"], line["activation_bits"]
-        )
-        section = line["dataset"] if ours else line["source"]
-        sections.setdefault((ours, section), []).append(Row(cells, about))
-    remarks = [
+TABLE = PlainTable(
+    name="search",
+    title="Architecture search",
+    about="image classification",
+    made_by="onebit bench search",
+    columns=_COLUMNS,
+    headers=_HEADERS,
+    measured=_measured,
+    printed=_printed,
+    remarks=(
         "seconds, images/s and peak memory are of the search alone, without the training of its "
         "cell; GPU days of ours only where there was a GPU",
         "printed rows: the papers' networks and trainings, not the common short one",
-    ]
-    return Sheet("search", columns, list(sections.values()), list(notes), remarks)
-
-
-def _table_of(source: str) -> tuple[str, str]:
-    name, table = source.split(" Table ")
-    return next(paper for paper, known in _NAMES.items() if known == name), table
-
-
-def _cell(line: dict, key: str) -> Cell:
-    if key == "bits":
-        bits = (line["weight_bits"], line["activation_bits"])
-        return Cell(NOTHING if pd.isna(bits[0]) else f"{bits[0]:.0f}/{bits[1]:.0f}")
-    value = line[key]
-    if pd.isna(value):
-        return Cell(NOTHING)
-    if key == "top1":
-        deviation = "" if pd.isna(line["top1_std"]) else f" ± {100 * line['top1_std']:.2f}"
-        return Cell(f"{100 * value:.2f}{deviation}", value=value)
-    if key == "seeds":
-        return Cell(f"{value:.0f}", value=value)
-    return Cell(value) if isinstance(value, str) else Cell(f"{value:.4g}", value=value)
+    ),
+    shown={"top1": _top1},
+)

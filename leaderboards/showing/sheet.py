@@ -51,6 +51,7 @@ class Sheet:
         notes: numbered from 1.
         remarks: about the whole table.
         heading: what tells it from other sheets of one board.
+        kind: of the data, see :data:`onebit.commons.datasets.dataset.KINDS`; empty where there are none.
     """
 
     title: str
@@ -59,6 +60,7 @@ class Sheet:
     notes: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     heading: str = ""
+    kind: str = ""
 
     @property
     def rows(self) -> Iterable[Row]:

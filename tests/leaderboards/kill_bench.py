@@ -37,7 +37,7 @@ from pathlib import Path
 
 from onebit import backbones
 from onebit.commons.datasets import DATASETS
-from onebit.leaderboards.recording.record import Record, load_all
+from onebit.leaderboards.recording.record import Record
 from onebit.leaderboards.recording.verification import problems
 from onebit.leaderboards.running.environment import environment
 from tests.leaderboards import stub_bench
@@ -121,7 +121,7 @@ class Board:
 
     def check_complete(self) -> None:
         self.check(rerun=True)
-        records = list(load_all(self.out / "records", "cifar10"))
+        records = list(Record.load_all(self.out / "records", "cifar10"))
         rows = [(r.backbone, r.seed) for r in records]
         assert sorted(rows) == sorted((b, s) for b in BACKBONES for s in SEEDS), rows
         for record in records:

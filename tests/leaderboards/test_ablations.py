@@ -14,10 +14,10 @@ from onebit.commons.datasets import get_dataset
 from onebit.commons.errors import InputError
 from onebit.leaderboards import cli, reported
 from onebit.leaderboards.ablations import ABLATIONS, NARROW, default_backbones, variant_of
-from onebit.leaderboards.recording.record import load_all
+from onebit.leaderboards.recording.record import Record
 from onebit.leaderboards.recording.verification import problems
 from onebit.leaderboards.running.ablation_bench import AblationSweep, bench_ablation
-from onebit.leaderboards.showing import ablation_table
+from onebit.leaderboards.showing.ablation_table import AblationTable, printed
 from tests.leaderboards.conftest import StubRunner
 
 NAMES = sorted(ABLATIONS)
@@ -86,7 +86,7 @@ def test_a_variant_is_told_from_its_record_alone(start, stub_runner, name, monke
             assert re.fullmatch(r"mini-cifar10--dcp-nas--mini--opt\w+--seed\d\.json@sha256:\w{64}", option)
         else:
             assert "search" not in record.details
-    names = [line.variant for line in ablation_table.lines(asked.ablation, [r for _, r, _ in ran])]
+    names = [line.variant for line in AblationTable(asked.ablation).lines([r for _, r, _ in ran])]
     assert names == [variant.name for variant in asked.variants]
 
 
@@ -121,8 +121,8 @@ def test_another_preset_is_another_line(start, searches):
     asked = start("ablation-space")
     list(bench_ablation(asked))
     list(bench_ablation(replace(asked, search_options={"schedule.epochs": 2})))
-    records = list(load_all(asked.rows.records, "cifar10"))
-    lines = ablation_table.lines(asked.ablation, records)
+    records = list(Record.load_all(asked.rows.records, "cifar10"))
+    lines = AblationTable(asked.ablation).lines(records)
     assert len(lines) == 8
     assert len({line.cfg_options for line in lines}) == 2
     assert [line.variant for line in lines[:2]] == ["normal search space"] * 2
@@ -141,12 +141,12 @@ def test_the_seeds_of_a_variant_are_one_line_with_search_cost_and_verdict(start,
     stub_runner.network = dict(genotype_hash="0" * 64)
     asked = start("ablation-tangent", seeds=(0, 1, 2))
     records = [record for _, record, _ in bench_ablation(asked)]
-    lines = ablation_table.lines(asked.ablation, records)
+    lines = AblationTable(asked.ablation).lines(records)
     assert [line.seeds for line in lines] == [3] * 4
     assert {line.search_method for line in lines} == {"dcp-nas"}
     assert {line.search_cost_gpu_days for line in lines} == {0.25}
     assert {line.verdicts["top1"] for line in lines} == {"tie"}
-    text = ablation_table.render(asked.ablation, records, "text", reported=False)
+    text = AblationTable(asked.ablation).render(lines, "text")
     assert "ablation-tangent: mini-cifar10" in text
     assert "tangent direction and reconstruction error" in text
 
@@ -154,7 +154,8 @@ def test_the_seeds_of_a_variant_are_one_line_with_search_cost_and_verdict(start,
 def test_csv_has_the_columns_of_a_table_after_the_variant(start):
     asked = start("ablation-binarization")
     records = [record for _, record, _ in bench_ablation(asked)]
-    made = pd.read_csv(io.StringIO(ablation_table.render(asked.ablation, records, "csv", True)))
+    table = AblationTable(asked.ablation)
+    made = pd.read_csv(io.StringIO(table.csv(table.lines(records, reported=True))))
     assert list(made.columns[:5]) == ["ablation", "variant", "dataset", "data", "backbone"]
     ours = made[made["source"] == "measured"]
     assert list(ours["variant"]) == [variant.name for variant in asked.variants]
@@ -167,7 +168,7 @@ def test_csv_has_the_columns_of_a_table_after_the_variant(start):
 def test_every_printed_number_stands_under_one_of_our_variants(name):
     ablation = ABLATIONS[name]
     for board, table in ablation.printed.items():
-        lines = ablation_table.printed(ablation, board)
+        lines = printed(ablation, board)
         ours = [variant.name for variant in ablation.variants_on(board)]
         assert {line.variant for line in lines} <= set(ours)
         numbers = reported.load("dcp-nas", table.table)
@@ -194,6 +195,11 @@ def test_the_papers_numbers_stand_beside_ours(capsys, tmp_path):
             == 0
         )
         assert "without pooling" in capsys.readouterr().out
+
+
+def test_without_own_rows_and_the_papers_there_is_nothing_to_show(capsys, tmp_path):
+    assert cli.main(["table", "ablation-training", "--no-reported", "--records", str(tmp_path)]) == 2
+    assert "`onebit bench ablation-training` makes them" in capsys.readouterr().err
 
 
 def test_backbones_are_the_papers_on_its_data_and_narrow_ones_elsewhere():

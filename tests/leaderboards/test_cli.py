@@ -148,7 +148,7 @@ def test_interrupt_and_unexpected_error_are_one_line(capsys, sweep, stub_runner,
     def broken(*_):
         raise ZeroDivisionError("two\nlines")
 
-    monkeypatch.setattr("onebit.leaderboards.showing.table.write", broken)
+    monkeypatch.setattr("onebit.leaderboards.showing.table.BoardTable.write", broken)
     code, _, err = run(capsys, *arguments)
     assert (code, err.count("\n")) == (1, 1)
     assert "ZeroDivisionError: two lines" in err

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from onebit.leaderboards.recording import latency_record, search_record
-from onebit.leaderboards.recording.record import Record, load_all
+from onebit.leaderboards.recording.record import Record
 from onebit.leaderboards.recording.verification import form_problems, problems, table_problems
 
 LEADERBOARDS = Path(__file__).resolve().parents[2] / "leaderboards"
@@ -83,6 +83,6 @@ def test_readme_shows_what_its_commands_print():
     (picture,) = re.findall(r"<!-- onebit plot .* --out (\S+) -->", readme)
     assert f"]({picture})" in readme
     drawn = (LEADERBOARDS.parent / picture).read_text()
-    for record in load_all(LEADERBOARDS / "records", "cifar10", "cifar10-jpeg"):
+    for record in Record.load_all(LEADERBOARDS / "records", "cifar10", "cifar10-jpeg"):
         if record.recipe == "small":
             assert record.status == "failed" or record.backbone in drawn

@@ -3,7 +3,7 @@
 import pytest
 
 from onebit.leaderboards import cli
-from onebit.leaderboards.recording.record import load_all
+from onebit.leaderboards.recording.record import Record
 from onebit.leaderboards.running.bench import bench
 
 
@@ -11,7 +11,7 @@ from onebit.leaderboards.running.bench import bench
 def compare(sweep, capsys):
     """Records of top-1 values, {backbone: {seed: value}}, and the command over them."""
     list(bench(sweep))
-    base = next(load_all(sweep.records, "cifar10"))
+    base = next(Record.load_all(sweep.records, "cifar10"))
 
     def write(values, **changes):
         for backbone, seeds in values.items():

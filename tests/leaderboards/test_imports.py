@@ -12,7 +12,7 @@ from onebit.leaderboards.recording.record import Record
 from onebit.leaderboards.recording.submission import Rules, check
 from onebit.leaderboards.recording.verification import problems, rescore
 from onebit.leaderboards.running import imports
-from onebit.leaderboards.showing.table import table
+from onebit.leaderboards.showing.table import BoardTable
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +92,7 @@ def test_predictions_become_a_row(onebit, data, truth, tmp_path):
     assert second.split.startswith("COCO train2017 -> val2017")
 
     # The table shows it, and that it is none of ours.
-    frame = table(ALL["coco"], [record, second])
+    frame = BoardTable(ALL["coco"]).frame(BoardTable(ALL["coco"]).lines([record, second]))
     assert list(frame["backbone"]) == ["their_net"]
     assert frame["memory_mbit_strict"].isna().all()
     assert set(frame["source"]) == {"imported predictions"}

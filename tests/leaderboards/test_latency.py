@@ -11,7 +11,7 @@ import pytest
 
 from onebit.commons.errors import InputError
 from onebit.leaderboards import cli
-from onebit.leaderboards.recording.latency_record import Entry, LatencyRun, load_runs
+from onebit.leaderboards.recording.latency_record import Entry, LatencyRun
 from onebit.leaderboards.recording.run_file import digest
 from onebit.leaderboards.running import latency
 from onebit.leaderboards.showing import latency_table
@@ -81,7 +81,7 @@ def test_round_trip(run, tmp_path):
     assert path.parent == tmp_path / "latency"
     assert re.fullmatch(r"a-processor-8-[0-9a-f]{6}--224x224-1000-classes--threads1\.json", path.name)
     assert LatencyRun.load(path) == run
-    assert list(load_runs(tmp_path)) == [run]
+    assert list(LatencyRun.load_all(tmp_path, "latency")) == [run]
     content = json.loads(path.read_text())
     assert content.pop("digest") == digest(content)
 
@@ -157,7 +157,7 @@ def test_a_latency_is_no_row_to_submit(run, tmp_path, capsys):
 
 
 def test_ratios_are_over_the_fastest_reference(run):
-    frame = latency_table.frame([run])
+    frame = latency_table.TABLE.frame(latency_table.TABLE.lines([run]))
     ours = frame.iloc[2]
     assert run.fastest_reference().engine == "openvino"
     assert ours["latency_ms"] == 1.0
@@ -170,7 +170,7 @@ def test_ratios_are_over_the_fastest_reference(run):
 
 def test_without_a_reference_there_is_no_ratio():
     ours = entry(backbone=NAME, engine="packed", weight_bits=1, activation_bits=1)
-    row = latency_table.frame([run_of(ours)]).iloc[0]
+    row = latency_table.TABLE.frame(latency_table.TABLE.lines([run_of(ours)])).iloc[0]
     assert pd.isna(row["acceleration"])
     assert pd.isna(row["memory_saving"])
 
@@ -183,7 +183,7 @@ def test_table(run, tmp_path, capsys, form):
     assert NAME.replace("_", r"\_" if form == "latex" else "_") in said
     if form == "csv":
         frame = pd.read_csv(io.StringIO(said))
-        assert tuple(frame.columns) == latency_table.COLUMNS
+        assert tuple(frame.columns) == latency_table.TABLE.columns
         assert len(frame) == 3
         assert set(frame["source"]) == {"measured"}
     else:
@@ -197,7 +197,8 @@ def test_table(run, tmp_path, capsys, form):
 def test_printed_lines_alone(tmp_path, capsys):
     assert onebit("table", "latency", "--reported", "--records", tmp_path / "records") == 0
     assert "51.8" in capsys.readouterr().out
-    assert onebit("table", "latency", "--records", tmp_path / "records") == 2
+    assert onebit("table", "latency", "--records", tmp_path / "records") == 0
+    assert onebit("table", "latency", "--no-reported", "--records", tmp_path / "records") == 2
     assert "`onebit latency BACKBONE...` makes them" in capsys.readouterr().err
 
 
@@ -205,7 +206,7 @@ def test_columns_are_documented():
     text = (DOCS / "tables.md").read_text()
     section = text.split("## The latency table\n")[1]
     named = re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)))
-    assert tuple(named) == latency_table.COLUMNS
+    assert tuple(named) == latency_table.TABLE.columns
 
 
 def test_a_tiny_run(tmp_path, capsys):

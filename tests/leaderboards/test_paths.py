@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onebit.commons.errors import InputError
-from onebit.leaderboards.recording.record import Record, load_all, row_name
+from onebit.leaderboards.recording.record import Record, row_name
 from onebit.leaderboards.recording.run_file import digest
 from onebit.leaderboards.recording.verification import kept_files
 from tests.leaderboards.test_end_to_end import record
@@ -71,7 +71,7 @@ def test_no_name_leads_out_of_the_folder(tmp_path, names, checkpoint, prediction
     assert path.parent.parent == folder
     assert len(path.name.encode()) < 240
     assert Record.load(path) == made
-    assert list(load_all(folder, made.board)) == [made]
+    assert list(Record.load_all(folder, made.board)) == [made]
     work = tmp_path / "work"
     for kept, _ in kept_files(made, work).values():
         assert kept.parent.parent == work

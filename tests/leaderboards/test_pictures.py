@@ -10,7 +10,7 @@ from PIL import Image
 from onebit.commons.errors import InputError
 from onebit.leaderboards import cli
 from onebit.leaderboards.boards import ALL
-from onebit.leaderboards.recording.record import load_all
+from onebit.leaderboards.recording.record import Record
 from onebit.leaderboards.running.bench import bench
 from onebit.leaderboards.showing import labels, pictures
 from onebit.leaderboards.showing.line import Line
@@ -173,7 +173,7 @@ def test_plot_command(capsys, tmp_path, sweep):
 
 def test_lines_of_one_name_are_told_apart(sweep, stub_runner):
     list(bench(sweep))
-    record = next(load_all(sweep.records, "cifar10"))
+    record = next(Record.load_all(sweep.records, "cifar10"))
     other = record.model_copy(update=dict(recipe="small"))
     found = pictures.points(BOARD, measured(BOARD, [record, other]), "ops", "strict", "top1")
     assert {p.label for p in found} == {"resnet18_w8 mini", "resnet18_w8 small"}

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from onebit.commons.errors import InputError
-from onebit.leaderboards.recording.record import Record, load_all
+from onebit.leaderboards.recording.record import Record
 from onebit.leaderboards.recording.run_file import digest
 from onebit.leaderboards.running.bench import bench
 
@@ -78,5 +78,5 @@ def test_full_precision_survives(path, tmp_path):
 
 
 def test_load_all_filters_by_dataset(sweep, path):
-    assert len(list(load_all(sweep.records, "cifar10"))) == 4
-    assert list(load_all(sweep.records, "cifar10", "cifar10-jpeg")) == []
+    assert len(list(Record.load_all(sweep.records, "cifar10"))) == 4
+    assert list(Record.load_all(sweep.records, "cifar10", "cifar10-jpeg")) == []

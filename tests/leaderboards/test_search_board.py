@@ -11,7 +11,7 @@ from onebit.classification.search.result import SearchOutcome
 from onebit.commons.engine import load_row
 from onebit.commons.task import Outcome
 from onebit.leaderboards import cli
-from onebit.leaderboards.recording.search_record import SearchRun, load_runs
+from onebit.leaderboards.recording.search_record import SearchRun
 from onebit.leaderboards.running import search_bench
 from onebit.leaderboards.showing import search_table
 from tests.classification.conftest import data  # noqa: F401
@@ -134,13 +134,13 @@ def test_board_is_filled_once_and_shown(onebit, stub, tmp_path):
     assert stub.trained[0].recipe == "mini"
     code, again, _ = onebit(*sweep)
     assert (code, len(stub.searched), again.count("already done")) == (0, 4, 4)
-    runs = list(load_runs(tmp_path / "leaderboards" / "records"))
+    runs = list(SearchRun.load_all(tmp_path / "leaderboards" / "records", "search"))
     assert {run.file_name() for run in runs} >= {f"{row}.json"}
     assert runs[0].gpu_days is None or torch.cuda.is_available()
     assert Genotype.from_dict(runs[0].genotype).provenance["method"] == runs[0].method
 
     code, csv, _ = onebit("table", "search", "--format", "csv")
-    assert csv.splitlines()[0] == ",".join(search_table.COLUMNS)
+    assert csv.splitlines()[0] == ",".join(search_table.TABLE.columns)
     assert csv.count("mini-cifar10") == 2
     code, text, _ = onebit("table", "search")
     assert "55.00 ± 7.07" in text
@@ -179,7 +179,7 @@ def test_table_without_records(onebit):
 
 
 def test_printed_costs_stand_once():
-    lines = search_table.frame([], printed=True)
+    lines = search_table.TABLE.frame(search_table.TABLE.lines([], reported=True))
     assert not lines.duplicated(["backbone", "dataset", "gpu_days", "top1"]).any()
     found = lines[(lines.backbone == "DCP-NAS-L") & (lines.dataset == "ImageNet")]
     assert found.gpu_days.tolist() == [2.9]
@@ -235,7 +235,7 @@ def test_searches_of_a_bench_are_real(onebit, monkeypatch, tmp_path):
     monkeypatch.setattr(search_bench, "runner", lambda task: stub)
     code, _, err = onebit("bench", "search", *MINI, "--methods", "dcp-nas,random", *QUICK)
     assert (code, err) == (0, "")
-    runs = {run.method: run for run in load_runs(tmp_path / "leaderboards" / "records")}
+    runs = {run.method: run for run in SearchRun.load_all(tmp_path / "leaderboards" / "records", "search")}
     assert set(runs) == {"dcp-nas", "random"}
     for run, job in zip(runs.values(), stub.trained, strict=True):
         cell = Genotype.load(job.backbone.removesuffix("_c8_l6"))
@@ -250,7 +250,7 @@ def test_searches_of_a_bench_are_real(onebit, monkeypatch, tmp_path):
 
 def test_searches_by_another_preset_of_the_same_name_are_another_line(onebit, stub, tmp_path):
     onebit("bench", "search", *MINI, "--methods", "random", "--seeds", "0,1")
-    runs = list(load_runs(tmp_path / "leaderboards" / "records"))
-    assert len(search_table.frame(runs)) == 1
+    runs = list(SearchRun.load_all(tmp_path / "leaderboards" / "records", "search"))
+    assert len(search_table.TABLE.lines(runs)) == 1
     runs[1] = runs[1].model_copy(update={"config_sha256": "1" * 64})
-    assert len(search_table.frame(runs)) == 2
+    assert len(search_table.TABLE.lines(runs)) == 2

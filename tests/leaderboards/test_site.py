@@ -11,8 +11,9 @@ from onebit.backbones.cells import load_cell
 from onebit.commons.errors import InputError
 from onebit.leaderboards import cli
 from onebit.leaderboards.boards import ALL
-from onebit.leaderboards.recording.record import Record, load_all
+from onebit.leaderboards.recording.record import Record
 from onebit.leaderboards.showing import site
+from onebit.leaderboards.showing.table import BoardTable
 from tests.leaderboards import browser
 from tests.leaderboards.site_pages import SCRIPT, Elements, latency_run
 
@@ -24,7 +25,7 @@ def records(tmp_path_factory) -> Path:
     """Leaderboards with three lines of three seeds on CIFAR-10, one of a searched cell, and a
     failed row."""
     folder = tmp_path_factory.mktemp("leaderboards")
-    base = next(load_all(SHIPPED / "records", "cifar10")).model_copy(
+    base = next(Record.load_all(SHIPPED / "records", "cifar10")).model_copy(
         update=dict(dataset="cifar10", recipe="mini", cfg_options={}, binarizer="none", genotype_hash=None)
     )
     cell = load_cell("dcp_nas_imagenet").hash
@@ -86,7 +87,7 @@ def test_every_board_every_line_and_every_field_of_a_record_is_there(page, recor
     for board in ALL.values():
         if board.printed:
             assert f">{board.title} <small>" in text
-    for record in load_all(records / "records", "cifar10"):
+    for record in Record.load_all(records / "records", "cifar10"):
         assert record.file_name() in text
     for field in Record.model_fields:
         assert f"<dt>{field}</dt>" in text
@@ -98,7 +99,7 @@ def test_pictures_show_what_one_recipe_trained(records, tmp_path):
     import shutil
 
     shutil.copytree(records / "records", tmp_path / "records")
-    for record in list(load_all(records / "records", "cifar10")):
+    for record in list(Record.load_all(records / "records", "cifar10")):
         record.model_copy(update=dict(recipe="short")).save(tmp_path / "records")
     text = site.build(tmp_path / "records", tmp_path / "page", show_reported=False).read_text(encoding="utf-8")
     for recipe in ("mini", "short"):
@@ -111,7 +112,7 @@ def test_pictures_show_what_one_recipe_trained(records, tmp_path):
 def test_kinds_of_data_stand_apart(records, tmp_path):
     """Each under its own heading, real data first, and the papers' lines beside real data alone."""
     for dataset in ("cifar10-jpeg", "mini-cifar10"):
-        for record in load_all(records / "records", "cifar10"):
+        for record in Record.load_all(records / "records", "cifar10"):
             record.model_copy(update=dict(dataset=dataset)).save(tmp_path / "records")
     text = site.build(tmp_path / "records", tmp_path / "page").read_text(encoding="utf-8")
     headings = re.findall(r'<h2 class="kind">(.*?)</h2>', text)
@@ -159,9 +160,9 @@ def hostile(record: Record) -> Record:
 @pytest.fixture(scope="module")
 def hostile_page(records, tmp_path_factory) -> Path:
     """Such records cannot be loaded; the page must not rely on that."""
-    made = [hostile(r) for r in load_all(records / "records", "cifar10")]
+    made = [hostile(r) for r in Record.load_all(records / "records", "cifar10")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(site, "load_all", lambda folder, board: iter(made if board == "cifar10" else []))
+        patch.setattr(BoardTable, "load", lambda table, folder: made if table.name == "cifar10" else [])
         return site.build(records / "records", tmp_path_factory.mktemp("hostile"), show_reported=False)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from onebit.backbones.cells import load_cell
 from onebit.leaderboards import cli
-from onebit.leaderboards.recording.record import load_all
+from onebit.leaderboards.recording.record import Record
 from onebit.leaderboards.recording.search_record import SearchRun
 from onebit.leaderboards.showing import site
 from tests.leaderboards.site_pages import SCRIPT, Elements, latency_run
@@ -15,7 +15,7 @@ SHIPPED = Path(cli.__file__).parent
 
 
 def search_run(seed: int, cell: str = "random_0", text: str = "dcp-nas") -> SearchRun:
-    about = next(load_all(SHIPPED / "records", "cifar10"))
+    about = next(Record.load_all(SHIPPED / "records", "cifar10"))
     return SearchRun.model_construct(
         method=text,
         dataset="cifar10-jpeg",
@@ -78,14 +78,16 @@ def test_a_printed_cost_says_which_table_it_is_of(search_page):
     assert "Printed in table 1 of: " in section
 
 
-def test_without_a_search_the_papers_costs_are_not_shown(tmp_path):
+def test_without_a_search_the_papers_costs_are_shown_alone(tmp_path):
     latency_run().save(tmp_path / "records")
     text = site.build(tmp_path / "records", tmp_path / "page").read_text(encoding="utf-8")
-    assert 'id="search"' not in text
+    section = text.split('id="search"')[1].split("</section>")[0]
+    assert 'data-source="measured"' not in section
+    assert "Printed in table 10 of: " in section
 
 
 def test_markup_in_a_search_is_shown_as_text(tmp_path, monkeypatch):
-    monkeypatch.setattr(site, "load_searches", lambda _: [search_run(0, text=SCRIPT)])
+    monkeypatch.setattr(SearchRun, "load_all", lambda folder, board: [search_run(0, text=SCRIPT)])
     text = site.build(tmp_path / "records", tmp_path / "page", False).read_text(encoding="utf-8")
     assert text.count("<script") == 1
     assert "&lt;script&gt;window.hacked" in text

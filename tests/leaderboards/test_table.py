@@ -14,12 +14,12 @@ from mmengine.config import Config
 from onebit.commons.errors import WorkError
 from onebit.leaderboards import cli, reported
 from onebit.leaderboards.boards import ALL
-from onebit.leaderboards.recording.record import load_all
+from onebit.leaderboards.recording.record import Record
 from onebit.leaderboards.running.bench import bench
-from onebit.leaderboards.showing import table as tables
 from onebit.leaderboards.showing.layout import COLUMNS, sheet
 from onebit.leaderboards.showing.line import Line
 from onebit.leaderboards.showing.lines import further, judge, measured, printed
+from onebit.leaderboards.showing.table import BoardTable
 
 BOARD = ALL["cifar10"]
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -30,12 +30,12 @@ HOSTILE = "<script>alert(1)</script>|&_$%#{}~^\\\"'`*\u2028é"
 def lines(sweep, stub_runner):
     stub_runner.failure["resnet18_w8_reactnet"] = WorkError("no")
     list(bench(sweep))
-    return tables.lines(BOARD, load_all(sweep.records, "cifar10"))
+    return BoardTable(BOARD).lines(Record.load_all(sweep.records, "cifar10"))
 
 
 def records_of(sweep, values):
     """The records of a stub sweep, changed: {backbone: {seed: top1}}."""
-    base = next(load_all(sweep.records, "cifar10"))
+    base = next(Record.load_all(sweep.records, "cifar10"))
     return [
         base.model_copy(
             update=dict(
@@ -48,7 +48,7 @@ def records_of(sweep, values):
 
 
 def test_mean_deviation_and_failures(lines):
-    frame = tables.frame(BOARD, lines)
+    frame = BoardTable(BOARD).frame(lines)
     real, onebit = frame.iloc[0], frame.iloc[1]
     assert real["backbone"] == "resnet18_w8"
     assert real["top1"] == pytest.approx(0.505)
@@ -65,12 +65,12 @@ def test_csv_columns_are_the_documented_ones(board):
     documented = set(re.findall(r"`([a-z_0-9]+)`", " ".join(first_cells)))
     for metric in board.metrics:
         assert f"`{metric}`" in _section("Metrics by board")
-    plain = [c for c in tables.columns(board) if not any(c.startswith(m) for m in board.metrics)]
+    plain = [c for c in BoardTable(board).columns if not any(c.startswith(m) for m in board.metrics)]
     assert set(plain) <= documented
     assert documented - set(plain) == {"_std", "_verdict"}
-    frame = tables.table(board, [], reported=True)
+    frame = BoardTable(board).frame(BoardTable(board).lines([], reported=True))
     read = pd.read_csv(io.StringIO(frame.to_csv(index=False)))
-    assert list(read.columns) == tables.columns(board)
+    assert list(read.columns) == BoardTable(board).columns
     assert len(read) == len(frame)
     assert (len(frame) > 0) == (board.printed is not None)
 
@@ -81,7 +81,7 @@ def _section(title):
 
 
 def test_csv_has_full_precision(lines):
-    read = pd.read_csv(io.StringIO(tables.render(BOARD, lines, "csv")))
+    read = pd.read_csv(io.StringIO(BoardTable(BOARD).render(lines, "csv")))
     assert read["top1"][0] == lines[0].summary("top1").mean
     assert read["memory_mbit_strict"][0] == pytest.approx(0.0041)
     assert read["memory_mbit_paper"][0] == pytest.approx(0.001)
@@ -90,7 +90,7 @@ def test_csv_has_full_precision(lines):
 
 
 def test_people_see_the_paper_s_columns_percent_and_deviation(lines):
-    text = tables.render(BOARD, lines, "text")
+    text = BoardTable(BOARD).render(lines, "text")
     assert "49.50 ± 0.71" in text, "Table 10 prints the error"
     assert "0 (2 failed)" in text
     assert "1/1" in text
@@ -117,13 +117,13 @@ def test_the_best_is_marked_only_beyond_noise(sweep, stub_runner, form):
     clear = records_of(sweep, {"a": {0: 0.9, 1: 0.904, 2: 0.902}, "b": near})
     mark = {"text": "*9.80", "html": "<strong>9.80", "markdown": "**9.80", "latex": r"\textbf{9.80"}
     any_best = {"text": r"\*\d", "html": "<strong>", "markdown": r"\*\*\d", "latex": r"\\textbf"}[form]
-    assert mark[form] in tables.render(BOARD, measured(BOARD, clear), form)
+    assert mark[form] in BoardTable(BOARD).render(measured(BOARD, clear), form)
     tied = records_of(sweep, {"a": {0: 0.8, 1: 0.804, 2: 0.802}, "b": near})
-    shown = tables.render(BOARD, measured(BOARD, tied), form)
+    shown = BoardTable(BOARD).render(measured(BOARD, tied), form)
     assert shown.count("approx" if form == "latex" else "≈") >= 3, "two lines and the legend"
     assert not re.search(any_best, shown)
     few = records_of(sweep, {"a": {0: 0.9, 1: 0.9}, "b": {0: 0.1, 1: 0.1}})
-    shown = tables.render(BOARD, measured(BOARD, few), form)
+    shown = BoardTable(BOARD).render(measured(BOARD, few), form)
     assert "fewer than 3 seeds" in shown
     assert not re.search(f"{any_best}|≈|approx", shown)
 
@@ -160,20 +160,22 @@ def test_imported_rows_are_lines_of_their_own_and_say_so(sweep, stub_runner):
 )
 def test_footnotes_of_protocol_differences(sweep, stub_runner, change, note):
     list(bench(sweep))
-    record = next(load_all(sweep.records, "cifar10")).model_copy(update=change)
+    record = next(Record.load_all(sweep.records, "cifar10")).model_copy(update=change)
     (line,) = measured(BOARD, [record])
     assert any(found.startswith(note) for found in line.notes), line.notes
     number = next(i for i, found in enumerate(sheet(BOARD, [line]).notes, 1) if found.startswith(note))
     for form in ("text", "markdown", "latex", "html"):
-        shown = tables.render(BOARD, [line], form)
+        shown = BoardTable(BOARD).render([line], form)
         assert str(number) in shown.split("resnet18", 1)[1].split("ured", 1)[0]
-    assert note in tables.render(BOARD, [line], "csv")
+    assert note in BoardTable(BOARD).render([line], "csv")
 
 
 def test_the_papers_own_protocol_needs_no_footnote(sweep, stub_runner):
     list(bench(sweep))
     cost = {"strict": {"input_shape": [3, 32, 32]}}
-    own = next(load_all(sweep.records, "cifar10")).model_copy(update=dict(dataset="cifar10", epochs=600, cost=cost))
+    own = next(Record.load_all(sweep.records, "cifar10")).model_copy(
+        update=dict(dataset="cifar10", epochs=600, cost=cost)
+    )
     assert measured(BOARD, [own])[0].notes == []
 
 
@@ -242,7 +244,7 @@ def test_reported_switch(capsys, sweep, lines):
 
 
 def test_one_recipe_alone(capsys, sweep, lines):
-    longer = [r.model_copy(update=dict(recipe="small")) for r in load_all(sweep.records, "cifar10")]
+    longer = [r.model_copy(update=dict(recipe="small")) for r in Record.load_all(sweep.records, "cifar10")]
     for record in longer:
         record.save(sweep.records)
 
@@ -271,7 +273,7 @@ def test_one_recipe_alone(capsys, sweep, lines):
 def test_what_a_record_says_stays_text(lines, form):
     lines[0].recipe = lines[0].backbone = HOSTILE
     lines[0].notes = [HOSTILE]
-    shown = tables.render(BOARD, lines, form)
+    shown = BoardTable(BOARD).render(lines, form)
     if form in ("html", "markdown"):
         assert "<script" not in shown
         assert "&lt;script&gt;" in shown
@@ -289,7 +291,7 @@ def test_latex_compiles_with_booktabs(lines, tmp_path):
     lines[0].backbone = HOSTILE
     lines[0].notes = [HOSTILE]
     lines[0].verdicts["top1"], lines[1].verdicts["top1"] = "best", "tie"
-    body = tables.render(BOARD, lines + printed(BOARD), "latex")
+    body = BoardTable(BOARD).render(lines + printed(BOARD), "latex")
     (tmp_path / "t.tex").write_text(
         "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n\\tiny\n" + body + "\\end{document}\n"
     )
@@ -303,7 +305,7 @@ def test_latex_compiles_with_booktabs(lines, tmp_path):
 
 
 def test_latex_is_one_tabular_of_equal_rows(lines):
-    body = tables.render(BOARD, lines + printed(BOARD), "latex")
+    body = BoardTable(BOARD).render(lines + printed(BOARD), "latex")
     parts = body.split("\\paragraph")[1:]
     for part, shown in zip(parts, (printed(BOARD), lines), strict=True):  # real data and drawn data
         columns = len(re.search(r"\\begin\{tabular\}\{([lr]+)\}", part).group(1))
@@ -315,7 +317,7 @@ def test_latex_is_one_tabular_of_equal_rows(lines):
 @pytest.mark.parametrize("form", ["text", "markdown", "html", "latex"])
 def test_kinds_of_data_never_share_a_table(lines, form):
     """Drawn lines stand below the papers', under a heading of their own; the papers' beside real data alone."""
-    shown = tables.render(BOARD, lines + printed(BOARD), form)
+    shown = BoardTable(BOARD).render(lines + printed(BOARD), form)
     real, drawn = re.split("Drawn data", shown)
     assert "Real data" in real
     name = r"resnet18\_w8" if form == "latex" else "resnet18_w8"
@@ -327,7 +329,9 @@ def test_kinds_of_data_never_share_a_table(lines, form):
 
 def test_a_csv_names_the_kind_of_data_real_first(lines):
     made = pd.read_csv(
-        io.StringIO(tables.render(BOARD, tables.lines(BOARD, [r for x in lines for r in x.records], True), "csv"))
+        io.StringIO(
+            BoardTable(BOARD).render(BoardTable(BOARD).lines([r for x in lines for r in x.records], True), "csv")
+        )
     )
     assert list(dict.fromkeys(made["data"])) == ["real", "drawn"]
     assert set(made.loc[made["data"] == "drawn", "source"]) == {"measured"}
@@ -344,8 +348,8 @@ def test_a_board_without_rows_shows_the_papers(tmp_path, capsys):
 
 @pytest.mark.parametrize("width", [40, 80, 120, 1000])
 def test_text_folds_to_the_terminal(lines, width):
-    wide = tables.render(BOARD, lines, "text")
-    shown = tables.render(BOARD, lines, "text", width)
+    wide = BoardTable(BOARD).render(lines, "text")
+    shown = BoardTable(BOARD).render(lines, "text", width)
     # A name and one number have to fit; narrower than that nothing helps.
     assert max(map(len, shown.splitlines())) <= max(width, 54)
     for header in ("Err. %", "Mem. Mbit (strict)", "Search method", "Source"):
@@ -359,9 +363,9 @@ def test_one_seed_has_no_deviation(sweep):
     list(bench(sweep))
     for backbone in sweep.backbones:
         sweep.record_path(backbone, 1).unlink()
-    lines = tables.lines(BOARD, load_all(sweep.records, "cifar10"))
-    assert tables.frame(BOARD, lines)["top1_std"].isna().all()
-    assert "±" not in tables.render(BOARD, lines, "text")
+    lines = BoardTable(BOARD).lines(Record.load_all(sweep.records, "cifar10"))
+    assert BoardTable(BOARD).frame(lines)["top1_std"].isna().all()
+    assert "±" not in BoardTable(BOARD).render(lines, "text")
 
 
 @pytest.mark.parametrize(("task", "board"), [("classification", "cifar10"), ("detection", "voc")])
@@ -386,7 +390,7 @@ def test_cp_nas_table_3_stands_under_its_own_convention():
         values = sorted(v for line in lines.values() for v in getattr(line, costs).values())
         printed_values = numbers[numbers["column"] == column]["value"] * 1e6
         assert values == pytest.approx(sorted(printed_values))
-    text = tables.render(BOARD, tables.lines(BOARD, [], reported=True), "text")
+    text = BoardTable(BOARD).render(BoardTable(BOARD).lines([], reported=True), "text")
     assert "Mem. Mbit (cp-nas)" in text
     assert re.search(r"CP-NAS \(Small\).* 3\.32 .*12\.89 ", text)
     assert re.search(r"^DCP-NAS-S +6\.13 +- +- +2\.9 +- ", text, re.MULTILINE)
@@ -409,13 +413,13 @@ def test_what_authors_print_beside_their_code_stands_on_the_boards():
         "IDa-Det",
         pytest.approx(0.769),
     )
-    text = tables.render(BOARD, tables.lines(BOARD, [], reported=True), "text")
+    text = BoardTable(BOARD).render(BoardTable(BOARD).lines([], reported=True), "text")
     assert re.search(r"^ResNet-20 \(ReCU\) +12\.50 .* 1/1 .* 600 +recu table 1", text, re.MULTILINE)
     assert "lines of ir-net, rbnn, recu, adabin, sd-bnn, ir2net, ab-bnn: as printed by their authors" in text
 
 
 def test_columns_of_a_rule_that_no_line_has_are_left_out(lines):
-    assert "(cp-nas)" not in tables.render(BOARD, lines, "text")
+    assert "(cp-nas)" not in BoardTable(BOARD).render(lines, "text")
 
 
 def test_winners_are_judged_within_one_recipe():
@@ -440,7 +444,7 @@ def test_winners_are_judged_within_one_recipe():
 def test_failed_seeds_count_in_no_mean(sweep):
     """Not in that of the untrained network either, whatever a failed row says of it."""
     list(bench(sweep))
-    records = [r for r in load_all(sweep.records, "cifar10") if r.backbone == sweep.backbones[0]]
+    records = [r for r in Record.load_all(sweep.records, "cifar10") if r.backbone == sweep.backbones[0]]
     assert len(records) == 2
     failed = dict(status="failed", error="WorkError: no space", untrained={"top1": 0.9, "top5": 0.9})
     (alone,) = measured(BOARD, records[:1])

@@ -12,7 +12,6 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,25 +20,19 @@ from onebit.commons.datasets.dataset import KINDS
 from onebit.commons.errors import InputError
 from onebit.commons.files import write_atomic
 from onebit.leaderboards import reported
-from onebit.leaderboards.boards import ALL, Board
-from onebit.leaderboards.recording.latency_record import load_runs as load_latencies
-from onebit.leaderboards.recording.record import Record, load_all
-from onebit.leaderboards.recording.search_record import SearchRun
-from onebit.leaderboards.recording.search_record import load_runs as load_searches
-from onebit.leaderboards.showing import latency_table, pictures, search_table
-from onebit.leaderboards.showing import table as tables
+from onebit.leaderboards.boards import Board
+from onebit.leaderboards.showing import pictures
 from onebit.leaderboards.showing.formats import HEADINGS, with_sign
-from onebit.leaderboards.showing.layout import sheet
-from onebit.leaderboards.showing.line import Line, by_kind
+from onebit.leaderboards.showing.line import Line, TableLine
 from onebit.leaderboards.showing.sheet import Row, Sheet
 from onebit.leaderboards.showing.site.svg import inline
+from onebit.leaderboards.showing.table import BoardTable, Table
+from onebit.leaderboards.showing.tables import all_tables
 
 if TYPE_CHECKING:
     from onebit.backbones.cells.genotype import Genotype
 
 _HERE = Path(__file__).parent
-
-TASKS = {"classification": "image classification", "detection": "object detection", "reid": "re-identification"}
 
 
 @dataclass
@@ -61,41 +54,33 @@ class Pictures:
 
 @dataclass
 class Section:
-    """One board of the page.
+    """One sheet of a table, as a part of the page.
 
     Attributes:
-        printed: paper and number of the table whose columns it has, or None; a reported line may name
-            its own.
         convention: name of the paper's counting rule; empty where there are no pictures.
-        unfolded: what a line unfolds to.
-        genotypes: hashes of the cells that a line's networks are made of.
-        kind: of the data, see :data:`onebit.commons.datasets.dataset.KINDS`; empty where there are none.
     """
 
-    name: str
-    title: str
-    task: str
+    table: Table[Any]
     sheet: Sheet
-    printed: tuple[str, str] | None
-    unfolded: Callable[[Any], list[Kept]]
-    genotypes: Callable[[Any], set[str]]
-    kind: str = ""
     convention: str = ""
     pictures: list[Pictures] = field(default_factory=list)
 
-    def origin(self, line: Any) -> str:
+    @property
+    def name(self) -> str:
+        return self.table.name if self.kind in ("", "real") else f"{self.table.name}-{self.kind}"
+
+    @property
+    def title(self) -> str:
+        return self.table.title if self.kind in ("", "real") else f"{self.table.title}, {self.kind}"
+
+    @property
+    def kind(self) -> str:
+        return self.sheet.kind
+
+    def origin(self, line: TableLine) -> str:
         """Where a reported line was printed."""
-        paper, table = getattr(line, "printed", None) or self.printed
-        return f"table {table} of: {reported.CITATIONS[paper]}"
-
-
-@dataclass
-class Kept:
-    """A record that a line unfolds to: its file below ``records/`` and what it holds."""
-
-    summary: str
-    file: str
-    fields: dict[str, Any]
+        paper, number = line.printed
+        return f"table {number} of: {reported.CITATIONS[paper]}"
 
 
 def build(records: Path, out: Path, show_reported: bool = True) -> Path:
@@ -109,16 +94,14 @@ def build(records: Path, out: Path, show_reported: bool = True) -> Path:
         InputError: a broken record, or nothing to show.
         WorkError: the page cannot be written.
     """
-    sections, ids = [], _Ids()
-    for board in ALL.values():
-        found = tables.lines(board, load_all(records, board.name), show_reported)
-        for kind, lines in by_kind(found, lambda line: line.dataset).items():
-            sections.append(_section(board, kind, lines, ids))
-    sections += _searches(records, show_reported)
+    ids = _Ids()
+    sections = [
+        _section(table, laid_out, ids)
+        for table in all_tables()
+        for laid_out in table.sheets(table.lines(table.load(records), show_reported))
+    ]
     # Real data first: kinds of data never share a table, nor a part of the page.
-    sections.sort(key=lambda section: KINDS.index(section.kind))
-    latency = _latency(records, show_reported)
-    sections += [latency] if latency.sheet.sections else []
+    sections.sort(key=lambda section: (*KINDS, "").index(section.kind))
     if not sections:
         raise InputError(f"no records in {records}; `onebit bench` makes them")
     return write_atomic(out / "index.html", _page(sections, ids))
@@ -138,25 +121,14 @@ class _Ids:
         return self.of[id(line)]
 
 
-def _section(board: Board, kind: str, lines: list[Line], ids: _Ids) -> Section:
-    laid_out = sheet(board, lines)
-    drawn = [_pictures(board, title, shown, ids) for title, shown in _comparable(lines).items()]
-    return Section(
-        _anchor(board.name, kind),
-        board.title if kind == "real" else f"{board.title}, {kind}",
-        TASKS.get(board.task, board.task),
-        laid_out,
-        board.printed and (board.printed.paper, str(board.printed.table)),
-        lambda line: [_kept(record) for record in line.records],
-        lambda line: {r.genotype_hash for r in line.records if r.genotype_hash},
-        kind,
-        board.paper_convention,
-        [p for p in drawn if p.strict or p.paper],
-    )
-
-
-def _anchor(name: str, kind: str) -> str:
-    return name if kind == "real" else f"{name}-{kind}"
+def _section(table: Table[Any], laid_out: Sheet, ids: _Ids) -> Section:
+    made = Section(table, laid_out)
+    if isinstance(table, BoardTable):
+        made.convention = table.board.paper_convention
+        lines = [row.line for row in laid_out.rows]
+        drawn = [_pictures(table.board, title, shown, ids) for title, shown in _comparable(lines).items()]
+        made.pictures = [p for p in drawn if p.strict or p.paper]
+    return made
 
 
 def _comparable(lines: list[Line]) -> dict[str, list[Line]]:
@@ -171,58 +143,6 @@ def _comparable(lines: list[Line]) -> dict[str, list[Line]]:
         for recipe in recipes:
             found[f"{dataset}, recipe {recipe}"] = [line for line in own if line.reported or line.recipe == recipe]
     return found
-
-
-def _kept(record: Record) -> Kept:
-    summary = f"Seed {record.seed}: {record.status}"
-    if record.status == "done":
-        summary += f", {record.main_metric} {100 * record.metrics[record.main_metric]:.2f} %"
-    return Kept(summary, f"{record.board}/{record.file_name()}", fields(record))
-
-
-def _searches(records: Path, show_reported: bool) -> list[Section]:
-    """What `onebit bench search` found, with the papers' costs only where there is one of ours."""
-    runs = list(load_searches(records))
-    groups = search_table.grouped(runs)
-
-    def unfolded(line: search_table.SearchLine) -> list[Kept]:
-        return [] if line.reported else [_kept_search(run) for run in groups[line.number]]
-
-    def genotypes(line: search_table.SearchLine) -> set[str]:
-        return set() if line.reported else {run.genotype_hash for run in groups[line.number]}
-
-    frame = search_table.frame(runs, show_reported and bool(runs))
-    made = []
-    for kind, laid_out in search_table.sheets(frame).items():
-        title = "Architecture search" if kind == "real" else f"Architecture search, {kind}"
-        task = TASKS["classification"]
-        made.append(Section(_anchor("search", kind), title, task, laid_out, None, unfolded, genotypes, kind))
-    return made
-
-
-def _kept_search(run: SearchRun) -> Kept:
-    top1 = 100 * run.metrics[run.main_metric]
-    summary = f"Seed {run.seed}: {run.wall_seconds:.0f} s, {run.main_metric} {top1:.2f} %"
-    return Kept(summary, f"{run.board}/{run.file_name()}", run.model_dump(mode="json"))
-
-
-def _latency(records: Path, show_reported: bool) -> Section:
-    """What `onebit latency` measured; a line unfolds to its part of the run, without its rivals."""
-    runs = list(load_latencies(records))
-    measured = [(run, entry) for run in runs for entry in run.entries]
-
-    def unfolded(line: latency_table.LatencyLine) -> list[Kept]:
-        if line.reported:
-            return []
-        run, entry = measured[line.number]
-        about = run.model_dump(mode="json", exclude={"entries"})
-        file = f"{run.board}/{run.file_name()}"
-        return [Kept(f"Run of {run.created}", file, {**entry.model_dump(mode="json"), "run": about})]
-
-    laid_out = latency_table.sheet(latency_table.frame(runs, show_reported))
-    return Section(
-        "latency", "Latency", "packed networks on CPUs", laid_out, latency_table.PRINTED, unfolded, lambda _: set()
-    )
 
 
 def _pictures(board: Board, title: str, lines: list[Line], ids: _Ids) -> Pictures:
@@ -257,7 +177,7 @@ def _page(sections: list[Section], ids: _Ids) -> str:
     script = (_HERE / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     rows = [row for section in sections for row in section.sheet.rows]
-    hashes = set().union(*(s.genotypes(row.line) for s in sections for row in s.sheet.rows))
+    hashes = set().union(*(_genotypes(row.line) for row in rows))
     cells = _cells(hashes)
     return environment.get_template("page.html.j2").render(
         sections=sections,
@@ -268,17 +188,15 @@ def _page(sections: list[Section], ids: _Ids) -> str:
         row_id=lambda row: ids.row(row.line),
         kind=_kind,
         cells=cells,
-        cells_of=lambda section, line: [cell for cell in cells if cell["hash"] in section.genotypes(line)],
+        cells_of=lambda line: [cell for cell in cells if cell["hash"] in _genotypes(line)],
         measured=sum(not row.line.reported for row in rows),
         printed=sum(row.line.reported for row in rows),
     )
 
 
-def fields(record: Record) -> dict[str, Any]:
-    """A record as it stands in its file, the outcome first."""
-    content = record.model_dump(mode="json")
-    first = ["status", "error", "metrics", "untrained", "seed", "epochs", "cost"]
-    return {k: content[k] for k in [*first, *(k for k in content if k not in first)]}
+def _genotypes(line: TableLine) -> set[str]:
+    """Hashes of the cells that a line's networks are made of."""
+    return {record.genotype_hash for record in line.records if getattr(record, "genotype_hash", None)}
 
 
 def _kind(row: Row) -> str:
