@@ -18,7 +18,7 @@ from onebit.backbones.conv import binarize_weights
 from onebit.backbones.registry import MODELS
 from onebit.classification.config import FILE_OPTIONS, FREE, build_config
 from onebit.classification.cost import summaries
-from onebit.classification.datasets import split_of
+from onebit.classification.datasets import class_names, layout_of, split_of
 from onebit.classification.distillation import Distillation
 from onebit.classification.metrics import TopK
 from onebit.classification.options import compiler_errors, score_averaged_weights
@@ -179,7 +179,7 @@ def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: 
         recorded=row["cfg_options"].taken(FILE_OPTIONS, job.cfg_options),
     )
     cfg = build_config(trained, dataset, dataset.find(job.data_root))
-    require_classes(checkpoint, row, dataset.name, cfg.classes)
+    require_classes(checkpoint, row, dataset.name, _classes(trained))
     stage = _stage_of(row, cfg, job.work_dir, checkpoint)
     with plain_errors(job.work_dir):
         with config_errors():
@@ -255,7 +255,7 @@ def test_packed_file(path: Path, job: Job) -> Outcome:
     cfg = build_config(job, dataset, dataset.find(job.data_root), about["backbone"])
     if about["classes"] is None:
         raise InputError(f"{path} holds a backbone without classifier: nothing to score")
-    require_classes(path, {"num_classes": about["classes"]}, dataset.name, cfg.classes)
+    require_classes(path, {"num_classes": about["classes"]}, dataset.name, _classes(job))
     with plain_errors(job.work_dir):
         with config_errors():
             model = _without_training(cfg)
@@ -317,6 +317,13 @@ def _keep(evaluator: Evaluator, path: Path) -> Path | None:
     """Write what was scored last; None where the evaluator is not one of this suite's."""
     kept = getattr(evaluator.metrics[0], "predictions", None)
     return None if kept is None else kept.save(path)
+
+
+def _classes(job: Job) -> list[str]:
+    """The names of the classes of a job's dataset, in the order of the labels."""
+    dataset = get_dataset(job.dataset, "classification")
+    folder = dataset.find(job.data_root)
+    return class_names(folder, layout_of(dataset, folder))
 
 
 def row_of(job: Job, cfg: Config) -> dict:
