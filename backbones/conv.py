@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from onebit.backbones import integer_conv, packed_conv
 from onebit.backbones.binarization import Binarizer, get_binarizer
+from onebit.backbones.capture import as_leaf, symbolic
 from onebit.backbones.registry import MODELS
 from onebit.commons import guards
 from onebit.commons.errors import InputError
@@ -162,6 +163,8 @@ class OneBitConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images or maps [N, in_channels, H, W] to [N, out_channels, H', W']."""
+        if symbolic(x):
+            return as_leaf(self, x)
         weight = self.quantize_weight(self.weight) if self._binarize_weight else self.weight
         padding = self.padding
         if self.quantize_input is not None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from onebit.backbones.binarization import packing
+from onebit.backbones.capture import capturing
 
 
 def onebit_conv2d(
@@ -44,6 +45,8 @@ def worthwhile(
     x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int]
 ) -> bool:
     """Whether :func:`onebit_conv2d` takes these operands on this machine, and is faster."""
+    if capturing():  # a compiler takes one operator, not this one's parts, and sizes may be unknown
+        return False
     positions = x.shape[0] * (x.shape[2] // stride[0]) * (x.shape[3] // stride[1])
     # Where a window lies in the padding altogether oneDNN's integer convolution can leave what was in
     # memory before (seen with one input channel in torch 2.13).
@@ -54,7 +57,6 @@ def worthwhile(
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == "cpu"
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()  # a compiler takes one operator, not this one's parts
         and supported()
     )
 

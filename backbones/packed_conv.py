@@ -31,8 +31,8 @@ def conv2d(
 
 
 def possible(x: Tensor, weight: Tensor) -> bool:
-    """Whether :func:`conv2d` takes these operands: of one dtype, and not under autocast."""
-    return x.dtype == weight.dtype and not torch.is_autocast_enabled(x.device.type)
+    """Whether :func:`conv2d` takes these operands: of one dtype, and not under autocast or in a graph."""
+    return packing.packs(True) and x.dtype == weight.dtype and not torch.is_autocast_enabled(x.device.type)
 
 
 class _PackedConvFunction(torch.autograd.Function):

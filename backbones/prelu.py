@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from onebit.backbones.capture import as_leaf, capturing, symbolic
+
 
 class _PReLUFunction(torch.autograd.Function):
     @staticmethod
@@ -30,10 +32,12 @@ class PReLU(nn.PReLU):
     """PReLU of maps [N, channels, H, W], trained several times faster on CPUs than torch's own.
 
     Same values and gradients as :class:`torch.nn.PReLU`, whose backward kernel is not vectorized
-    on CPUs; elsewhere it is torch's.
+    on CPUs; elsewhere, and in a graph, it is torch's.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu":
+        if symbolic(x):
+            return as_leaf(self, x)
+        if x.device.type == "cpu" and not capturing():
             return _PReLUFunction.apply(x, self.weight)
         return super().forward(x)

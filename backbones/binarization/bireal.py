@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from onebit.backbones.binarization.binarizer import Binarizer, register_binarizer
 from onebit.backbones.binarization.signs import ApproxSign, clip_gradient, scaled_sign
+from onebit.backbones.capture import Function
 
 
-class _ScaledSignFunction(torch.autograd.Function):
+class _ScaledSignFunction(Function):
     @staticmethod
     def forward(ctx, weight: Tensor) -> Tensor:
         ctx.save_for_backward(weight)

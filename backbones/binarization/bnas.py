@@ -11,13 +11,14 @@ from torch.autograd.function import once_differentiable
 from onebit.backbones.binarization.binarizer import Binarizer, register_binarizer
 from onebit.backbones.binarization.reconstruction import reconstruction_loss
 from onebit.backbones.binarization.signs import ClippedSign, clip_gradient, fit_kernel, scaled_sign
+from onebit.backbones.capture import Function
 from onebit.backbones.prelu import PReLU
 
 #: theta, the weight of the amplitude loss (ours: the paper gives none).
 AMPLITUDE_LOSS = 1e-4
 
 
-class _AmplitudeSignFunction(torch.autograd.Function):
+class _AmplitudeSignFunction(Function):
     @staticmethod
     def forward(ctx, weight: Tensor, amplitude: Tensor) -> Tensor:
         scale = amplitude.mean()

@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 from onebit.backbones.binarization.binarizer import Binarizer, register_binarizer
 from onebit.backbones.binarization.bnas import amplitude_sign
 from onebit.backbones.binarization.pcnn import projection_loss
-from onebit.backbones.binarization.signs import ClippedSign, fit_kernel
+from onebit.backbones.binarization.signs import ClippedSign, above, fit_kernel
 from onebit.backbones.class_centres import BayesFeatureLoss
 from onebit.backbones.prelu import PReLU
 
@@ -45,7 +45,7 @@ class _TwoModePriorFunction(torch.autograd.Function):
         # Piecewise linear in w: slope and value at 0 of the branches w > 0 and w <= 0.
         slopes = (2 * grad / variances)[..., None]
         values = slopes * torch.stack((-means[0], means[1]))[..., None]
-        mask = torch.gt(rows, 0, out=torch.empty_like(rows))
+        mask = above(rows)
         pull = torch.addcmul(values[1], rows, slopes[1])
         pull.addcmul_(mask, values[0] - values[1])
         pull.addcmul_(mask.mul_(rows), slopes[0] - slopes[1])

@@ -10,9 +10,10 @@ from torch.autograd.function import once_differentiable
 
 from onebit.backbones.binarization import packing
 from onebit.backbones.binarization.binarizer import Binarizer, register_binarizer
+from onebit.backbones.capture import Function
 
 
-class _SquashedRoundFunction(torch.autograd.Function):
+class _SquashedRoundFunction(Function):
     """As in :class:`DoReFaWeight`; keeps tanh(w), which is dear, and its largest magnitude."""
 
     @staticmethod
@@ -36,7 +37,7 @@ class _SquashedRoundFunction(torch.autograd.Function):
         return grad_weight.addcmul_(at_largest, share), None
 
 
-class _ClippedRoundFunction(torch.autograd.Function):
+class _ClippedRoundFunction(Function):
     @staticmethod
     def forward(ctx, x: Tensor, steps: int, pack: bool) -> Tensor:
         clipped = x.clamp(0, 1)
@@ -80,7 +81,7 @@ class DoReFaActivation(nn.Module):
         self.precision = bits
 
     def forward(self, x: Tensor) -> Tensor:
-        return _ClippedRoundFunction.apply(x, 2**self.precision - 1, self.pack)
+        return _ClippedRoundFunction.apply(x, 2**self.precision - 1, packing.packs(self.pack))
 
 
 class DoReFaWeight(nn.Module):

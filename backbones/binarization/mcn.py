@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 from onebit.backbones.binarization.binarizer import Binarizer, register_binarizer
 from onebit.backbones.binarization.reconstruction import reconstruction_loss
 from onebit.backbones.binarization.signs import ClippedSign, scaled_sign
+from onebit.backbones.capture import Function
 
 #: Amplitude of a binarized weight whose modulator is 1.
 AMPLITUDE = 0.02
@@ -16,7 +17,7 @@ AMPLITUDE = 0.02
 RECONSTRUCTION = 1e-4
 
 
-class _ModulatedSignFunction(torch.autograd.Function):
+class _ModulatedSignFunction(Function):
     @staticmethod
     def forward(ctx, weight: Tensor, modulator: Tensor) -> Tensor:
         ctx.save_for_backward(weight, modulator)

@@ -15,6 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from onebit.backbones.capture import capturing
+
+
+def packs(asked: bool) -> bool:
+    """Whether to pack where it is ``asked`` for: in a graph, what to keep is left to the compiler."""
+    return asked and not capturing()
+
 
 @dataclass(frozen=True)
 class Layout:

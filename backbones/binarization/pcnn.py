@@ -8,13 +8,14 @@ from torch.autograd.function import once_differentiable
 
 from onebit.backbones.binarization.binarizer import Binarizer, register_binarizer
 from onebit.backbones.binarization.signs import ClippedSign, clip_gradient, fit_kernel, scaled_sign, sign
+from onebit.backbones.capture import Function
 from onebit.backbones.prelu import PReLU
 
 #: Weight of the projection loss (ours).
 PROJECTION = 1e-4
 
 
-class _ProjectedSignFunction(torch.autograd.Function):
+class _ProjectedSignFunction(Function):
     @staticmethod
     def forward(ctx, weight: Tensor, projection: Tensor, delta: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight, projection)

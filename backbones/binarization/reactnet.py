@@ -8,12 +8,13 @@ from torch.autograd.function import once_differentiable
 
 from onebit.backbones.binarization.binarizer import Binarizer, register_binarizer
 from onebit.backbones.binarization.bireal import ScaledSign
-from onebit.backbones.binarization.packing import PackedSlopes
+from onebit.backbones.binarization.packing import PackedSlopes, packs
 from onebit.backbones.binarization.signs import SignQuantizer, approx_sign_slope, sign
+from onebit.backbones.capture import Function
 from onebit.backbones.prelu import PReLU
 
 
-class _RSignFunction(torch.autograd.Function):
+class _RSignFunction(Function):
     """x + b is formed again in backward, so that x alone is kept."""
 
     @staticmethod
@@ -48,7 +49,7 @@ class RSign(SignQuantizer):
         self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return _RSignFunction.apply(x, self.bias, self.pack)
+        return _RSignFunction.apply(x, self.bias, packs(self.pack))
 
 
 class RPReLU(nn.Module):

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from onebit.backbones.binarization.signs import above
+
 
 def reconstruction_loss(
     weight: Tensor, scale: Tensor, factor: float, parameter: Tensor | None = None, slope: float | Tensor = 1.0
@@ -44,5 +46,5 @@ class _ReconstructionFunction(torch.autograd.Function):
             grad_parameter = summed * ctx.slope * -factor
         # f (w - s sign(w)) = f w + f s - 2 f s [w > 0]: three passes over the weights.
         moved = torch.add(factor * scale, weight * factor)
-        positive = torch.gt(weight, 0, out=torch.empty_like(weight))
+        positive = above(weight)
         return moved.addcmul_(positive, factor * scale, value=-2), None, None, grad_parameter, None

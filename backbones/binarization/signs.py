@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from onebit.backbones.binarization import packing
+from onebit.backbones.capture import Function, capturing
 
 
 def sign(x: Tensor, threshold: float | Tensor = 0) -> Tensor:
@@ -18,13 +19,20 @@ def sign(x: Tensor, threshold: float | Tensor = 0) -> Tensor:
 
     Not differentiable: the quantizers define gradients.
     """
+    return above(x, threshold).mul_(2).sub_(1)
+
+
+def above(x: Tensor, threshold: float | Tensor = 0) -> Tensor:
+    """1 where ``x`` > ``threshold``, else 0, in the dtype of ``x``."""
+    if capturing():  # compilers take no output in channels_last memory, and fuse this by themselves
+        return (x > threshold).to(x.dtype)
     # Comparing into a floating-point tensor is many times faster than `torch.where`.
-    return torch.gt(x, threshold, out=torch.empty_like(x)).mul_(2).sub_(1)
+    return torch.gt(x, threshold, out=torch.empty_like(x))
 
 
 def scaled_sign(x: Tensor, scale: Tensor) -> Tensor:
     """``scale`` where ``x`` > 0, else -``scale``, exactly, in three passes over ``x``."""
-    return torch.gt(x, 0, out=torch.empty_like(x)).mul_(2 * scale).sub_(scale)
+    return above(x).mul_(2 * scale).sub_(scale)
 
 
 def fit_kernel(quantizer: nn.Module, name: str, weight: Tensor) -> None:
@@ -48,7 +56,7 @@ def approx_sign_slope(magnitude: Tensor) -> Tensor:
     return magnitude.mul_(-2).add_(2).clamp_(min=0)
 
 
-class _ClippedSignFunction(torch.autograd.Function):
+class _ClippedSignFunction(Function):
     @staticmethod
     def forward(ctx, x: Tensor, pack: bool) -> Tensor:
         ctx.pack = pack
@@ -68,7 +76,7 @@ class _ClippedSignFunction(torch.autograd.Function):
         return clip_gradient(grad, saved), None
 
 
-class _ApproxSignFunction(torch.autograd.Function):
+class _ApproxSignFunction(Function):
     @staticmethod
     def forward(ctx, x: Tensor, pack: bool) -> Tensor:
         ctx.slopes = packing.PackedSlopes.of(ctx, x.abs(), approx_sign_slope) if pack else None
@@ -111,7 +119,7 @@ class ClippedSign(SignQuantizer):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return _ClippedSignFunction.apply(x, self.pack)
+        return _ClippedSignFunction.apply(x, packing.packs(self.pack))
 
 
 class ApproxSign(SignQuantizer):
@@ -122,4 +130,4 @@ class ApproxSign(SignQuantizer):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return _ApproxSignFunction.apply(x, self.pack)
+        return _ApproxSignFunction.apply(x, packing.packs(self.pack))

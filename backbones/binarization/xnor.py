@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from onebit.backbones.binarization.binarizer import Binarizer, register_binarizer
 from onebit.backbones.binarization.signs import ClippedSign, clip_gradient, sign
+from onebit.backbones.capture import Function
 
 
-class _CentredScaledSignFunction(torch.autograd.Function):
+class _CentredScaledSignFunction(Function):
     @staticmethod
     def forward(ctx, weight: Tensor) -> Tensor:
         # With one input channel per group there is nothing to centre over: c would be 0.

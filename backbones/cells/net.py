@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from onebit.backbones.backbone import MOST_CHANNELS, Backbone
 from onebit.backbones.binarization import Binarizer, get_binarizer
+from onebit.backbones.capture import symbolic
 from onebit.backbones.cells import CellSource, resolve_cell
 from onebit.backbones.cells.darts_operations import DartsStyle
 from onebit.backbones.cells.genotype import INPUT_NODES, INTERMEDIATE_NODES, Edge, Genotype
@@ -226,10 +227,7 @@ class CellNet(Backbone):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Images [N, 3, H, W] to one map [N, C_i, ceil(H / s_i), ceil(W / s_i)] per out_index."""
-        older, outputs = self._outputs(x)
-        scales = (older, *(outputs[i] for i in self.last_cells if i < len(outputs)))
-        # In the images' memory format: MMDetection's heads take views of maps.
-        return tuple(scales[i].contiguous() if x.is_contiguous() else scales[i] for i in self.out_indices)
+        return self._scales(x, *self._outputs(x))
 
     def forward_auxiliary(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """What :meth:`forward` returns, and the map [N, auxiliary_channels, H', W'] that cell
@@ -242,13 +240,12 @@ class CellNet(Backbone):
             raise InputError(
                 f"an auxiliary head needs cell {self.auxiliary_cell}, which out_indices {self.out_indices} leaves out"
             )
-        older, outputs = self._outputs(x)
-        scales = (older, *(outputs[i] for i in self.last_cells))
-        return tuple(scales[i] for i in self.out_indices), outputs[self.auxiliary_cell]
+        first, outputs = self._outputs(x)
+        return self._scales(x, first, outputs), outputs[self.auxiliary_cell]
 
     def _outputs(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What the stem's first part and each cell put out."""
-        if x.device.type == "cpu":  # narrow and depthwise convolutions are several times faster so
+        if _reordered(x):
             x = x.contiguous(memory_format=torch.channels_last)
         first = older = self.stem[0](x)
         newer = self.stem[1](older) if self.cells else older
@@ -258,9 +255,24 @@ class CellNet(Backbone):
             outputs.append(newer)
         return first, outputs
 
+    def _scales(self, x: Tensor, first: Tensor, outputs: list[Tensor]) -> tuple[Tensor, ...]:
+        """The maps of the scales that are asked for, in the memory format of the images ``x``:
+        MMDetection's heads take views of maps."""
+        scales = (first, *(outputs[i] for i in self.last_cells if i < len(outputs)))
+        maps = (scales[i] for i in self.out_indices)
+        return tuple(each.contiguous() for each in maps) if _reordered(x) else tuple(maps)
+
     def frozen_modules(self, stages: int) -> list[nn.Module]:
         last = self.last_cells[stages - 2] + 1 if stages > 1 else 0
         return [self.stem, *self.cells[:last]]
+
+
+def _reordered(x: Tensor) -> bool:
+    """Whether the network works in channels_last memory though the images ``x`` are not: on CPUs
+    narrow and depthwise convolutions are several times faster so."""
+    if symbolic(x):  # the graph is for any device and memory format
+        return False
+    return x.device.type == "cpu" and not x.is_contiguous(memory_format=torch.channels_last)
 
 
 def stem_layers(stem: str, channels: int) -> nn.ModuleList:
