@@ -38,10 +38,10 @@ from __future__ import annotations
 import importlib
 
 from onebit.backbones import cells
-from onebit.backbones.binarization import MCN, Binarizer, get_binarizer, register_binarizer
+from onebit.backbones.binarization import MCN, Binarizer, get_binarizer, register_binarizer, sign_with
 from onebit.backbones.cells.genotype import Genotype
 from onebit.backbones.class_centres import ClassCentreLoss
-from onebit.backbones.conv import OneBitConv2d, binarize_weights, pack_activations
+from onebit.backbones.conv import OneBitConv2d, binarize_weights, pack_activations, set_progress
 from onebit.backbones.cost import Cost, cost, costs
 from onebit.backbones.cost.rules import register_cost_rule
 from onebit.backbones.losses import ChildParentLoss, method_losses
@@ -92,6 +92,8 @@ __all__ = [
     "register_binarizer",
     "register_cost_rule",
     "register_family",
+    "set_progress",
+    "sign_with",
     *_LAZY,
 ]
 

@@ -91,7 +91,8 @@ class OneBitConv2d(nn.Conv2d):
         self.quantize_input: nn.Module | None = None
         if binarize_input and self.binarizer.input is not None:
             self.quantize_input = self.binarizer.input(in_channels)
-        self.pad_value = guards.choice("pad_value", pad_value, (0, -1, 1) if self.input_bits == 1 else (0,))
+        signs = self.input_bits == 1 and not self.input_affine
+        self.pad_value = guards.choice("pad_value", pad_value, (0, -1, 1) if signs else (0,))
         self.quantize_weight = self.binarizer.weight(out_channels)
         self._fit_quantizer()
         self.pack_activations = pack_activations
@@ -121,6 +122,21 @@ class OneBitConv2d(nn.Conv2d):
     def input_bits(self) -> int:
         return REAL_BITS if self.quantize_input is None else _precision(self.quantize_input)
 
+    @property
+    def input_affine(self) -> bool:
+        """Whether 1-bit activations have two values other than -1 and +1."""
+        return getattr(self.quantize_input, "affine", False)
+
+    @property
+    def weight_affine(self) -> bool:
+        """Whether the 1-bit weights of a filter have two values other than -a and +a."""
+        return self._binarize_weight and getattr(self.quantize_weight, "affine", False)
+
+    @property
+    def scales_output(self) -> bool:
+        """Whether the output is multiplied by a scale of the quantizer of weights."""
+        return self._binarize_weight and hasattr(self.quantize_weight, "output_scale")
+
     def geometry(self) -> tuple[Pair, Pair, Pair]:
         """Stride, padding and dilation.
 
@@ -139,8 +155,9 @@ class OneBitConv2d(nn.Conv2d):
     def pack_activations(self, enabled: bool) -> None:
         self._pack = enabled
         quantizer: Any = self.quantize_input
-        if hasattr(quantizer, "pack"):
-            quantizer.pack = enabled
+        for module in quantizer.modules() if quantizer is not None else ():
+            if hasattr(module, "pack"):
+                module.pack = enabled
 
     def reset_parameters(self) -> None:
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
@@ -165,6 +182,14 @@ class OneBitConv2d(nn.Conv2d):
         """Images or maps [N, in_channels, H, W] to [N, out_channels, H', W']."""
         if symbolic(x):
             return as_leaf(self, x)
+        return self.scale_output(self._convolve(x))
+
+    def scale_output(self, y: Tensor) -> Tensor:
+        """``y`` times the output scale of the quantizer of weights, if it has one."""
+        quantizer: Any = self.quantize_weight
+        return y * quantizer.output_scale(*y.shape[2:]) if self.scales_output else y
+
+    def _convolve(self, x: Tensor) -> Tensor:
         weight = self.quantize_weight(self.weight) if self._binarize_weight else self.weight
         padding = self.padding
         if self.quantize_input is not None:
@@ -177,13 +202,14 @@ class OneBitConv2d(nn.Conv2d):
                 if self._in_integers(x, weight, geometry):
                     return integer_conv.onebit_conv2d(x, weight, *geometry, self._pack)
                 if self._pack and packed_conv.possible(x, weight):
-                    return packed_conv.conv2d(x, weight, *geometry, self.groups, self.input_bits)
+                    return packed_conv.conv2d(x, weight, *geometry, self.groups, self.input_bits, self.input_affine)
         return F.conv2d(x, weight, None, self.stride, padding, self.dilation, self.groups)
 
     def _in_integers(self, x: Tensor, weight: Tensor, geometry: tuple) -> bool:
         return (
             self.integers
             and self.input_bits == self.weight_bits == 1
+            and not (self.input_affine or self.weight_affine)
             and self.groups == 1
             and integer_conv.worthwhile(x, weight, *geometry)
         )
@@ -203,8 +229,8 @@ def pack_activations(network: nn.Module, enabled: bool = True) -> int:
     Of the input of a 1-bit convolution backward needs its sign (one bit a value, for the gradient
     to the weights) and the slope of the gradient estimator: one bit a value for the clipped
     straight-through estimator and for DoReFa; for ApproxSign and RSign one bit, and three bytes
-    where |x| < 1 (exact in float32; in other dtypes the input itself stays). Gradients are the same
-    to the last bit. Convolutions of real-valued activations keep these.
+    where |x| < 1 (exact in float32); for other slopes and dtypes one bit, and the slope itself where it
+    is not 0. Gradients are the same to the last bit. Convolutions of real-valued activations keep these.
 
     Args:
         network: any module.
@@ -219,6 +245,22 @@ def pack_activations(network: nn.Module, enabled: bool = True) -> int:
             module.pack_activations = enabled
             count += module.quantize_input is not None
     return count
+
+
+def set_progress(network: nn.Module, fraction: float) -> None:
+    """Tell every module of ``network`` that wants to know how much of the training has passed.
+
+    The trainers and the searches of the suite call it at the start of every epoch, with the number of
+    epochs that are done over the number of all; so a resumed training goes on with the same fractions.
+
+    Args:
+        network: its modules with a method ``set_progress`` are told.
+        fraction: from 0 to 1.
+    """
+    module: Any
+    for module in network.modules():
+        if hasattr(module, "set_progress"):
+            module.set_progress(fraction)
 
 
 def binarize_weights(network: nn.Module, enabled: bool = True) -> int:

@@ -10,8 +10,9 @@ ensure_torchvision()  # mmengine.hooks imports mmengine.runner, which imports to
 
 # ruff: isort: split
 from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop
 
-from onebit.backbones.conv import pack_activations
+from onebit.backbones.conv import pack_activations, set_progress
 from onebit.backbones.losses import method_losses
 from onebit.backbones.registry import HOOKS
 from onebit.commons.distributed import unwrapped
@@ -20,10 +21,12 @@ from onebit.commons.errors import InputError
 
 @HOOKS.register_module()
 class MethodLossHook(Hook):
-    """Adds the losses of the model's binarization methods to its own in every training step.
+    """Gives the model's binarization methods what they need of a training: their losses and its progress.
 
     They enter the loss dict under their names (:func:`onebit.backbones.method_losses`), and with it the
-    sum that is differentiated and the logs. A model without such losses is left as it is.
+    sum that is differentiated and the logs, in every training step. The progress is set at the start of
+    every epoch (:func:`onebit.backbones.set_progress`), in a training that counts iterations at every
+    iteration. A model without such methods is left as it is.
     """
 
     def before_train(self, runner) -> None:
@@ -47,6 +50,13 @@ class MethodLossHook(Hook):
 
         model.parse_losses = parse_losses
         self._wrapped = model
+
+    def before_train_epoch(self, runner) -> None:
+        set_progress(unwrapped(runner.model), runner.epoch / runner.max_epochs)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            set_progress(unwrapped(runner.model), runner.iter / runner.max_iters)
 
     def after_train(self, runner) -> None:
         self._unwrap()

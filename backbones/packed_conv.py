@@ -18,6 +18,7 @@ def conv2d(
     dilation: tuple[int, int],
     groups: int,
     bits: int,
+    affine: bool = False,
 ) -> Tensor:
     """``F.conv2d(x, weight, None, stride, padding, dilation, groups)``, gradients included.
 
@@ -26,8 +27,9 @@ def conv2d(
             from 0 to 1.
         weight: [K, C / groups, h, w].
         bits: 1, 2, 4 or 8.
+        affine: the two values of 1 bit are any others.
     """
-    return _PackedConvFunction.apply(x, weight, (stride, padding, dilation), groups, bits)
+    return _PackedConvFunction.apply(x, weight, (stride, padding, dilation), groups, bits, affine)
 
 
 def possible(x: Tensor, weight: Tensor) -> bool:
@@ -37,11 +39,12 @@ def possible(x: Tensor, weight: Tensor) -> bool:
 
 class _PackedConvFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, geometry: tuple, groups: int, bits: int) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, geometry: tuple, groups: int, bits: int, affine: bool) -> Tensor:
         ctx.layout = packing.Layout.of(x)
         row = ctx.layout.flatten(x)
+        ctx.values = row.aminmax() if affine else None
         if bits == 1:
-            packed = packing.pack_bits(row > 0)
+            packed = packing.pack_bits(row > (0 if ctx.values is None else ctx.values[0]))
         else:
             packed = packing.pack_codes((row * (2**bits - 1)).round_().to(torch.uint8), bits)
         ctx.save_for_backward(packed, weight)
@@ -53,8 +56,12 @@ class _PackedConvFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor):
         packed, weight = ctx.saved_tensors
-        row = packing.unpack_codes(packed, ctx.bits, ctx.layout.shape.numel()).to(weight.dtype)
-        row = row.mul_(2).sub_(1) if ctx.bits == 1 else row.div_(2**ctx.bits - 1)
+        row = packing.unpack_codes(packed, ctx.bits, ctx.layout.shape.numel())
+        if ctx.values is not None:
+            row = torch.where(row.view(torch.bool), ctx.values[1], ctx.values[0])
+        else:
+            row = row.to(weight.dtype)
+            row = row.mul_(2).sub_(1) if ctx.bits == 1 else row.div_(2**ctx.bits - 1)
         grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
             grad,
             ctx.layout.unflatten(row),
@@ -66,4 +73,4 @@ class _PackedConvFunction(torch.autograd.Function):
             ctx.groups,
             (*ctx.needs_input_grad[:2], False),
         )
-        return grad_x, grad_weight, None, None, None
+        return grad_x, grad_weight, None, None, None, None

@@ -148,6 +148,7 @@ def fit(
         for epoch in range(len(losses), cfg.epochs):
             set_random_seed(epoch_seed(job.seed, epoch))
             engine.epoch = epoch
+            backbones.set_progress(model, epoch / cfg.epochs)
             steps.clear()
             with append_stdout(log):
                 engine.train(

@@ -4,7 +4,7 @@ binarizer       ``Binarizer``, the value that describes a method, and the regist
 signs           sign(x), its gradient estimators, and activation quantizers without parameters
 reconstruction  the loss that pulls weights towards their binarized form
 packing         what backward needs of 1-bit and k-bit values, in as few bytes as possible
-xnor, bireal, reactnet, mcn, pcnn, bonn, bnas, dorefa
+xnor, bireal, reactnet, mcn, pcnn, bonn, bnas, dorefa, bnn, xnorpp, irnet, recu, adabin
                 the methods; each registers its binarizers
 
 Importing this package registers all of them.
@@ -19,7 +19,7 @@ from onebit.backbones.binarization.binarizer import (
     no_activation,
     register_binarizer,
 )
-from onebit.backbones.binarization.signs import ApproxSign, ClippedSign, sign
+from onebit.backbones.binarization.signs import ApproxSign, ClippedSign, SignQuantizer, sign, sign_with
 from onebit.backbones.binarization.xnor import XNOR, CentredScaledSign
 from onebit.backbones.binarization.bireal import BIREAL, ScaledSign
 from onebit.backbones.binarization.reactnet import REACTNET, RPReLU, RSign
@@ -35,23 +35,35 @@ from onebit.backbones.binarization.bnas import (
     LearnedAmplitude,
 )
 from onebit.backbones.binarization.dorefa import DOREFA2, DOREFA4, DoReFaActivation, DoReFaWeight
+from onebit.backbones.binarization.bnn import BNN
+from onebit.backbones.binarization.xnorpp import XNORPP, OutputScaledSign
+from onebit.backbones.binarization.irnet import IRNET, BalancedSign
+from onebit.backbones.binarization.recu import RECU, RectifiedSign
+from onebit.backbones.binarization.adabin import ADABIN, AdaptiveSign, EqualizedSign, Maxout
 # isort: on
 
 __all__ = [
+    "ADABIN",
     "BINARIZERS",
     "BIREAL",
     "BNAS_PCNN",
     "BNAS_PCNN_W1A32",
     "BNAS_XNOR",
     "BNAS_XNOR_W1A32",
+    "BNN",
     "BONN",
     "DOREFA2",
     "DOREFA4",
+    "IRNET",
     "MCN",
     "PCNN",
     "REACTNET",
+    "RECU",
     "XNOR",
+    "XNORPP",
+    "AdaptiveSign",
     "ApproxSign",
+    "BalancedSign",
     "BayesianSign",
     "Binarizer",
     "CentredScaledSign",
@@ -59,14 +71,20 @@ __all__ = [
     "ClosedFormAmplitude",
     "DoReFaActivation",
     "DoReFaWeight",
+    "EqualizedSign",
     "LearnedAmplitude",
+    "Maxout",
     "ModulatedSign",
+    "OutputScaledSign",
     "ProjectedSign",
     "RPReLU",
     "RSign",
+    "RectifiedSign",
     "ScaledSign",
+    "SignQuantizer",
     "get_binarizer",
     "no_activation",
     "register_binarizer",
     "sign",
+    "sign_with",
 ]

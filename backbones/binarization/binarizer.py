@@ -17,6 +17,11 @@ def no_activation(channels: int) -> nn.Module:
     return nn.Identity()
 
 
+def hardtanh(channels: int) -> nn.Module:
+    """x clipped to [-1, 1]."""
+    return nn.Hardtanh()
+
+
 @dataclass(frozen=True)
 class Binarizer:
     """One way of making a network 1-bit, or k-bit.
@@ -38,13 +43,21 @@ class Binarizer:
 
     A quantizer is a module with an attribute ``precision``: the bits of what it puts out. For 1
     bit these are, of activations, the values -1 and +1; of weights, -a_k and +a_k with one
-    magnitude a_k per output filter. For k bits the activations are multiples of 1 / (2^k - 1) from
-    0 to 1.
+    magnitude a_k per output filter; each to a relative 1e-6, so that ``sign(w).detach() + w -
+    w.detach()`` is fine. With an attribute ``affine = True`` they are any two values, one pair per
+    layer of activations and one per filter of weights. For k bits the activations are multiples of
+    1 / (2^k - 1) from 0 to 1.
 
-    A quantizer of activations may have an attribute ``pack`` (see
-    :func:`onebit.backbones.pack_activations`). A quantizer of weights may have two methods:
-    ``fit(weight)`` sizes its parameters and sets them, whenever the weights [K, C, h, w] have been
-    initialized; ``losses(weight)`` returns the method's losses by name, a dict of scalars.
+    :func:`onebit.backbones.sign_with` makes a quantizer of activations from the slope of its gradient;
+    :class:`onebit.backbones.binarization.SignQuantizer` is the class for one with parameters, which
+    says by ``threshold()`` [channels] above which input it puts out the larger value. A quantizer of
+    weights may have three methods: ``fit(weight)`` sizes its parameters and sets them, whenever the
+    weights [K, C, h, w] have been initialized; ``losses(weight)`` returns the method's losses by name,
+    a dict of scalars; ``output_scale(height, width)`` returns what the output of the convolution, of
+    that size, is multiplied with: a tensor that can be broadcast to [K, height, width].
+
+    What depends on the progress of the training has a method ``set_progress(fraction)``, in any module
+    (see :func:`onebit.backbones.set_progress`). It may change gradients and losses, but no values.
     """
 
     name: str

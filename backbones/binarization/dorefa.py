@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from onebit.backbones.binarization import packing
 from onebit.backbones.binarization.binarizer import Binarizer, register_binarizer
+from onebit.backbones.binarization.signs import SlopedQuantizer
 from onebit.backbones.capture import Function
 
 
@@ -62,7 +63,7 @@ class _ClippedRoundFunction(Function):
         return inside, None, None
 
 
-class DoReFaActivation(nn.Module):
+class DoReFaActivation(SlopedQuantizer):
     """Activations clipped to [0, 1] and rounded to k bits.
 
     Forward: q = round((2^k - 1) clip(x, 0, 1)) / (2^k - 1). Gradient: g where 0 <= x <= 1, else 0.
@@ -74,13 +75,17 @@ class DoReFaActivation(nn.Module):
         bits: k.
     """
 
-    pack = False
-
     def __init__(self, channels: int, bits: int) -> None:
         super().__init__()
         self.precision = bits
 
+    def slope(self, x: Tensor) -> Tensor:
+        return ((x.detach() >= 0) & (x.detach() <= 1)).to(x.dtype)
+
     def forward(self, x: Tensor) -> Tensor:
+        if self.twice:
+            steps = 2**self.precision - 1
+            return self.surrogate(x, x.detach().clamp(0, 1).mul_(steps).round_().div_(steps))
         return _ClippedRoundFunction.apply(x, 2**self.precision - 1, packing.packs(self.pack))
 
 

@@ -1,14 +1,13 @@
 """What backward needs of quantized activations, in as few bytes as possible and exactly.
 
-Masks and signs take one bit a value. The slope 2 - 2|x| of ApproxSign is, in float32, a multiple
-of 2^-23 between 0 and 2: 24 bits where it is not 0, and one bit a value to say where. A code of k
-bits takes k bits.
+Masks and signs take one bit a value. A slope takes one bit a value to say where it is not 0, and there
+24 bits (ApproxSign's 2 - 2|x| is, in float32, a multiple of 2^-23 up to 2) or its own. A code of k bits
+takes k bits.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,37 +100,41 @@ def unpack_codes(packed: Tensor, bits: int, count: int) -> Tensor:
 
 @dataclass(frozen=True)
 class PackedSlopes:
-    """Slopes in [0, 2], multiples of 2^-23, kept as a mask and 24 bits where they are not 0."""
+    """Slopes kept as a mask, and where they are not 0 in as many bits as they need.
+
+    None where all of them are 1, 24 where they are multiples of 2^-23 up to 2 (those of ApproxSign in
+    float32), else those of their dtype.
+    """
 
     layout: Layout
+    dtype: torch.dtype
 
     @classmethod
-    def of(cls, ctx, x: Tensor, slope: Callable[[Tensor], Tensor]) -> PackedSlopes | None:
-        """Save ``slope(x)`` in ``ctx``; ``x`` is overwritten.
+    def of(cls, ctx, slopes: Tensor) -> PackedSlopes:
+        """Save ``slopes`` in ``ctx``."""
+        layout = Layout.of(slopes)
+        row = layout.flatten(slopes)
+        inside = row != 0
+        kept = row[inside]
+        if bool((kept == 1).all()):
+            kept = kept[:0]
+        elif kept.dtype == torch.float32 and sys.byteorder == "little":
+            codes = kept * 2**23
+            # Minus one, so that the slope 2 fits in 24 bits; 0 is what the mask says.
+            whole = codes.sub_(1).to(torch.int32)
+            if bool(((whole == codes) & (whole >= 0) & (whole < 2**24)).all()):
+                kept = whole.view(torch.uint8).view(-1, 4)[:, :3].contiguous()
+        ctx.save_for_backward(pack_bits(inside), kept)
+        return cls(layout, slopes.dtype)
 
-        Returns:
-            None, and saves nothing, where the packed form would not be exact: another dtype than
-            float32 (slopes of other multiples), NaN among them, or a big-endian machine.
-        """
-        if x.dtype != torch.float32 or sys.byteorder != "little":
-            return None
-        layout = Layout.of(x)
-        row = layout.flatten(slope(x))
-        inside = row > 0
-        # Minus one, so that the slope 2 fits in 24 bits; 0 is what the mask says.
-        kept = row[inside].mul_(2**23).sub_(1).to(torch.int32)
-        if torch.isnan(row.sum()):
-            return None
-        low = kept.view(torch.uint8).view(-1, 4)[:, :3].contiguous()
-        ctx.save_for_backward(pack_bits(inside), low)
-        return cls(layout)
-
-    def unpack(self, mask: Tensor, low: Tensor) -> Tensor:
-        """The slopes, float32, in the shape of the tensor that they were taken at."""
-        kept = torch.zeros(len(low), 4, dtype=torch.uint8, device=low.device)
-        kept[:, :3] = low
-        values = kept.view(torch.int32).view(-1).add_(1).float().mul_(2**-23)
+    def unpack(self, mask: Tensor, kept: Tensor) -> Tensor:
+        """The slopes in the shape of the tensor that they were taken at."""
         inside = unpack_bits(mask, self.layout.shape.numel()).view(torch.bool)
-        row = torch.zeros(len(inside), device=low.device)
-        row[inside] = values
+        row = inside.to(self.dtype)
+        if kept.dtype == torch.uint8:
+            wide = torch.zeros(len(kept), 4, dtype=torch.uint8, device=kept.device)
+            wide[:, :3] = kept
+            kept = wide.view(torch.int32).view(-1).add_(1).float().mul_(2**-23)
+        if len(kept):
+            row[inside] = kept
         return self.layout.unflatten(row)

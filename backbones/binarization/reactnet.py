@@ -4,39 +4,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from onebit.backbones.binarization.binarizer import Binarizer, register_binarizer
 from onebit.backbones.binarization.bireal import ScaledSign
-from onebit.backbones.binarization.packing import PackedSlopes, packs
-from onebit.backbones.binarization.signs import SignQuantizer, approx_sign_slope, sign
-from onebit.backbones.capture import Function
+from onebit.backbones.binarization.signs import ApproxSign
 from onebit.backbones.prelu import PReLU
 
 
-class _RSignFunction(Function):
-    """x + b is formed again in backward, so that x alone is kept."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, bias: Tensor, pack: bool) -> Tensor:
-        ctx.bias_shape = bias.shape
-        ctx.slopes = PackedSlopes.of(ctx, (x + bias).abs_(), approx_sign_slope) if pack else None
-        if ctx.slopes is None:
-            ctx.save_for_backward(x, bias)
-        return sign(x, -bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        if ctx.slopes is not None:
-            grad_x = ctx.slopes.unpack(*ctx.saved_tensors).mul_(grad)
-        else:
-            x, bias = ctx.saved_tensors
-            grad_x = approx_sign_slope((x + bias).abs_()).mul_(grad).to(x.dtype)
-        return grad_x, grad_x.sum((0, 2, 3)).view(ctx.bias_shape), None
-
-
-class RSign(SignQuantizer):
+class RSign(ApproxSign):
     """Sign with a learnable threshold per channel.
 
     Forward: sign(x + b_c). Gradient to x: that of ApproxSign at x + b_c; to b_c: its sum over the
@@ -49,7 +24,10 @@ class RSign(SignQuantizer):
         self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return _RSignFunction.apply(x, self.bias, packs(self.pack))
+        return self.sign(x, self.bias)
+
+    def threshold(self) -> Tensor:
+        return -self.bias
 
 
 class RPReLU(nn.Module):

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from onebit.backbones.binarization import RPReLU
+from onebit.backbones.binarization import Maxout, RPReLU
 from onebit.backbones.cells.operations import Zero
 from onebit.commons.errors import InputError
 
@@ -75,7 +75,11 @@ def _uncounted(module: nn.Module, inputs: tuple, output: Any) -> Count:
 
 def _convolution(module: Any, inputs: tuple, output: Any) -> Count:
     taps = math.prod(module.kernel_size) * module.in_channels // module.groups
-    return Count(output.numel() * taps, 0 if module.bias is None else output.numel())
+    results = output.numel()
+    if getattr(module, "input_bits", 0) == 1 and getattr(module, "weight_affine", False):
+        # The offsets of the weights multiply the sum of the signs below the kernel: one filter more.
+        results += results // module.out_channels * module.groups
+    return Count(results * taps, 0 if module.bias is None else output.numel())
 
 
 def _transposed_convolution(module: Any, inputs: tuple, output: Any) -> Count:
@@ -106,7 +110,7 @@ for _types, _rule in {
     (nn.Linear,): _linear,
     (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm): _norm,
     (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.GroupNorm, nn.LayerNorm): _norm,
-    (nn.ReLU, nn.PReLU, nn.ELU, nn.LeakyReLU, nn.ReLU6, nn.Upsample): _activation,
+    (nn.ReLU, nn.PReLU, nn.ELU, nn.LeakyReLU, nn.ReLU6, nn.Upsample, Maxout): _activation,
     (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d): _pooling,
     (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d): _pooling,
     (nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d): _pooling,

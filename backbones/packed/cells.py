@@ -85,7 +85,7 @@ class PackedSeparableBlock(PackedOperation):
         self.channels, self.kernel_size = conv.in_channels, pair(conv.kernel_size)
         self.stride, self.padding, self.dilation = conv.geometry()
         self.shortcut = block.shortcut
-        positive, scale = signs_and_scale(conv)
+        positive, scale, _ = signs_and_scale(conv)
         in_scale, in_shift = affine(block.bn_in)
         norm_scale, shift = affine(block.bn_depthwise)
         self.keep(
@@ -256,7 +256,7 @@ class PackedProjection(PackedOperation):
     ) -> None:
         super().__init__()
         self.shape = (conv.out_channels, conv.in_channels)
-        positive, scale = signs_and_scale(conv)
+        positive, scale, _ = signs_and_scale(conv)
         self.keep(
             bits=pack_bits(positive),
             in_scale=before[0],

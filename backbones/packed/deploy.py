@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, TypeGuard, cast
+from typing import Any, TypeGuard
 
-import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -14,7 +13,17 @@ from onebit.backbones.cells import operations as cell_ops
 from onebit.backbones.cells.net import Cell
 from onebit.backbones.conv import OneBitConv2d
 from onebit.backbones.packed import cells
-from onebit.backbones.packed.layers import PackedConv, PackedUnit, SignWeightConv, affine, slope_of, threshold_of
+from onebit.backbones.packed.layers import (
+    PackedConv,
+    PackedUnit,
+    SignWeightConv,
+    affine,
+    folds,
+    is_plain,
+    packed_conv,
+    slope_of,
+    values_of,
+)
 from onebit.backbones.resnet import OneBitUnit, ResNet
 from onebit.commons.errors import InputError
 
@@ -49,28 +58,9 @@ def deploy(network: nn.Module) -> nn.Module:
     if not convolutions:
         raise InputError(f"{type(network).__name__} has no 1-bit convolution to pack")
     for conv in convolutions:
-        _check_sign(conv)
+        if conv.input_bits == 1:
+            values_of(conv)  # another package's quantizer may be no sign
     return _convert(copied).requires_grad_(False)
-
-
-def _check_sign(conv: OneBitConv2d) -> None:
-    """Try whether a 1-bit quantizer of activations is the sign that its packed form will be.
-
-    Raises:
-        InputError: it is not, at values around its threshold: another package's may differ.
-    """
-    if conv.input_bits != 1 or conv.weight.device.type == "meta":
-        return
-    found = threshold_of(conv)
-    threshold = conv.weight.new_zeros(conv.in_channels) if found is None else found
-    steps = threshold.new_tensor([-1, -1e-3, 0, 1e-3, 1])
-    values = threshold[:, None] + steps * threshold.abs().clamp(min=1)[:, None]
-    with torch.no_grad():
-        signs = cast(nn.Module, conv.quantize_input)(values[None, :, None])[0, :, 0]
-    if not torch.equal(signs, torch.where(values > threshold[:, None], 1.0, -1.0).to(signs)):
-        raise InputError(
-            f"{type(conv.quantize_input).__name__} is not +1 above its threshold and -1 at and below it: no packed form"
-        )
 
 
 def _convert(module: nn.Module) -> nn.Module:
@@ -88,16 +78,18 @@ def _convert_children(module: nn.Module) -> nn.Module:
 def _convolution(conv: OneBitConv2d) -> nn.Module:
     if conv.quantize_input is None or conv.groups > 1:
         return SignWeightConv(conv)
-    return PackedConv(conv)
+    return packed_conv(conv)
 
 
 @packed_form(OneBitUnit)
 def _unit(unit: OneBitUnit) -> nn.Module:
     if unit.conv.quantize_input is None:
         return _convert_children(unit)
-    norms = dict(norm_before=unit.bn) if unit.norm_first else dict(norm=unit.bn)
-    conv = PackedConv(unit.conv, **norms, activation=unit.activation)
-    return PackedUnit(conv, None if unit.shortcut is None else _convert(unit.shortcut))
+    norms: dict[str, Any] = dict(norm_before=unit.bn) if unit.norm_first else dict(norm=unit.bn)
+    shortcut = None if unit.shortcut is None else _convert(unit.shortcut)
+    if is_plain(unit.conv) and folds(unit.activation):
+        return PackedUnit(PackedConv(unit.conv, **norms, activation=unit.activation), shortcut, nn.Identity())
+    return PackedUnit(packed_conv(unit.conv, **norms), shortcut, unit.activation)
 
 
 @packed_form(nn.Sequential)
@@ -140,19 +132,19 @@ def _operation(module: nn.Module) -> cells.PackedOperation:
     if isinstance(module, cell_ops.Pool):
         return cells.PackedPool(module)
     if isinstance(module, cell_ops.SeparableBlock) and (
-        _real_input(module.depthwise) and not _real_input(module.pointwise)
+        _covered(module.depthwise) and _covered(module.pointwise, real_input=False)
     ):
         return cells.PackedSeparableBlock(module)
     if isinstance(module, nn.Sequential):
         return cells.PackedChain([_operation(part) for part in module])
-    if isinstance(module, cell_ops.Preprocess) and _real_input(module.conv):
+    if isinstance(module, cell_ops.Preprocess) and _covered(module.conv):
         slope = slope_of(module.prelu, module.conv.out_channels)
         return cells.PackedProjection(module.conv, affine(module.bn_in), affine(module.bn), slope)
-    if isinstance(module, cell_ops.Halve) and _real_input(module.conv_even):
+    if isinstance(module, cell_ops.Halve) and _covered(module.conv_even):
         return cells.PackedHalve(module)
     return cells.PackedOther(_convert(module))
 
 
-def _real_input(conv: nn.Module) -> TypeGuard[OneBitConv2d]:
-    """Whether 1-bit weights meet real-valued activations."""
-    return isinstance(conv, OneBitConv2d) and conv.quantize_input is None
+def _covered(conv: nn.Module, real_input: bool = True) -> TypeGuard[OneBitConv2d]:
+    """Whether kernels of 1-bit weights and real-valued (or 1-bit) activations compute it."""
+    return isinstance(conv, OneBitConv2d) and (conv.quantize_input is None) == real_input and is_plain(conv)

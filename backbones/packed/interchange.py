@@ -11,13 +11,14 @@ import copy
 import functools
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onebit.backbones.conv import OneBitConv2d
-from onebit.backbones.packed.layers import signs_and_scale, threshold_of
+from onebit.backbones.packed.layers import signs_and_scale, threshold_of, values_of
 from onebit.backbones.prelu import PReLU
 from onebit.commons.errors import InputError, WorkError
 from onebit.commons.files import write_atomic
@@ -33,16 +34,22 @@ class FloatForm(nn.Module):
     weight: Tensor
     scale: Tensor
     threshold: Tensor
+    output: Any
 
     def __init__(self, conv: OneBitConv2d) -> None:
         super().__init__()
-        positive, scale = signs_and_scale(conv)
-        self.register_buffer("weight", torch.where(positive, 1.0, -1.0))
+        positive, scale, offset = signs_and_scale(conv)
+        weight = torch.where(positive, 1.0, -1.0)
+        if offset is not None:
+            weight, scale = weight * scale.view(-1, 1, 1, 1) + offset.view(-1, 1, 1, 1), torch.ones_like(scale)
+        self.register_buffer("weight", weight)
         self.register_buffer("scale", scale.detach().view(-1, 1, 1))
+        self.output = conv.quantize_weight if conv.scales_output else None
         self.signs = conv.quantize_input is not None
         if self.signs:
             threshold = threshold_of(conv)
             threshold = torch.zeros(1) if threshold is None else threshold.clone()
+            self.below, self.above = map(float, values_of(conv))
             self.register_buffer("threshold", threshold.view(-1, 1, 1))
         self.border = tuple(conv._reversed_padding_repeated_twice)
         self.pad_value = conv.pad_value
@@ -50,10 +57,11 @@ class FloatForm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.signs:
-            x = torch.where(x > self.threshold, 1.0, -1.0)
+            x = torch.where(x > self.threshold, self.above, self.below)
         if any(self.border):
             x = F.pad(x, self.border, value=float(self.pad_value))
-        return F.conv2d(x, self.weight, None, *self.arguments) * self.scale
+        y = F.conv2d(x, self.weight, None, *self.arguments) * self.scale
+        return y if self.output is None else y * self.output.output_scale(*y.shape[2:])
 
 
 def float_form(network: nn.Module) -> nn.Module:

@@ -8,19 +8,23 @@ in float32, without gradients.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onebit.backbones.binarization import RPReLU, RSign
+from onebit.backbones.binarization import RPReLU
 from onebit.backbones.conv import OneBitConv2d, pair
 from onebit.backbones.packed import engine
 from onebit.backbones.packed.bits import pack_bits, unpack_bits, unpack_signs, words_for
 from onebit.backbones.packed.geometry import Geometry
 from onebit.commons.errors import InputError
+
+#: How far a 1-bit value may be from its exact one, relatively: what sign(w).detach() + w - w.detach() makes
+#: of it by rounding is.
+TOLERANCE = 1e-6
 
 
 def affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -103,8 +107,8 @@ class PackedLayer(nn.Module):
 def threshold_of(conv: OneBitConv2d) -> Tensor | None:
     """t with quantizer(x) = sign(x - t) per input channel, None for 0.
 
-    A quantizer of activations of another package has a packed form if it has a method
-    ``threshold()`` that returns t [channels].
+    A quantizer of activations with parameters has a packed form if it has a method ``threshold()`` that
+    returns t [channels].
 
     Raises:
         InputError: it has more than one bit, or does not say its threshold.
@@ -115,8 +119,6 @@ def threshold_of(conv: OneBitConv2d) -> Tensor | None:
         raise InputError(f"{kind} puts out {conv.input_bits} bits: no packed form, which is 1-bit")
     if hasattr(quantizer, "threshold"):
         found = quantizer.threshold()
-    elif isinstance(quantizer, RSign):
-        found = -quantizer.bias
     elif not any(True for _ in quantizer.parameters()):
         return None
     else:
@@ -124,22 +126,67 @@ def threshold_of(conv: OneBitConv2d) -> Tensor | None:
     return found.detach().flatten().expand(conv.in_channels)
 
 
-def signs_and_scale(conv: OneBitConv2d) -> tuple[Tensor, Tensor]:
-    """Where the quantized weights of a 1-bit convolution are positive, and their magnitudes [K].
+def values_of(conv: OneBitConv2d) -> tuple[Tensor, Tensor]:
+    """What a 1-bit quantizer of activations puts out at and below its threshold, and above it.
+
+    -1 and +1, or the pair of an affine one, scalars.
 
     Raises:
-        InputError: weights that are not +a_k and -a_k in every filter k.
+        InputError: it puts out something else at values around its threshold: there is no packed form.
+    """
+    found = threshold_of(conv)
+    threshold = conv.weight.new_zeros(conv.in_channels) if found is None else found
+    steps = threshold.new_tensor([-1, -1e-3, 0, 1e-3, 1])
+    x = threshold[:, None] + steps * threshold.abs().clamp(min=1)[:, None]
+    with torch.no_grad():
+        values = cast(nn.Module, conv.quantize_input)(x[None, :, None])[0, :, 0]
+    pair = (values[0, 0], values[0, -1]) if conv.input_affine else (values.new_tensor(-1), values.new_tensor(1))
+    if values.device.type != "meta":
+        expected = torch.where(x > threshold[:, None], pair[1], pair[0])
+        if not torch.allclose(values, expected, rtol=TOLERANCE, atol=0):
+            name, (low, high) = type(conv.quantize_input).__name__, (f"{float(v):+g}" for v in pair)
+            raise InputError(f"{name} is not {high} above its threshold and {low} at and below it: no packed form")
+    return pair
+
+
+def is_plain(conv: OneBitConv2d) -> bool:
+    """Whether the products are those of -1 and +1, up to one scale per filter."""
+    return not (conv.input_affine or conv.weight_affine or conv.scales_output)
+
+
+def signs_and_scale(conv: OneBitConv2d) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Where the quantized weights of a 1-bit convolution are positive, and scale and offset of each filter.
+
+    Returns:
+        positive [K, C, h, w], scale [K], offset [K]: weights are offset + scale where positive, offset -
+        scale elsewhere; no offset unless the quantizer is affine.
+
+    Raises:
+        InputError: the weights of a filter have other values.
     """
     with torch.no_grad():
         weight = conv.quantize_weight(conv.weight)
-    magnitude = weight.abs().flatten(1)
-    scale = magnitude[:, 0]
-    if weight.device.type != "meta" and not torch.equal(magnitude, scale[:, None].expand_as(magnitude)):
-        raise InputError(
-            f"the weights of a {type(conv.quantize_weight).__name__} have more than one magnitude "
-            "per filter: no packed form"
-        )
-    return weight > 0, scale
+    rows = weight.flatten(1)
+    low, high = rows.amin(1), rows.amax(1)
+    offset = (high + low) / 2 if conv.weight_affine else None
+    scale = rows[:, 0].abs() if offset is None else (high - low) / 2
+    positive = weight > (0 if offset is None else offset[:, None, None, None])
+    if weight.device.type != "meta":
+        expected = torch.where(positive.flatten(1), scale[:, None], -scale[:, None])
+        expected = expected if offset is None else expected + offset[:, None]
+        error = (rows - expected).abs().amax(1)
+        if not (error <= TOLERANCE * torch.maximum(high.abs(), low.abs())).all():
+            what = "one magnitude" if offset is None else "two values"
+            raise InputError(
+                f"the weights of a {type(conv.quantize_weight).__name__} have more than {what} per filter: "
+                "no packed form"
+            )
+    return positive, scale, offset
+
+
+def folds(activation: nn.Module) -> bool:
+    """Whether :func:`activation_of` knows the activation."""
+    return isinstance(activation, nn.Identity | nn.PReLU | RPReLU)
 
 
 def activation_of(module: nn.Module, channels: int) -> dict[str, Tensor | None]:
@@ -184,6 +231,8 @@ class PackedConv(PackedLayer):
         norm_before: a batch norm between the input and the sign.
         norm: a batch norm behind the convolution.
         activation: behind it and the shortcut.
+        sums: leave scales and offsets of the weights out, and put out the sum of the signs under the
+            kernel as one channel more, the last.
 
     Raises:
         InputError: the convolution has no packed form.
@@ -197,15 +246,19 @@ class PackedConv(PackedLayer):
         norm_before: nn.BatchNorm2d | None = None,
         norm: nn.BatchNorm2d | None = None,
         activation: nn.Module | None = None,
+        sums: bool = False,
     ) -> None:
         super().__init__()
         check_packable(conv)
-        self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
+        self.in_channels, self.out_channels = conv.in_channels, conv.out_channels + sums
         self.kernel_size = pair(conv.kernel_size)
         self.stride, self.padding, self.dilation = conv.geometry()
         self.pad_value = conv.pad_value
 
-        positive, scale = signs_and_scale(conv)
+        scale: Tensor | None
+        positive, scale, _ = signs_and_scale(conv)
+        if sums:
+            positive, scale = torch.cat((positive, torch.ones_like(positive[:1]))), None
         threshold = threshold_of(conv)
         in_scale = None
         if norm_before is not None:
@@ -214,8 +267,8 @@ class PackedConv(PackedLayer):
         shift = None
         if norm is not None:
             norm_scale, shift = affine(norm)
-            scale = scale * norm_scale
-        parts = activation_of(activation or nn.Identity(), conv.out_channels)
+            scale = norm_scale if scale is None else scale * norm_scale
+        parts = activation_of(activation or nn.Identity(), self.out_channels)
         if parts["before"] is not None:
             shift = parts["before"] if shift is None else shift + parts["before"]
         self.keep(
@@ -320,6 +373,81 @@ class PackedConv(PackedLayer):
         return image_of(self.compute(map_of(x)))
 
 
+class PackedAffineConv(PackedLayer):
+    """A 1-bit convolution of any two values a side, or with an output scale; around it norms and shortcut.
+
+    With x = o + p s and w_k = b_k + a_k t, s and t being -1 and +1, the sum over what lies inside the map
+    is p a_k sum(s t) + p b_k sum(s) + o (a_k sum(t) + b_k n). The first two sums come from a
+    :class:`PackedConv`; sum(t) and the number n of products depend only on where the border is.
+
+    Args:
+        conv, norm_before, norm: as of :class:`PackedConv`.
+    """
+
+    scale: Tensor
+    of_signs: Tensor
+    of_taps: Tensor
+    of_count: Tensor
+    norm_scale: Tensor | None
+    shift: Tensor | None
+
+    def __init__(
+        self, conv: OneBitConv2d, norm_before: nn.BatchNorm2d | None = None, norm: nn.BatchNorm2d | None = None
+    ) -> None:
+        super().__init__()
+        self.sums = PackedConv(conv, norm_before, sums=True)
+        _, scale, offset = signs_and_scale(conv)
+        offset = torch.zeros_like(scale) if offset is None else offset
+        below, above = values_of(conv)
+        half, middle = (above - below) / 2, (above + below) / 2
+        self.output = conv.quantize_weight if conv.scales_output else None
+        norm_scale, shift = (None, None) if norm is None else affine(norm)
+        self.keep(
+            scale=half * scale,
+            of_signs=half * offset,
+            of_taps=middle * scale,
+            of_count=middle * offset,
+            norm_scale=norm_scale,
+            shift=shift,
+        )
+
+    def prepare_size(self, height: int, width: int) -> Tensor:
+        """[H', W', K]: what does not depend on the signs of the input."""
+        conv = self.sums
+        ones = torch.ones(1, conv.in_channels, height, width)
+        counts = map_of(F.conv2d(ones, conv.signs(), None, conv.stride, conv.padding, conv.dilation))[0]
+        return counts[..., :-1] * self.of_taps + counts[..., -1:] * self.of_count
+
+    def compute(self, values: Tensor, shortcut: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+        """As of :class:`PackedConv`."""
+        sums = self.sums.compute(values)
+        y = sums[..., :-1] * self.scale + sums[..., -1:] * self.of_signs + self.sized(*values.shape[1:3])
+        y = scaled_map(y, self.output)
+        if self.norm_scale is not None and self.shift is not None:
+            y = y * self.norm_scale + self.shift
+        if shortcut is not None:
+            y = y + shortcut
+        return y if out is None else out.add_(y)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return image_of(self.compute(map_of(x)))
+
+
+def scaled_map(y: Tensor, quantizer: Any) -> Tensor:
+    """A map [N, H, W, C] times the output scale of a quantizer of weights, unless that is None."""
+    if quantizer is None:
+        return y
+    scale = quantizer.output_scale(*y.shape[1:3])
+    return y * scale.expand(-1, *y.shape[1:3]).permute(1, 2, 0)
+
+
+def packed_conv(
+    conv: OneBitConv2d, norm_before: nn.BatchNorm2d | None = None, norm: nn.BatchNorm2d | None = None
+) -> PackedConv | PackedAffineConv:
+    """The packed form of a convolution of 1-bit operands, without activation."""
+    return (PackedConv if is_plain(conv) else PackedAffineConv)(conv, norm_before, norm)
+
+
 def check_packable(conv: OneBitConv2d) -> None:
     """Raise InputError unless ``conv`` is a convolution of 1-bit weights and 1-bit activations."""
     if conv.weight_bits != 1 or conv.input_bits != 1:
@@ -332,16 +460,17 @@ def check_packable(conv: OneBitConv2d) -> None:
 
 
 class PackedUnit(nn.Module):
-    """A :class:`PackedConv` with the shortcut around it."""
+    """A packed convolution with the shortcut around it, and the activation if it is not in it."""
 
-    def __init__(self, conv: PackedConv, shortcut: nn.Module | None) -> None:
+    def __init__(self, conv: PackedConv | PackedAffineConv, shortcut: nn.Module | None, activation: nn.Module) -> None:
         super().__init__()
         self.conv = conv
         self.shortcut = shortcut
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         around = None if self.shortcut is None else map_of(self.shortcut(x))
-        return image_of(self.conv.compute(map_of(x), around))
+        return self.activation(image_of(self.conv.compute(map_of(x), around)))
 
 
 class SignWeightConv(PackedLayer):
@@ -359,7 +488,9 @@ class SignWeightConv(PackedLayer):
 
     bits: Tensor
     scale: Tensor
+    offset: Tensor | None
     threshold: Tensor | None
+    values: Tensor | None
 
     def __init__(self, conv: OneBitConv2d) -> None:
         super().__init__()
@@ -372,17 +503,22 @@ class SignWeightConv(PackedLayer):
         self.pad_value = conv.pad_value
         self.signs = conv.quantize_input is not None
         threshold = threshold_of(conv) if self.signs else None
-        positive, scale = signs_and_scale(conv)
-        self.keep(bits=pack_bits(positive), scale=scale, threshold=threshold)
+        positive, scale, offset = signs_and_scale(conv)
+        values = torch.stack(values_of(conv)) if conv.input_affine else None
+        self.keep(bits=pack_bits(positive), scale=scale, offset=offset, threshold=threshold, values=values)
+        self.output = conv.quantize_weight if conv.scales_output else None
 
     def prepare(self) -> Tensor:
         """The weights as floats [K, C / groups, h, w]."""
-        return unpack_signs(self.bits, self.shape) * self.scale.view(-1, 1, 1, 1)
+        weight = unpack_signs(self.bits, self.shape) * self.scale.view(-1, 1, 1, 1)
+        return weight if self.offset is None else weight + self.offset.view(-1, 1, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.signs:
             threshold = 0 if self.threshold is None else self.threshold.view(-1, 1, 1)
-            x = torch.where(x > threshold, 1.0, -1.0)
+            below, above = (-1.0, 1.0) if self.values is None else self.values
+            x = torch.where(x > threshold, above, below)
         stride, dilation, groups = self.arguments
         x = F.pad(x, self.border, value=self.pad_value)
-        return F.conv2d(x, self.ready, None, stride, 0, dilation, groups)
+        y = F.conv2d(x, self.ready, None, stride, 0, dilation, groups)
+        return image_of(scaled_map(map_of(y), self.output)) if self.output is not None else y

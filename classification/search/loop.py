@@ -25,6 +25,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner, set_random_seed
 from torch import Tensor, nn
 
 from onebit.backbones.cells.genotype import INPUT_NODES, INTERMEDIATE_NODES
+from onebit.backbones.conv import set_progress
 from onebit.classification.search.data import SearchData
 from onebit.classification.search.decoupling import Decoupling
 from onebit.classification.search.space import SearchSpace
@@ -155,6 +156,7 @@ class SearchLoop(EpochBasedTrainLoop):
         # The same in every process: all must sample the same architectures.
         set_random_seed(epoch_seed(self._seed, self._epoch))
         self.model.train()
+        set_progress(self.model, self._epoch / self._max_epochs)
         self.losses: dict[str, tuple[float, int]] = {}
         self._step_in_epoch = 0
         start = time.perf_counter()

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import reduce
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -312,14 +313,15 @@ class _Source:
     def seen_normalized(self) -> Tensor:
         return self._once("seen normalized", lambda: self._part(self.normalized))
 
-    def signed(self, quantizer: nn.Module) -> Tensor:
-        """The normalized map through a quantizer of activations.
+    def signed(self, conv: OneBitConv2d) -> Tensor:
+        """The normalized map through the quantizer of activations of ``conv``.
 
         Quantizers without parameters do the same on every edge.
         """
+        quantizer: Any = conv.quantize_input
         if next(quantizer.parameters(), None) is not None:
             return quantizer(self.seen_normalized)
-        return self._once(type(quantizer), lambda: quantizer(self.seen_normalized))
+        return self._once(conv.binarizer.input, lambda: quantizer(self.seen_normalized))
 
     def pooled(self, name: str, stride: int) -> Tensor:
         def make() -> Tensor:
@@ -344,10 +346,12 @@ def _block(block: SeparableBlock, x: Tensor, normalized: Tensor, source: _Source
     if isinstance(conv, OneBitConv2d):
         weight = conv.quantize_weight(weight)
         if conv.quantize_input is not None and source is not None:
-            normalized = source.signed(conv.quantize_input)
+            normalized = source.signed(conv)
         elif conv.quantize_input is not None:
             normalized = conv.quantize_input(normalized)
     out = depthwise_conv2d(normalized, weight, conv.stride[0], conv.dilation[0])
+    if isinstance(conv, OneBitConv2d):
+        out = conv.scale_output(out)
     out = block.prelu_depthwise(block.bn_depthwise(out))
     out = block.bn_pointwise(block.pointwise(out))
     return block.prelu(out.add_(x) if block.shortcut else out)

@@ -18,7 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from onebit import backbones
+from onebit.backbones.binarization.signs import SlopedQuantizer
 from onebit.backbones.conv import OneBitConv2d
+from onebit.backbones.losses import onebit_convs
+from onebit.backbones.packed import deploy
+from onebit.backbones.packed.layers import TOLERANCE
+from onebit.classification.search.straight_through import twice_differentiable
 from onebit.commons import mini
 from onebit.commons.errors import InputError
 from onebit.commons.files import sha256_file
@@ -68,6 +73,9 @@ def mock_run(name: str, tasks: list[str], data_root: Path, work_dir: Path) -> It
         ("evaluation is deterministic", partial(evaluation_repeats, name)),
         ("weights survive saving", partial(weights_survive, name)),
         ("quantizers", partial(quantizers_quantize, name)),
+        ("progress of a training", partial(progress_is_taken, name)),
+        ("packed form", partial(packing_agrees, name)),
+        ("curvature", partial(curvature_agrees, name)),
         ("cost", partial(cost_is_counted, name)),
     ]
     for title, check in by_itself:
@@ -233,11 +241,11 @@ def weights_survive(name: str) -> str:
 
 def quantizers_quantize(name: str) -> str:
     """What states k bits puts out at most 2^k values, per output filter for weights."""
-    convs = {k: m for k, m in _create(name).named_modules() if isinstance(m, OneBitConv2d)}
+    convs = onebit_convs(_create(name))
     for key, conv in convs.items():
         with torch.no_grad():
             weight = conv.quantize_weight(conv.weight)
-            values = [len(filter_.unique()) for filter_ in weight.flatten(1)]
+            values = [len(_values(filter_)) for filter_ in weight.flatten(1)]
         if conv.weight_bits < 32 and max(values) > 2**conv.weight_bits:
             raise Broken(
                 f"{key}: its weights state {conv.weight_bits} bit, but a filter has {max(values)} different values"
@@ -246,15 +254,111 @@ def quantizers_quantize(name: str) -> str:
             continue
         with torch.no_grad():
             x = torch.randn(2, conv.in_channels, 5, 5)
-            found = conv.quantize_input(x).unique()
-        if conv.input_bits == 1 and found.tolist() != [-1, 1]:
-            raise Broken(f"{key}: 1-bit activations must be -1 and +1, found {found.tolist()[:4]}")
+            found = _values(conv.quantize_input(x))
+        signs = torch.tensor([-1.0, 1.0])
+        if conv.input_bits == 1 and not conv.input_affine and not torch.equal(found.round(decimals=5), signs):
+            raise Broken(
+                f"{key}: 1-bit activations must be -1 and +1 unless the quantizer states affine = True, "
+                f"found {found.tolist()[:4]}"
+            )
         if len(found) > 2**conv.input_bits:
             raise Broken(f"{key}: its activations state {conv.input_bits} bit, found {len(found)} values")
     if not convs:
         return "none: a real-valued network"
     described = backbones.describe(name)
     return f"{len(convs)} layers, W/A {described['weight_bits']}/{described['activation_bits']}"
+
+
+def _values(x: Tensor) -> Tensor:
+    """The different values of ``x``, ascending; those that differ by rounding count once."""
+    found = x.unique()
+    return torch.cat((found[:1], found[1:][found.diff() > 2 * TOLERANCE * found.abs().max()]))
+
+
+def progress_is_taken(name: str) -> str:
+    """At the start, in the middle and at the end of a training: gradients are finite, values the same."""
+    network = _create(name)
+    takers = [m for m in network.modules() if hasattr(m, "set_progress")]
+    if not takers:
+        return "none: nothing depends on it"
+    maps = []
+    for fraction in (0.0, 0.5, 1.0):
+        backbones.set_progress(network, fraction)
+        with torch.no_grad():
+            maps.append(network.eval()(_images(SIZES[0])))
+    for index, several in enumerate(zip(*maps, strict=True)):
+        if not all(torch.equal(several[0], other) for other in several):
+            raise Broken(
+                f"map {index} in eval mode depends on the progress of the training, which no checkpoint keeps; "
+                "only gradients and losses may"
+            )
+    for fraction in (0.0, 0.5, 1.0):
+        network = _create(name).train()
+        backbones.set_progress(network, fraction)
+        sum(m.square().mean() for m in network(_images(SIZES[0]))).backward()
+        for key, parameter in network.named_parameters():
+            if parameter.grad is not None and not parameter.grad.isfinite().all():
+                raise Broken(f"the gradient of {key} is not finite when {fraction:.0%} of the training have passed")
+    return "same values, finite gradients at 0, 50 and 100 %"
+
+
+def packing_agrees(name: str) -> str:
+    """Every 1-bit convolution computes the same from bits, and has the same gradients with activations in bits."""
+    network = _create(name).eval()
+    convs = onebit_convs(network)
+    if not convs:
+        return "none: a real-valued network"
+    for key, conv in convs.items():
+        x = _map_for(conv)
+        plain, kept = (_gradient(conv, x, pack) for pack in (False, True))
+        if not torch.allclose(plain, kept, rtol=1e-4, atol=1e-6):
+            raise Broken(f"{key}: its gradient is another one when activations are kept in bits")
+        if conv.weight_bits > 1:
+            continue
+        with torch.no_grad():
+            expected, found = conv(x), deploy(conv)(x)
+        if not torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max())):
+            raise Broken(f"{key}: its packed form differs by {float((found - expected).abs().max()):.2g}")
+    bits = sorted({conv.weight_bits for conv in convs.values()} - {1})
+    if bits:
+        return f"none: {bits[0]}-bit weights; gradients as without bits"
+    packed = deploy(network)(_images(SIZES[0]))
+    return f"{len(convs)} layers, {len(packed)} maps; gradients as without bits"
+
+
+def _map_for(conv: OneBitConv2d) -> Tensor:
+    return torch.randn(2, conv.in_channels, 9, 8, generator=torch.Generator().manual_seed(2))
+
+
+def _gradient(conv: OneBitConv2d, x: Tensor, pack: bool = False, again: bool = False) -> Tensor:
+    """Of a sum over the output to ``x``; ``again``: after it has been differentiated once more."""
+    conv.pack_activations = pack
+    leaf = x.clone().requires_grad_()
+    y = conv(leaf)
+    weights = torch.linspace(-1, 1, y.numel()).view_as(y).requires_grad_(again)
+    (found,) = torch.autograd.grad((y * weights).sum(), leaf, create_graph=again)
+    if again:
+        torch.autograd.grad(found.square().sum(), weights)
+    conv.pack_activations = False
+    return found.detach()
+
+
+def curvature_agrees(name: str) -> str:
+    """The search's curvature is that of a network with the same gradient."""
+    convs = {k: m for k, m in onebit_convs(_create(name).eval()).items() if m.quantize_input is not None}
+    if not convs:
+        return "none: activations are real-valued"
+    for key, conv in convs.items():
+        conv.requires_grad_(False)
+        if not isinstance(conv.quantize_input, SlopedQuantizer):
+            return f"'fisher' only: {type(conv.quantize_input).__name__} has no slope (onebit.backbones.sign_with)"
+        x = _map_for(conv)
+        once = _gradient(conv, x)
+        with twice_differentiable(conv):
+            twice = _gradient(conv, x, again=True)
+        if not torch.allclose(once, twice, rtol=1e-4, atol=1e-5 * float(once.abs().max())):
+            raise Broken(f"{key}: the slope of its quantizer of activations is not that of its gradient")
+    return f"{len(convs)} layers"
 
 
 def cost_is_counted(name: str) -> str:

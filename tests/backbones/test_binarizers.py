@@ -1,4 +1,4 @@
-"""Every binarizer beside XNOR, Bi-Real and ReActNet against its formula in numpy, float64."""
+"""MCN, PCNN, BONN, BNAS and DoReFa against their formulas in numpy, float64; what all binarizers put out."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,8 @@ from onebit.backbones.binarization import BINARIZERS, PCNN, ProjectedSign, get_b
 from onebit.backbones.binarization.bonn import MIN_VARIANCE, two_mode_prior
 from tests.backbones.reference import cases, corner_or_random, np_conv, np_sign
 
-OTHERS = {name: of for name, of in BINARIZERS.items() if name not in ("xnor", "bireal", "reactnet")}
+ELSEWHERE = ("xnor", "bireal", "reactnet", "bnn", "xnorpp", "irnet", "recu", "adabin")
+OTHERS = {name: of for name, of in BINARIZERS.items() if name not in ELSEWHERE}
 REAL_INPUT = [name for name, of in OTHERS.items() if of.input is None]
 K_BIT = [name for name, of in OTHERS.items() if of.weight(1).precision > 1]
 ONE_BIT = [name for name in OTHERS if name not in (*REAL_INPUT, *K_BIT)]
@@ -180,7 +181,9 @@ def test_only_the_declared_values_come_out(binarizer, values, channels_last):
     if channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
     conv = OneBitConv2d(2, 3, 1, binarizer=binarizer)
-    if conv.input_bits < 32:
+    if conv.input_affine:
+        assert len(conv.quantize_input(x).unique()) <= 2
+    elif conv.input_bits < 32:
         n = 2**conv.input_bits - 1
         allowed = [-1.0, 1.0] if n == 1 else [float(np.float32(i) / np.float32(n)) for i in range(n + 1)]
         assert {*conv.quantize_input(x).unique().tolist()} <= {*allowed}
@@ -189,7 +192,9 @@ def test_only_the_declared_values_come_out(binarizer, values, channels_last):
     if hasattr(quantizer, "fit"):
         quantizer.fit(weight)
     quantized = quantizer(weight).detach()
-    if conv.weight_bits == 1:
+    if conv.weight_affine:
+        assert len(quantized.unique()) <= 2
+    elif conv.weight_bits == 1:
         assert len(quantized.abs().unique()) == 1
     else:
         n = 2**conv.weight_bits - 1
