@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -236,6 +237,51 @@ def test_doctor_names_the_packages(tmp_path, installed):
     done = onebit("doctor", "--import", "theirs", paths=[tmp_path])
     assert done.returncode == 0
     assert "cannot use package theirs (--import): ZeroDivisionError" in done.stdout
+
+
+def example():
+    """The whole method that docs/adding-a-method.md shows."""
+    (block,) = re.findall(r"```python\n(\"\"\".*?)```", (ROOT / "docs/adding-a-method.md").read_text(), re.DOTALL)
+    assert len(block.splitlines()) <= 36
+    return block
+
+
+@pytest.mark.slow
+def test_the_method_of_the_docs_trains_packs_and_searches(tmp_path):
+    """From a folder outside the suite; a resumed training ends where an uninterrupted one does."""
+    package(tmp_path, "softsign", example())
+
+    def done(*arguments):
+        found = onebit(*map(str, arguments), "--import", "softsign", paths=[tmp_path])
+        assert found.returncode == 0, found.stderr
+        return found.stdout
+
+    data = tmp_path / "data"
+    done("data", "mini", data, "--only", "mini-cifar10")
+    options = ("train_dataloader.num_batch_per_epoch=3", "test_dataloader.num_batch_per_epoch=1")
+    train = ("train", "classification", "--dataset", "mini-cifar10", "--data", data, "--recipe", "mini")
+    train += ("--backbone", "resnet18_w4_softsign")
+    options = ("--cfg-options", "train_cfg.max_epochs=3", *options)
+    done(*train, "--work-dir", tmp_path / "whole", *options)
+    done(*train, "--work-dir", tmp_path / "cut", *options)
+    (tmp_path / "cut/epoch_3.pth").unlink()
+    done(*train, "--work-dir", tmp_path / "cut", "--resume", *options)
+    code = """
+import sys, torch
+whole, cut = (torch.load(p, weights_only=True)["state_dict"] for p in sys.argv[1:])
+assert all(torch.equal(whole[k], cut[k]) for k in whole)
+"""
+    checkpoints = [tmp_path / folder / "epoch_3.pth" for folder in ("whole", "cut")]
+    assert run(["-c", code, *checkpoints], tmp_path).returncode == 0
+    done("export", checkpoints[0], tmp_path / "net.safetensors")
+    assert (tmp_path / "net.safetensors").is_file()
+    tiny = ("space.cells=3", "space.channels=2", "schedule.epochs=2", "data.image_size=8", "data.images=40")
+    tiny += ("data.batch_size=20",)
+    search = ("search", "dcp-nas", "--dataset", "mini-cifar10", "--data", data, "--preset", "mini")
+    search += ("--out", tmp_path / "cell.json", "--work-dir", tmp_path / "search")
+    done(*search, "--cfg-options", *tiny, "--options", "binarizer=softsign", "curvature=ggn")
+    assert json.loads((tmp_path / "cell.json").read_text())["provenance"]["options"]["binarizer"] == "softsign"
+    assert "everything holds" in done("mock-run", "resnet18_w4_softsign", "--tasks", "classification")
 
 
 @pytest.mark.slow

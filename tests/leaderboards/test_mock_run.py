@@ -7,7 +7,7 @@ from torch import nn
 from onebit import backbones
 from onebit.backbones import Binarizer, Family, register_family
 from onebit.backbones.backbone import Backbone
-from onebit.backbones.binarization import ScaledSign, sign
+from onebit.backbones.binarization import ApproxSign, ClippedSign, ScaledSign, sign, sign_with
 from onebit.backbones.conv import OneBitConv2d
 from onebit.commons.errors import InputError
 from onebit.commons.task import TASKS
@@ -158,6 +158,44 @@ class WrongWeights(Net):
         return OneBitConv2d(4, 4, 3, 2, 1, binarizer=name)
 
 
+class WithQuantizer(Net):
+    """Its 1-bit convolutions have the quantizer of activations ``kind``."""
+
+    kind = SignLike
+
+    def conv(self, stage):
+        name = Binarizer("odd", "test", input=self.kind, weight=ScaledSign)
+        return OneBitConv2d(4, 4, 3, 2, 1, binarizer=name)
+
+
+class DependsOnProgress(WithQuantizer):
+    class kind(ApproxSign):
+        def forward(self, x):
+            return self.sign(x - self.progress)
+
+
+class InfiniteAtTheEnd(WithQuantizer):
+    kind = staticmethod(sign_with(lambda x, progress: torch.ones_like(x) / (1 - progress)))
+
+
+class Shifted(WithQuantizer):
+    class kind(ApproxSign):
+        def forward(self, x):
+            return self.sign(x - 0.5)
+
+
+class ForgetsWhatItPacks(WithQuantizer):
+    class kind(ApproxSign):
+        def forward(self, x):
+            return self.sign(2 * x if self.pack else x)
+
+
+class OtherSlope(WithQuantizer):
+    class kind(ClippedSign):
+        def slope(self, x):
+            return torch.ones_like(x)
+
+
 class Uncounted(Net):
     class Layer(nn.Module):
         def __init__(self):
@@ -194,6 +232,11 @@ BROKEN = {
     NotFinite: ("feature_channels", "is not finite"),
     WrongQuantizer: ("quantizers", "1-bit activations must be -1 and +1"),
     WrongWeights: ("quantizers", "its weights state 1 bit, but a filter has 3 different values"),
+    DependsOnProgress: ("progress", "in eval mode depends on the progress of the training"),
+    InfiniteAtTheEnd: ("progress", "is not finite when 100% of the training have passed"),
+    Shifted: ("packed", "kind is not +1 above its threshold and -1 at and below it"),
+    ForgetsWhatItPacks: ("packed", "its gradient is another one when activations are kept in bits"),
+    OtherSlope: ("curvature", "the slope of its quantizer of activations is not that of its gradient"),
     Uncounted: ("cost", "Layer"),
     Raises: ("feature_channels", "RuntimeError: sizes do not match (test_mock_run.py, line"),
 }
