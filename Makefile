@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint format docs audit clean
+.PHONY: demo test test-slow mutate lint format docs audit clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -19,6 +19,11 @@ test: $(VENV)/.installed
 
 test-slow: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m slow
+
+# Which single-point faults of the core the fast tests notice: docs/testing.md.
+MUTANTS ?= 300
+mutate: $(VENV)/.installed
+	$(BIN)/python -m tests.mutants.run --sample $(MUTANTS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

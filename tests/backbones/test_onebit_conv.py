@@ -326,7 +326,7 @@ def test_real_weights_are_used_as_they_are_until_they_are_binarized_again(binari
     x = torch.randn(2, 4, 6, 6)
     bits = conv.weight_bits
     assert binarize_weights(torch.nn.Sequential(conv), False) == 1
-    assert conv.weight_bits == 32
+    assert (conv.weight_bits, conv.binarize_weight) == (32, False)
     assert conv.method_losses() == {}
     assert not any(p.requires_grad for p in conv.quantize_weight.parameters())
     expected = nn.functional.conv2d(conv.quantize_input(x), conv.weight, padding=1)
@@ -339,6 +339,6 @@ def test_real_weights_are_used_as_they_are_until_they_are_binarized_again(binari
     fresh = OneBitConv2d(4, 8, 3, padding=1, binarizer=binarizer)
     fresh.weight = conv.weight
     fresh._fit_quantizer()
-    assert conv.weight_bits == bits
+    assert (conv.weight_bits, conv.binarize_weight) == (bits, True)
     assert all(p.requires_grad for p in conv.quantize_weight.parameters())
     torch.testing.assert_close(conv(x), fresh(x))

@@ -18,8 +18,10 @@ from onebit.leaderboards.recording.verification import (
     data_problems,
     form_problems,
     kept_files,
+    missing_files,
     problems,
     rescore,
+    retrain,
 )
 from onebit.leaderboards.running.bench import bench
 from tests.leaderboards.conftest import StubRunner
@@ -185,6 +187,34 @@ def test_the_tolerance_is_the_users(sweep, path):
     for tolerance, count in ((0.009, 2), (0.011, 0)):
         wrong, _ = rescore(record, sweep.work_root, sweep.data_root, tolerance)
         assert len([w for w in wrong if "top1" in w]) == count
+
+
+@pytest.mark.parametrize("name", ["metrics.top1", "untrained.top1"])
+def test_the_tolerance_of_a_second_training_is_the_users(sweep, path, name):
+    said = Record.load(path).model_dump()
+    forge(path, **{name: said[name.split(".")[0]]["top1"] + 0.01})
+    for tolerance, count in ((0.009, 1), (0.011, 0), (None, 1)):
+        wrong, done = retrain(Record.load(path), sweep.data_root, tolerance)
+        assert (len(wrong), len(done)) == (count, 1 - count)
+
+
+def test_a_failed_row_needs_no_metrics_and_a_finished_one_all_of_them(sweep, path):
+    record = Record.load(path)
+    failed = record.model_copy(update=dict(status="failed", error="ValueError", metrics={}))
+    assert problems(failed, sweep.work_root) == []
+    (missing,) = problems(record.model_copy(update=dict(metrics={"top1": 0.5})), sweep.work_root)
+    assert missing == "metrics of board cifar10 are missing: top5"
+    assert problems(record.model_copy(update=dict(board="nowhere")), sweep.work_root) == ["there is no board nowhere"]
+
+
+def test_files_that_are_not_there_are_named(sweep, path, tmp_path):
+    record = Record.load(path)
+    assert missing_files(record, sweep.work_root) == []
+    assert missing_files(record, tmp_path) == ["checkpoint", "predictions"]
+    without = record.model_copy(update=dict(details={}, predictions=None))
+    assert missing_files(without, sweep.work_root) == ["checkpoint"]
+    imported = without.model_copy(update=dict(origin="imported-predictions"))
+    assert missing_files(imported, sweep.work_root) == ["predictions"]
 
 
 def test_nothing_to_score_is_a_problem_when_it_was_asked_for(sweep, path, tmp_path):

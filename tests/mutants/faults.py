@@ -4,22 +4,19 @@
     python -m tests.mutants.faults dcp-child-alpha    one of them
     python -m tests.mutants.faults --list
 
-Each fault is put into a copy of the checkout, and the named tests run there without the slow ones. A
-fault that survives is printed, and the exit code is 1.
+Each fault is put in by :mod:`tests.mutants.trial`, and the named tests run without the slow ones. A fault that survives
+is printed, and the exit code is 1. :mod:`tests.mutants.run` draws faults instead of naming them.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
-import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.mutants.trial import ROOT, Trial, preload, run
+
 _SEARCH = "classification/search/strategies"
 _FLOW = ("tests/classification/search/test_data_flow.py",)
 
@@ -221,35 +218,23 @@ FAULTS = (
 )
 
 
-def survives(fault: Fault) -> bool:
-    """Put ``fault`` into a copy of the checkout and run its tests there.
+def trial(fault: Fault) -> Trial:
+    """The module with ``fault`` in it.
 
     Raises:
         ValueError: the text that it replaces is not in the file exactly once.
     """
-    with tempfile.TemporaryDirectory() as place:
-        copy = Path(place) / "checkout"
-        names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        for name in names.splitlines():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, copy / name, follow_symlinks=False)
-        source = copy / fault.path
-        text = source.read_text(encoding="utf-8")
-        if text.count(fault.old) != 1:
-            raise ValueError(f"{fault.name}: {fault.path} has {text.count(fault.old)} times {fault.old!r}, expected 1")
-        source.write_text(text.replace(fault.old, fault.new), encoding="utf-8")
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *fault.tests]
-        environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
-        if done.returncode not in (0, 1):
-            raise RuntimeError(done.stdout + done.stderr)
-        return done.returncode == 0
+    text = (ROOT / fault.path).read_text(encoding="utf-8")
+    if text.count(fault.old) != 1:
+        raise ValueError(f"{fault.name}: {fault.path} has {text.count(fault.old)} times {fault.old!r}, expected 1")
+    return Trial(fault.path, text.replace(fault.old, fault.new), fault.tests)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="FAULT")
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N")
     args = parser.parse_args()
     known = {fault.name: fault for fault in FAULTS}
     if args.list:
@@ -257,12 +242,14 @@ def main() -> int:
         return 0
     if unknown := set(args.names) - set(known):
         parser.error(f"unknown fault {', '.join(sorted(unknown))}")
-    survivors = []
-    for name in args.names or known:
-        alive = survives(known[name])
-        print(f"{name}: {'SURVIVES' if alive else 'noticed'}", flush=True)
-        survivors += [name] * alive
-    print(f"{len(survivors)} of {len(args.names or known)} survive")
+    faults = [known[name] for name in args.names or known]
+    trials = [trial(fault) for fault in faults]
+    preload()
+    survivors = 0
+    for number, test in run(trials, args.jobs):
+        print(f"{faults[number].name}: {test or 'SURVIVES'}", flush=True)
+        survivors += not test
+    print(f"{survivors} of {len(faults)} survive")
     return bool(survivors)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 
 from onebit import backbones
 from onebit.backbones.classifier import Classifier
@@ -59,6 +59,7 @@ def test_smaller_real_weights(written, real: str, tmp_path) -> None:
     packed, path = written
     small = file.save(packed, file.description(NAME, 10, out_indices=(3,)), tmp_path / "small.safetensors", real)
     assert small.stat().st_size < 0.8 * path.stat().st_size
+    assert (torch.int8 in {tensor.dtype for tensor in load_file(small).values()}) == (real == "int8")
     loaded, _ = file.load(small)
     for (name, a), b in zip(packed.state_dict().items(), loaded.state_dict().values(), strict=True):
         assert a.dtype == b.dtype

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from onebit.classification.search.config import build_config, load_preset, presets
+from onebit.classification.search.config import build_config, check_preset, load_preset, presets
 from onebit.classification.search.runner import check
 from onebit.classification.search.strategies import METHODS
 from onebit.commons.datasets import DATASETS, get_dataset
@@ -85,6 +85,40 @@ def test_what_is_wrong_is_named_and_nothing_is_written(search_job, fields, messa
     with pytest.raises(InputError, match=message):
         check(job)
     assert not job.work_dir.exists()
+
+
+#: Dotted name to values that are just too small or too large, and to those that are just allowed.
+BOUNDS = {
+    "space.pooling": ([1], [True, False]),
+    "space.skip": ([0], [True, False]),
+    "data.image_size": ([7], [8]),
+    "data.images": ([0], [1, None]),
+    "data.batch_size": ([0, None], [1]),
+    "data.evaluation_batch_size": ([0, None], [1]),
+    "data.num_workers": ([-1, None], [0]),
+    "data.min_crop_area": ([0, 1.1], [0.1, 1]),
+    "data.augmentation.padding": ([-1], [0]),
+    "data.augmentation.cutout": ([-1], [0]),
+    "data.augmentation.flip": ([1], [True, False]),
+    "data.train": ([0, 1.1], [0.1, 0.5]),
+    "data.valid": ([-0.1, 0.9], [0, 0.1]),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_bounds(name):
+    *outer, last = name.split(".")
+    preset = place = load_preset("paper", "cifar10", "dcp-nas").to_dict()
+    for key in outer:
+        place = place[key]
+    refused, allowed = BOUNDS[name]
+    for value in allowed:
+        place[last] = value
+        check_preset(preset)
+    for value in refused:
+        place[last] = value
+        with pytest.raises(InputError, match=name):
+            check_preset(preset)
 
 
 @pytest.mark.parametrize("section", ["data", "space", "schedule", "options", "data.augmentation"])

@@ -101,6 +101,23 @@ def test_images_are_counted():
     assert [images for _, images in report.steps] == [8, 8]
 
 
+def test_pc_darts_takes_a_part_of_the_channels():
+    assert make("pc-darts", k=2).channel_fraction == 0.5
+
+
+@pytest.mark.parametrize(("method", "options"), [("darts", {}), ("pc-darts", dict(k=2, warmup=0.0)), ("dcp-nas", {})])
+def test_every_step_moves_weights_and_architecture_at_the_rate_of_its_epoch(method, options):
+    strategy, report = make(method, **options), Losses()
+    before = strategy.scores()
+    strategy.epoch(1, data(), report)
+    assert all(any("architecture" in name for name in losses) for losses, _ in report.steps)
+    assert not torch.equal(strategy.scores(), before)
+    of_weights = [o for o in strategy.optimizers().values() if isinstance(o, torch.optim.SGD)]
+    rates = [optimizer.param_groups[0]["lr"] for optimizer in of_weights]
+    assert rates == pytest.approx([SCHEDULE.lr_of(1, 2)] * len(rates))
+    assert rates[0] < SCHEDULE.lr
+
+
 def test_a_darts_step_is_adam_along_the_gradient_of_the_validation_loss():
     strategy, (batch,) = make("darts"), batches(1)
     alpha = torch.nn.Parameter(strategy.alpha.detach().clone())
