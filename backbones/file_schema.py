@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from onebit.backbones.cells.genotype import Genotype
@@ -31,3 +32,19 @@ def network_wholes(prefix: str = "") -> dict[str, Kind]:
 
 def network_schema(prefix: str = "") -> Schema:
     return Schema(network_kinds(prefix), network_wholes(prefix), unused=(rf"{prefix}init_cfg\b",))
+
+
+def named_backbone(row: Mapping[str, Any], **options: Any) -> tuple[str, dict[str, Any]]:
+    """A checkpoint's backbone: its name, and ``options`` with what the row changed of its config over them.
+
+    Raises:
+        InputError: an option that no file may set.
+    """
+    from mmengine.config import Config
+
+    start = "model.backbone."
+    cfg = Config(dict(model=dict(backbone=dict(name=row["backbone"], **options))))
+    cfg.merge_from_dict(dict(row["cfg_options"].taken(network_schema(r"model\.backbone\."), below=start)))
+    found = cfg.model.backbone.to_dict()
+    found.pop("init_cfg", None)  # where training began; the weights are the checkpoint's
+    return found.pop("name"), found

@@ -337,6 +337,14 @@ def row_of(job: Job, cfg: Config) -> dict:
         cfg_options=job.options,
         num_classes=cfg.model.num_classes,
         stem=cfg.model.backbone.stem,
+        classes=_classes(job),
+        images=dict(
+            size=cfg.input_size,
+            small=cfg.test_dataloader.dataset.type == "InMemoryImages",
+            gray=get_dataset(job.dataset).gray,
+            mean=[float(value) for value in cfg.model.data_preprocessor.mean],
+            std=[float(value) for value in cfg.model.data_preprocessor.std],
+        ),
     )
 
 

@@ -9,6 +9,7 @@ from onebit.classification.config import FILE_OPTIONS as FILE_OPTIONS
 from onebit.classification.config import build_config
 from onebit.classification.cost import model_cost as model_cost
 from onebit.classification.predictions import agreement as agreement
+from onebit.classification.predictor import predictor as predictor
 from onebit.classification.runner import score_predictions as score_predictions
 from onebit.classification.runner import test as test
 from onebit.classification.runner import test_packed_file as test_packed_file

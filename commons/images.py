@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from onebit.commons.errors import InputError
 
@@ -44,3 +45,15 @@ def open_image(path: str | os.PathLike) -> Image.Image:
         image.close()
         raise ValueError(f"it has {width} x {height} pixels, at most {MOST_PIXELS} are read")
     return image
+
+
+def write_on(image: Image.Image, lines: Sequence[str]) -> Image.Image:
+    """The image, enlarged to at least 160 pixels a side, with lines of text below it."""
+    scale = max(1.0, 160 / min(image.size))
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    font = ImageFont.load_default(13)
+    picture = Image.new("RGB", (image.width, image.height + 18 * len(lines) + 4), "white")
+    picture.paste(image, (0, 0))
+    for at, line in enumerate(lines):
+        ImageDraw.Draw(picture).text((4, image.height + 2 + 18 * at), line, fill="black", font=font)
+    return picture

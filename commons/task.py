@@ -99,6 +99,23 @@ class Outcome:
     predictions: Path | None = None
 
 
+class Predictor(Protocol):
+    """A trained network for images; `Task.predictor` makes it."""
+
+    @property
+    def task(self) -> str:
+        """One of :data:`TASKS`."""
+
+    def read(self, path: str | Path) -> Any:
+        """An image as the network was trained on such: uint8 [H, W, 3], RGB."""
+
+    def __call__(self, image: Any) -> dict[str, Any]:
+        """What the network says of such an image, in plain values."""
+
+    def draw(self, image: Any, result: dict[str, Any]) -> Any:
+        """A picture of the image with the result, as Pillow has it."""
+
+
 class Task(Protocol):
     """What a task offers; every function raises :class:`InputError` on bad input.
 
@@ -154,6 +171,9 @@ class Task(Protocol):
 
     def import_predictions(self, predictions: Path, job: Job, /) -> Outcome:
         """Score what another program's network put out."""
+
+    def predictor(self, path: Path, packed: bool = False, config: Path | None = None) -> Predictor:
+        """The network of a checkpoint, for images; ``packed`` runs it with 1-bit kernels, on the CPU."""
 
     def agreement(self, one: Path, other: Path, /) -> float:
         """The fraction in [0, 1] of two files of predictions that agrees."""

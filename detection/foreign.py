@@ -111,14 +111,15 @@ def read_config(path: Path) -> Config:
         raise InputError(f"cannot read config {path}: {type(error).__name__}: {text}") from error
     if not isinstance(cfg.get("model"), dict):
         raise InputError(f"config {path} has no `model`: expected one of MMDetection")
-    if _pipeline(cfg) is None:
+    if test_pipeline(cfg) is None:
         raise InputError(
             f"config {path} has no test pipeline: expected `test_dataloader.dataset.pipeline` or `test_pipeline`"
         )
     return cfg
 
 
-def _pipeline(cfg: Config) -> list[dict] | None:
+def test_pipeline(cfg: Config) -> list[dict] | None:
+    """How images are prepared for scoring; None where a config does not say it."""
     dataset = (cfg.get("test_dataloader") or {}).get("dataset") or {}
     return dataset.get("pipeline") or cfg.get("test_pipeline")
 
@@ -137,7 +138,7 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ..
 
 def scored_config(ours: Config, theirs: Config) -> Config:
     """Their network and pipeline, our data and metrics."""
-    pipeline = [dict(step) for step in _pipeline(theirs) if step["type"] != "LoadAnnotations"]
+    pipeline = [dict(step) for step in test_pipeline(theirs) if step["type"] != "LoadAnnotations"]
     if not pipeline or pipeline[-1]["type"] != "PackDetInputs":
         raise InputError("the test pipeline of the config must end with PackDetInputs")
     keys = pipeline[-1].get("meta_keys", ())

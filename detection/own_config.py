@@ -32,7 +32,7 @@ from onebit.commons.engine import (
 from onebit.commons.errors import InputError
 from onebit.commons.task import Job, Outcome
 from onebit.detection import pretrained, stabilizers
-from onebit.detection.checks import check_dataset, leaves
+from onebit.detection.checks import check_dataset, classes_of, leaves
 from onebit.detection.config import FREE, JUDGE_OPTION, dataset_config, set_judge
 from onebit.detection.foreign import check_classes, cost_of, network_of, read_config, scored_config
 from onebit.detection.metrics import facts
@@ -102,7 +102,8 @@ def train(config: Path, job: Job) -> Outcome:
     with output_to_log(work_dir), plain_errors(work_dir):
         dataset = get_dataset(job.dataset) if job.dataset else None
         data = {"data": dataset.checksum(job.data_root)} if dataset else {}
-        row = {**_row(cfg, job, config), **data}
+        classes = classes_of(next(leaves(cfg.test_dataloader.dataset)))
+        row = {**_row(cfg, job, config), **data, "num_classes": len(classes), "classes": list(classes)}
         runner = build_runner(cfg, row, work_dir=work_dir, resume=job.resume)
         detector = unwrapped(runner.model)
         with config_errors():

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
 
 from onebit.commons.errors import InputError
 from onebit.commons.files import write_atomic
@@ -88,6 +89,19 @@ def draw_scene(scene: Scene, classes: Sequence[str]) -> Image.Image:
         _box(found, box * scale, colour, f"{classes[label]} {score:.2f}{remark}")
     picture.paste(found, (right, _TITLE))
     _legend(draw, (left, _TITLE + size[1] + 6))
+    return picture
+
+
+def draw_boxes(image: Image.Image, boxes: Sequence[Mapping[str, Any]]) -> Image.Image:
+    """The image with boxes, the surest on top; each has ``class``, ``label``, ``score`` and ``bbox`` (x, y, w, h)."""
+    scale = max(1.0, min(SIDE / max(image.size), _LARGEST))
+    picture = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    for box in reversed(boxes):
+        x, y, width, height = (value * scale for value in box["bbox"])
+        # Neighbouring labels get hues that are far apart: steps of the golden angle.
+        hue = round(box["label"] * 137.508) % 360
+        colour = ImageColor.getrgb(f"hsl({hue}, 75%, 38%)")
+        _box(picture, np.array([x, y, x + width, y + height]), colour, f"{box['class']} {box['score']:.2f}")
     return picture
 
 

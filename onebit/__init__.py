@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from onebit.commons.datasets import Dataset, register_dataset
     from onebit.detection import CocoAveragePrecision, OneBitFPN, OneBitRPNHead, VOCAveragePrecision
     from onebit.leaderboards.api import bench, load_results
+    from onebit.leaderboards.predicting import load
 
 __version__ = "0.2.0.dev0"
 
@@ -62,6 +63,7 @@ _PUBLIC = {
     "create_backbone": "onebit.backbones",
     "deploy": "onebit.backbones",
     "list_backbones": "onebit.backbones",
+    "load": "onebit.leaderboards.predicting",
     "load_results": "onebit.leaderboards.api",
     "register_binarizer": "onebit.backbones",
     "register_dataset": "onebit.commons.datasets",
@@ -90,6 +92,7 @@ __all__ = [  # the keys of _PUBLIC, written out for type checkers
     "create_backbone",
     "deploy",
     "list_backbones",
+    "load",
     "load_results",
     "register_binarizer",
     "register_dataset",

@@ -54,6 +54,14 @@ class Features:
         return len(self.features)
 
 
+def features_of(model: torch.nn.Module, images: torch.Tensor, flip: bool = False) -> torch.Tensor:
+    """Features float32 [N, D] of images [N, 3, H, W]; ``flip`` adds those of the mirror images."""
+    output = model(images).float()
+    if flip:
+        output += model(images.flip(3)).float()
+    return output
+
+
 @torch.no_grad()
 def extract(
     model: torch.nn.Module, loader: torch.utils.data.DataLoader, name: str, flip: bool = False
@@ -78,11 +86,7 @@ def extract(
     features, rest = [], {"pid": [], "camid": [], "impath": []}
     with Progress(f"features of {name}", total=len(loader)) as progress:
         for batch in loader:
-            images = batch["img"].to(device)
-            output = model(images).float()
-            if flip:
-                output += model(images.flip(3)).float()
-            features.append(output.cpu())
+            features.append(features_of(model, batch["img"].to(device), flip).cpu())
             for key, values in rest.items():
                 found = batch.get(key, ())
                 values.extend(found.tolist() if torch.is_tensor(found) else found)

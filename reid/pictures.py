@@ -106,9 +106,22 @@ def _who(images: Features, index: int) -> str:
     return f"id {images.pids[index]} cam {images.cameras[index]}"
 
 
-def _cell(picture: Image.Image, left: int, path: Path, colour: tuple, caption: Sequence[str]) -> None:
+def strip(query: Image.Image, ranking: Sequence[tuple[Path, float]], top: int = 10) -> Image.Image:
+    """A query framed in grey, and the images that are nearest to it with their distances; nobody says which are right."""
+    cells = 1 + len(ranking[:top])
+    width = cells * (CELL[0] + 2 * _FRAME + _GAP) + 2 * _GAP
+    picture = Image.new("RGB", (width, _TITLE + CELL[1] + 2 * _FRAME + _CAPTION + _GAP), "white")
+    _cell(picture, _GAP, query, _QUERY, ["query"])
+    for place, (path, distance) in enumerate(ranking[:top], start=1):
+        _cell(
+            picture, 2 * _GAP + place * (CELL[0] + 2 * _FRAME + _GAP), path, _QUERY, [f"{distance:.4g}", path.name[:18]]
+        )
+    return picture
+
+
+def _cell(picture: Image.Image, left: int, path: Path | Image.Image, colour: tuple, caption: Sequence[str]) -> None:
     """One image, as large as fits, in a frame; lines of text underneath."""
-    image = read_image(path)
+    image = path if isinstance(path, Image.Image) else read_image(path)
     scale = min(CELL[0] / image.width, CELL[1] / image.height)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     image = image.resize(size, Image.Resampling.BICUBIC)

@@ -2,7 +2,8 @@
 
 Tensors are the buffers and parameters of the packed network under their names. The metadata holds
 ``onebit``, a JSON object: the format and its version, the config that builds the network, the number
-of classes if there is a classifier, how real-valued weights are stored, and a SHA-256 over all of
+of classes if there is a classifier, their names and how images are prepared where a trainer stated them
+(``prediction``), how real-valued weights are stored, and a SHA-256 over all of
 this and the tensors. A file is read only if its tensors are, name by name, those that the described
 network has; so a file cannot ask for more memory than its network takes.
 """
@@ -159,10 +160,26 @@ def _about(metadata: Mapping[str, str], path: Path) -> tuple[dict[str, Any], str
         not isinstance(about.get("backbone"), dict)
         or about.get("real") not in REAL
         or not (classes is None or (type(classes) is int and 0 < classes <= LARGEST))
-        or set(about) != {"format", "version", "backbone", "classes", "real"}
+        or set(about) - {"prediction"} != {"format", "version", "backbone", "classes", "real"}
+        or not _names_classes(about.get("prediction"), classes)
     ):
         raise InputError(f"{path}: its description is not one of a packed file")
     return about, text
+
+
+def _names_classes(prediction: Any, classes: int | None) -> bool:
+    """Whether this is what a file says of the use of its network: names of classes, and a preparation of images."""
+    if prediction is None:
+        return True
+    if not isinstance(prediction, dict) or set(prediction) != {"classes", "images"} or classes is None:
+        return False
+    names = prediction["classes"]
+    return (
+        isinstance(prediction["images"], dict)
+        and isinstance(names, list)
+        and len(names) == classes
+        and all(isinstance(name, str) and len(name) <= 300 for name in names)
+    )
 
 
 def _require_sane(config: dict, path: str | Path) -> None:

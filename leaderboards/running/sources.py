@@ -52,8 +52,8 @@ def _from_checkpoint(path: Path) -> tuple[Any, dict[str, Any]]:
     from onebit.backbones.packed import description
     from onebit.commons.checkpoints import load_weights, require_fit
 
-    name, options, classes, weights = _read(path)
-    about = description(name, classes, **options)
+    name, options, classes, weights, prediction = _read(path)
+    about = {**description(name, classes, **options), **prediction}
 
     def build():
         network = backbones.create_backbone(name, **options)
@@ -66,10 +66,12 @@ def _from_checkpoint(path: Path) -> tuple[Any, dict[str, Any]]:
     return network.eval(), about
 
 
-def _read(path: Path) -> tuple[str, dict[str, Any], int | None, dict[str, Any]]:
+def _read(path: Path) -> tuple[str, dict[str, Any], int | None, dict[str, Any], dict[str, Any]]:
     """A checkpoint's backbone, the options it was built with, the number of classes of a classifier
-    that is to be exported too, and the weights of both.
+    that is to be exported too, the weights of both, and the classes' names and the preparation of images where the
+    checkpoint states them.
     """
+    from onebit.backbones.file_schema import named_backbone
     from onebit.commons.checkpoints import load_row, require_row
 
     try:
@@ -84,21 +86,12 @@ def _read(path: Path) -> tuple[str, dict[str, Any], int | None, dict[str, Any]]:
         return _of_reid(state, path)
     require_row(path, row, "task", "dataset", "backbone")
     if row["task"] == "classification":
-        return _of_classification(row, weights)
-    name, options = _with_options(row, out_indices=(0, 1, 2, 3))
-    return name, options, None, _below("backbone.", weights)
+        from onebit.classification.predictor import network_of
 
-
-def _of_classification(row: dict, weights: dict):
-    from onebit.commons.datasets import get_dataset
-
-    stem = row.get("stem")
-    if stem is None:  # of an earlier version, which left it to the dataset
-        dataset = get_dataset(row["dataset"])
-        stem = dataset.stem or ("cifar" if dataset.image_size else "imagenet")
-    name, options = _with_options(row, out_indices=(3,), stem=stem)
-    kept = {k: v for k, v in weights.items() if k.startswith(("backbone.", "classifier."))}
-    return name, options, row["num_classes"], kept
+        said = {key: row[key] for key in ("classes", "images") if key in row}
+        return (*network_of(row, weights), {"prediction": said} if len(said) == 2 else {})
+    name, options = named_backbone(row, out_indices=(0, 1, 2, 3))
+    return name, options, None, _below("backbone.", weights), {}
 
 
 def _of_reid(state: dict, path: Path):
@@ -108,21 +101,7 @@ def _of_reid(state: dict, path: Path):
     options = {**cfg.model.backbone_options.to_dict(), "out_indices": (3,)}
     if cfg.model.last_stride != 2:
         options["last_stride"] = cfg.model.last_stride
-    return cfg.backbone, options, None, _below("embedding.backbone.", state["state_dict"])
-
-
-def _with_options(row: dict, **options) -> tuple[str, dict[str, Any]]:
-    """A backbone's name and ``options``, with the row's overrides of its config over them."""
-    from mmengine.config import Config
-
-    from onebit.backbones.file_schema import network_schema
-
-    start = "model.backbone."
-    cfg = Config(dict(model=dict(backbone=dict(name=row["backbone"], **options))))
-    cfg.merge_from_dict(dict(row["cfg_options"].taken(network_schema(r"model\.backbone\."), below=start)))
-    found = cfg.model.backbone.to_dict()
-    found.pop("init_cfg", None)  # where training began; the weights are the checkpoint's
-    return found.pop("name"), found
+    return cfg.backbone, options, None, _below("embedding.backbone.", state["state_dict"]), {}
 
 
 def _below(prefix: str, weights: dict) -> dict:

@@ -1,0 +1,133 @@
+"""A trained detector on any image: boxes with classes and scores."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import numpy as np
+import torch
+from mmdet.registry import MODELS
+from mmdet.utils import register_all_modules
+from mmengine.dataset import Compose
+from mmengine.device import get_device
+from mmengine.model import BaseModel
+from PIL import Image
+
+from onebit.backbones import deploy
+from onebit.commons.checkpoints import load_row, load_weights, require_fit, require_row
+from onebit.commons.engine import config_errors
+from onebit.commons.errors import InputError
+from onebit.commons.images import open_image
+from onebit.commons.task import Job
+from onebit.detection import pretrained
+from onebit.detection.checks import classes_of, leaves
+from onebit.detection.config import FILE_OPTIONS, build_config
+from onebit.detection.foreign import read_config, test_pipeline
+from onebit.detection.pictures import draw_boxes
+
+
+class Predictor:
+    """Boxes of an image.
+
+    Args:
+        detector: built and loaded.
+        classes: their names, in the order of the labels.
+        pipeline: of MMDetection, as for scoring.
+    """
+
+    task = "detection"
+
+    def __init__(self, detector: BaseModel, classes: tuple[str, ...], pipeline: list[dict]) -> None:
+        self.detector, self.classes = detector.eval(), classes
+        steps = [
+            step for step in copy.deepcopy(pipeline) if step["type"] not in ("LoadAnnotations", "LoadImageFromFile")
+        ]
+        self.pipeline = Compose([dict(type="mmdet.LoadImageFromNDArray"), *steps])
+
+    def read(self, path: str | Path) -> np.ndarray:
+        """An image as MMDetection loads it: uint8 [H, W, 3], RGB, turned as EXIF asks for."""
+        try:
+            with open_image(path):
+                pass
+            return np.ascontiguousarray(mmcv.imread(str(path), channel_order="rgb"))
+        except Exception as error:  # a decoder may raise anything at a broken file
+            raise InputError(f"expected an image that can be read, found {path}: {error}") from error
+
+    def __call__(self, image: np.ndarray) -> dict[str, Any]:
+        """``boxes``: the surest first, each a dict with ``class``, ``label``, ``score`` and ``bbox``.
+
+        ``bbox`` is COCO's x, y, width, height in pixels of the image.
+        """
+        item = self.pipeline(dict(img=np.ascontiguousarray(image[..., ::-1]), img_id=0))
+        with torch.inference_mode():
+            found = self.detector.test_step(dict(inputs=[item["inputs"]], data_samples=[item["data_samples"]]))[0]
+        instances = found.pred_instances.cpu()
+        boxes = []
+        for (x1, y1, x2, y2), label, score in zip(
+            instances.bboxes.tolist(), instances.labels.tolist(), instances.scores.tolist(), strict=True
+        ):
+            name = self.classes[label]
+            boxes.append({"class": name, "label": label, "score": score, "bbox": [x1, y1, x2 - x1, y2 - y1]})
+        return {"boxes": sorted(boxes, key=lambda box: -box["score"])}
+
+    def draw(self, image: np.ndarray, result: Mapping[str, Any]) -> Image.Image:
+        """The image with its boxes, each class in a colour of its own."""
+        return draw_boxes(Image.fromarray(image), result["boxes"])
+
+
+def counted(result: Mapping[str, Any]) -> str:
+    """A result in words: ``2 cat, 1 dog``."""
+    counts = Counter(box["class"] for box in result["boxes"])
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
+
+
+def predictor(path: Path, packed: bool = False, config: Path | None = None) -> Predictor:
+    """The detector of a checkpoint, for images; its data need not be at hand.
+
+    Args:
+        path: a checkpoint of :func:`onebit.detection.runner.train`, or of one's own config.
+        packed: run the network on packed bits, on the CPU.
+        config: the config that the checkpoint was trained by, where it was not a recipe of the suite. It is Python,
+            and it is run.
+
+    Raises:
+        InputError: not such a checkpoint, one that does not say its classes, or ``packed`` and no 1-bit network.
+    """
+    row, weights = load_row(path)
+    register_all_modules(init_default_scope=True)
+    with config_errors():
+        if "config" in row:
+            if not config:
+                raise InputError(f"{path} was trained by a config of its own: name it with --config {row['config']}")
+            cfg = read_config(config)
+            model, pipeline = cfg.model, test_pipeline(cfg)
+            classes = tuple(row.get("classes", ()))
+            if not classes:
+                raise InputError(f"{path} does not say its classes: train it again with this version")
+        elif config:
+            raise InputError(f"{path} was trained by recipe {row.get('recipe')}: leave out --config")
+        else:
+            require_row(path, row, "dataset", "backbone", "recipe", "seed")
+            job = Job(
+                dataset=row["dataset"],
+                backbone=row["backbone"],
+                recipe=row["recipe"],
+                seed=row["seed"],
+                data_root=Path(),
+                work_dir=Path(path).parent,
+                recorded=row["cfg_options"].taken(FILE_OPTIONS),
+            )
+            cfg = build_config(job, Path(), row.get(pretrained.OPTION), row.get("classes"))
+            leaf = next(leaves(cfg.test_dataloader.dataset))
+            model, pipeline = cfg.model, leaf.pipeline
+            classes = tuple(row.get("classes") or classes_of(leaf))
+        with torch.device("meta"):
+            require_fit(MODELS.build(copy.deepcopy(model)), weights, path)
+        detector = MODELS.build(model)
+    load_weights(detector, weights, path)
+    return Predictor(deploy(detector) if packed else detector.to(get_device()), classes, list(pipeline))
