@@ -12,7 +12,7 @@ def configure(verbs) -> None:
         verbs,
         "predict",
         run,
-        "use a trained network on pictures: classes, boxes, or a ranking",
+        "use a trained network on pictures, videos or a camera",
         """\
 onebit predict run/epoch_10.pth cat.jpg dog.jpg
 onebit predict net.safetensors pictures --out out
