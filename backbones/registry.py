@@ -140,7 +140,7 @@ def create_backbone(name: str, out_indices: Sequence[int] = (0, 1, 2, 3), **over
 
     Args:
         name: e.g. ``resnet18_w16_reactnet``; see :func:`list_backbones`.
-        out_indices: which of the network's scales to return, in ascending order.
+        out_indices: which of the network's scales to return, in any order; the maps come by rising stride.
         overrides: further arguments of the network (``stem='cifar'``, ``frozen_stages``,
             ``norm_eval``, ``init_cfg``, ...).
 

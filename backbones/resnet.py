@@ -7,7 +7,8 @@ the 1x1 convolutions of downsampling shortcuts stay real-valued, and there is no
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from onebit.backbones.conv import OneBitConv2d, real_conv, set_role
 from onebit.backbones.registry import MODELS, Family, register_family
 from onebit.backbones.staged import StagedBackbone
 from onebit.commons import guards
+from onebit.commons.errors import InputError
 
 #: Blocks per stage, He et al., CVPR 2016, Table 1.
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
@@ -199,13 +201,17 @@ class ResNet(StagedBackbone):
             16, 32) or ``cifar`` (3x3 convolution; strides 1, 2, 4, 8).
         last_stride: of the last stage, 2 or 1. With 1 its maps are as high and wide as those of the
             stage before (Sun et al., ECCV 2018; Luo et al., CVPR Workshops 2019).
-        out_indices: the stages, of 0 to 3, whose maps are returned, ascending. Later stages are
+        out_indices: the stages, of 0 to 3, whose maps are returned, in any order. Later stages are
             not built.
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages: no
             gradients, batch norm in eval mode.
         norm_eval: keep every batch norm in eval mode during training.
         pad_value: of the 1-bit convolutions, see :class:`OneBitConv2d`.
         init_cfg: mmengine's, e.g. ``dict(type='Pretrained', checkpoint=...)``.
+        with_cp, norm_cfg: see :class:`onebit.backbones.backbone.Backbone`.
+        num_stages: as in MMDetection: ``out_indices`` has to lie below it.
+        style: as in MMDetection, ``pytorch`` or ``caffe``, which differ in bottlenecks only: those here have their
+            stride in the 3x3 convolution (``pytorch``).
 
     Attributes:
         feature_channels, feature_strides: of the returned maps, one per out_index.
@@ -229,11 +235,22 @@ class ResNet(StagedBackbone):
         norm_eval: bool = False,
         pad_value: int = 0,
         init_cfg: dict | list[dict] | None = None,
+        with_cp: bool = False,
+        norm_cfg: Mapping[str, Any] | None = None,
+        num_stages: int = 4,
+        style: str = "pytorch",
     ) -> None:
         # Before the rest is built by them.
         self.depth = guards.choice("depth", depth, BLOCKS)
         self.last_stride = guards.choice("last_stride", last_stride, (1, 2))
-        super().__init__(width, binarizer, stem, out_indices, frozen_stages, norm_eval, pad_value, init_cfg)
+        stages = guards.whole("num_stages", num_stages, 1, 4)
+        if max(out_indices, default=0) >= stages:
+            raise InputError(f"out_indices {tuple(out_indices)}: expected indices below num_stages, {stages}")
+        if guards.choice("style", style, ("pytorch", "caffe")) == "caffe" and depth >= 50:
+            raise InputError("style caffe: bottlenecks have their stride in the 3x3 convolution here, style pytorch")
+        super().__init__(
+            width, binarizer, stem, out_indices, frozen_stages, norm_eval, pad_value, init_cfg, with_cp, norm_cfg
+        )
 
     def build_stem(self) -> None:
         sizes = (7, 2) if self.imagenet else (3, 1)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -28,11 +28,12 @@ class StagedBackbone(Backbone):
         binarizer: None for the real-valued network, else a name or a :class:`Binarizer`; ``default``
             for ``paper_binarizer``.
         stem: ``imagenet`` or ``cifar``.
-        out_indices: the scales to return, ascending. Stages behind the last one are not built.
+        out_indices: the scales to return, in any order. Stages behind the last one are not built.
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and what the first k scales need: no
             gradients, batch norm in eval mode.
         norm_eval: keep every batch norm in eval mode during training.
         init_cfg: mmengine's, e.g. ``dict(type='Pretrained', checkpoint=...)``.
+        with_cp, norm_cfg: see :class:`onebit.backbones.backbone.Backbone`.
         pad_value: of the 1-bit convolutions, see :class:`onebit.backbones.OneBitConv2d`.
 
     Attributes:
@@ -64,8 +65,11 @@ class StagedBackbone(Backbone):
         norm_eval: bool = False,
         pad_value: int = 0,
         init_cfg: dict | list[dict] | None = None,
+        with_cp: bool = False,
+        norm_cfg: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(self.stages + self.stem_is_scale, out_indices, frozen_stages, norm_eval, init_cfg)
+        scales = self.stages + self.stem_is_scale
+        super().__init__(scales, out_indices, frozen_stages, norm_eval, init_cfg, with_cp, norm_cfg)
         self.width = self.paper_width if width is None else guards.whole("width", width, 1, MOST_CHANNELS)
         binarizer = self.paper_binarizer if binarizer == DEFAULT else binarizer
         self.binarizer = None if binarizer is None else get_binarizer(binarizer)
@@ -83,7 +87,7 @@ class StagedBackbone(Backbone):
         first = 0 if self.stem_is_scale else 1
         self.feature_channels = tuple(channels[first + i] for i in self.out_indices)
         self.feature_strides = tuple(strides[first + i] for i in self.out_indices)
-        self.freeze()
+        self.settle()
 
     def build_stem(self) -> None:
         """ResNet's 7x7 convolution and 3x3 maximum, both of stride 2; for ``cifar`` one 3x3 convolution."""
@@ -116,7 +120,8 @@ class StagedBackbone(Backbone):
         first = int(self.stem_is_scale)
         maps = [x] if self.stem_is_scale and 0 in self.out_indices else []
         for scale, layer in enumerate(self._layers(), start=first):
-            x = layer(x)
+            for part in layer.children() if self.with_cp else (layer,):
+                x = self.run_block(part, x)
             if scale in self.out_indices:
                 maps.append(x)
         return tuple(maps)

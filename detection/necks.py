@@ -35,6 +35,7 @@ class OneBitFPN(FPN):
             default is BN; None leaves it out.
         act_cfg: activation after every conv, as in ``FPN``; or ``binarizer``: after every 1-bit
             conv the one that the binarizer's paper ends a block with (RPReLU for ReActNet).
+        init_cfg: mmengine's, which then rules 1-bit convs too; by default Xavier for the real-valued ones.
         **kwargs: the other arguments of ``FPN``.
 
     Raises:
@@ -51,6 +52,7 @@ class OneBitFPN(FPN):
         onebit_outputs: bool = False,
         norm_cfg: dict | None = dict(type="BN"),  # noqa: B006  (never changed)
         act_cfg: dict | str | None = None,
+        init_cfg: dict | list[dict] | None = None,
         **kwargs,
     ) -> None:
         of_binarizer = act_cfg == OF_BINARIZER
@@ -60,7 +62,7 @@ class OneBitFPN(FPN):
             num_outs,
             norm_cfg=norm_cfg,
             act_cfg=None if of_binarizer else act_cfg,
-            init_cfg=None,
+            init_cfg=init_cfg,
             **kwargs,
         )
         onebit = dict(binarizer=binarizer, pad_value=pad_value, activate=of_binarizer)
@@ -72,6 +74,9 @@ class OneBitFPN(FPN):
 
     def init_weights(self) -> None:
         """Xavier for the real-valued convs; a 1-bit conv initializes itself."""
+        if self.init_cfg is not None:
+            super().init_weights()
+            return
         for module in self.modules():
             if isinstance(module, OneBitConv2d):
                 module.init_weights()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from typing import TypeGuard, cast
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -144,11 +144,12 @@ class CellNet(Backbone):
             may set.
         binarizer: of the 1-bit convolutions, a name or a :class:`Binarizer`; None makes the whole
             network real-valued.
-        out_indices: the scales to return, ascending. Cells after the last one are not built.
+        out_indices: the scales to return, in any order. Cells after the last one are not built.
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and what the first k scales need
             (for 1 that is the stem again): no gradients, batch norm in eval mode.
         norm_eval: keep every batch norm in eval mode during training.
         init_cfg: mmengine's, e.g. ``dict(type='Pretrained', checkpoint=...)``.
+        with_cp, norm_cfg: see :class:`onebit.backbones.backbone.Backbone`.
 
     Attributes:
         genotype: the cell.
@@ -180,8 +181,10 @@ class CellNet(Backbone):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         init_cfg: dict | list[dict] | None = None,
+        with_cp: bool = False,
+        norm_cfg: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(4, out_indices, frozen_stages, norm_eval, init_cfg)
+        super().__init__(4, out_indices, frozen_stages, norm_eval, init_cfg, with_cp, norm_cfg)
         guards.choice("stem", stem, ("imagenet", "cifar"))
         rules, chosen, width = _resolve(arch, macro, cell)
         self.genotype, self.cell_name = resolve_cell(chosen)
@@ -223,7 +226,7 @@ class CellNet(Backbone):
         self.feature_channels = tuple(all_channels[i] for i in self.out_indices)
         self.feature_strides = tuple(all_strides[i] for i in self.out_indices)
         self.auxiliary_channels = all_channels[3] if built > self.auxiliary_cell else 0
-        self.freeze()
+        self.settle()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Images [N, 3, H, W] to one map [N, C_i, ceil(H / s_i), ceil(W / s_i)] per out_index."""
@@ -251,7 +254,7 @@ class CellNet(Backbone):
         newer = self.stem[1](older) if self.cells else older
         outputs = []
         for cell in self.cells:
-            older, newer = newer, cell(older, newer, self.drop_path_prob)
+            older, newer = newer, self.run_block(cell, older, newer, self.drop_path_prob)
             outputs.append(newer)
         return first, outputs
 

@@ -207,7 +207,6 @@ def test_subset_of_scales(name, out_indices):
         dict(out_indices=(4,)),
         dict(out_indices=(-1,)),
         dict(out_indices=()),
-        dict(out_indices=(1, 0)),
         dict(out_indices=(1, 1)),
         dict(frozen_stages=-2),
         dict(frozen_stages=5),

@@ -38,6 +38,13 @@ def test_options_pass_through():
     assert [o.shape[-1] for o in neck(maps())] == [24, 12, 6, 3, 2]
 
 
+def test_an_initialization_of_the_config():
+    """`init_cfg` as MMDetection's configs give it to an FPN."""
+    neck = OneBitFPN(CHANNELS, 16, 5, binarizer="reactnet", init_cfg=dict(type="Constant", val=0.25, layer="Conv2d"))
+    neck.init_weights()
+    assert all((block.conv.weight == 0.25).all() for block in (*neck.lateral_convs, *neck.fpn_convs))
+
+
 def test_unknown_binarizer():
     with pytest.raises(InputError, match="reactnett"):
         OneBitFPN(CHANNELS, 16, 4, binarizer="reactnett")
