@@ -187,7 +187,7 @@ class OneBitConv2d(nn.Conv2d):
     def scale_output(self, y: Tensor) -> Tensor:
         """``y`` times the output scale of the quantizer of weights, if it has one."""
         quantizer: Any = self.quantize_weight
-        return y * quantizer.output_scale(*y.shape[2:]) if self.scales_output else y
+        return y * quantizer.output_scale(*y.shape[2:]).to(y.dtype) if self.scales_output else y
 
     def _convolve(self, x: Tensor) -> Tensor:
         weight = self.quantize_weight(self.weight) if self._binarize_weight else self.weight

@@ -138,7 +138,9 @@ def test_weights_have_one_magnitude_per_filter(binarizer):
     assert (conv.weight_bits, conv.input_bits) == declared_bits(binarizer)
     if conv.weight_bits == 1:
         for filter_ in conv.quantize_weight(conv.weight):
-            assert len(filter_.abs().unique()) == 1
+            assert len(filter_.unique()) <= 2
+            if binarizer != "adabin":  # whose values lie around a mean that is not 0
+                assert len(filter_.abs().unique()) == 1
     assert OneBitConv2d(6, 5, 3, binarizer=binarizer, binarize_input=False).input_bits == 32
 
 

@@ -45,8 +45,6 @@ _OTHERS = (
     "jinja2",
     "pytest",
 )
-#: What is compiled to machine code, which numba keeps on disk and does not compile again for every change.
-_COMPILED = tuple(f"backbones/packed/{name}.py" for name in ("_lookup", "_vector", "kernels"))
 
 
 @dataclass(frozen=True)
@@ -115,10 +113,6 @@ def _try(trial: Trial, place: Path) -> None:
     os.dup2(log, 2)
     import pytest
 
-    if trial.path in _COMPILED:
-        import numba
-
-        numba.config.CACHE_DIR = str(place / "numba")
     if trial.path:
         finder = _Finder(trial)
         assert finder.name not in sys.modules, f"{finder.name} was imported before the fork"

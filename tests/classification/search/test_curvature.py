@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from onebit.backbones.binarization import ApproxSign, ClippedSign, DoReFaActivation, RSign
+from onebit.backbones.binarization import BINARIZERS, RSign
 from onebit.backbones.cells.operations import SeparableBlock
 from onebit.backbones.conv import OneBitConv2d
 from onebit.classification.search.architecture import operation_weights
 from onebit.classification.search.curvature import CURVATURES, Curvature, kl_divergence
 from onebit.classification.search.discrepancy import discrepancy
 from onebit.classification.search.space import SearchSpace
-from onebit.classification.search.straight_through import SLOPES, twice_differentiable
+from onebit.classification.search.straight_through import twice_differentiable
 from onebit.classification.search.supernet import Supernet
 from onebit.commons.errors import InputError
 from tests.classification.search.plain import Shifted
@@ -62,16 +62,17 @@ def first_gradient(logits_of, alpha, parent_logits):
 
 
 @pytest.mark.parametrize(
-    ("quantizer", "slopes"),
+    ("binarizer", "slopes"),
     [
-        (ClippedSign, [0, 1, 1, 1, 1, 1, 0]),
-        (ApproxSign, [0, 0, 1, 2, 1, 0, 0]),
-        (RSign, [0, 0, 1, 2, 1, 0, 0]),
-        (DoReFaActivation, [0, 0, 0, 1, 1, 1, 0]),
+        ("xnor", [0, 1, 1, 1, 1, 1, 0]),
+        ("bireal", [0, 0, 1, 2, 1, 0, 0]),
+        ("reactnet", [0, 0, 1, 2, 1, 0, 0]),
+        ("dorefa2", [0, 0, 0, 1, 1, 1, 0]),
     ],
 )
-def test_slopes_of_the_surrogates(quantizer, slopes):
-    assert SLOPES[quantizer](torch.tensor([-1.5, -1, -0.5, 0, 0.5, 1, 1.5])).tolist() == slopes
+def test_slopes_of_the_surrogates(binarizer, slopes):
+    quantizer = BINARIZERS[binarizer].input(1)
+    assert quantizer.slope(torch.tensor([-1.5, -1, -0.5, 0, 0.5, 1, 1.5])).tolist() == slopes
 
 
 @pytest.mark.parametrize("binarizer", [None, "mcn", "bnasxnorw1a32"])
