@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onebit.backbones import integer_conv, packed_conv
+from onebit.backbones import integer_conv, mixed_conv, packed_conv
 from onebit.backbones.binarization import Binarizer, get_binarizer
 from onebit.backbones.capture import as_leaf, symbolic
 from onebit.backbones.registry import MODELS
@@ -201,15 +201,20 @@ class OneBitConv2d(nn.Conv2d):
                 geometry = pair(self.stride), pair(padding), pair(self.dilation)
                 if self._in_integers(x, weight, geometry):
                     return integer_conv.onebit_conv2d(x, weight, *geometry, self._pack)
+                if self._multiplies_signs and mixed_conv.possible(x, weight):
+                    return mixed_conv.onebit_conv2d(x, weight, *geometry, self.groups)
                 if self._pack and packed_conv.possible(x, weight):
                     return packed_conv.conv2d(x, weight, *geometry, self.groups, self.input_bits, self.input_affine)
         return F.conv2d(x, weight, None, self.stride, padding, self.dilation, self.groups)
 
+    @property
+    def _multiplies_signs(self) -> bool:
+        return self.input_bits == self.weight_bits == 1 and not (self.input_affine or self.weight_affine)
+
     def _in_integers(self, x: Tensor, weight: Tensor, geometry: tuple) -> bool:
         return (
             self.integers
-            and self.input_bits == self.weight_bits == 1
-            and not (self.input_affine or self.weight_affine)
+            and self._multiplies_signs
             and self.groups == 1
             and integer_conv.worthwhile(x, weight, *geometry)
         )

@@ -17,6 +17,7 @@ from onebit.classification.augmentation import BatchAugmentation  # noqa: F401  
 from onebit.classification.options import KEYS, check
 from onebit.classification.stages import check_stages
 from onebit.commons import guards
+from onebit.commons.acceleration import AMP
 from onebit.commons.config_options import with_options
 from onebit.commons.datasets import Dataset
 from onebit.commons.errors import InputError
@@ -54,6 +55,7 @@ _OPTIONS: dict[str, Kind] = {
     r"(ema|mixup|cutmix)\.(momentum|alpha)|weight_decay|find_unused_parameters|channels_last|sync_bn": quantity,
     "binarize": one_of("activations", "both"),
     "score_untrained|compile": guards.switch,
+    "amp": one_of(*AMP[1:]),
 }
 #: What a record or a checkpoint may set of a row.
 FILE_OPTIONS = Schema(
@@ -68,7 +70,7 @@ FILE_OPTIONS = Schema(
     },
     network_wholes(r"model\.backbone\."),
     # A teacher, weights to start from, and what else only training reads.
-    unused=(rf"(stages\.\d+\.)?({_TRAINING}|distillation|compile|load_from|model\.backbone\.init_cfg)\b",),
+    unused=(rf"(stages\.\d+\.)?({_TRAINING}|distillation|amp|compile|load_from|model\.backbone\.init_cfg)\b",),
 )
 
 

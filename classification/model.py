@@ -36,7 +36,6 @@ class ImageClassifier(BaseModel):
             then used as they are.
         distillation: arguments of :class:`onebit.classification.distillation.Distillation`.
         channels_last: keep weights and maps in this memory format.
-        compile: True, or arguments of :func:`torch.compile`, which then compiles the backbone.
 
     Raises:
         InputError: an auxiliary head for a backbone that has no place for one; mixed labels for
@@ -53,7 +52,6 @@ class ImageClassifier(BaseModel):
         binarize: str = "both",
         distillation: dict | None = None,
         channels_last: bool = False,
-        compile: bool | dict = False,
     ) -> None:
         super().__init__(data_preprocessor)
         self.backbone = MODELS.build(backbone)
@@ -78,8 +76,6 @@ class ImageClassifier(BaseModel):
         self.channels_last = channels_last
         if channels_last:
             self.to(memory_format=torch.channels_last)
-        if compile:
-            self.backbone.compile(**({} if compile is True else compile))
 
     def forward(self, inputs: Tensor, labels: Tensor | None = None, mode: str = "tensor"):
         """Images [N, 3, H, W] to logits [N, classes], a dict of losses, or predictions.

@@ -5,33 +5,29 @@
     mixup = dict(alpha=0.2)         mix the images of a batch and their labels
     cutmix = dict(alpha=1.0)        likewise, by rectangles
     channels_last = True            memory format of weights and maps
-    compile = True                  torch.compile for the backbone; or a dict of its arguments
+    amp, compile                    see :mod:`onebit.commons.acceleration`
     distillation = dict(teacher="resnet34.pth", loss="kl", temperature=1.0, weight=1.0)
                                     see :class:`onebit.classification.distillation.Distillation`
     stages = [dict(epochs=256, binarize="activations"), dict(epochs=256)]
                                     see :mod:`onebit.classification.stages`
 
 All of them are off by default, can be given as ``--cfg-options ema.momentum=0.01``, and be set for
-one stage. What needs no key of its own: ``optim_wrapper.type="AmpOptimWrapper"`` trains in mixed
-precision (``dtype`` ``float16`` or ``bfloat16``; on a CPU ``bfloat16``),
-``optim_wrapper.accumulative_counts=4`` makes one step of four batches,
+one stage. What needs no key of its own: ``optim_wrapper.accumulative_counts=4`` makes one step of four batches,
 ``optim_wrapper.clip_grad.max_norm=5`` clips, ``model.label_smoothing``,
 ``model.data_preprocessor.cutout``, and ``default_hooks.drop_path.type=DropPathSchedule``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import EMAHook
 
-from onebit.commons import guards
-from onebit.commons.errors import InputError, WorkError
+from onebit.commons import acceleration, guards
+from onebit.commons.errors import InputError
 from onebit.commons.files import sha256_file
 
 #: Keys and what each takes; None: a plain value.
@@ -40,7 +36,7 @@ KEYS: dict[str, set[str] | None] = {
     "mixup": {"alpha"},
     "cutmix": {"alpha"},
     "channels_last": None,
-    "compile": None,
+    **dict.fromkeys(acceleration.KEYS),
     "distillation": {"teacher", "checkpoint", "loss", "temperature", "weight"},
 }
 #: What a teacher is named by once it was checked.
@@ -56,6 +52,7 @@ def check(cfg: Config) -> Config:
     Raises:
         InputError: one that is not known, is missing, or out of range.
     """
+    acceleration.check(cfg)
     for key, known in KEYS.items():
         value = cfg.get(key)
         if known is None or not value:
@@ -96,7 +93,7 @@ def _name_teacher(distillation: dict) -> None:
 def expand(cfg: Config) -> Config:
     """A copy of ``cfg`` in which its options have become arguments of model and hooks."""
     cfg = copy.deepcopy(cfg)
-    options = {key: cfg.pop(key, None) for key in KEYS}
+    options = {key: cfg.pop(key, None) for key in KEYS if key not in acceleration.KEYS}
     if options["ema"]:
         averaging = dict(type="EMAHook", update_buffers=True, **options["ema"])
         cfg.custom_hooks = [*cfg.get("custom_hooks", []), averaging]
@@ -104,9 +101,8 @@ def expand(cfg: Config) -> Config:
         if options[key]:
             cfg.model.data_preprocessor[key] = options[key].alpha
             cfg.model.data_preprocessor.num_classes = cfg.model.num_classes
-    for key in ("channels_last", "compile"):
-        if options[key]:
-            cfg.model[key] = options[key]
+    if options["channels_last"]:
+        cfg.model.channels_last = True
     if options["distillation"]:
         stem = cfg.model.backbone.get("stem", "cifar")
         cfg.model.distillation = dict(options["distillation"], stem=stem)
@@ -124,22 +120,3 @@ def score_averaged_weights(runner) -> dict[str, Any] | None:
             hook.before_test_epoch(runner)
             return dict(momentum=hook.ema_model.momentum, steps=int(hook.ema_model.steps))
     return None
-
-
-@contextlib.contextmanager
-def compiler_errors() -> Iterator[None]:
-    """Say in one line what :func:`torch.compile` could not do.
-
-    Raises:
-        InputError: there is no such backend.
-        WorkError: it could not compile the network, or has no compiler to do so.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        kind = type(error)
-        if not kind.__module__.startswith(("torch._dynamo", "torch._inductor")):
-            raise
-        text = " ".join(str(error).split())[:300]
-        wrong = InputError if kind.__name__ == "InvalidBackend" else WorkError
-        raise wrong(f"compile: {text}") from error

@@ -21,9 +21,10 @@ from onebit.classification.cost import summaries
 from onebit.classification.datasets import class_names, layout_of, split_of
 from onebit.classification.distillation import Distillation
 from onebit.classification.metrics import TopK
-from onebit.classification.options import compiler_errors, score_averaged_weights
+from onebit.classification.options import score_averaged_weights
 from onebit.classification.predictions import Predictions, ranks_of, top_k
 from onebit.classification.stages import Stage, forget, stages_of
+from onebit.commons.acceleration import compiler_errors
 from onebit.commons.checkpoints import require_asked, require_classes, require_fit, require_row
 from onebit.commons.datasets import Dataset, get_dataset
 from onebit.commons.distributed import join, unwrapped
@@ -229,8 +230,7 @@ def _stage_of(row: dict, cfg: Config, work_dir: Path, checkpoint: Path) -> Stage
 def _without_training(cfg: Config) -> torch.nn.Module:
     """The network of ``cfg`` without what it needs for training only."""
     model = cfg.model.copy()
-    for key in ("distillation", "compile"):
-        model.pop(key, None)
+    model.pop("distillation", None)
     return MODELS.build(model)
 
 

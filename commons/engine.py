@@ -37,8 +37,7 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
-from onebit.commons import distributed, guards
-from onebit.commons.amp import CpuAmpOptimWrapper  # noqa: F401  registered by import
+from onebit.commons import acceleration, distributed, guards
 from onebit.commons.checkpoint_reader import read_checkpoint
 from onebit.commons.checkpoints import (
     ROW,
@@ -306,9 +305,12 @@ def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool, 
     cfg.resume = checkpoint is not None
     cfg.load_from = str(checkpoint) if checkpoint else cfg.get("load_from")
     cfg.experiment_name = f"{row['backbone']}_{next(_RUN_COUNTER)}"
+    compiling = acceleration.take(cfg)
     with config_errors():
         runner = QuietRunner.from_cfg(cfg)
     runner.build_parts()
+    if compiling:
+        acceleration.compile_network(cast(nn.Module, distributed.unwrapped(runner.model).backbone), compiling)
     return runner
 
 

@@ -15,7 +15,7 @@ from mmengine.config import Config
 
 from onebit.backbones import MODELS, OneBitConv2d, backbone_config, create_backbone
 from onebit.backbones.file_schema import network_kinds, network_wholes
-from onebit.commons import guards
+from onebit.commons import acceleration, guards
 from onebit.commons.config_options import with_options
 from onebit.commons.datasets import OWN_BOXES, Dataset, get_dataset
 from onebit.commons.errors import InputError
@@ -46,6 +46,7 @@ FREE = (
     "visualizer.",
     "env_cfg.",
     "find_unused_parameters",
+    *acceleration.KEYS,
     "load_from",
     "threads",
 )
@@ -65,12 +66,13 @@ FILE_OPTIONS = Schema(
         r"train_cfg\.(max_epochs|val_interval)": up_to(100_000),
         "image_scale": up_to(10_000),
         "threads": up_to(256),
-        "score_untrained|find_unused_parameters|sync_bn": guards.switch,
+        "score_untrained|find_unused_parameters|sync_bn|compile": guards.switch,
+        "amp": one_of(*acceleration.AMP[1:]),
         r"test_dataloader\.batch_size": up_to(4096),
         r"test_dataloader\.num_workers": up_to(64),
     },
     network_wholes(r"model\.backbone\."),
-    unused=(rf"({_TRAINING}|load_from|{pretrained_backbone.OPTION}|model\.(\w+\.)*init_cfg)\b",),
+    unused=(rf"({_TRAINING}|amp|compile|load_from|{pretrained_backbone.OPTION}|model\.(\w+\.)*init_cfg)\b",),
 )
 #: Choice of 1-bit parts to the config of the model.
 _MODELS = {
@@ -135,6 +137,7 @@ def build_config(
         cfg.adapted = adapted(dataset, adapt)
         options = {**cfg.adapted, **options}
     cfg = with_options(cfg, options, free=FREE)
+    acceleration.check(cfg)
     stabilizers.apply(cfg, chosen)
     set_judge(cfg, judge)
     if start and not pretrained:

@@ -26,6 +26,7 @@ from torch import nn
 
 from onebit import backbones
 from onebit.backbones import deploy
+from onebit.commons.acceleration import compiler_errors
 from onebit.commons.checkpoints import require_asked, require_classes, require_fit, require_row
 from onebit.commons.datasets import Dataset, OwnBoxes, get_dataset
 from onebit.commons.distributed import unwrapped
@@ -67,7 +68,7 @@ def train(job: Job) -> Outcome:
     checked = _checked(dataset, cfg, ["train", "test"])
     checksum = dataset.checksum(job.data_root)
     work_dir = Path(job.work_dir)
-    with output_to_log(work_dir), _threads(cfg.get("threads")):
+    with output_to_log(work_dir), _threads(cfg.get("threads")), compiler_errors():
         row = {**_row(job, cfg), "data": checksum}
         runner = build_runner(cfg, row, work_dir=work_dir, resume=job.resume)
         detector = unwrapped(runner.model)

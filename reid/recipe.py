@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.config import Config
 
 from onebit.backbones.file_schema import network_kinds, network_wholes
-from onebit.commons import config_options, guards
+from onebit.commons import acceleration, config_options, guards
 from onebit.commons.config_options import dotted
 from onebit.commons.errors import InputError
 from onebit.commons.file_options import Schema, StatedOptions, one_of, quantity, up_to, word
@@ -26,9 +26,18 @@ from onebit.reid.training import SCHEDULES
 #: The recipe that all others are made from: they have its options and no others.
 BASE = "paper"
 #: Below these stand arguments of something that checks them itself.
-_FREE = ("optimizer.", "model.backbone_options.")
+_FREE = ("optimizer.", "model.backbone_options.", *acceleration.KEYS)
 #: What a row's config has beside its recipe.
-_OF_ROW = {"recipe", "dataset", "backbone", "seed", "init_from_sha256", "data.norm_mean", "data.norm_std"}
+_OF_ROW = {
+    *acceleration.KEYS,
+    "recipe",
+    "dataset",
+    "backbone",
+    "seed",
+    "init_from_sha256",
+    "data.norm_mean",
+    "data.norm_std",
+}
 _HASH = re.compile(r"([0-9a-f]{64})?")
 
 
@@ -64,7 +73,10 @@ FILE_OPTIONS = Schema(
         r"step_factor|label_smooth|flip_features|score_untrained|(optimizer|triplet|data|evaluation)\.[a-z]\w*": quantity,
     },
     network_wholes(r"model\.backbone_options\."),
+    unused=(r"(amp|compile)\b",),
 )
+#: torchreid's engines scale no losses, which float16 would need.
+AMP = (None, "bfloat16")
 #: An optimizer of these names may stand in a file.
 _OPTIMIZERS = ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop")
 #: The sampler that a loss needs when the recipe names none.
@@ -175,6 +187,7 @@ def check(cfg: Config) -> None:
     Raises:
         InputError: naming the value.
     """
+    acceleration.check(cfg, AMP)
     guards.choice("loss", cfg.model.loss, LOSSES)
     guards.choice("schedule", cfg.schedule, SCHEDULES)
     for name, value, least in (

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.runner import set_random_seed
 
 from onebit import backbones
+from onebit.commons.acceleration import compiler_errors
 from onebit.commons.checkpoints import require_fit
 from onebit.commons.datasets import Dataset, get_dataset, resolve_code
 from onebit.commons.engine import config_text, latest_checkpoint, load_weights, plain_errors
@@ -50,7 +51,7 @@ def train(job: Job) -> Outcome:
     dataset = get_dataset(cfg.dataset, task="reid")
     checksum = dataset.checksum(job.data_root)
     checkpoint = prepare(work_dir, cfg, job.resume)
-    with plain_errors(work_dir):
+    with plain_errors(work_dir), compiler_errors():
         log = work_dir / "train.log"
         data = read_data(cfg, job.data_root, log)
         set_random_seed(job.seed)

@@ -13,6 +13,7 @@ from mmengine.runner import set_random_seed
 from torch.optim.lr_scheduler import LambdaLR
 
 from onebit import backbones
+from onebit.commons.acceleration import compile_network
 from onebit.commons.engine import latest_checkpoint, load_weights
 from onebit.commons.engine_hooks import epoch_seed
 from onebit.commons.errors import InputError, WorkError
@@ -39,11 +40,11 @@ class _Watched:
     first_weight = 1.0
 
     def compute_loss(self, criterion, outputs, targets) -> torch.Tensor:
-        loss = super().compute_loss(criterion, outputs, targets)
+        loss = super().compute_loss(criterion, outputs.float(), targets)
         if self.added is not None:
             return loss
         for feature_loss in self.model.feature_losses:
-            feature_loss(self.model.features, targets)
+            feature_loss(self.model.features.float(), targets)
         self.added = backbones.method_losses(self.model)
         return loss + sum(self.added.values()) / self.first_weight
 
@@ -142,6 +143,10 @@ def fit(
         engine = _engine(model, optimizer, scheduler, data, cfg)
     engine.on_step = on_step
     engine.max_epoch = cfg.epochs
+    compile_network(model.embedding.backbone, cfg.get("compile", False))
+    if cfg.get("amp"):
+        device = next(model.parameters()).device.type
+        model.forward = torch.autocast(device, getattr(torch, cfg.amp))(model.forward)
     progress = Progress(f"{cfg.backbone} on {cfg.dataset}", total=cfg.epochs * batches)
     progress.start(completed=len(losses) * batches)
     try:
@@ -175,6 +180,7 @@ def fit(
             )
     finally:
         progress.stop()
+        vars(model).pop("forward", None)  # scores are computed in float32
     return losses
 
 

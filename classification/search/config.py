@@ -18,12 +18,12 @@ from onebit.classification.search.options import read_options
 from onebit.classification.search.space import SearchSpace
 from onebit.classification.search.strategies import Schedule, Strategy, get_strategy
 from onebit.commons import guards
+from onebit.commons.acceleration import AMP
 from onebit.commons.config_options import with_options
 from onebit.commons.datasets import Dataset
 from onebit.commons.errors import InputError
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs" / "search"
-AMP = (None, "bfloat16", "float16")
 #: What `--cfg-options` may name besides what a preset has: mmengine checks these.
 FREE = ("default_hooks.", "visualizer.", "env_cfg.")
 _CONDITIONS = ("layout", "method")

@@ -5,7 +5,7 @@ import torch
 
 from onebit.classification import runner as classification
 from onebit.classification.augmentation import BatchAugmentation
-from onebit.commons.amp import CpuAmpOptimWrapper
+from onebit.commons.acceleration import CpuAmpOptimWrapper
 from onebit.commons.engine import load_row
 from onebit.commons.errors import InputError
 
@@ -52,8 +52,7 @@ def test_every_option_trains_with_every_other(job):
         "mixup.alpha": 0.2,
         "cutmix.alpha": 1.0,
         "channels_last": True,
-        "optim_wrapper.type": "AmpOptimWrapper",
-        "optim_wrapper.dtype": "bfloat16",
+        "amp": "bfloat16",
         "optim_wrapper.accumulative_counts": 2,
         "optim_wrapper.clip_grad.max_norm": 1.0,
         "model.label_smoothing": 0.1,
@@ -81,14 +80,34 @@ def test_compiled_backbone_trains_as_the_plain_one(job):
     assert weights(compiled).keys() == weights(plain).keys()
 
 
-def test_cpu_computes_in_bfloat16_only():
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_cpu_computes_in_a_half_precision_and_trains_in_float32(dtype):
     layer = torch.nn.Linear(2, 2)
-    optimizer = torch.optim.SGD(layer.parameters(), 0.1)
-    wrapper = CpuAmpOptimWrapper(optimizer=optimizer)
+    before = layer.weight.detach().clone()
+    wrapper = CpuAmpOptimWrapper(dtype=dtype, optimizer=torch.optim.SGD(layer.parameters(), 0.1))
     with wrapper.optim_context(layer):
-        assert layer(torch.ones(1, 2)).dtype == torch.bfloat16
-    with pytest.raises(InputError, match="dtype 'float16': expected 'bfloat16' on a CPU"):
-        CpuAmpOptimWrapper(dtype="float16", optimizer=optimizer)
+        out = layer(torch.ones(1, 2))
+    assert out.dtype == getattr(torch, dtype)
+    wrapper.update_params(out.float().sum() / 2)
+    assert layer.weight.dtype == torch.float32
+    torch.testing.assert_close(layer.weight, before - 0.05)
+
+
+def test_float16_skips_a_step_that_it_cannot_hold():
+    layer = torch.nn.Linear(2, 2)
+    before = layer.weight.detach().clone()
+    wrapper = CpuAmpOptimWrapper(dtype="float16", optimizer=torch.optim.SGD(layer.parameters(), 0.1))
+    scale = wrapper.loss_scaler.get_scale()
+    wrapper.update_params(layer(torch.ones(1, 2)).sum() * 1e38)
+    assert torch.equal(layer.weight, before)
+    assert wrapper.loss_scaler.get_scale() < scale
+    assert wrapper.state_dict()["loss_scaler"]["scale"] < scale
+
+
+def test_another_precision_is_refused():
+    optimizer = torch.optim.SGD(torch.nn.Linear(2, 2).parameters(), 0.1)
+    with pytest.raises(InputError, match="dtype 'float64': expected one of bfloat16, float16"):
+        CpuAmpOptimWrapper(dtype="float64", optimizer=optimizer)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +118,8 @@ def test_cpu_computes_in_bfloat16_only():
         ({"mixup.alpha": -1}, r"mixup.alpha -1: expected a number above 0"),
         ({"cutmix": 1.0}, "cutmix 1.0: expected a dict with alpha"),
         ({"compile.backend": "nope"}, "nope"),
+        ({"compile": "yes"}, "compile 'yes': expected True, False, or compile.ARGUMENT=VALUE"),
+        ({"amp": "half"}, "amp 'half': expected one of None, bfloat16, float16"),
     ],
 )
 def test_option_out_of_range_is_refused(job, options, message):
