@@ -137,8 +137,9 @@ def bench(
         InputError: an unknown name, a missing dataset, an argument out of range, records in the way.
         WorkError: the disk is full.
     """
-    from onebit.leaderboards.running.bench import OVERWRITE, Sweep
-    from onebit.leaderboards.running.bench import bench as run
+    from onebit.leaderboards.running.bench import BoardSweep
+    from onebit.leaderboards.running.sweep import OVERWRITE
+    from onebit.leaderboards.running.sweep import bench as run
 
     of_board, found = resolve(board, dataset)
     found = found or DATASETS.get(of_board.name)
@@ -148,7 +149,7 @@ def bench(
     common = {"epochs": epochs, "batch": batch, "lr": lr, "size": size}
     if any(value is not None for value in common.values()):
         options = common_options(runner(of_board.task), options, **common)
-    sweep = Sweep(
+    sweep = BoardSweep(
         board=of_board,
         dataset=found,
         backbones=default_backbones(found) if backbones is None else list(backbones),

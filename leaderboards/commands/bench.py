@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from onebit.leaderboards.commands.options import (
     add_cfg_options,
@@ -98,104 +99,104 @@ onebit bench ablation-tangent --dataset mini-cifar10""",
 def run(args) -> int:
     from onebit.commons.errors import InputError
     from onebit.leaderboards.ablations import PREFIX, get_ablation
-    from onebit.leaderboards.ablations import default_backbones as ablation_backbones
-    from onebit.leaderboards.boards import default_backbones, default_preset, resolve
-    from onebit.leaderboards.running.ablation_bench import AblationSweep
-    from onebit.leaderboards.running.bench import Sweep
+    from onebit.leaderboards.boards import default_preset
+    from onebit.leaderboards.running.ablation_bench import AblationSweep, bench_ablation
+    from onebit.leaderboards.running.pools import slurm_parameters
+    from onebit.leaderboards.running.sweep import bench
+    from onebit.leaderboards.showing.tables import get_table
 
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise InputError(
             "`onebit bench` runs in one process, which writes the records; `torchrun` is for `onebit train`"
         )
+    if args.slurm is not None:
+        args.slurm = key_values("--slurm", args.slurm)
+        slurm_parameters(args.slurm)  # a wrong one is refused before anything is looked for
     if args.board == "search":
-        return _run_search(args)
+        sweep = _search_sweep(args)
+        return report(sweep, bench(sweep), get_table("search"))
     ablation = get_ablation(args.board) if args.board.startswith(PREFIX) else None
     searches = bool(ablation) and ablation.searches
-    for option in ("methods", "options", *(() if searches else ("preset", "search_options"))):
+    _refuse(
+        args,
+        ("methods", "options", *(() if searches else ("preset", "search_options"))),
+        f"is for benches that search, not for {args.board}",
+    )
+    if searches and args.slurm is not None:
+        raise InputError(f"{ablation.name} searches in this process: leave out --slurm")
+    rows = _board_sweep(args, ablation)
+    if ablation is None:
+        return report(rows, bench(rows), get_table(args.board))
+    changes = cfg_options(args.search_options or [], "--search-options")
+    of_ablation = AblationSweep(ablation, rows, args.preset or default_preset(rows.dataset), changes)
+    return report(of_ablation, bench_ablation(of_ablation), get_table(args.board))
+
+
+def _refuse(args, options, why: str) -> None:
+    from onebit.commons.errors import InputError
+
+    for option in options:
         if getattr(args, option):
-            name = option.replace("_", "-")
-            raise InputError(f"--{name} is for benches that search, not for {args.board}")
+            raise InputError(f"--{option.replace('_', '-')} {why}")
+
+
+def _board_sweep(args, ablation):
+    from onebit.commons.errors import InputError
+    from onebit.leaderboards.ablations import default_backbones as ablation_backbones
+    from onebit.leaderboards.boards import default_backbones, resolve
+    from onebit.leaderboards.running.bench import BoardSweep
+
     if ablation:
         board, dataset = resolve(args.dataset or ablation.default_board)
         if board.task != "classification":
             raise InputError(f"{ablation.name} is of classification, not of {board.task}: name another --dataset")
     else:
         board, dataset = resolve(args.board, args.dataset)
-    slurm = None
-    if args.slurm is not None:
-        from onebit.leaderboards.running.pools import slurm_parameters
-
-        slurm = key_values("--slurm", args.slurm)
-        slurm_parameters(slurm)  # a wrong one is refused before anything is looked for
-        if searches:
-            raise InputError(f"{ablation.name} searches in this process: leave out --slurm")
     options = training_options(args, board.task)
     if dataset is None:
         dataset = _default_dataset(board, data_root(args))
-    sweep = Sweep(
+    return BoardSweep(
         board=board,
-        dataset=dataset,
         backbones=args.backbones or (ablation_backbones(ablation, dataset) if ablation else default_backbones(dataset)),
         recipe=args.recipe or dataset.recipe,
-        seeds=args.seeds,
-        data_root=data_root(args),
-        out=args.out,
-        work_root=args.work_dir,
-        overwrite=args.overwrite,
         retry_failed=args.retry_failed,
-        workers=args.workers,
-        cfg_options=options,
-        slurm=slurm,
+        **_common(args, dataset, options),
     )
-    if ablation is None:
-        return report(sweep, args.board if args.board == board.name else dataset.name)
-    preset = args.preset or default_preset(dataset)
-    changes = cfg_options(args.search_options or [], "--search-options")
-    return report_ablation(AblationSweep(ablation, sweep, preset, changes))
 
 
-def _run_search(args) -> int:
+def _search_sweep(args):
     from onebit.classification.search.job import option_names
     from onebit.classification.search.strategies import METHODS
     from onebit.commons.datasets import get_dataset
     from onebit.commons.errors import InputError
     from onebit.leaderboards.boards import default_preset
-    from onebit.leaderboards.recording.search_record import BOARD
-    from onebit.leaderboards.running.search_bench import SearchSweep, bench
-    from onebit.leaderboards.showing.search_table import TABLE
+    from onebit.leaderboards.running.search_bench import SearchSweep
 
-    for option in ("backbones", "recipe", "retry_failed", "slurm", "search_options"):
-        if getattr(args, option) not in (None, False):
-            raise InputError(f"--{option.replace('_', '-')} is not for `onebit bench search`")
-    if args.workers != 1:
-        raise InputError("--workers is not for `onebit bench search`: its rows run one by one")
+    _refuse(args, ("backbones", "recipe", "retry_failed", "search_options"), "is not for `onebit bench search`")
     if not args.dataset:
         raise InputError("`onebit bench search` needs --dataset, e.g. mini-cifar10")
     dataset = get_dataset(args.dataset, "classification")
-    sweep = SearchSweep(
-        dataset=dataset,
+    return SearchSweep(
         methods=args.methods or METHODS,
         preset=args.preset or default_preset(dataset),
+        options=option_names(cfg_options(args.options, "--options")),
+        **_common(args, dataset, training_options(args, "classification")),
+    )
+
+
+def _common(args, dataset, options) -> dict[str, Any]:
+    """What sweeps of every kind are told."""
+    return dict(
+        dataset=dataset,
         seeds=args.seeds,
         data_root=data_root(args),
         out=args.out,
         work_root=args.work_dir,
         overwrite=args.overwrite,
-        options=option_names(cfg_options(args.options, "--options")),
-        cfg_options=training_options(args, "classification"),
+        workers=args.workers,
+        cfg_options=options,
+        slurm=args.slurm,
     )
-    total = len(sweep.rows())
-    for done, (row, run_now) in enumerate(bench(sweep), start=1):
-        how = f"searched {row.wall_seconds:.0f} s" if run_now else "already done"
-        value = 100 * row.metrics[row.main_metric]
-        print(
-            f"[{done}/{total}] {row.method} seed {row.seed}: {row.main_metric} of its cell {value:.1f} %, {how}",
-            flush=True,
-        )
-    records = args.out / "records"
-    print(f"\n{TABLE.render(TABLE.lines(TABLE.load(records)), 'text')}")
-    print(f"records  {records / BOARD}", flush=True)
-    return 0
 
 
 def _default_dataset(board, root: Path):
@@ -220,52 +221,30 @@ def _default_dataset(board, root: Path):
     return DATASETS[board.name]
 
 
-def _failed(name: str, record, run_now: bool) -> bool:
-    """Say what became of a row; whether it failed."""
-    if record.status == "failed":
-        hint = "" if run_now else " (--retry-failed runs it again)"
-        print(f"{name}: FAILED: {record.error}{hint}", flush=True)
-        return True
-    value = record.metrics[record.main_metric]
-    how = f"{record.wall_seconds:.0f} s" if run_now else "already done"
-    print(f"{name}: {record.main_metric} {100 * value:.1f} %, {how}", flush=True)
-    return False
+def report(sweep, results, table) -> int:
+    """Run a sweep, say what becomes of each row, write and print its table; 1 where a row failed.
 
-
-def report_ablation(sweep) -> int:
-    """Run an ablation, say what becomes of each row, and print its table."""
-    from onebit.leaderboards.running.ablation_bench import bench_ablation
-    from onebit.leaderboards.showing.ablation_table import AblationTable
-
-    failed = 0
-    total = len(sweep.rows.rows()) * len(sweep.variants)
-    for done, (variant, record, run_now) in enumerate(bench_ablation(sweep), start=1):
-        name = f"[{done}/{total}] {variant.name}, {record.backbone} seed {record.seed}"
-        failed += _failed(name, record, run_now)
-    table = AblationTable(sweep.ablation)
-    records = [r for r in table.load(sweep.rows.records) if r.dataset == sweep.rows.dataset.name]
-    print(f"\n{table.render(table.lines(records), 'text')}")
-    print(f"records  {sweep.rows.records / sweep.rows.board.name}", flush=True)
-    return 1 if failed else 0
-
-
-def report(sweep, table_name: str) -> int:
-    """Run the sweep, say what becomes of each row, write and print the table."""
+    Args:
+        results: records of the sweep, each with whether it was run now.
+    """
     from onebit.commons.files import remove_stale
-    from onebit.leaderboards.running.bench import bench
     from onebit.leaderboards.running.locks import holding
-    from onebit.leaderboards.showing.table import BoardTable
 
     failed = 0
-    total = len(sweep.rows())
-    for done, (record, run_now) in enumerate(bench(sweep), start=1):
-        failed += _failed(f"[{done}/{total}] {record.backbone} seed {record.seed}", record, run_now)
-    table = BoardTable(sweep.board, None if table_name == sweep.board.name else sweep.dataset.name)
+    for done, (record, run_now) in enumerate(results, start=1):
+        name = f"[{done}/{sweep.total}] {sweep.label(record)}"
+        if error := getattr(record, "error", None):
+            failed += 1
+            print(f"{name}: FAILED: {error}{'' if run_now else ' (--retry-failed runs it again)'}", flush=True)
+        else:
+            how = f"{record.wall_seconds:.0f} s" if run_now else "already done"
+            value = 100 * record.metrics[record.main_metric]
+            print(f"{name}: {record.main_metric} {value:.1f} %, {how}", flush=True)
     folder = sweep.out / "tables"
-    with holding(folder / f"{table_name}.csv"):  # or a slower sweep could write an older table
-        remove_stale(folder, f"{table_name}.csv")
+    with holding(folder / f"{table.name}.csv"):  # or a slower sweep could write an older table
+        remove_stale(folder, f"{table.name}.csv")
         lines = table.lines(table.load(sweep.records))
         path = table.write(lines, folder)
-    print(f"\n{table_name}\n{table.render(lines, 'text')}")
-    print(f"records  {sweep.records / sweep.board.name}\nCSV      {path}", flush=True)
+    print(f"\n{table.name}\n{table.render(lines, 'text')}")
+    print(f"records  {table.place(sweep.records)}\nCSV      {path}", flush=True)
     return 1 if failed else 0

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from onebit.commons.errors import InputError
 from onebit.leaderboards.ablations import Ablation, Variant, variant_of
 from onebit.leaderboards.recording.record import Record, options_tag, row_name
-from onebit.leaderboards.running.bench import Sweep, bench, check
+from onebit.leaderboards.running.bench import BoardSweep
 from onebit.leaderboards.running.locks import holding
+from onebit.leaderboards.running.sweep import bench, check
 
 if TYPE_CHECKING:
     from onebit.classification.search.job import SearchJob
@@ -32,13 +33,30 @@ class AblationSweep:
     """
 
     ablation: Ablation
-    rows: Sweep
+    rows: BoardSweep
     preset: str
     search_options: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def variants(self) -> tuple[Variant, ...]:
         return self.ablation.variants_on(self.rows.board.name)
+
+    @property
+    def out(self) -> Path:
+        return self.rows.out
+
+    @property
+    def records(self) -> Path:
+        return self.rows.records
+
+    @property
+    def total(self) -> int:
+        return self.rows.total * len(self.variants)
+
+    def label(self, record: Record) -> str:
+        """A row in a few words."""
+        variant, _ = variant_of(self.ablation, record)
+        return f"{variant.name}, {self.rows.label(record)}"
 
     def search_job(self, variant: Variant, seed: int) -> SearchJob:
         """The search of a variant's cell; its work folder is named after all that it depends on."""
@@ -65,7 +83,7 @@ def check_all(sweep: AblationSweep) -> None:
     """Find what is wrong before the first search.
 
     Raises:
-        InputError: see :func:`onebit.leaderboards.running.bench.check`; an option that varies, or one of a search
+        InputError: see :func:`onebit.leaderboards.running.sweep.check`; an option that varies, or one of a search
             that does not exist.
     """
     for variant in sweep.variants:
@@ -86,8 +104,8 @@ def _check_search(sweep: AblationSweep, variant: Variant) -> None:
     check_search(sweep.search_job(variant, 0))
 
 
-def bench_ablation(sweep: AblationSweep) -> Iterator[tuple[Variant, Record, bool]]:
-    """Yield every row with its variant, and whether it was run now (else: found finished).
+def bench_ablation(sweep: AblationSweep) -> Iterator[tuple[Record, bool]]:
+    """Yield every row's record, and whether it was run now (else: found finished).
 
     A cell that was found is kept in its work folder, and is searched once however often its rows
     are run. An interrupt ends it at any point, and the same call goes on there.
@@ -98,17 +116,14 @@ def bench_ablation(sweep: AblationSweep) -> Iterator[tuple[Variant, Record, bool
     check_all(sweep)
     for variant in sweep.variants:
         if variant.search is None:
-            for record, run_now in bench(_training(sweep, variant)):
-                yield variant, record, run_now
+            yield from bench(_training(sweep, variant))
             continue
         for seed in sweep.rows.seeds:
             finished = _finished(sweep, variant, seed)
             if finished is None:
-                rows = bench(_training_of_cell(sweep, variant, seed))
+                yield from bench(_training_of_cell(sweep, variant, seed))
             else:
-                rows = ((record, False) for record in finished)
-            for record, run_now in rows:
-                yield variant, record, run_now
+                yield from ((record, False) for record in finished)
 
 
 def _finished(sweep: AblationSweep, variant: Variant, seed: int) -> list[Record] | None:
@@ -125,18 +140,18 @@ def _finished(sweep: AblationSweep, variant: Variant, seed: int) -> list[Record]
         record.backbone: record
         for record in Record.load_all(rows.records, rows.board.name, rows.dataset.name)
         if (record.recipe, record.seed) == (rows.recipe, seed)
-        and (record.status == "done" or not rows.retry_failed)
+        and rows.is_finished(record)
         and variant_of(sweep.ablation, record) == (variant, asked)
     }
     wanted = list(dict.fromkeys(rows.backbones))
     return [found[name] for name in wanted] if set(wanted) <= set(found) else None
 
 
-def _training(sweep: AblationSweep, variant: Variant) -> Sweep:
+def _training(sweep: AblationSweep, variant: Variant) -> BoardSweep:
     return replace(sweep.rows, cfg_options={**variant.cfg_options, **sweep.rows.cfg_options})
 
 
-def _training_of_cell(sweep: AblationSweep, variant: Variant, seed: int) -> Sweep:
+def _training_of_cell(sweep: AblationSweep, variant: Variant, seed: int) -> BoardSweep:
     from onebit.backbones import Genotype
 
     job = sweep.search_job(variant, seed)

@@ -1,255 +1,110 @@
-"""Train and score the rows of a board that are missing, one record each."""
+"""The rows of a board: trained and scored, one record each."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
-import shutil
-import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from onebit.commons.datasets import Dataset
 from onebit.commons.errors import InputError, WorkError
-from onebit.commons.files import disk_error_message, remove_stale, sha256_file, write_atomic
+from onebit.commons.files import disk_error_message, sha256_file, write_atomic
 from onebit.commons.task import Job, Outcome, recipe_file
 from onebit.leaderboards.boards import Board, runner
 from onebit.leaderboards.recording.file_options import for_record
 from onebit.leaderboards.recording.record import KeptFile, Record, options_tag, row_name
 from onebit.leaderboards.recording.run_file import now
-from onebit.leaderboards.running import pools
 from onebit.leaderboards.running.clock import Clock
 from onebit.leaderboards.running.environment import code_version, environment
-from onebit.leaderboards.running.locks import holding
+from onebit.leaderboards.running.sweep import Row, Sweep
 
-OVERWRITE = ("only-missing", "always", "never")
-#: (backbone, seed)
-Row = tuple[str, int]
 #: A row that failed left its traceback here, in its work folder.
 FAILURE_LOG = "failure.log"
-#: In a work folder: the row is not done. Holds the hash of the record that a rerun will replace.
-_UNFINISHED = "unfinished"
 #: Errors that the next rows would meet too.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """What `onebit bench` was asked for.
+@dataclass(frozen=True, kw_only=True)
+class BoardSweep(Sweep[Record]):
+    """Backbones to be trained for a board.
 
     Attributes:
-        out: the leaderboard folder; records go to ``out/records``, tables to ``out/tables``.
-        overwrite: ``only-missing`` skips finished rows, ``always`` runs all of them afresh,
-            ``never`` refuses to start when one exists.
         retry_failed: run rows again whose record says that they failed.
-        workers: rows that run at the same time.
         details: what goes into the details of every record besides.
-        slurm: run rows as jobs on Slurm with these options, see
-            :func:`onebit.leaderboards.running.pools.slurm_parameters`; None runs them here.
     """
 
     board: Board
-    dataset: Dataset
     backbones: Sequence[str]
     recipe: str
-    seeds: Sequence[int]
-    data_root: Path
-    out: Path
-    work_root: Path
-    overwrite: str = "only-missing"
     retry_failed: bool = False
-    workers: int = 1
-    cfg_options: Mapping[str, Any] = field(default_factory=dict)
-    slurm: Mapping[str, str] | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def records(self) -> Path:
-        return self.out / "records"
+    def folder(self) -> str:
+        return self.board.name
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self.backbones
 
     @cached_property
     def recorded_options(self) -> dict[str, Any]:
         """``cfg_options`` as records have them."""
         return for_record(self.cfg_options)
 
-    def rows(self) -> list[Row]:
-        """(backbone, seed) of every row, each once however often it was named."""
-        return list(dict.fromkeys((b, seed) for b in self.backbones for seed in self.seeds))
+    def row_name(self, name: str, seed: int) -> str:
+        return row_name(self.dataset.name, name, self.recipe, options_tag(self.recorded_options), seed)
 
-    def row_name(self, backbone: str, seed: int) -> str:
-        return row_name(self.dataset.name, backbone, self.recipe, options_tag(self.recorded_options), seed)
+    def is_finished(self, record: Record) -> bool:
+        return record.status == "done" or not self.retry_failed
 
-    def record_path(self, backbone: str, seed: int) -> Path:
-        return self.records / self.board.name / f"{self.row_name(backbone, seed)}.json"
+    def label(self, record: Record) -> str:
+        return f"{record.backbone} seed {record.seed}"
 
-
-def check(sweep: Sweep) -> tuple[dict[Row, Record], dict[Row, Record | None]]:
-    """Find what is wrong before the first row is trained.
-
-    Returns:
-        the records of finished rows; and the rows that have to run, each with the record that it
-        has already.
-
-    Raises:
-        InputError: missing dataset, unknown backbone or recipe, records in the way.
-    """
-    recipe_file(sweep.board.task, sweep.recipe)
-    # All of the board: a broken record must not show up hours later, when the table is made.
-    present = {r.file_name(): r for r in Record.load_all(sweep.records, sweep.board.name)}
-    found = {row: present.get(sweep.record_path(*row).name) for row in sweep.rows()}
-    if sweep.overwrite == "never":
-        for row, record in found.items():
-            if record:
-                raise InputError(f"{sweep.record_path(*row)} exists and --overwrite never was asked for")
-    finished = {row: record for row, record in found.items() if _finished(sweep, record)}
-    missing = {row: record for row, record in found.items() if row not in finished}
-    if missing:
+    def check(self, missing: Sequence[Row]) -> None:
+        recipe_file(self.board.task, self.recipe)
+        if not missing:
+            return
         from onebit import backbones  # not before: a finished board costs no import of torch
 
         for backbone in dict.fromkeys(backbone for backbone, _ in missing):
             backbones.describe(backbone)
             if "/" in backbone:
                 raise InputError(f"{backbone}: a row's backbone has a plain name; run from the folder of the cell file")
-        sweep.dataset.find(sweep.data_root)
-    return finished, missing
+        self.dataset.find(self.data_root)
 
-
-def _finished(sweep: Sweep, record: Record | None) -> bool:
-    if record is None or sweep.overwrite == "always":
-        return False
-    return record.status == "done" or not sweep.retry_failed
-
-
-def bench(sweep: Sweep) -> Iterator[tuple[Record, bool]]:
-    """Yield every row's record and whether it was run now (else: found finished).
-
-    A row that fails yields, and leaves, a record that says why; the next rows still run. A full
-    disk or an interrupt ends the sweep; the same call goes on where it stopped. Several sweeps may
-    fill one board at the same time: each row runs in one of them. Rows that another sweep is
-    running come last; with several workers, finished rows come first and the others as they end.
-    """
-    finished, missing = check(sweep)
-    in_order = sweep.workers == 1 and sweep.slurm is None
-    if in_order:  # rows are claimed one by one: finished ones are named where they stand
-        rows = sweep.rows()
-    else:
-        yield from ((record, False) for record in finished.values())
-        rows = list(missing)
-    busy = []
-    for row, result in _run(sweep, rows, finished, missing, wait=False):
-        if result is None:
-            busy.append(row)
-        else:
-            yield result
-    if busy:
-        print(f"waiting for {len(busy)} row(s) that another bench is running", file=sys.stderr)
-    for _, result in _run(sweep, busy, finished, missing, wait=True):
-        yield result
-
-
-def _run(
-    sweep: Sweep, rows: list[Row], finished: dict[Row, Record], missing: dict[Row, Record | None], wait: bool
-) -> Iterator[tuple[Row, tuple[Record, bool] | None]]:
-    """Claim rows in turn, in processes, or on Slurm; see :func:`claim_row` for the results."""
-    if sweep.slurm is None and sweep.workers == 1:
-        for row in rows:
-            yield row, (finished[row], False) if row in finished else claim_row(sweep, row, missing[row], wait)
-        return
-    if not rows:
-        return
-    calls = [(sweep, row, missing[row], wait) for row in rows]
-    if sweep.slurm is not None:
-        logs = (sweep.work_root / "slurm").resolve()
-        results = pools.on_slurm(claim_row, calls, sweep.workers, sweep.slurm, logs)
-    else:
-        results = pools.in_processes(claim_row, calls, sweep.workers)
-    with contextlib.closing(results):
-        for index, result in results:
-            yield rows[index], result
-
-
-def claim_row(sweep: Sweep, row: Row, before: Record | None, wait: bool) -> tuple[Record, bool] | None:
-    """Run a row unless another process does.
-
-    Args:
-        before: the record that the row had when the sweep began. Another one means that another
-            process has run the row since.
-        wait: for a process that runs the row now.
-
-    Returns:
-        the record and whether the row was run here; None where another process is running it.
-    """
-    path = sweep.record_path(*row)
-    with contextlib.ExitStack() as locks:
-        # Two locks: sweeps may share records, or work folders, or both.
-        for target in (path, sweep.work_root / sweep.row_name(*row)):
-            if not locks.enter_context(holding(target, wait)):
-                return None
-        remove_stale(path.parent, path.name)
-        now = Record.load(path) if path.exists() else None
-        if now is not None and now != before:
-            return now, False
-        return run_row(sweep, *row), True
-
-
-def run_row(sweep: Sweep, backbone: str, seed: int) -> Record:
-    """Train and score one row, resuming it if an earlier call was interrupted; save its record.
-
-    Nobody else may be running it: see :func:`claim_row`.
-    """
-    path = sweep.record_path(backbone, seed)
-    work_dir = sweep.work_root / sweep.row_name(backbone, seed)
-    marker = work_dir / _UNFINISHED
-    replaced = sha256_file(path) if path.exists() else ""
-    interrupted = marker.exists() and marker.read_text() == replaced
-    if replaced and not interrupted:
-        # The row had ended: --overwrite always and --retry-failed start afresh.
-        shutil.rmtree(work_dir, ignore_errors=True)
-    remove_stale(work_dir, deep=True)
-    job = Job(
-        dataset=sweep.dataset.name,
-        backbone=backbone,
-        recipe=sweep.recipe,
-        seed=seed,
-        data_root=sweep.data_root,
-        work_dir=work_dir,
-        resume=work_dir.exists(),
-        cfg_options=sweep.cfg_options,
-    )
-    write_atomic(marker, replaced)
-    try:
-        record = _timed(sweep, job)
-    except InputError:
-        if not job.resume:  # nothing was trained: leave nothing behind
-            shutil.rmtree(work_dir, ignore_errors=True)
-        raise
-    record.save(sweep.records)
-    marker.unlink()
-    return record
-
-
-def _timed(sweep: Sweep, job: Job) -> Record:
-    with Clock(job.work_dir / "wall_seconds") as clock:
-        try:
-            outcome = runner(sweep.board.task).train(job)
-            outcome.details = {**outcome.details, **sweep.details}
-            return record_of(sweep.board, job, outcome, clock.seconds)
-        except InputError:
-            raise
-        except WorkError as error:
-            if isinstance(error.__cause__, OSError):  # a full disk would fail the next rows too
+    def run(self, name: str, seed: int, work_dir: Path, resume: bool) -> Record:
+        """Train and score a backbone; what fails is recorded, unless it would fail the next rows too."""
+        job = Job(
+            dataset=self.dataset.name,
+            backbone=name,
+            recipe=self.recipe,
+            seed=seed,
+            data_root=self.data_root,
+            work_dir=work_dir,
+            resume=resume,
+            cfg_options=self.cfg_options,
+        )
+        with Clock(work_dir / "wall_seconds") as clock:
+            try:
+                outcome = runner(self.board.task).train(job)
+                outcome.details = {**outcome.details, **self.details}
+                return record_of(self.board, job, outcome, clock.seconds)
+            except InputError:
                 raise
-            return _failed(sweep, job, error, clock.seconds)
-        except Exception as error:  # whatever a library raises is this row's failure only
-            full = _disk_error(error)
-            if full:
-                raise WorkError(disk_error_message(full, full.filename or job.work_dir)) from error
-            return _failed(sweep, job, error, clock.seconds)
+            except WorkError as error:
+                if isinstance(error.__cause__, OSError):  # a full disk would fail the next rows too
+                    raise
+                return _failed(self, job, error, clock.seconds)
+            except Exception as error:  # whatever a library raises is this row's failure only
+                full = _disk_error(error)
+                if full:
+                    raise WorkError(disk_error_message(full, full.filename or job.work_dir)) from error
+                return _failed(self, job, error, clock.seconds)
 
 
 def _disk_error(error: BaseException | None) -> OSError | None:
@@ -303,7 +158,7 @@ def _kept(path: Path | None) -> KeptFile | None:
     return path and KeptFile(file=path.name, sha256=sha256_file(path))
 
 
-def _failed(sweep: Sweep, job: Job, error: Exception, wall_seconds: float) -> Record:
+def _failed(sweep: BoardSweep, job: Job, error: Exception, wall_seconds: float) -> Record:
     write_atomic(job.work_dir / FAILURE_LOG, "".join(traceback.format_exception(error)))
     return Record(
         status="failed",

@@ -15,7 +15,9 @@ from onebit.commons.mini import write
 from onebit.leaderboards.boards import ALL
 from onebit.leaderboards.commands.bench import report
 from onebit.leaderboards.recording.record import Record
-from onebit.leaderboards.running.bench import Sweep
+from onebit.leaderboards.running.bench import BoardSweep
+from onebit.leaderboards.running.sweep import bench
+from onebit.leaderboards.showing.table import BoardTable
 
 #: The slowest first: two rows run at a time.
 BACKBONES = ("dcp_nas_c8_l6", "resnet18_w16_reactnet", "resnet18_w16")
@@ -54,7 +56,7 @@ def demo(out: Path) -> int:
     for name in EXPECTED:
         dataset = DATASETS[name]
         print(f"\n{name}: {dataset.task}, {len(BACKBONES)} backbones", flush=True)
-        sweep = Sweep(
+        sweep = BoardSweep(
             board=ALL[dataset.board],
             dataset=dataset,
             backbones=BACKBONES,
@@ -67,7 +69,7 @@ def demo(out: Path) -> int:
             # Networks this narrow gain little from a second thread.
             workers=min(2, os.cpu_count() or 1),
         )
-        report(sweep, name)
+        report(sweep, bench(sweep), BoardTable(ALL[dataset.board], name))
         complaints += shortfalls(Record.load_all(sweep.records, dataset.board, name))
     print("\nverdict")
     if complaints:

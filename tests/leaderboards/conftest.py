@@ -12,7 +12,7 @@ from onebit.commons.task import Outcome
 from onebit.leaderboards.boards import ALL
 from onebit.leaderboards.recording import verification
 from onebit.leaderboards.running import bench as bench_module
-from onebit.leaderboards.running.bench import Sweep
+from onebit.leaderboards.running.bench import BoardSweep
 
 
 def stub_cost():
@@ -89,13 +89,13 @@ def stub_runner(monkeypatch):
 
 
 @pytest.fixture
-def sweep(tmp_path, stub_runner) -> Sweep:
+def sweep(tmp_path, stub_runner) -> BoardSweep:
     dataset = DATASETS["mini-cifar10"]
     for relative in dataset.required:
         path = tmp_path / "data" / dataset.name / relative
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
-    return Sweep(
+    return BoardSweep(
         board=ALL["cifar10"],
         dataset=dataset,
         backbones=("resnet18_w8", "resnet18_w8_reactnet"),

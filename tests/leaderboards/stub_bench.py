@@ -17,7 +17,7 @@ from pathlib import Path
 from onebit.commons.files import write_atomic
 from onebit.commons.task import Job, Outcome
 from onebit.leaderboards import cli
-from onebit.leaderboards.running import bench
+from onebit.leaderboards.running import bench, sweep
 
 EPOCHS = 3
 _EPOCH_SECONDS = 0.004
@@ -77,7 +77,7 @@ class StubTask:
 
 bench.runner = lambda task: StubTask()
 #: For tests: as an attribute of this module it makes jobs import the stand-in.
-_claim_row = bench.claim_row
+_claim_row = sweep.claim_row
 
 
 def claim_row(*arguments):

@@ -72,10 +72,11 @@ def test_a_variant_is_told_from_its_record_alone(start, stub_runner, name, monke
     monkeypatch.setattr(stub_runner, "outcome", with_network)
     asked = start(name, backbones=NARROW)
     ran = list(bench_ablation(asked))
-    assert [run_now for *_, run_now in ran] == [True] * len(asked.variants)
-    for variant, record, _ in ran:
+    assert [run_now for _, run_now in ran] == [True] * len(asked.variants)
+    for variant, (record, _) in zip(asked.variants, ran, strict=True):
         found, _ = variant_of(asked.ablation, record)
         assert found is variant
+        assert asked.label(record) == f"{variant.name}, {NARROW[0]} seed 0"
         assert problems(record, asked.rows.work_root) == []
         if variant.search:
             searched = record.details["search"]
@@ -86,7 +87,7 @@ def test_a_variant_is_told_from_its_record_alone(start, stub_runner, name, monke
             assert re.fullmatch(r"mini-cifar10--dcp-nas--mini--opt\w+--seed\d\.json@sha256:\w{64}", option)
         else:
             assert "search" not in record.details
-    names = [line.variant for line in AblationTable(asked.ablation).lines([r for _, r, _ in ran])]
+    names = [line.variant for line in AblationTable(asked.ablation).lines([record for record, _ in ran])]
     assert names == [variant.name for variant in asked.variants]
 
 
@@ -99,7 +100,7 @@ def test_a_finished_ablation_runs_and_searches_nothing(start, stub_runner, searc
     for job in searches:  # the cells are gone, but nothing asks for them
         for path in job.work_dir.rglob("*.json"):
             path.unlink()
-    assert not any(run_now for *_, run_now in bench_ablation(asked))
+    assert not any(run_now for _, run_now in bench_ablation(asked))
     assert (len(stub_runner.jobs), len(searches)) == before
 
 
@@ -112,7 +113,7 @@ def test_a_cell_is_searched_once_and_its_training_goes_on(start, stub_runner, se
     assert len(list(bench_ablation(asked))) == 4
     assert (len(stub_runner.jobs), len(searches)) == (4, 4)
     again = start("ablation-tangent", overwrite="always")
-    assert all(run_now for *_, run_now in bench_ablation(again))
+    assert all(run_now for _, run_now in bench_ablation(again))
     assert len(searches) == 4
     assert all(job.resume for job in searches)
 
@@ -140,7 +141,7 @@ def test_what_an_ablation_varies_cannot_be_changed(start):
 def test_the_seeds_of_a_variant_are_one_line_with_search_cost_and_verdict(start, stub_runner):
     stub_runner.network = dict(genotype_hash="0" * 64)
     asked = start("ablation-tangent", seeds=(0, 1, 2))
-    records = [record for _, record, _ in bench_ablation(asked)]
+    records = [record for record, _ in bench_ablation(asked)]
     lines = AblationTable(asked.ablation).lines(records)
     assert [line.seeds for line in lines] == [3] * 4
     assert {line.search_method for line in lines} == {"dcp-nas"}
@@ -153,7 +154,7 @@ def test_the_seeds_of_a_variant_are_one_line_with_search_cost_and_verdict(start,
 
 def test_csv_has_the_columns_of_a_table_after_the_variant(start):
     asked = start("ablation-binarization")
-    records = [record for _, record, _ in bench_ablation(asked)]
+    records = [record for record, _ in bench_ablation(asked)]
     table = AblationTable(asked.ablation)
     made = pd.read_csv(io.StringIO(table.csv(table.lines(records, reported=True))))
     assert list(made.columns[:5]) == ["ablation", "variant", "dataset", "data", "backbone"]

@@ -10,7 +10,7 @@ import pytest
 from onebit.commons.errors import InputError, WorkError
 from onebit.leaderboards.recording.file_options import without_files
 from onebit.leaderboards.recording.record import Record
-from onebit.leaderboards.running.bench import bench
+from onebit.leaderboards.running.sweep import bench
 from onebit.leaderboards.showing.lines import options_text
 from tests.leaderboards.conftest import records_below
 

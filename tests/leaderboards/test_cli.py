@@ -13,7 +13,7 @@ import onebit
 from onebit.commons.errors import InputError
 from onebit.leaderboards import cli
 from onebit.leaderboards.commands.options import cfg_options
-from onebit.leaderboards.running.bench import bench
+from onebit.leaderboards.running.sweep import bench
 
 VERBS = [verb.__name__.rsplit(".", 1)[1].rstrip("_").replace("_", "-") for verb in cli.VERBS] + ["test"]
 

@@ -4,7 +4,7 @@ import pytest
 
 from onebit.leaderboards import cli
 from onebit.leaderboards.recording.record import Record
-from onebit.leaderboards.running.bench import bench
+from onebit.leaderboards.running.sweep import bench
 
 
 @pytest.fixture

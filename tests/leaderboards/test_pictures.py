@@ -11,7 +11,7 @@ from onebit.commons.errors import InputError
 from onebit.leaderboards import cli
 from onebit.leaderboards.boards import ALL
 from onebit.leaderboards.recording.record import Record
-from onebit.leaderboards.running.bench import bench
+from onebit.leaderboards.running.sweep import bench
 from onebit.leaderboards.showing import labels, pictures
 from onebit.leaderboards.showing.line import Line
 from onebit.leaderboards.showing.lines import measured, printed

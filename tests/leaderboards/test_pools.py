@@ -11,8 +11,8 @@ import pytest
 from onebit.commons.errors import InputError, WorkError
 from onebit.leaderboards import cli
 from onebit.leaderboards.running import pools
-from onebit.leaderboards.running.bench import bench, claim_row
 from onebit.leaderboards.running.locks import holding
+from onebit.leaderboards.running.sweep import bench, claim_row
 
 
 def double(x):
@@ -145,7 +145,7 @@ def real_stub(monkeypatch, sweep):
     from tests.leaderboards import stub_bench
 
     monkeypatch.setenv("ONEBIT_STUB_LOG", str(sweep.work_root.parent / "log"))
-    monkeypatch.setattr("onebit.leaderboards.running.bench.claim_row", stub_bench.claim_row)
+    monkeypatch.setattr("onebit.leaderboards.running.sweep.claim_row", stub_bench.claim_row)
     return stub_bench
 
 
@@ -176,7 +176,7 @@ def test_a_row_that_is_busy_elsewhere_is_asked_for_again(sweep, stub_runner, mon
     def here(function, calls, *_):
         yield from ((i, function(*call)) for i, call in enumerate(calls))
 
-    monkeypatch.setattr("onebit.leaderboards.running.bench.claim_row", claim)
+    monkeypatch.setattr("onebit.leaderboards.running.sweep.claim_row", claim)
     monkeypatch.setattr("onebit.leaderboards.running.pools.on_slurm", here)
     results = list(bench(dataclasses.replace(sweep, seeds=(0,), slurm={})))
     assert len(results) == len(stub_runner.jobs) == 2

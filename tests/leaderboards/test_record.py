@@ -9,7 +9,7 @@ from onebit.backbones.cells import load_cell
 from onebit.commons.errors import InputError
 from onebit.leaderboards.recording.record import Record, options_tag, row_name
 from onebit.leaderboards.recording.run_file import digest
-from onebit.leaderboards.running.bench import bench
+from onebit.leaderboards.running.sweep import bench
 
 
 @pytest.fixture

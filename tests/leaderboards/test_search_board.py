@@ -127,7 +127,8 @@ def test_board_is_filled_once_and_shown(onebit, stub, tmp_path):
     sweep = ("bench", "search", *MINI, "--methods", "random,darts", "--seeds", "0,1")
     code, out, err = onebit(*sweep)
     assert (code, err) == (0, "")
-    assert "[4/4] darts seed 1: top1 of its cell 60.0 %, searched 4 s" in out
+    assert "[4/4] darts seed 1: top1 60.0 %, 4 s" in out
+    assert (tmp_path / "leaderboards" / "tables" / "search.csv").exists()
     assert len(stub.searched) == len(stub.trained) == 4
     row = "mini-cifar10--random--mini--seed0"
     assert stub.trained[0].backbone == f"work_dirs/search/{row}/cell.json_c8_l6"
@@ -153,13 +154,42 @@ def test_board_is_filled_once_and_shown(onebit, stub, tmp_path):
     assert (code, len(stub.searched)) == (0, 8)
 
 
+def test_an_interrupted_row_goes_on_where_it_stopped_also_when_it_replaces_a_record(
+    onebit, stub, tmp_path, monkeypatch
+):
+    sweep = ("bench", "search", *MINI, "--methods", "random")
+    assert onebit(*sweep)[0] == 0
+    checkpoint = tmp_path / "work_dirs/search/mini-cifar10--random--mini--seed0/search/epoch_1.pth"
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(b"of the row that ended")
+
+    def interrupted(job):
+        assert not checkpoint.exists(), "a row that ended starts afresh"
+        checkpoint.parent.mkdir(exist_ok=True)
+        checkpoint.write_bytes(b"an hour of searching")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "search", interrupted)
+        assert onebit(*sweep, "--overwrite", "always")[0] == 1
+    assert onebit(*sweep, "--overwrite", "always")[0] == 0
+    assert checkpoint.read_bytes() == b"an hour of searching"
+
+
+def test_searches_are_handed_to_slurm_as_rows_of_a_board_are(onebit, stub):
+    pytest.importorskip("submitit")
+    code, out, _ = onebit("bench", "search", *MINI, "--methods", "random", "--slurm", "cluster=debug")
+    assert (code, len(stub.searched)) == (0, 1)
+    assert "[1/1] random seed 0" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["search"], "needs --dataset"),
         (["search", *MINI, "--methods", "nas"], "unknown search method 'nas'"),
         (["search", *MINI, "--backbones", "resnet18"], "--backbones is not for `onebit bench search`"),
-        (["search", *MINI, "--workers", "2"], "its rows run one by one"),
+        (["search", *MINI, "--retry-failed"], "--retry-failed is not for `onebit bench search`"),
         (["mini-cifar10", "--methods", "random"], "--methods is for benches that search, not for mini-cifar10"),
     ],
 )

@@ -10,8 +10,9 @@ import pytest
 
 from onebit.commons.errors import InputError, WorkError
 from onebit.leaderboards.recording.record import Record
-from onebit.leaderboards.running.bench import FAILURE_LOG, bench, claim_row
+from onebit.leaderboards.running.bench import FAILURE_LOG
 from onebit.leaderboards.running.locks import holding
+from onebit.leaderboards.running.sweep import bench, claim_row
 from tests.leaderboards.conftest import records_below
 
 

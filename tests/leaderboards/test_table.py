@@ -15,7 +15,7 @@ from onebit.commons.errors import WorkError
 from onebit.leaderboards import cli, reported
 from onebit.leaderboards.boards import ALL
 from onebit.leaderboards.recording.record import Record
-from onebit.leaderboards.running.bench import bench
+from onebit.leaderboards.running.sweep import bench
 from onebit.leaderboards.showing.layout import COLUMNS, sheet
 from onebit.leaderboards.showing.line import Line
 from onebit.leaderboards.showing.lines import further, judge, measured, printed

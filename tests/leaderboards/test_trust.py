@@ -11,7 +11,7 @@ from onebit.leaderboards import cli
 from onebit.leaderboards.recording import signatures, trust
 from onebit.leaderboards.recording.record import Record
 from onebit.leaderboards.recording.trust import Trust, established
-from onebit.leaderboards.running.bench import bench
+from onebit.leaderboards.running.sweep import bench
 from tests.leaderboards.test_verification import forge
 
 

@@ -23,7 +23,7 @@ from onebit.leaderboards.recording.verification import (
     rescore,
     retrain,
 )
-from onebit.leaderboards.running.bench import bench
+from onebit.leaderboards.running.sweep import bench
 from tests.leaderboards.conftest import StubRunner
 
 
