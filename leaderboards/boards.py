@@ -47,6 +47,11 @@ class Board:
     further: tuple[Printed, ...] = ()
 
 
+def paper_convention(task: str) -> str:
+    """The counting rule of the papers' tables of a task."""
+    return "mmdet-legacy" if task == "detection" else "dcp-nas"
+
+
 def _board(dataset: Dataset) -> Board:
     if dataset.task == "classification":
         rest = ("params", *_COSTS, "wa", "search_cost", "search_method")
@@ -58,7 +63,7 @@ def _board(dataset: Dataset) -> Board:
         title=dataset.title,
         task=dataset.task,
         metrics=dataset.metrics,
-        paper_convention="mmdet-legacy" if dataset.task == "detection" else "dcp-nas",
+        paper_convention=paper_convention(dataset.task),
         printed=next(iter(dataset.printed), None),
         layout=dataset.columns or layout,
         further=dataset.printed[1:],

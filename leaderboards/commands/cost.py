@@ -8,8 +8,6 @@ from pathlib import Path
 from onebit.leaderboards.commands.options import TASKS, add_import, add_verb, comma_list, whole_number
 
 CONVENTIONS = ("strict", "dcp-nas", "cp-nas", "mmdet-legacy")
-#: The papers' convention that a picture shows beside `strict`, by task.
-_PAPERS = {"classification": "dcp-nas", "detection": "mmdet-legacy", "reid": "dcp-nas"}
 
 
 def configure(verbs) -> None:
@@ -65,8 +63,10 @@ def _conventions(text: str) -> list[str]:
 
 
 def run(args) -> int:
+    from onebit.leaderboards.boards import paper_convention
+
     _check(args)
-    conventions = args.conventions or (["strict", _PAPERS[args.task]] if args.plot else ["strict"])
+    conventions = args.conventions or (["strict", paper_convention(args.task)] if args.plot else ["strict"])
     names = list(dict.fromkeys(args.backbones))
     counted = [(name, _count(args, name, one)) for name in names for one in conventions]
     if args.plot:

@@ -42,7 +42,6 @@ def run(args) -> int:
     from onebit.commons.errors import InputError
     from onebit.commons.files import write_atomic
     from onebit.leaderboards.boards import resolve
-    from onebit.leaderboards.recording.record import Record
     from onebit.leaderboards.showing import pictures
     from onebit.leaderboards.showing.table import BoardTable
 
@@ -55,10 +54,8 @@ def run(args) -> int:
         raise InputError(f"board {board.name} has no metric {args.metric!r}; it has {', '.join(board.metrics)}")
     reported = args.reported if args.reported is not None else name == board.name
     folder = records_of(args)
-    records = Record.load_all(folder, board.name, name)
-    if args.recipe:
-        records = (record for record in records if record.recipe == args.recipe)
-    lines = BoardTable(board).lines(records, reported)
+    table = BoardTable(board, name)
+    lines = table.lines((r for r in table.load(folder) if args.recipe in (None, r.recipe)), reported)
     if not lines:
         raise InputError(f"no records of {name} in {folder / board.name}; `onebit bench {name}` makes them")
     figure = pictures.draw(board, lines, args.x, args.convention, args.metric)

@@ -83,8 +83,7 @@ class RunFile(BaseModel):
         """Write the run below ``folder``/<board>/ and return its path."""
         content = self.model_dump(mode="json")
         content["digest"] = digest(content)
-        text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
-        self._path = write_atomic(Path(folder) / self.board / self.file_name(), text)
+        self._path = write_atomic(Path(folder) / self.board / self.file_name(), canonical(content))
         self._sealed = content["digest"]
         return self._path
 
@@ -149,6 +148,11 @@ def _read(path: Path) -> tuple[dict[str, Any], str]:
 
 def _refuse_constant(name: str):
     raise ValueError(f"{name} is not a number")
+
+
+def canonical(content: dict[str, Any]) -> bytes:
+    """The bytes of a file of ``content``, in every version so far."""
+    return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def digest(content: dict[str, Any]) -> str:

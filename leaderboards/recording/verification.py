@@ -21,7 +21,7 @@ from onebit.leaderboards.boards import ALL, runner
 from onebit.leaderboards.recording import trust
 from onebit.leaderboards.recording.file_options import without_files
 from onebit.leaderboards.recording.record import Record
-from onebit.leaderboards.recording.run_file import LARGEST
+from onebit.leaderboards.recording.run_file import LARGEST, canonical
 from onebit.leaderboards.running.environment import code_version
 
 #: How far a metric may be from the recorded one. From kept predictions it is computed anew from
@@ -46,11 +46,6 @@ def form_problems(path: Path) -> list[str]:
     if text != canonical(json.loads(text)):
         return ["its bytes are not those it was written with, though its values are"]
     return []
-
-
-def canonical(content: dict[str, Any]) -> bytes:
-    """How :meth:`onebit.leaderboards.recording.record.Record.save` writes ``content``, in every version so far."""
-    return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def _described(record: Record) -> dict[str, Any]:

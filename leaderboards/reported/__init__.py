@@ -113,6 +113,9 @@ CITATIONS = {
     ),
 }
 
+#: Names of the papers that the suite is about.
+NAMES = {"dcp-nas": "DCP-NAS", "cp-nas": "CP-NAS", "bnas": "BNAS", "abanditnas": "ABanditNAS"}
+
 UNITS = {
     "percent": "percent, 0 to 100; for `gap` a difference of two percentages",
     "Mbit": "10^6 bits",

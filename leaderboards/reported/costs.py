@@ -33,7 +33,6 @@ _REAL_VALUED = {
     "cp-nas": Network("wrn22", size=(32, 32), classes=10, options=(("stem", "cifar"),)),
 }
 _SCALE = {"M_params": 1e6, "Mbit": 1e6, "MB": 8e6, "M_ops": 1e6, "M_flops": 1e6, "G_ops": 1e9, "ratio": 1}
-_NAMES = {"dcp-nas": "DCP-NAS", "cp-nas": "CP-NAS", "bnas": "BNAS", "abanditnas": "ABanditNAS"}
 _UNITS = {"M_params": "M", "M_ops": "M OPs", "M_flops": "M FLOPs", "G_ops": "G OPs", "ratio": "x"}
 BEGIN = "<!-- printed against computed: begin -->"
 END = "<!-- printed against computed: end -->"
@@ -170,7 +169,7 @@ def markdown(lines: pd.DataFrame) -> str:
     parts += ["| not computed, because | numbers | of which |", "|---|---|---|"]
     for remark, same in lines[lines["network"] == ""].groupby("remark", sort=False):
         places = [
-            f"{_NAMES[paper]} {number}: {', '.join(dict.fromkeys(rows['row']))}"
+            f"{reported.NAMES[paper]} {number}: {', '.join(dict.fromkeys(rows['row']))}"
             for (paper, number), rows in same.groupby(["paper", "table"], sort=False)
         ]
         parts.append(f"| {remark.removeprefix('not computed: ')} | {len(same)} | {'; '.join(places)} |")
@@ -184,7 +183,7 @@ def _where(same: pd.DataFrame) -> str:
         tables = ", ".join(dict.fromkeys(numbers["table"]))
         rows = list(dict.fromkeys(numbers["row"]))
         more = f" and {len(rows) - 2} more" if len(rows) > 2 else ""
-        places.append(f"{_NAMES[paper]} {tables}: {'; '.join(rows[:2])}{more}")
+        places.append(f"{reported.NAMES[paper]} {tables}: {'; '.join(rows[:2])}{more}")
     return "<br>".join(places)
 
 

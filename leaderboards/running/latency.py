@@ -12,7 +12,6 @@ import ctypes
 import importlib.metadata
 import importlib.util
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -60,15 +59,6 @@ class Contender:
     infer: Callable[[], Any]
     milliseconds: list[float] = field(default_factory=list)
     resident_bytes: int | None = None
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.milliseconds)
-
-    @property
-    def quartiles(self) -> tuple[float, float]:
-        first, _, third = statistics.quantiles(self.milliseconds, n=4)
-        return first, third
 
 
 def available_engines() -> list[str]:

@@ -65,7 +65,6 @@ _TABLES = {
     ("bnas", "4"): "ImageNet",
     ("abanditnas", "4.1"): "CIFAR-10",
 }
-_NAMES = {"dcp-nas": "DCP-NAS", "cp-nas": "CP-NAS", "bnas": "BNAS", "abanditnas": "ABanditNAS"}
 
 
 def _measured(runs: Iterable[SearchRun]) -> list[PlainLine]:
@@ -144,7 +143,7 @@ def _printed() -> list[PlainLine]:
                 top1=_printed_accuracy(value),
                 weight_bits=value.get("weight_bits"),
                 activation_bits=value.get("activation_bits"),
-                source=f"{_NAMES[paper]} Table {table}",
+                source=f"{reported.NAMES[paper]} Table {table}",
             )
             line = PlainLine(values=values, section=values["source"], printed=(paper, table))
             lines.setdefault((name, dataset, values["gpu_days"], values["top1"]), line)

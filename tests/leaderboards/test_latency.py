@@ -238,7 +238,7 @@ def test_features_and_engines(resident, monkeypatch, tmp_path):
     measured = latency.compete([NAME], size=(32, 32), classes=None, repeat=2)
     engines = {c.engine for c in measured}
     assert engines == {"torch", "onnxruntime", "openvino", "packed"}
-    assert all(c.median > 0 for c in measured)
+    assert all(min(c.milliseconds) > 0 for c in measured)
     assert all((c.resident_bytes is not None) == resident for c in measured)
     maps = measured[-1].infer()
     assert [m.shape[-1] for m in maps] == [8, 4, 2, 1]
