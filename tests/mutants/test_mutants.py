@@ -85,9 +85,7 @@ from tests.mutants.trial import ROOT, Trial, preload, run
 path, tests = "reid/evaluation/distances.py", ("tests/reid/test_evaluation.py::test_bad_features",)
 source = (ROOT / path).read_text()
 preload()
-trials = [Trial(path, text, tests) for text in (source, source.replace("raise InputError", "print"), "while True: pass")]
-from tests.mutants import trial
-trial.LIMIT = 20
+trials = [Trial(path, text, tests, limit=20) for text in (source, source.replace("raise InputError", "print"), "while True: pass")]
 print(sorted(run(trials, 3)))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -24,8 +24,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Seconds of processor time; reached, the fault counts as noticed: some make a loop endless.
-LIMIT = 120
 _OTHERS = (
     "torch",
     "torchvision.transforms.v2",
@@ -51,13 +49,15 @@ _OTHERS = (
 class Trial:
     """The module at ``path``, below the repository's root, with another source; and the tests that judge it.
 
-    Without a path nothing is exchanged, and tests are only collected where ``collect`` says so.
+    Without a path nothing is exchanged, and tests are only collected where ``collect`` says so. After ``limit`` seconds
+    of processor time the fault counts as noticed: some make a loop endless.
     """
 
     path: str
     source: str | ast.Module
     tests: tuple[str, ...]
     collect: bool = False
+    limit: int = 120
 
 
 class _Faulty(importlib.machinery.SourceFileLoader):
@@ -106,7 +106,7 @@ class _FirstFailure:
 def _try(trial: Trial, place: Path) -> None:
     """In the fork: run the tests, and write the name of the first that fails."""
     os.setsid()
-    resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT + 5))
+    resource.setrlimit(resource.RLIMIT_CPU, (trial.limit, trial.limit + 5))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     log = os.open(place / "log", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
@@ -164,7 +164,7 @@ def run(trials: Iterable[Trial], jobs: int) -> Iterator[tuple[int, str]]:
                 place.mkdir()
                 process = fork.Process(target=_try, args=(trial, place))
                 process.start()
-                running[process.sentinel] = (number, process, place, time.monotonic() + 5 * LIMIT)
+                running[process.sentinel] = (number, process, place, time.monotonic() + 5 * trial.limit)
             for sentinel in multiprocessing.connection.wait(list(running), timeout=5):
                 number, process, place, _ = running.pop(sentinel)
                 process.join()
