@@ -16,7 +16,7 @@ class AdaptiveSign(ApproxSign):
     """Activations as a (sign((x - b) / a) + b), a and b learned, one pair per layer; a starts at 1, b at 0.
 
     Gradient to the sign's argument: that of ApproxSign; to x, a and b: through the formula.
-    Tu et al., AdaBin, ECCV 2022, Eqs. 14 to 18, as released, with |a| where the sign is.
+    Tu et al., AdaBin, ECCV 2022, as released, with |a| where the sign is.
     """
 
     affine = True
@@ -37,7 +37,7 @@ class EqualizedSign(nn.Module):
     """Weights as a_k sign((w - b_k) / a_k) + b_k, b_k and a_k mean and standard deviation of filter k.
 
     Gradient to the sign's argument: that of IR-Net, with t from 1e-3 to 10; to w: through the formula.
-    Tu et al., AdaBin, ECCV 2022, Eqs. 8 to 11, as released.
+    Tu et al., AdaBin, ECCV 2022, as released.
     """
 
     precision, affine = 1, True
@@ -53,7 +53,7 @@ class EqualizedSign(nn.Module):
 
 
 class Maxout(nn.Module):
-    """p_c max(x, 0) + n_c min(x, 0) per channel; p starts at 1, n at 0.25 (AdaBin, Eq. 19)."""
+    """p_c max(x, 0) + n_c min(x, 0) per channel; p starts at 1, n at 0.25 (AdaBin)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

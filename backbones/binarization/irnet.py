@@ -19,7 +19,7 @@ class BalancedSign(nn.Module):
 
     Forward: s_k sign(v), v = (w - mean) / std over filter k, s_k = 2^round(log2(mean |v|)). Gradient to v:
     s_k g times :func:`decaying_slope`, s_k held constant; to w: through mean and std.
-    Qin et al., IR-Net, CVPR 2020, Eqs. 6 to 11; t from 0.1 to 10 as there (the release's CIFAR-10 script starts at 1e-3).
+    Qin et al., IR-Net, CVPR 2020; t from 0.1 to 10 as there (the release's CIFAR-10 script starts at 1e-3).
 
     Args:
         channels: number of output filters of weights [channels, C, h, w].
