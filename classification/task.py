@@ -25,6 +25,7 @@ LACKS = {
     "it scores checkpoints of this suite and packed files",
     "import_predictions": "classification imports no predictions: `onebit test classification --predictions` scores them",
     "import_options": "--cfg-options of an import are for reid, not for classification",
+    "pack": "a packed classifier is whole: leave out --whole",
     "show": "test classification draws no pictures: leave out --show-dir",
     "show_score": "--show-score is for `test detection --show-dir DIR`",
 }
@@ -44,6 +45,7 @@ train_config = lacking(LACKS["train_config"])
 score_checkpoint = lacking(LACKS["score_checkpoint"])
 import_predictions = lacking(LACKS["import_predictions"])
 show = lacking(LACKS["show"])
+pack = lacking(LACKS["pack"])
 
 
 def operators() -> dict[str, str]:

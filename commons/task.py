@@ -175,6 +175,9 @@ class Task(Protocol):
     def predictor(self, path: Path, packed: bool = False, config: Path | None = None) -> Predictor:
         """The network of a checkpoint, for images; ``packed`` runs it with 1-bit kernels, on the CPU."""
 
+    def pack(self, checkpoint: Path, file: Path, real: str = "float32") -> Path:
+        """Write the whole network of a checkpoint on packed bits, for `predictor`."""
+
     def agreement(self, one: Path, other: Path, /) -> float:
         """The fraction in [0, 1] of two files of predictions that agrees."""
 

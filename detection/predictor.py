@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from mmengine.model import BaseModel
 from PIL import Image
 
 from onebit.backbones import deploy
-from onebit.commons.checkpoints import load_row, load_weights, require_fit, require_row
+from onebit.backbones import packed as packed_files
+from onebit.commons.checkpoint_reader import read_checkpoint
+from onebit.commons.checkpoints import ROW, load_row, load_weights, require_fit, require_row, row_of
 from onebit.commons.engine import config_errors
 from onebit.commons.errors import InputError
 from onebit.commons.images import open_image
@@ -90,44 +93,93 @@ def predictor(path: Path, packed: bool = False, config: Path | None = None) -> P
     """The detector of a checkpoint, for images; its data need not be at hand.
 
     Args:
-        path: a checkpoint of :func:`onebit.detection.runner.train`, or of one's own config.
-        packed: run the network on packed bits, on the CPU.
+        path: a checkpoint of :func:`onebit.detection.runner.train`, or of one's own config; or what :func:`pack` made.
+        packed: run a checkpoint's network on packed bits, on the CPU.
         config: the config that the checkpoint was trained by, where it was not a recipe of the suite. It is Python,
             and it is run.
 
     Raises:
-        InputError: not such a checkpoint, one that does not say its classes, or ``packed`` and no 1-bit network.
+        InputError: not such a file, one that does not say its classes, or ``packed`` and no 1-bit network.
     """
+    if Path(path).suffix == ".safetensors":
+        made: list[_Described] = []
+
+        def build(stated: dict[str, Any]) -> Callable[[], BaseModel]:
+            made.append(_described(row_of({ROW: stated}, path), path, config))
+            return made[0].build
+
+        detector, _ = packed_files.load(path, build)
+        return Predictor(detector, made[0].classes, made[0].pipeline)
     row, weights = load_row(path)
-    register_all_modules(init_default_scope=True)
-    with config_errors():
-        if "config" in row:
-            if not config:
-                raise InputError(f"{path} was trained by a config of its own: name it with --config {row['config']}")
-            cfg = read_config(config)
-            model, pipeline = cfg.model, test_pipeline(cfg)
-            classes = tuple(row.get("classes", ()))
-            if not classes:
-                raise InputError(f"{path} does not say its classes: train it again with this version")
-        elif config:
-            raise InputError(f"{path} was trained by recipe {row.get('recipe')}: leave out --config")
-        else:
-            require_row(path, row, "dataset", "backbone", "recipe", "seed")
-            job = Job(
-                dataset=row["dataset"],
-                backbone=row["backbone"],
-                recipe=row["recipe"],
-                seed=row["seed"],
-                data_root=Path(),
-                work_dir=Path(path).parent,
-                recorded=row["cfg_options"].taken(FILE_OPTIONS),
-            )
-            cfg = build_config(job, Path(), row.get(pretrained.OPTION), row.get("classes"))
-            leaf = next(leaves(cfg.test_dataloader.dataset))
-            model, pipeline = cfg.model, leaf.pipeline
-            classes = tuple(row.get("classes") or classes_of(leaf))
+    described = _described(row, path, config)
+    detector = described.loaded(weights, path)
+    return Predictor(deploy(detector) if packed else detector.to(get_device()), described.classes, described.pipeline)
+
+
+def pack(checkpoint: Path, file: Path, real: str = "float32") -> Path:
+    """Write a whole detector on packed bits, for :func:`predictor`.
+
+    Args:
+        checkpoint: of :func:`onebit.detection.runner.train`.
+        file: ends in ``.safetensors``.
+        real: see :func:`onebit.backbones.packed.save`.
+
+    Raises:
+        InputError: not such a checkpoint, one of a config of one's own, or no 1-bit network.
+    """
+    row, weights = load_row(checkpoint)
+    described = _described(row, checkpoint, None)
+    stated = {
+        **read_checkpoint(checkpoint)[ROW],
+        "classes": list(described.classes),
+        "num_classes": len(described.classes),
+    }
+    detector = described.loaded(weights, checkpoint)
+    return packed_files.save(deploy(detector), {"row": stated}, file, real, described.build)
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What a row says of its detector."""
+
+    model: Mapping[str, Any]
+    classes: tuple[str, ...]
+    pipeline: list[dict]
+
+    def build(self) -> BaseModel:
+        with config_errors():
+            return MODELS.build(copy.deepcopy(self.model))
+
+    def loaded(self, weights: dict, origin: str | Path) -> BaseModel:
         with torch.device("meta"):
-            require_fit(MODELS.build(copy.deepcopy(model)), weights, path)
-        detector = MODELS.build(model)
-    load_weights(detector, weights, path)
-    return Predictor(deploy(detector) if packed else detector.to(get_device()), classes, list(pipeline))
+            require_fit(self.build(), weights, origin)
+        detector = self.build()
+        load_weights(detector, weights, origin)
+        return detector
+
+
+def _described(row: Mapping[str, Any], path: Path, config: Path | None) -> _Described:
+    """The detector that a checked row is of; ``config`` is the user's own."""
+    register_all_modules(init_default_scope=True)
+    if "config" in row:
+        if not config:
+            raise InputError(f"{path} was trained by a config of its own: name it with --config {row['config']}")
+        cfg = read_config(config)
+        if not row.get("classes"):
+            raise InputError(f"{path} does not say its classes: train it again with this version")
+        return _Described(cfg.model, tuple(row["classes"]), list(test_pipeline(cfg) or []))
+    if config:
+        raise InputError(f"{path} was trained by recipe {row.get('recipe')}: leave out --config")
+    require_row(path, dict(row), "dataset", "backbone", "recipe", "seed")
+    job = Job(
+        dataset=row["dataset"],
+        backbone=row["backbone"],
+        recipe=row["recipe"],
+        seed=row["seed"],
+        data_root=Path(),
+        work_dir=Path(path).parent,
+        recorded=row["cfg_options"].taken(FILE_OPTIONS),
+    )
+    cfg = build_config(job, Path(), row.get(pretrained.OPTION), row.get("classes"))
+    leaf = next(leaves(cfg.test_dataloader.dataset))
+    return _Described(cfg.model, tuple(row.get("classes") or classes_of(leaf)), list(leaf.pipeline))

@@ -17,6 +17,7 @@ from onebit.detection.cost import model_cost as model_cost
 from onebit.detection.operators import operator_status
 from onebit.detection.own_config import train as train_config  # noqa: F401
 from onebit.detection.predictions import agreement as agreement
+from onebit.detection.predictor import pack as pack
 from onebit.detection.predictor import predictor as predictor
 from onebit.detection.runner import score_predictions as score_predictions
 from onebit.detection.runner import show as show

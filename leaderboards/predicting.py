@@ -69,7 +69,7 @@ def load(path: str | Path, packed: bool = False, config: str | Path | None = Non
     """A trained network, ready for images: ``onebit.load("run/epoch_10.pth")("cat.jpg")``.
 
     Args:
-        path: a checkpoint that this suite wrote, of any task, or a packed classifier (``.safetensors``).
+        path: a checkpoint that this suite wrote, of any task, or a packed file (``.safetensors``).
         packed: run a checkpoint's network with 1-bit kernels, on the CPU.
         config: of a detector that was trained by a config of one's own: this config, which is run.
 
@@ -79,16 +79,26 @@ def load(path: str | Path, packed: bool = False, config: str | Path | None = Non
     path = guards.file("checkpoint or packed file", path)
     if packed and path.suffix == ".safetensors":
         packed = False  # it is
-    return Loaded(runner(_task_of(path)).predictor(path, packed, Path(config) if config else None))
+    return Loaded(runner(task_of(path)).predictor(path, packed, Path(config) if config else None))
 
 
-def _task_of(path: Path) -> str:
+def task_of(path: Path) -> str:
+    """The task that a checkpoint or packed file is of.
+
+    Raises:
+        InputError: neither of the two.
+    """
     from onebit.commons.checkpoint_reader import read_checkpoint
     from onebit.commons.checkpoints import ROW
     from onebit.commons.task import TASKS
 
     if path.suffix == ".safetensors":
-        return "classification"
+        from onebit.backbones.packed import about_of
+
+        about = about_of(path)
+        return (
+            guards.choice(f"{path}: its task", about["row"].get("task"), TASKS) if "row" in about else "classification"
+        )
     content = read_checkpoint(path)
     row = content.get(ROW) if isinstance(content, dict) else None
     if not isinstance(row, dict):

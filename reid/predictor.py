@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from PIL import Image
 
 from onebit import backbones
+from onebit.backbones import packed as packed_files
+from onebit.commons import guards
 from onebit.commons.errors import InputError
 from onebit.commons.images import read_image
 from onebit.reid.checkpoint import load_checkpoint
@@ -19,7 +23,7 @@ from onebit.reid.evaluation.options import Evaluation
 from onebit.reid.features import features_of
 from onebit.reid.pictures import strip
 from onebit.reid.recipe import saved_config
-from onebit.reid.runner import trained_model
+from onebit.reid.runner import build_model, trained_model
 from onebit.reid.torchreid_adapter import test_transform
 
 
@@ -68,8 +72,8 @@ def predictor(path: Path, packed: bool = False, config: Path | None = None) -> P
     """The network of a checkpoint, for images.
 
     Args:
-        path: a checkpoint of :func:`onebit.reid.runner.train`.
-        packed: run the network on packed bits, on the CPU.
+        path: a checkpoint of :func:`onebit.reid.runner.train`, or what :func:`pack` made of one.
+        packed: run a checkpoint's network on packed bits, on the CPU.
         config: not of re-ID.
 
     Raises:
@@ -77,9 +81,47 @@ def predictor(path: Path, packed: bool = False, config: Path | None = None) -> P
     """
     if config:
         raise InputError("--config is for detectors that were trained by a config of their own")
-    state = load_checkpoint(Path(path))
-    cfg, _ = saved_config(state["config"], Path(path))
-    model: torch.nn.Module = trained_model(cfg, state, Path(path))
-    if packed:
-        model = backbones.deploy(model.cpu())
+    if Path(path).suffix == ".safetensors":
+        made: list[Config] = []
+
+        def build(stated: dict[str, Any]) -> Callable[[], torch.nn.Module]:
+            made.append(_config(stated, path))
+            return _builder(made[0], stated)
+
+        model, _ = packed_files.load(path, build)
+        cfg = made[0]
+    else:
+        state = load_checkpoint(Path(path))
+        cfg = _config(state, path)
+        model = trained_model(cfg, state, Path(path))
+        if packed:
+            model = backbones.deploy(model.cpu())
     return Predictor(model, (cfg.height, cfg.width), cfg.flip_features, Evaluation.of(cfg).distance)
+
+
+def pack(checkpoint: Path, file: Path, real: str = "float32") -> Path:
+    """Write a whole re-ID network on packed bits, for :func:`predictor`.
+
+    Args:
+        checkpoint: of :func:`onebit.reid.runner.train`.
+        file: ends in ``.safetensors``.
+        real: see :func:`onebit.backbones.packed.save`.
+
+    Raises:
+        InputError: not such a checkpoint, or no 1-bit network.
+    """
+    state = load_checkpoint(Path(checkpoint))
+    cfg = _config(state, checkpoint)
+    model = backbones.deploy(trained_model(cfg, state, Path(checkpoint)).cpu())
+    stated = {"task": "reid", "config": state["config"], "num_classes": state["num_classes"]}
+    return packed_files.save(model, {"row": stated}, file, real, _builder(cfg, stated))
+
+
+def _config(stated: dict[str, Any], path: Path) -> Config:
+    cfg, _ = saved_config(stated.get("config"), Path(path))
+    guards.whole(f"{path}: num_classes", stated.get("num_classes"), 1, 2**20)
+    return cfg
+
+
+def _builder(cfg: Config, stated: dict[str, Any]) -> Callable[[], torch.nn.Module]:
+    return functools.partial(build_model, cfg, stated["num_classes"], on_gpu=False)

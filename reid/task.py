@@ -11,6 +11,7 @@ from onebit.reid.cost import model_cost as model_cost
 from onebit.reid.features import agreement as agreement
 from onebit.reid.foreign import score_checkpoint as score_checkpoint
 from onebit.reid.foreign import score_features as import_predictions  # noqa: F401
+from onebit.reid.predictor import pack as pack
 from onebit.reid.predictor import predictor as predictor
 from onebit.reid.recipe import FILE_OPTIONS as FILE_OPTIONS
 from onebit.reid.recipe import build_config

@@ -13,6 +13,6 @@ interchange  ONNX and OpenVINO
 """
 
 from onebit.backbones.packed.deploy import deploy, packed_form
-from onebit.backbones.packed.file import description, load, save
+from onebit.backbones.packed.file import about_of, description, load, save
 
-__all__ = ["deploy", "description", "load", "packed_form", "save"]
+__all__ = ["about_of", "deploy", "description", "load", "packed_form", "save"]

@@ -6,6 +6,9 @@ of classes if there is a classifier, their names and how images are prepared whe
 (``prediction``), how real-valued weights are stored, and a SHA-256 over all of
 this and the tensors. A file is read only if its tensors are, name by name, those that the described
 network has; so a file cannot ask for more memory than its network takes.
+
+A file of a whole detector or re-ID network has, in place of ``backbone`` and ``classes``, the ``row`` of the checkpoint
+that it was made of; the task that it names builds the network.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import inspect
 import json
 import os
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,8 @@ LARGEST = 1 << 16
 MOST_CELLS, MOST_HEADER, MOST_TEXT, MOST_DEPTH = 256, 1 << 22, 1 << 18, 16
 _DTYPES = {torch.int64: "I64", torch.float32: "F32", torch.float16: "F16", torch.int8: "I8"}
 _SCALE = ".int8_scale"
+#: Keys of the description of a whole network.
+_WHOLE = {"format", "version", "row", "real"}
 #: Arguments of ``CellNet`` that may name a file.
 _CELLS = {"arch", "cell"}
 
@@ -67,7 +72,13 @@ def description(name: str, classes: int | None = None, **overrides) -> dict[str,
         raise InputError(f"{name}: its config cannot be written as JSON: {error}") from None
 
 
-def save(network: nn.Module, about: Mapping[str, Any], path: str | Path, real: str = "float32") -> Path:
+def save(
+    network: nn.Module,
+    about: Mapping[str, Any],
+    path: str | Path,
+    real: str = "float32",
+    build: Callable[[], nn.Module] | None = None,
+) -> Path:
     """Write a packed network.
 
     Args:
@@ -75,6 +86,7 @@ def save(network: nn.Module, about: Mapping[str, Any], path: str | Path, real: s
         about: see :func:`description`.
         real: how real-valued weights are stored: ``float32`` exactly; ``float16``; ``int8``: weights
             of convolutions and linear layers in 8 bits with a scale per output, the rest float16.
+        build: of a whole network, whose ``about`` is ``{"row": ...}``: makes the network before :func:`deploy`.
 
     Raises:
         InputError: ``about`` describes another network, or unknown ``real``.
@@ -83,8 +95,9 @@ def save(network: nn.Module, about: Mapping[str, Any], path: str | Path, real: s
     from safetensors.torch import save as serialize
 
     guards.choice("real-valued weights as", real, REAL)
-    _require_sane(about["backbone"], path)
-    expected = _expected(_skeleton(about), "float32")
+    if build is None:
+        _require_sane(about["backbone"], path)
+    expected = _expected(_skeleton(about) if build is None else _on_meta(build), "float32")
     state = network.state_dict()
     if {k: tuple(v.shape) for k, v in state.items()} != {k: s for k, (_, s) in expected.items()}:
         raise InputError("the description does not fit the packed network")
@@ -96,11 +109,36 @@ def save(network: nn.Module, about: Mapping[str, Any], path: str | Path, real: s
     return write_atomic(path, serialize(stored, metadata))
 
 
-def load(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+def about_of(path: str | Path) -> dict[str, Any]:
+    """The description in a packed file, whose tensors are not read.
+
+    Raises:
+        InputError: not a packed file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = guards.file("packed file", path)
+    try:
+        _require_small_header(path)
+        with safe_open(str(path), "pt") as file:
+            return _about(file.metadata() or {}, path)[0]
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a packed file: {error}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def load(
+    path: str | Path, build: Callable[[dict[str, Any]], Callable[[], nn.Module]] | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
     """Read a packed file.
 
+    Args:
+        build: of a whole network: takes the row that the file states, and gives what makes the network before
+            :func:`deploy`.
+
     Returns:
-        the network, ready for inference, and its description (``backbone``, ``classes``, ``real``).
+        the network, ready for inference, and its description (``backbone`` and ``classes``, or ``row``; ``real``).
 
     Raises:
         InputError: not a packed file, one of a newer version, one whose tensors are not those of
@@ -118,8 +156,14 @@ def load(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
             for name in file.keys():  # noqa: SIM118  not a dict
                 part = file.get_slice(name)
                 found[name] = (part.get_dtype(), tuple(part.get_shape()))
-            _require_sane(about["backbone"], path)
-            network = _skeleton(about, path)
+            if "row" in about:
+                if build is None:
+                    raise InputError(f"{path} holds a whole network, for `onebit predict` and onebit.load")
+                make = build(about["row"])
+                network = _on_meta(make)
+            else:
+                _require_sane(about["backbone"], path)
+                network = _skeleton(about, path)
             expected = _expected(network, about["real"])
             if found != expected:
                 raise InputError(f"{path}: {_first_difference(found, expected)}")
@@ -131,6 +175,8 @@ def load(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     if _digest(text, tensors) != metadata.get("sha256"):
         raise InputError(f"{path} was changed after it was written: its checksum differs")
     state = {name: _restored(name, tensors) for name in network.state_dict()}
+    if "row" in about:  # what is in no state, such as the mean of images, has memory here
+        network = deploy(make())
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False), about
 
@@ -156,6 +202,8 @@ def _about(metadata: Mapping[str, str], path: Path) -> tuple[dict[str, Any], str
         found = " ".join(map(reprlib.repr, kind))
         raise InputError(f"{path}: expected {FORMAT} version {VERSION}, found {found}")
     classes = about.get("classes")
+    if isinstance(about.get("row"), dict) and about.get("real") in REAL and set(about) == _WHOLE:
+        return about, text
     if (
         not isinstance(about.get("backbone"), dict)
         or about.get("real") not in REAL
@@ -232,6 +280,12 @@ def _skeleton(about: Mapping[str, Any], path: Path | None = None) -> nn.Module:
         raise InputError(f"{where}{_brief(error)}") from None
     except Exception as error:  # a network, perhaps another package's, that was given anything
         raise InputError(f"{where}its description builds no network: {_brief(error)}") from None
+
+
+def _on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+    """The packed form of what ``build`` makes, without memory for its weights."""
+    with torch.device("meta"):
+        return deploy(build())
 
 
 def _brief(error: Exception) -> str:

@@ -19,16 +19,22 @@ def configure(verbs) -> None:
 onebit export run/epoch_6.pth --to packed net.safetensors
 onebit export dcp_nas_m --classes 1000 --to packed dcp_nas_m.safetensors
 onebit export run/epoch_6.pth --to onnx net.onnx
+onebit export detector.pth --whole detector.safetensors
 onebit export resnet18_reactnet --to packed small.safetensors --real float16""",
     )
     parser.add_argument(
         "source",
         metavar="BACKBONE|CHECKPOINT",
         help="a backbone's name (then the weights are untrained), or a checkpoint that `onebit "
-        "train` or `onebit bench` wrote; of detectors and re-ID models the backbone is exported",
+        "train` or `onebit bench` wrote; of detectors and re-ID models the backbone is exported, or all with --whole",
     )
     parser.add_argument("file", metavar="FILE", type=Path)
     parser.add_argument("--to", choices=FORMATS, default="packed", help="default: packed")
+    parser.add_argument(
+        "--whole",
+        action="store_true",
+        help="packed only: all of a detector or re-ID model, as `onebit predict` takes it, and not its backbone alone",
+    )
     parser.add_argument("--classes", type=whole_number(), metavar="N", help="add an untrained classifier to a BACKBONE")
     parser.add_argument("--stem", choices=("imagenet", "cifar"), default="imagenet", help="of a BACKBONE")
     parser.add_argument(
@@ -55,6 +61,8 @@ def run(args) -> int:
 
     if args.real != "float32" and args.to != "packed":
         raise InputError(f"--real {args.real} goes with --to packed only")
+    if args.whole:
+        return _whole(args)
     network, about, trained = load_network(args.source, classes=args.classes, stem=args.stem)
     if not trained:
         print(f"{args.source}: a backbone's name, so its weights are untrained")
@@ -77,6 +85,25 @@ def run(args) -> int:
         reason = fault or "this exporter does not emit it"
         print(f"OpenVINO's 1-bit convolution is not used: {reason}")
     print(f"{path}: 32-bit weights and arithmetic, for compatibility; no smaller and no faster")
+    return 0
+
+
+def _whole(args) -> int:
+    """A detector or re-ID model as one packed file."""
+    from onebit.commons import guards
+    from onebit.commons.errors import InputError
+    from onebit.commons.task import require_offered
+    from onebit.leaderboards.boards import runner
+    from onebit.leaderboards.predicting import task_of
+
+    if args.to != "packed" or args.classes is not None:
+        raise InputError("--whole goes with --to packed and a checkpoint")
+    source = guards.file("checkpoint", args.source)
+    task = runner(task_of(source))
+    require_offered(task, "pack")
+    path = task.pack(source, args.file, args.real)
+    before, after = source.stat().st_size, path.stat().st_size
+    print(f"{path}: {after / 1e6:.2f} MB; the checkpoint, with its optimizer, takes {before / 1e6:.2f} MB")
     return 0
 
 

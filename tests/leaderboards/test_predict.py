@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import onebit
+import onebit.backbones.packed
 from onebit.classification.datasets import read_images
 from onebit.commons.errors import InputError
 from onebit.commons.mini import draw
@@ -85,6 +86,46 @@ def test_packed_bits_say_the_same(root, small) -> None:
             one, two = plain(path)["classes"], other(path)["classes"]
             assert [c["class"] for c in one] == [c["class"] for c in two]
             np.testing.assert_allclose([c["score"] for c in one], [c["score"] for c in two], rtol=1e-4)
+
+
+@pytest.mark.parametrize("task", ["detection", "reid"])
+def test_a_whole_packed_network_says_what_its_checkpoint_packed_says(root, scenes, tmp_path, capsys, task) -> None:
+    checkpoint, file = root / task / "epoch_1.pth", tmp_path / "whole.safetensors"
+    assert run("export", checkpoint, "--whole", file) == 0
+    assert "MB; the checkpoint, with its optimizer, takes" in capsys.readouterr().out
+    assert file.stat().st_size < checkpoint.stat().st_size
+    whole, packed = onebit.load(file), onebit.load(checkpoint, packed=True)
+    assert whole.task == task
+    for path in scenes[:2]:
+        assert whole(path) == packed(path)
+    with pytest.raises(InputError, match="holds a whole network, for `onebit predict`"):
+        onebit.backbones.packed.load(file)
+
+
+def test_a_packed_file_of_others_builds_only_what_rows_describe(root, tmp_path) -> None:
+    """Whatever the row of a whole network says, it is held against the schema of rows."""
+    import safetensors.torch
+    from safetensors import safe_open
+
+    from onebit.backbones.packed import file as files
+
+    file = tmp_path / "whole.safetensors"
+    assert run("export", root / "detection" / "epoch_1.pth", "--whole", file) == 0
+    tensors = safetensors.torch.load_file(file)
+    with safe_open(str(file), "pt") as opened:
+        about = json.loads(opened.metadata()["onebit"])
+    for change, message in (
+        (dict(task="os.system"), "its task"),
+        (dict(backbone="../net.py"), "if it is yours, name it with --backbone"),
+        (dict(cfg_options={"model.backbone.type": "os.system"}), "model.backbone.type"),
+        (dict(cfg_options={"model.neck": {"type": "os.system"}}), "model.neck"),
+        (dict(config="mine.py"), "was trained by a config of its own"),
+        (dict(backbone="resnet34_w8_reactnet"), "is missing|its network has|not a tensor"),
+    ):
+        text = json.dumps({**about, "row": {**about["row"], **change}}, sort_keys=True)
+        safetensors.torch.save_file(tensors, file, {"onebit": text, "sha256": files._digest(text, tensors)})
+        with pytest.raises(InputError, match=message):
+            onebit.load(file)
 
 
 def test_images_of_all_kinds_are_taken(root, small, tmp_path) -> None:
