@@ -152,6 +152,9 @@ def check_cost(network, name):
     assert {row.name for row in cost.rows if row.macs} == set(convs)
     # ResNet-20's real-valued shortcuts have no convolution, those of its 1-bit forms do.
     added = [r.macs for r in cost.rows if name.startswith("resnet20") and "shortcut" in r.name]
+    # Offsets of two-valued weights are one filter more per group (docs/cost.md).
+    affine = {n: m.out_channels // m.groups for n, m in convs.items() if getattr(m, "weight_affine", False)}
+    added += [r.macs // (affine[r.name] + 1) for r in cost.rows if r.name in affine and r.input_bits == 1]
     assert cost.macs - sum(added) == torchs_macs(real_twin(name), size)
     onebit = [m for m in convs.values() if getattr(m, "weight_bits", 32) == 1]
     assert cost.params_1bit == sum(m.weight.numel() for m in onebit)
