@@ -279,6 +279,12 @@ def test_pretrained_weights_are_loaded(name, tmp_path):
         assert torch.equal(value, source.state_dict()[key]), key
 
 
+def check_two(rows):
+    """Every row has two values at most, up to rounding."""
+    low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
+    torch.testing.assert_close(rows, torch.where(rows > (low + high) / 2, high, low).expand_as(rows))
+
+
 @pytest.mark.parametrize("name", [marked(name) for name in NARROW if name not in REAL])
 def test_layers_have_the_values_they_declare(name):
     """A hook sees every quantized convolution's operands as they enter the arithmetic."""
@@ -288,16 +294,23 @@ def test_layers_have_the_values_they_declare(name):
     seen = []
     for conv in convs:
         if conv.quantize_input is not None:
-            conv.quantize_input.register_forward_hook(lambda module, args, out: seen.append((module.precision, out)))
+            conv.quantize_input.register_forward_hook(lambda module, args, out: seen.append((module, out)))
     with torch.no_grad():
         network(torch.randn(1, 3, 64, 64))
-        for precision, values in seen:
+        for module, values in seen:
+            precision = module.precision
+            if getattr(module, "affine", False):  # any two values
+                check_two(values.flatten()[None])
+                continue
             steps = 2**precision - 1
             levels = torch.tensor([-1.0, 1.0]) if precision == 1 else torch.arange(steps + 1) / steps
             assert torch.isin(values, levels).all()
         for conv in convs:
             weight = conv.quantize_weight(conv.weight)
             if conv.weight_bits == 1:
+                if conv.weight_affine:
+                    check_two(weight.flatten(1))
+                    continue
                 magnitude = weight.flatten(1).abs()
                 torch.testing.assert_close(magnitude, magnitude[:, :1].expand_as(magnitude))
             else:
