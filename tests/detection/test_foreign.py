@@ -132,7 +132,7 @@ def test_cost_that_cannot_be_counted_is_not_invented(retinanet, row, tmp_path):
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (CLASSES[::-1], "classes, in another order, mini-coco has 5: class 0 is tv and not airplane"),
+        (CLASSES[::-1], "classes, in another order, mini-coco has 5: class 0 is tv and not car"),
         (CLASSES[:4], "knows 4 classes, mini-coco has 5: class 4 is nothing and not tv"),
         ((*CLASSES[:4], "sofa"), "class 4 is sofa and not tv"),
     ],
