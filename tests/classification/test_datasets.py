@@ -347,7 +347,7 @@ def test_a_folder_of_several_small_sizes_names_the_odd_one(tmp_path):
 
 def test_a_folder_trains_and_its_checkpoint_is_scored(tmp_path, job):
     from onebit.classification import runner
-    from onebit.leaderboards.running.sources import _of_classification
+    from onebit.classification.predictor import network_of
 
     own_folder(tmp_path, [(24, 24)] * 2)
     options = {"train_cfg.max_epochs": 1}
@@ -358,7 +358,7 @@ def test_a_folder_trains_and_its_checkpoint_is_scored(tmp_path, job):
     again = runner.test(outcome.checkpoint, job("folder-own", backbone="", data_root=tmp_path))
     assert again.metrics == outcome.metrics
     row, weights = runner.load_row(outcome.checkpoint)
-    assert _of_classification(row, weights)[1]["stem"] == "cifar"
+    assert network_of(row, weights)[1]["stem"] == "cifar"
 
 
 @pytest.fixture
