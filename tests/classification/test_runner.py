@@ -280,7 +280,7 @@ def test_checkpoint_of_other_classes_is_refused(trained, job):
 
 
 def test_checkpoint_of_another_board_does_not_fit(trained, job):
-    with pytest.raises(InputError, match="do not fit this network"):
+    with pytest.raises(InputError, match="its class 0 is 'disc', that of mini-imagenet is n90000000"):
         classification.test(trained[1].checkpoint, job("mini-imagenet", cfg_options={}))
 
 
