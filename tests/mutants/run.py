@@ -15,6 +15,7 @@ import os
 import random
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import yaml
 
@@ -178,26 +179,27 @@ def main() -> int:
     judges = core()
     trials = [Trial(m.path, m.tree(), judges[m.path]) for m in drawn]
     preload()
-    _pass({judge for trial in trials for judge in trial.tests}, collect=True)
+    check(Trial("", "", tuple(sorted({judge for trial in trials for judge in trial.tests})), collect=True))
     noticed_by: Counter[str] = Counter()
     for number, name in run(trials, args.jobs):
         mutant = drawn[number]
         noticed_by[name] += 1
         print(f"{mutant.path}:{mutant.line}: {mutant.operator}: {name or 'SURVIVES: ' + mutant.text}", flush=True)
-    _pass({name for name in noticed_by if "::" in name}, collect=False)
+    noticing = frozenset(name for name in noticed_by if "::" in name)
+    check(Trial("", "", tuple(sorted({name.partition("::")[0] for name in noticing})), only=noticing))
     survivors = noticed_by[""]
     score = 100 * (1 - survivors / len(drawn))
     print(f"{len(drawn) - survivors} of {len(drawn)} noticed, {score:.1f} %; {survivors} survive")
     return score < args.floor
 
 
-def _pass(tests: set[str], collect: bool) -> None:
-    """Where there is no fault, ``tests`` can be collected and pass.
+def check(trial: Trial) -> None:
+    """Where there is no fault, the tests of ``trial`` can be collected and pass.
 
     Raises:
         RuntimeError: one does not, so that its failures say nothing.
     """
-    for _, failed in run([Trial("", "", tuple(sorted(tests)), collect, limit=1200)] if tests else [], 1):
+    for _, failed in run([replace(trial, limit=1200)] if trial.tests else [], 1):
         if failed:
             raise RuntimeError(f"{failed} fails without a fault")
 

@@ -80,13 +80,17 @@ def test_every_named_fault_is_still_in_the_source():
 @pytest.mark.slow
 def test_a_fault_is_noticed_and_what_changes_nothing_survives():
     code = """
-import sys
+from tests.mutants.run import check
 from tests.mutants.trial import ROOT, Trial, preload, run
 path, tests = "reid/evaluation/distances.py", ("tests/reid/test_evaluation.py::test_bad_features",)
 source = (ROOT / path).read_text()
 preload()
 trials = [Trial(path, text, tests, limit=20) for text in (source, source.replace("raise InputError", "print"), "while True: pass")]
-print(sorted(run(trials, 3)))
+found = sorted(run(trials, 3))
+# The second name is one that a fault made: no test has it without the fault.
+check(Trial("", "", ("tests/reid/test_evaluation.py",), only=frozenset({found[1][1], tests[0] + "[with the fault]"})))
+check(Trial("", "", ("tests/reid/test_evaluation.py",), only=frozenset({tests[0] + "[with the fault]"})))
+print(found)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     first, second, third = eval(done.stdout.splitlines()[-1])
