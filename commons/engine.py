@@ -77,6 +77,8 @@ CHECKPOINT_HOOK = dict(type="CheckpointHook", interval=1, max_keep_ckpts=2, back
 
 #: Config keys that name this machine or this call, not the run.
 _MACHINE_KEYS = ("work_dir", "data_root", "resume", "load_from", "randomness")
+#: Texts of configs by what they were before yapf laid them out, which takes seconds.
+_LAID_OUT: dict[str, str] = {}
 #: Runs of this process; mmengine keeps logger and loss history under a name, which must be unique.
 _RUN_COUNTER = itertools.count()
 
@@ -280,11 +282,11 @@ def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool, 
         cfg.custom_hooks.append(dict(type="WholeEpochsHook"))
     cfg.default_hooks = {**cfg.get("default_hooks", {}), "checkpoint": CHECKPOINT_HOOK}
     cfg.setdefault("visualizer", dict(type="Visualizer", vis_backends=[dict(type="TensorboardVisBackend")]))
-    text = config_text(cfg)
     dumped = work_dir / "config.py"
     checkpoint = resumable_checkpoint(work_dir) if resume else None
     if checkpoint:
         _require_row(checkpoint, row)
+    text = config_text(cfg)
     if checkpoint and dumped.exists() and dumped.read_text() != text:
         raise InputError(
             f"cannot resume: {dumped} differs from the config asked for; "
@@ -328,7 +330,11 @@ def _require_row(checkpoint: Path, row: dict) -> None:
 
 def config_text(cfg: Config) -> str:
     """The config as text, less what names this machine: the same run gives the same text."""
-    return Config(_portable(cfg.to_dict())).pretty_text
+    content = _portable(cfg.to_dict())
+    plain = Config(content, format_python_code=False).pretty_text
+    if plain not in _LAID_OUT:
+        _LAID_OUT[plain] = Config(content).pretty_text
+    return _LAID_OUT[plain]
 
 
 def _portable(value):

@@ -19,7 +19,6 @@ from onebit.backbones.binarization import BINARIZERS
 from onebit.commons.errors import InputError
 
 NAMES = backbones.list_backbones()
-NARROW = [name for name in NAMES if re.search(r"_[wc](8|16)(_|$)", name)]
 #: What the options of a backbone do does not depend on depth and binarizer.
 OPTIONS = [
     *("resnet18_w16", "resnet18_w16_reactnet", "resnet50_w16_xnor", "wrn22_w16", "wrn22_w16_mcn"),
@@ -48,12 +47,32 @@ REAL = [
 ]
 
 
-def marked(name, *further):
-    """Slow are those that combine what others cover: further networks of cells, deeper ResNets,
-    each with every binarizer."""
-    covered = not name.startswith(("resnet18", "wrn", "reactnet", "dcp_nas"))
-    slow = covered and split(name)[1] not in (None, "real", "mcn", "reactnet")
-    return pytest.param(name, *further, marks=[pytest.mark.slow] if slow else [])
+def covering():
+    """Of networks times binarizers: every binarizer in a network of blocks and in one of cells, and every fifth pair
+    of the others, so that every network has a few and every binarizer is in a few networks."""
+    networks = list(dict.fromkeys(split(name)[0] for name in NAMES))
+    binarizers = list(BINARIZERS)
+    for name in NAMES:
+        network, binarizer = split(name)
+        whole = binarizer not in binarizers or network in ("resnet18_w16", "dcp_nas_c8")
+        if whole or (networks.index(network) + binarizers.index(binarizer)) % 5 == 0:
+            yield name
+
+
+COVERING = list(covering())
+NARROW = [name for name in COVERING if re.search(r"_[wc](8|16)(_|$)", name)]
+#: The stem knows nothing of the binarizer.
+OTHER_STEM = [
+    *OPTIONS,
+    *{split(name)[0]: name for name in NARROW if split(name)[0] not in {split(n)[0] for n in OPTIONS}}.values(),
+]
+
+
+def test_the_covering_has_every_network_and_every_binarizer():
+    pairs = [split(name) for name in COVERING]
+    assert {network for network, _ in pairs} == {split(name)[0] for name in NAMES}
+    for binarizer in BINARIZERS:
+        assert len([network for network, found in pairs if found == binarizer]) >= 5
 
 
 def batch_norms(network):
@@ -101,12 +120,7 @@ def check_gradients(network, images):
 
 
 @pytest.mark.parametrize(
-    ("name", "stem"),
-    [
-        *(marked(name, "imagenet") for name in NARROW),
-        *((name, "cifar") for name in OPTIONS),  # the stem knows nothing of the binarizer
-        *(pytest.param(name, "cifar", marks=pytest.mark.slow) for name in NARROW if name not in OPTIONS),
-    ],
+    ("name", "stem"), [*((name, "imagenet") for name in NARROW), *((name, "cifar") for name in OTHER_STEM)]
 )
 def test_backbone(name, stem):
     sizes = SIZES[stem]
@@ -173,7 +187,7 @@ def torchs_macs(name, size):
     return counter.get_total_flops() / 2
 
 
-@pytest.mark.parametrize("name", [marked(name) for name in NAMES if name not in NARROW])
+@pytest.mark.parametrize("name", [name for name in COVERING if name not in NARROW])
 def test_shapes_and_cost_at_full_width(name):
     with torch.device("meta"):
         network = backbones.create_backbone(name).eval()
@@ -285,7 +299,7 @@ def check_two(rows):
     torch.testing.assert_close(rows, torch.where(rows > (low + high) / 2, high, low).expand_as(rows))
 
 
-@pytest.mark.parametrize("name", [marked(name) for name in NARROW if name not in REAL])
+@pytest.mark.parametrize("name", [name for name in NARROW if name not in REAL])
 def test_layers_have_the_values_they_declare(name):
     """A hook sees every quantized convolution's operands as they enter the arithmetic."""
     network = backbones.create_backbone(name).eval()

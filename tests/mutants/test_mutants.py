@@ -87,10 +87,14 @@ source = (ROOT / path).read_text()
 preload()
 trials = [Trial(path, text, tests, limit=20) for text in (source, source.replace("raise InputError", "print"), "while True: pass")]
 found = sorted(run(trials, 3))
-# The second name is one that a fault made: no test has it without the fault.
-check(Trial("", "", ("tests/reid/test_evaluation.py",), only=frozenset({found[1][1], tests[0] + "[with the fault]"})))
-check(Trial("", "", ("tests/reid/test_evaluation.py",), only=frozenset({tests[0] + "[with the fault]"})))
-print(found)
+# The third name is one that a fault made: no test has it without the fault.
+check(trials, {0: "", 1: found[1][1], 2: tests[0] + "[of a fault]"})
+check(trials, {0: "a conftest.py"})
+broken = Trial("", "", ("tests/reid/test_evaluation.py::test_that_was_renamed",))
+try:
+    check([broken], {0: "a conftest.py"})
+except RuntimeError:
+    print(found)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     first, second, third = eval(done.stdout.splitlines()[-1])

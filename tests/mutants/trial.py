@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+#: What noticed a fault with which no test can be collected.
+CONFTEST = "a conftest.py"
 _OTHERS = (
     "torch",
     "torchvision.transforms.v2",
@@ -49,17 +51,15 @@ _OTHERS = (
 class Trial:
     """The module at ``path``, below the repository's root, with another source; and the tests that judge it.
 
-    Without a path nothing is exchanged, and tests are only collected where ``collect`` says so. Of the tests only those
-    named in ``only`` run, if it is given; a name that is not there without the fault is passed over, because pytest makes
-    names from parameters, which may come from the code. After ``limit`` seconds of processor time the fault counts as
+    Without a path nothing is exchanged. Of the tests only those named in ``only`` run, if it is given; the others are
+    collected, and a name that is not there is passed over. After ``limit`` seconds of processor time the fault counts as
     noticed: some make a loop endless.
     """
 
     path: str
     source: str | ast.Module
     tests: tuple[str, ...]
-    collect: bool = False
-    only: frozenset[str] = frozenset()
+    only: frozenset[str] | None = None
     limit: int = 120
 
 
@@ -98,7 +98,7 @@ class _FirstFailure:
         self.only = trial.only
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        if self.only:
+        if self.only is not None:
             items[:] = [item for item in items if item.nodeid in self.only]
         items.sort(key=lambda item: self.stem not in item.name.replace("_", "-"))
 
@@ -124,13 +124,12 @@ def _try(trial: Trial, place: Path) -> None:
         assert finder.name not in sys.modules, f"{finder.name} was imported before the fork"
         sys.meta_path.insert(0, finder)  # type: ignore[arg-type]
     first = _FirstFailure(trial)
-    options = ["--collect-only"] * trial.collect
-    options += ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--hypothesis-seed=0"]
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--hypothesis-seed=0"]
     options += [f"--basetemp={place / 'tests'}", *trial.tests]
     code = pytest.main(options, plugins=[first])
     if code == pytest.ExitCode.USAGE_ERROR:  # so it ends where a conftest.py cannot be imported
-        first.name = "a conftest.py"
-    if trial.only and code == pytest.ExitCode.NO_TESTS_COLLECTED:  # all names came from faults
+        first.name = CONFTEST
+    if trial.only is not None and code == pytest.ExitCode.NO_TESTS_COLLECTED:
         code = pytest.ExitCode.OK
     if bool(code) != bool(first.name):
         raise RuntimeError(f"pytest ends with {code!r}, and {first.name or 'nothing'} fails")

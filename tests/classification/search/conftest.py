@@ -17,6 +17,15 @@ TINY = {
     "data.batch_size": 20,
 }
 
+#: A method that abandons operations takes as many rounds as there are, and a supernet computes each.
+FEW_OPERATIONS = ("none", "skip_connect", "dil_conv_3x3")
+
+
+@pytest.fixture
+def few_operations(monkeypatch):
+    """Searches in this process choose between three operations."""
+    monkeypatch.setattr("onebit.classification.search.config.search_space", lambda *_: FEW_OPERATIONS)
+
 
 @pytest.fixture
 def search_job(data, tmp_path):

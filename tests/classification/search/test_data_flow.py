@@ -20,6 +20,7 @@ from onebit.classification.search.loop import SearchLoop
 from onebit.classification.search.runner import search
 from onebit.classification.search.strategies import METHODS
 from onebit.classification.search.supernet import Supernet
+from tests.classification.search.conftest import FEW_OPERATIONS
 
 CLASSES, PER_CLASS, SIDE = 2, 20, 8
 BATCH = 10
@@ -112,8 +113,6 @@ def record(request, colored, tmp_path_factory):
     changes = {
         "space.cells": 3,
         "space.channels": 4,
-        "space.pooling": False,
-        "space.skip": False,
         "default_hooks.checkpoint.interval": 1000,
         "data.image_size": SIDE,
         "data.images": CLASSES * PER_CLASS,
@@ -135,6 +134,7 @@ def record(request, colored, tmp_path_factory):
     hooks = [register_module_forward_pre_hook(recorder.forward), register_optimizer_step_pre_hook(recorder.step)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SearchLoop, "run_epoch", recorded)
+        patch.setattr("onebit.classification.search.config.search_space", lambda *_: FEW_OPERATIONS)
         search(job)
     for hook in hooks:
         hook.remove()
