@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow mutate lint format docs audit clean
+.PHONY: demo test test-slow test-oldest mutate lint format docs audit clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -19,6 +19,16 @@ test: $(VENV)/.installed
 
 test-slow: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m slow
+
+# The fast tests with the oldest versions of everything that pyproject.toml allows: docs/testing.md.
+OLDEST ?= .venv-oldest
+$(OLDEST)/.installed: pyproject.toml tests/oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --disable-pip-version-check -q -c tests/oldest.txt -e '.[cpu,dev]'
+	touch $@
+
+test-oldest: $(OLDEST)/.installed
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n auto --dist worksteal -m "not slow"
 
 # Which single-point faults of the core the fast tests notice: docs/testing.md.
 MUTANTS ?= 300
@@ -41,4 +51,4 @@ audit: $(VENV)/.installed
 	$(BIN)/python .ci/audit.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info demo
+	rm -rf $(VENV) $(OLDEST) build *.egg-info demo

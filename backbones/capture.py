@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from onebit.commons.compat import compiling
+
 
 def capturing() -> bool:
     """Whether operators are being written down (compiled, exported or traced) instead of run for their result."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return compiling() or torch.jit.is_tracing()
 
 
 class Function(torch.autograd.Function):

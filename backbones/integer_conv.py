@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from onebit.backbones.binarization import packing
 from onebit.backbones.capture import capturing
+from onebit.commons.compat import autocasting
 
 
 def onebit_conv2d(
@@ -56,7 +57,7 @@ def worthwhile(
         and inside
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == "cpu"
-        and not torch.is_autocast_enabled("cpu")
+        and not autocasting("cpu")
         and supported()
     )
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from onebit.backbones.capture import Function
+from onebit.commons.compat import autocast_dtype, autocasting
 
 
 def onebit_conv2d(
@@ -29,16 +30,13 @@ def onebit_conv2d(
         x: [N, C, H, W], every value +1 or -1.
         weight: [K, C / groups, h, w], filter k holding two values only, +a_k and -a_k.
     """
-    dtype = torch.get_autocast_dtype(x.device.type)
+    dtype = autocast_dtype(x.device.type)
     return _MixedConvFunction.apply(x, weight, dtype, (stride, padding, dilation), groups)
 
 
 def possible(x: Tensor, weight: Tensor) -> bool:
     """Whether autocast would compute with these operands in a half precision."""
-    device = x.device.type
-    return (
-        weight.dtype == torch.float32 and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    )
+    return weight.dtype == torch.float32 and autocasting(x.device.type)
 
 
 class _MixedConvFunction(Function):

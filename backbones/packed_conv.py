@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from onebit.backbones.binarization import packing
+from onebit.commons.compat import autocasting
 
 
 def conv2d(
@@ -34,7 +35,7 @@ def conv2d(
 
 def possible(x: Tensor, weight: Tensor) -> bool:
     """Whether :func:`conv2d` takes these operands: of one dtype, and not under autocast or in a graph."""
-    return packing.packs(True) and x.dtype == weight.dtype and not torch.is_autocast_enabled(x.device.type)
+    return packing.packs(True) and x.dtype == weight.dtype and not autocasting(x.device.type)
 
 
 class _PackedConvFunction(torch.autograd.Function):

@@ -24,7 +24,7 @@ class _PReLUFunction(torch.autograd.Function):
         if torch.is_grad_enabled():  # a second derivative is wanted, which needs both as they are
             to_slope = (negative * x).sum((0, 2, 3)) if ctx.needs_input_grad[1] else None
             return torch.addcmul(positive, negative, slope), to_slope
-        grad_x = positive.addcmul_(negative, slope)
+        grad_x = positive.addcmul_(negative, slope.to(grad.dtype))  # torch 2.1 takes one type only
         return grad_x, negative.mul_(x).sum((0, 2, 3)) if ctx.needs_input_grad[1] else None
 
 

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
-from onebit.commons.compat import ensure_torchvision
+from onebit.commons.compat import ensure_torchvision, grad_scaler
 
 ensure_torchvision()  # mmengine.optim imports mmengine.runner, which imports torchvision
 
@@ -96,7 +96,7 @@ class CpuAmpOptimWrapper(AmpOptimWrapper):
         guards.choice("optim_wrapper.dtype", dtype, AMP[1:])
         OptimWrapper.__init__(self, **arguments)  # the class between asks for a GPU
         start: dict[str, Any] = {} if loss_scale == "dynamic" else dict(init_scale=float(loss_scale))
-        self.loss_scaler = torch.amp.GradScaler("cpu", enabled=dtype == "float16", **start)
+        self.loss_scaler = grad_scaler("cpu", enabled=dtype == "float16", **start)
         self.cast_dtype = getattr(torch, dtype)
         self._scale_update_param = None
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from onebit.backbones.conv import OneBitConv2d
 from onebit.backbones.packed.layers import signs_and_scale, threshold_of, values_of
 from onebit.backbones.prelu import PReLU
+from onebit.commons.compat import BY_TRACING
 from onebit.commons.errors import InputError, WorkError
 from onebit.commons.files import write_atomic
 
@@ -104,7 +105,7 @@ def save_onnx(network: nn.Module, size: tuple[int, int], path: str | Path) -> Pa
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "network.onnx"
         try:
-            torch.onnx.export(plain, (image,), str(file), dynamo=False, input_names=["images"])
+            torch.onnx.export(plain, (image,), str(file), input_names=["images"], **BY_TRACING)
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
             reason = " ".join(str(error).split())[:300]
             raise WorkError(f"ONNX cannot express this network: {reason}") from error

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from onebit.commons.compat import autocasting
+
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
     """``F.conv2d`` with one filter per channel, padded with zeros to ceil(size / stride).
@@ -23,7 +25,7 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, stride: int, dilation: int) -> T
         x: [N, C, H, W].
         weight: [C, 1, k, k], k odd.
     """
-    if x.device.type == "cpu" and stride == 1 and not torch.is_autocast_enabled("cpu"):
+    if x.device.type == "cpu" and stride == 1 and not autocasting("cpu"):
         return _DepthwiseFunction.apply(x, weight, dilation)
     return _convolve(x, weight, stride, dilation)
 

@@ -31,6 +31,7 @@ from onebit.classification.search.decoupling import Decoupling
 from onebit.classification.search.space import SearchSpace
 from onebit.classification.search.strategies import Report, Schedule, get_strategy
 from onebit.classification.search.supernet import Supernet
+from onebit.commons.compat import grad_scaler
 from onebit.commons.distributed import unwrapped
 from onebit.commons.engine import ProgressHook
 from onebit.commons.engine_hooks import epoch_seed
@@ -111,7 +112,7 @@ class StepReport(Report):
         self._loop = loop
         self._device = device
         self._dtype = getattr(torch, amp) if amp else None
-        self.scaler = torch.amp.GradScaler(device.type) if amp == "float16" else None
+        self.scaler = grad_scaler(device.type) if amp == "float16" else None
 
     def __call__(self, losses: Mapping[str, Tensor], images: int) -> None:
         self._loop.step(losses, images)

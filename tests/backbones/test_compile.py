@@ -8,6 +8,7 @@ import torch
 from onebit import backbones
 from onebit.backbones.binarization import BINARIZERS
 from onebit.backbones.classifier import Classifier
+from onebit.commons.compat import BY_TRACING, TORCH
 
 #: One narrow network of each family, as deep as its parts all occur.
 FAMILIES = {
@@ -22,6 +23,8 @@ FAMILIES = {
 }
 #: Of the fast tests.
 FAST = ("resnet18_w4_reactnet", "reactnet_a_w4", "dcp_nas_c4_l3")
+ANY_SIZE = pytest.mark.skipif(TORCH < (2, 6), reason="torch.export takes any size (Dim.AUTO) from torch 2.6 on")
+ONE_GRAPH = pytest.mark.skipif(TORCH < (2, 4), reason="torch 2.1 breaks graphs at gradients of our own")
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -67,6 +70,7 @@ def trains_alike(network, images, **options):
             assert ours.is_contiguous() == theirs.is_contiguous()
 
 
+@ONE_GRAPH
 @pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("binarizer", BINARIZERS)
 def test_a_convolution_is_one_graph(binarizer, memory_format):
@@ -77,6 +81,7 @@ def test_a_convolution_is_one_graph(binarizer, memory_format):
     trains_alike(unit, torch.randn(2, 8, 6, 6).to(memory_format=FORMATS[memory_format]), backend="aot_eager")
 
 
+@ONE_GRAPH
 @pytest.mark.parametrize(
     ("name", "memory_format"),
     [
@@ -90,6 +95,7 @@ def test_a_network_is_one_graph(name, memory_format):
     trains_alike(*build(name, FORMATS[memory_format]), backend="aot_eager")
 
 
+@ONE_GRAPH
 @pytest.mark.slow
 @pytest.mark.parametrize("binarizer", BINARIZERS)
 @pytest.mark.parametrize(
@@ -100,6 +106,7 @@ def test_a_network_of_any_binarizer_is_one_graph(name, binarizer):
     trains_alike(network, images, backend="aot_eager")
 
 
+@ONE_GRAPH
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["resnet20_w4_reactnet", "vgg_small_w4_bireal", "wrn22_w4_mcn", "reactnet_a_w4", "dcp_nas_c4_l3"]
@@ -134,6 +141,7 @@ def test_a_trace_can_be_saved(name):
     predicts_alike(torch.jit.load(file), network, *BATCHES)
 
 
+@ANY_SIZE
 @pytest.mark.parametrize("name", fast(FAMILIES))
 def test_exported_it_takes_any_batch_and_size(name):
     network, auto = build(name)[0].eval(), torch.export.Dim.AUTO
@@ -166,7 +174,7 @@ def test_torchvision_extracts_features():
 
 
 @pytest.mark.parametrize("name", fast(FAMILIES))
-@pytest.mark.parametrize("dynamo", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dynamo", [False, pytest.param(True, marks=[pytest.mark.slow, ANY_SIZE])])
 def test_onnx_takes_any_batch_and_size(name, dynamo, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     if dynamo:
@@ -174,7 +182,7 @@ def test_onnx_takes_any_batch_and_size(name, dynamo, tmp_path):
         auto = torch.export.Dim.AUTO
         options = dict(dynamo=True, verbose=False, dynamic_shapes=({0: auto, 2: auto, 3: auto},))
     else:
-        options = dict(dynamo=False, dynamic_axes={"images": {0: "n", 2: "height", 3: "width"}})
+        options = dict(**BY_TRACING, dynamic_axes={"images": {0: "n", 2: "height", 3: "width"}})
     network = build(name)[0].eval()
     torch.onnx.export(network, (BATCHES[0],), tmp_path / "model.onnx", input_names=["images"], **options)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")

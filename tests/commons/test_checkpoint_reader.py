@@ -21,7 +21,7 @@ VALUES = dict(
     parameter=nn.Parameter(torch.ones(2)),
     half=torch.ones(3, dtype=torch.bfloat16),
     flags=torch.tensor([True, False]),
-    unsigned=torch.tensor(5, dtype=torch.uint16),
+    **({"unsigned": torch.tensor(5, dtype=torch.uint16)} if hasattr(torch, "uint16") else {}),  # from torch 2.3 on
     empty=torch.zeros(0, 3),
     scalar=torch.tensor(7),
     numbers=[1, 10**20, -2.5, float("inf"), True, None],

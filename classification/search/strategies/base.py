@@ -78,7 +78,7 @@ class Report:
         scaler: of the loss for half-precision gradients, None without.
     """
 
-    scaler: torch.amp.GradScaler | None = None
+    scaler: Any = None
 
     def __call__(self, losses: Mapping[str, Tensor], images: int) -> None:
         """After each step: its losses by name, scalars, and how many images it took."""
