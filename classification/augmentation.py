@@ -51,7 +51,7 @@ class BatchAugmentation(BaseDataPreprocessor):
         cutmix: float = 0.0,
         num_classes: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(non_blocking=True)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), False)
         self.padding, self.flip, self.cutout = padding, flip, cutout

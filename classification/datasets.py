@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.registry import DATASETS, FUNCTIONS
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from onebit.commons.checkpoint_reader import read_pickle
 from onebit.commons.compat import ensure_torchvision
@@ -108,6 +108,11 @@ class InMemoryImages(Dataset):
             self.images = torch.cat(list(parts))
         self.metainfo = dict(classes=class_names(root, layout))
 
+    def to(self, device: torch.device | str) -> InMemoryImages:
+        """Hold images and labels on ``device``, from where batches are then taken."""
+        self.images, self.labels = self.images.to(device), self.labels.to(device)
+        return self
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -116,7 +121,7 @@ class InMemoryImages(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """Called by torch's DataLoader with a whole batch of indices."""
-        chosen = torch.as_tensor(indices)
+        chosen = torch.as_tensor(indices).to(self.labels.device, non_blocking=True)
         images = self.images[chosen]
         return dict(inputs=images if images.shape[1] == 3 else images.repeat(1, 3, 1, 1), labels=self.labels[chosen])
 
@@ -168,6 +173,25 @@ def collate_images(batch: dict | list[dict]) -> dict[str, Tensor]:
     return dict(
         inputs=torch.stack([item["inputs"] for item in batch]), labels=torch.tensor([item["labels"] for item in batch])
     )
+
+
+def hold_on_gpu(loader: DataLoader) -> bool:
+    """Move images that are held in memory to the GPU, where there is one and they fill less than half of what is free.
+
+    Batches are then drawn there, and no image travels in a step. Loader processes cannot share a GPU's memory: with
+    ``num_workers`` the images stay where they are, as streamed ones do, and come through pinned memory.
+
+    Returns:
+        whether they were moved.
+    """
+    images = loader.dataset
+    if not isinstance(images, InMemoryImages) or loader.num_workers or not torch.cuda.is_available():
+        return False
+    if 2 * images.images.nbytes > torch.cuda.mem_get_info()[0]:
+        return False
+    images.to("cuda")
+    loader.pin_memory = False  # what is on the GPU cannot be pinned
+    return True
 
 
 def class_names(root: Path, layout: str) -> list[str]:

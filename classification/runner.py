@@ -18,7 +18,7 @@ from onebit.backbones.conv import binarize_weights
 from onebit.backbones.registry import MODELS
 from onebit.classification.config import FILE_OPTIONS, FREE, build_config
 from onebit.classification.cost import summaries
-from onebit.classification.datasets import class_names, layout_of, split_of
+from onebit.classification.datasets import class_names, hold_on_gpu, layout_of, split_of
 from onebit.classification.distillation import Distillation
 from onebit.classification.metrics import TopK
 from onebit.classification.options import score_averaged_weights
@@ -69,8 +69,14 @@ def train(job: Job) -> Outcome:
         for stage in stages:
             row = {**row_of(job, cfg), "data": checksum, **stage.row}
             runner = build_runner(
-                stage.cfg, row, work_dir=stage.work_dir, resume=job.resume, epochs_before=stage.epochs_before
+                stage.cfg,
+                row,
+                work_dir=stage.work_dir,
+                resume=job.resume,
+                epochs_before=stage.epochs_before,
+                defer_losses=True,
             )
+            hold_on_gpu(runner.train_dataloader)
             # Initialized here and not in runner.train(), which then leaves it alone: the network
             # that is scored now is the one that is trained.
             runner.model.init_weights()

@@ -235,7 +235,9 @@ def plain_errors(work_dir: str | Path) -> Iterator[None]:
         raise WorkError(f"could not read or write {path}: {error.strerror or error}") from error
 
 
-def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool, epochs_before: int = 0) -> Runner:
+def build_runner(
+    cfg: Config, row: dict, *, work_dir: str | Path, resume: bool, epochs_before: int = 0, defer_losses: bool = False
+) -> Runner:
     """Build mmengine's Runner from ``cfg`` with the suite's standing rules applied.
 
     Below ``torchrun`` it trains data-parallel. ``train_dataloader.batch_size`` is that of all
@@ -253,6 +255,8 @@ def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool, 
         work_dir: where checkpoints, log and config go.
         resume: load the latest checkpoint in ``work_dir``, if any, and go on.
         epochs_before: of trainings that this one continues: its epochs draw other random numbers.
+        defer_losses: on a GPU, see :class:`onebit.commons.engine_hooks.DeferredLossesHook`; no hook of the config may
+            need the losses of every step then.
 
     Raises:
         InputError: ``resume`` with a checkpoint in ``work_dir`` that another config wrote or that
@@ -300,10 +304,14 @@ def build_runner(cfg: Config, row: dict, *, work_dir: str | Path, resume: bool, 
     barrier()  # all have looked for the checkpoint before the first process may write another
     if "dataset" in cfg.get("train_dataloader", {}):  # a search builds its loaders itself
         cfg.train_dataloader.setdefault("worker_init_fn", dict(type="keep_worker_seed"))
+        if torch.cuda.is_available():
+            cfg.train_dataloader.setdefault("pin_memory", True)
     if parallel:
         cfg.launcher = "pytorch"
         cfg.custom_hooks.append(dict(type="JointLossHook"))
         cfg.train_dataloader.batch_size = share_of_batch(cfg.train_dataloader.batch_size)
+    if defer_losses and torch.cuda.is_available():
+        cfg.custom_hooks.append(dict(type="DeferredLossesHook"))
     cfg.resume = checkpoint is not None
     cfg.load_from = str(checkpoint) if checkpoint else cfg.get("load_from")
     cfg.experiment_name = f"{row['backbone']}_{next(_RUN_COUNTER)}"

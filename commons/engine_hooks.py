@@ -14,6 +14,7 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import FUNCTIONS, HOOKS
 from mmengine.runner import Runner, set_random_seed
+from torch import Tensor
 
 from onebit.commons.checkpoints import ROW, histories, latest_checkpoint, plain
 from onebit.commons.distributed import unwrapped
@@ -74,6 +75,51 @@ def _loss_value(outputs: dict | None) -> float:
     return float(torch.as_tensor((outputs or {}).get("loss", 0.0)).detach())
 
 
+def _require_finite(runner: Runner, loss: float, iteration: int) -> None:
+    if not math.isfinite(loss):
+        last = latest_checkpoint(runner.work_dir)
+        raise WorkError(
+            f"the loss is {loss} in epoch {runner.epoch + 1}, iteration {iteration}; "
+            f"last good checkpoint: {last or 'none'}"
+        )
+
+
+@HOOKS.register_module(force=True)
+class DeferredLossesHook(Hook):
+    """Read the losses of some steps from the GPU in one go, so that the other steps do not wait for it.
+
+    The other hooks see the losses of the last of these steps, and none in between. The history has all of them.
+
+    Args:
+        interval: how many steps; after as many mmengine's LoggerHook reads the history. An epoch's last step ends it.
+    """
+
+    priority = "HIGHEST"  # before the hook that keeps the history
+
+    def __init__(self, interval: int = 10) -> None:
+        self.interval = interval
+        self._held: list[dict[str, Tensor]] = []
+
+    def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
+        losses = {name: value.detach() for name, value in (outputs or {}).items() if isinstance(value, Tensor)}
+        if not losses:
+            return
+        self._held.append(losses)
+        for name in losses:
+            del outputs[name]
+        end = self.end_of_epoch(runner.train_dataloader, batch_idx)
+        if not end and not self.every_n_inner_iters(batch_idx, self.interval):
+            return
+        values = iter(torch.stack([loss.double() for step in self._held for loss in step.values()]).tolist())
+        *before, last = [{name: next(values) for name in step} for step in self._held]
+        self._held = []
+        for age, step in zip(range(len(before), 0, -1), before, strict=True):
+            for name, value in step.items():
+                runner.message_hub.update_scalar(f"train/{name}", value)
+            _require_finite(runner, step.get("loss", 0.0), runner.iter + 1 - age)
+        outputs.update(last)
+
+
 @HOOKS.register_module(force=True)
 class FiniteLossHook(Hook):
     """Stop at the first loss that is not a number, and before weights that are not are kept.
@@ -84,13 +130,7 @@ class FiniteLossHook(Hook):
     priority = "HIGH"
 
     def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
-        loss = _loss_value(outputs)
-        if not math.isfinite(loss):
-            last = latest_checkpoint(runner.work_dir)
-            raise WorkError(
-                f"the loss is {loss} in epoch {runner.epoch + 1}, iteration {runner.iter + 1}; "
-                f"last good checkpoint: {last or 'none'}"
-            )
+        _require_finite(runner, _loss_value(outputs), runner.iter + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:
         # The last step of an epoch can spoil the weights of a loss that was finite itself.
@@ -135,10 +175,12 @@ class ProgressHook(Hook):
     def before_train(self, runner: Runner) -> None:
         self.progress = Progress(self.description, total=runner.max_iters)
         self.progress.start(completed=runner.iter)
+        self.note = ""
 
     def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
-        loss = _loss_value(outputs)
-        self.progress.advance(note=f"epoch {runner.epoch + 1}/{runner.max_epochs} loss {loss:.3f}")
+        if outputs and "loss" in outputs:
+            self.note = f"epoch {runner.epoch + 1}/{runner.max_epochs} loss {_loss_value(outputs):.3f}"
+        self.progress.advance(note=self.note)
 
     def close(self) -> None:
         if hasattr(self, "progress"):

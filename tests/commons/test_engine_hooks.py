@@ -106,3 +106,34 @@ def test_every_epoch_begins_with_its_own_seed(line, epoch, first):
     found = torch.rand(3)
     torch.manual_seed(epoch_seed(5, first + epoch))
     assert torch.equal(found, torch.rand(3))
+
+
+DEFERRED = [dict(type="DeferredLossesHook", interval=2)]
+
+
+def test_deferred_losses_are_the_same_history(line):
+    """Of three steps in an epoch, the second and third read losses."""
+    plain, deferred = line("plain"), line("deferred", custom_hooks=DEFERRED)
+    for runner in (plain, deferred):
+        runner.train()
+    histories = [runner.message_hub.get_scalar("train/loss").data for runner in (plain, deferred)]
+    assert [h.tolist() for h in histories[0]] == [h.tolist() for h in histories[1]]
+    assert len(histories[0][0]) == 3 * BATCHES
+    assert loss_curve(plain) == loss_curve(deferred)
+    assert torch.equal(plain.model.layer.weight, deferred.model.layer.weight)
+
+
+@pytest.mark.parametrize("at", range(BATCHES, 2 * BATCHES))
+def test_a_deferred_loss_that_is_not_finite_ends_the_run_at_its_own_iteration(line, at, tmp_path):
+    runner = line(custom_hooks=DEFERRED)
+    own = runner.model.train_step
+
+    def train_step(data, optim_wrapper):
+        return {**own(data, optim_wrapper), **({"loss": torch.tensor(float("nan"))} if runner.iter == at else {})}
+
+    runner.model.train_step = train_step
+    last = tmp_path / "run" / "epoch_1.pth"
+    with pytest.raises(
+        WorkError, match=f"the loss is nan in epoch 2, iteration {at + 1}; last good checkpoint: {last}"
+    ):
+        runner.train()

@@ -118,6 +118,44 @@ def test_an_epoch_of_a_search(method):
     assert strategy.scores().isfinite().all()
 
 
+@pytest.mark.parametrize("name", ["resnet18_w16", "resnet18_w16_reactnet", "reactnet_a_w8", "dcp_nas_c8_l6"])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_training_steps_do_not_wait_for_the_gpu(name, mixed):
+    """What ``tests/classification/test_synchronization.py`` forbids on a CPU, as CUDA itself sees it."""
+    from onebit.commons.compat import ensure_torchvision
+
+    ensure_torchvision()
+    from mmengine.optim import AmpOptimWrapper, OptimWrapper
+
+    from onebit.classification.datasets import InMemoryImages, collate_images, hold_on_gpu
+    from onebit.classification.model import ImageClassifier
+
+    held = object.__new__(InMemoryImages)
+    held.images = torch.randint(256, (64, 3, 32, 32), dtype=torch.uint8)
+    held.labels = torch.arange(64).remainder(10)
+    loader = torch.utils.data.DataLoader(held, batch_size=8, shuffle=True, collate_fn=collate_images, pin_memory=True)
+    assert hold_on_gpu(loader)
+    prepare = dict(mean=[120.0] * 3, std=[60.0] * 3, padding=4, flip=True, cutout=8)
+    model = ImageClassifier(
+        dict(type="onebit.create_backbone", name=name, out_indices=(3,), stem="cifar"),
+        10,
+        data_preprocessor=dict(type="onebit.BatchAugmentation", **prepare),
+    )
+    model = model.cuda().train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    wrapper = AmpOptimWrapper(optimizer=optimizer, dtype="bfloat16") if mixed else OptimWrapper(optimizer)
+    if mixed:  # as torch has it, a scaler asks whether gradients are finite; bfloat16 needs none
+        wrapper.loss_scaler = torch.cuda.amp.GradScaler(enabled=False)
+    batches = iter(loader)
+    model.train_step(next(batches), wrapper)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        losses = [model.train_step(batch, wrapper)["loss"] for batch in batches]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.stack(losses).isfinite().all()
+
+
 def random_boxes(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(count, 2, 2, generator=generator) * 300
