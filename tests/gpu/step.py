@@ -165,7 +165,7 @@ def main() -> int:
         print(json.dumps(results[-1]), flush=True)
         about = dict(device=torch.cuda.get_device_name() if cuda else "cpu", torch=torch.__version__, results=results)
         args.out.write_text(json.dumps(about, indent=1))
-    args.out.with_suffix(".md").write_text(markdown(results))
+        args.out.with_suffix(".md").write_text(markdown(results))
     return 0
 
 
