@@ -7,8 +7,8 @@ beside mmcv-lite.
 operators   whose operators mmcv calls where it has no compiled ones
 plain_operators  NMS, its relatives and RoIAlign in plain torch
 plain_convs  deformable and masked convolution, CARAFE and the focal loss in plain torch
-necks       the FPN with 1-bit convs
-heads       the RPN with a 1-bit conv
+necks       FPN and PAFPN with 1-bit convs
+heads       the RPN, RetinaNet's and FCOS's head with 1-bit convs
 parts       which parts of a detector are 1-bit
 metrics     VOC and COCO AP in full precision, per class
 predictions detections as a file
@@ -32,9 +32,9 @@ from typing import TYPE_CHECKING
 from onebit.commons.compat import ensure_mmcv, ensure_torchvision
 
 if TYPE_CHECKING:
-    from onebit.detection.heads import OneBitRPNHead
+    from onebit.detection.heads import OneBitFCOSHead, OneBitRetinaHead, OneBitRPNHead
     from onebit.detection.metrics import CocoAveragePrecision, VOCAveragePrecision
-    from onebit.detection.necks import OneBitFPN
+    from onebit.detection.necks import OneBitFPN, OneBitPAFPN
 
 # MMDetection imports both: mmcv is the user's choice, and a CPU install of torch may not be able to import torchvision.
 ensure_mmcv()
@@ -43,12 +43,23 @@ ensure_torchvision()
 #: Public names, each with its module, which imports MMDetection (PEP 562).
 _LAZY = {
     "CocoAveragePrecision": "onebit.detection.metrics",
+    "OneBitFCOSHead": "onebit.detection.heads",
     "OneBitFPN": "onebit.detection.necks",
+    "OneBitPAFPN": "onebit.detection.necks",
     "OneBitRPNHead": "onebit.detection.heads",
+    "OneBitRetinaHead": "onebit.detection.heads",
     "VOCAveragePrecision": "onebit.detection.metrics",
 }
 
-__all__ = ["CocoAveragePrecision", "OneBitFPN", "OneBitRPNHead", "VOCAveragePrecision"]
+__all__ = [
+    "CocoAveragePrecision",
+    "OneBitFCOSHead",
+    "OneBitFPN",
+    "OneBitPAFPN",
+    "OneBitRPNHead",
+    "OneBitRetinaHead",
+    "VOCAveragePrecision",
+]
 
 
 def __getattr__(name: str):

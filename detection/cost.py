@@ -94,7 +94,7 @@ def summaries(detector: nn.Module, cfg: Config) -> dict[str, dict[str, Any]]:
 
 def declare_roles(detector: nn.Module) -> None:
     """Tell the counter which layers are the neck's, the RPN's and the head's, for its groups."""
-    for name, role in (("neck", "neck"), ("rpn_head", "rpn"), ("roi_head", "head")):
+    for name, role in (("neck", "neck"), ("rpn_head", "rpn"), ("roi_head", "head"), ("bbox_head", "head")):
         if hasattr(detector, name):
             getattr(detector, name).cost_role = role
 

@@ -1,4 +1,4 @@
-"""The feature pyramid with 1-bit convs.
+"""Feature pyramids with 1-bit convs.
 
 DCP-NAS (Sec. 4.1) replaces the lateral connections of the FPN by 3x3 1-bit convolutions. Whether
 the 3x3 output convs stay real-valued is not said there; they do by default here, because they feed
@@ -8,7 +8,7 @@ the real-valued heads.
 from __future__ import annotations
 
 from mmcv.cnn import ConvModule
-from mmdet.models.necks import FPN
+from mmdet.models.necks import FPN, PAFPN
 from mmengine.model import xavier_init
 from torch import nn
 
@@ -19,28 +19,8 @@ from onebit.backbones.registry import MODELS
 OF_BINARIZER = "binarizer"
 
 
-@MODELS.register_module(force=True)
-class OneBitFPN(FPN):
-    """MMDetection's FPN with 3x3 1-bit lateral convs.
-
-    Input and output are those of ``FPN``: a tuple of maps [N, in_channels[i], H_i, W_i] gives
-    ``num_outs`` maps [N, out_channels, H_i, W_i].
-
-    Args:
-        in_channels, out_channels, num_outs: as in ``FPN``.
-        binarizer: any name that :class:`onebit.backbones.OneBitConv2d` knows.
-        pad_value: what a 1-bit conv sees outside the map: 0, -1 or +1.
-        onebit_outputs: make the 3x3 output convs (and extra levels) 1-bit as well.
-        norm_cfg: normalization after every conv. A 1-bit conv's output is a scaled count, so the
-            default is BN; None leaves it out.
-        act_cfg: activation after every conv, as in ``FPN``; or ``binarizer``: after every 1-bit
-            conv the one that the binarizer's paper ends a block with (RPReLU for ReActNet).
-        init_cfg: mmengine's, which then rules 1-bit convs too; by default Xavier for the real-valued ones.
-        **kwargs: the other arguments of ``FPN``.
-
-    Raises:
-        InputError: unknown binarizer, or a pad value other than the above.
-    """
+class _OneBitPyramid:
+    """What the pyramids share. Goes before MMDetection's class among the bases."""
 
     def __init__(
         self,
@@ -69,8 +49,13 @@ class OneBitFPN(FPN):
         for lateral in self.lateral_convs:
             binarize(lateral, kernel_size=3, padding=1, **onebit)
         if onebit_outputs:
-            for output in self.fpn_convs:
+            for output in self.output_convs:
                 binarize(output, **onebit)
+
+    @property
+    def output_convs(self) -> list[ConvModule]:
+        """The 3x3 convs behind the laterals, and those of extra levels."""
+        return [*self.fpn_convs]
 
     def init_weights(self) -> None:
         """Xavier for the real-valued convs; a 1-bit conv initializes itself."""
@@ -83,6 +68,48 @@ class OneBitFPN(FPN):
             elif isinstance(module, nn.Conv2d):
                 xavier_init(module, distribution="uniform")
         self._is_init = True
+
+
+@MODELS.register_module(force=True)
+class OneBitFPN(_OneBitPyramid, FPN):
+    """MMDetection's FPN with 3x3 1-bit lateral convs.
+
+    Input and output are those of ``FPN``: a tuple of maps [N, in_channels[i], H_i, W_i] gives
+    ``num_outs`` maps [N, out_channels, H_i, W_i].
+
+    Args:
+        in_channels, out_channels, num_outs: as in ``FPN``.
+        binarizer: any name that :class:`onebit.backbones.OneBitConv2d` knows.
+        pad_value: what a 1-bit conv sees outside the map: 0, -1 or +1.
+        onebit_outputs: make the 3x3 output convs (and extra levels) 1-bit as well.
+        norm_cfg: normalization after every conv. A 1-bit conv's output is a scaled count, so the
+            default is BN; None leaves it out.
+        act_cfg: activation after every conv, as in ``FPN``; or ``binarizer``: after every 1-bit
+            conv the one that the binarizer's paper ends a block with (RPReLU for ReActNet).
+        init_cfg: mmengine's, which then rules 1-bit convs too; by default Xavier for the real-valued ones.
+        **kwargs: the other arguments of ``FPN``.
+
+    Raises:
+        InputError: unknown binarizer, or a pad value other than the above.
+    """
+
+
+@MODELS.register_module(force=True)
+class OneBitPAFPN(_OneBitPyramid, PAFPN):
+    """MMDetection's PAFPN (Liu et al., CVPR 2018) with 3x3 1-bit lateral convs (ours).
+
+    Arguments, input and output are those of :class:`OneBitFPN`; ``onebit_outputs`` makes the convs of the path from
+    fine to coarse maps 1-bit as well. Where a map comes down a level, its values are added to what a 1-bit conv makes
+    of the finer one, so that real values flow past every 1-bit conv.
+
+    Raises:
+        InputError: as :class:`OneBitFPN`.
+    """
+
+    @property
+    def output_convs(self) -> list[ConvModule]:
+        """The 3x3 convs behind the laterals, and those of the second path."""
+        return [*self.fpn_convs, *self.downsample_convs, *self.pafpn_convs]
 
 
 def binarize(block: ConvModule, binarizer: str, pad_value: int, activate: bool = False, **changes) -> None:

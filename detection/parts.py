@@ -31,25 +31,37 @@ def default_parts(onebit_backbone: bool) -> str:
 def parts_of(detector: nn.Module) -> str:
     """The choice that ``detector`` was built with, read off its modules.
 
-    ``other`` where it is none of :data:`PARTS`, as in somebody's own config.
+    ``neck+head`` is said of one-stage detectors whose neck and stacks of convs in the head are 1-bit. ``other`` where
+    it is none of these, as may be in somebody's own config.
     """
     lateral = output = False
     neck = getattr(detector, "neck", None)
     rest = [] if neck is None else [neck]
     if isinstance(neck, FPN):
-        lateral, output = _all_onebit(neck.lateral_convs), _all_onebit(neck.fpn_convs)
+        behind = (*neck.fpn_convs, *getattr(neck, "downsample_convs", ()), *getattr(neck, "pafpn_convs", ()))
+        lateral, output = _all_onebit(neck.lateral_convs), _all_onebit(behind)
         rest = []
     rpn = getattr(getattr(detector, "rpn_head", None), "rpn_conv", None)
     rpn = _all_onebit([] if rpn is None else [rpn])
-    rest += [getattr(detector, name) for name in ("bbox_head", "roi_head") if hasattr(detector, name)]
+    head = getattr(detector, "bbox_head", None)
+    towers = [part for name in ("cls_convs", "reg_convs") for part in getattr(head, name, ())]
+    if towers:
+        rest.append(
+            nn.ModuleList(part for name, part in head.named_children() if name not in ("cls_convs", "reg_convs"))
+        )
+    elif head is not None:
+        rest.append(head)
+    if hasattr(detector, "roi_head"):
+        rest.append(detector.roi_head)
     elsewhere = any(isinstance(m, OneBitConv2d) for part in rest for m in part.modules())
     names = {
-        (False, False, False): "none",
-        (True, False, False): "lateral",
-        (True, True, False): "neck",
-        (True, True, True): "neck+rpn",
+        (False, False, False, False): "none",
+        (True, False, False, False): "lateral",
+        (True, True, False, False): "neck",
+        (True, True, True, False): "neck+rpn",
+        (True, True, False, True): "neck+head",
     }
-    return "other" if elsewhere else names.get((lateral, output, rpn), "other")
+    return "other" if elsewhere else names.get((lateral, output, rpn, _all_onebit(towers)), "other")
 
 
 def _all_onebit(parts: Iterable[nn.Module]) -> bool | None:

@@ -35,7 +35,15 @@ if TYPE_CHECKING:
     )
     from onebit.backbones.hooks import MethodLossHook, PackActivationsHook
     from onebit.commons.datasets import Dataset, register_dataset
-    from onebit.detection import CocoAveragePrecision, OneBitFPN, OneBitRPNHead, VOCAveragePrecision
+    from onebit.detection import (
+        CocoAveragePrecision,
+        OneBitFCOSHead,
+        OneBitFPN,
+        OneBitPAFPN,
+        OneBitRetinaHead,
+        OneBitRPNHead,
+        VOCAveragePrecision,
+    )
     from onebit.leaderboards.api import bench, load_results
     from onebit.leaderboards.predicting import load
 
@@ -50,8 +58,11 @@ _PUBLIC = {
     "Genotype": "onebit.backbones",
     "MethodLossHook": "onebit.backbones.hooks",
     "OneBitConv2d": "onebit.backbones",
+    "OneBitFCOSHead": "onebit.detection",
     "OneBitFPN": "onebit.detection",
+    "OneBitPAFPN": "onebit.detection",
     "OneBitRPNHead": "onebit.detection",
+    "OneBitRetinaHead": "onebit.detection",
     "PackActivationsHook": "onebit.backbones.hooks",
     "ReActNetA": "onebit.backbones",
     "ResNet": "onebit.backbones",
@@ -78,8 +89,11 @@ __all__ = [  # the keys of _PUBLIC, written out for type checkers
     "Genotype",
     "MethodLossHook",
     "OneBitConv2d",
+    "OneBitFCOSHead",
     "OneBitFPN",
+    "OneBitPAFPN",
     "OneBitRPNHead",
+    "OneBitRetinaHead",
     "PackActivationsHook",
     "ReActNetA",
     "ResNet",

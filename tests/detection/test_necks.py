@@ -9,6 +9,9 @@ from onebit.backbones import OneBitConv2d
 from onebit.commons.errors import InputError
 from onebit.detection import OneBitFPN
 
+# ruff: isort: split
+from mmdet.models.necks import FPN
+
 CHANNELS = [8, 16, 32, 64]
 
 
@@ -90,3 +93,62 @@ def test_init_leaves_1bit_convs_their_own():
 def test_built_by_name_from_a_config():
     neck = ENGINE_MODELS.build(dict(type="onebit.OneBitFPN", in_channels=CHANNELS, out_channels=8, num_outs=4))
     assert isinstance(neck, OneBitFPN)
+
+
+#: What MMDetection's own tests of its FPN try.
+ARGUMENTS = [
+    dict(num_outs=5),
+    dict(num_outs=3, start_level=1),
+    dict(num_outs=5, start_level=1, add_extra_convs=True),
+    dict(num_outs=5, start_level=1, add_extra_convs="on_input"),
+    dict(num_outs=5, start_level=1, add_extra_convs="on_lateral"),
+    dict(num_outs=5, start_level=1, add_extra_convs="on_output", relu_before_extra_convs=True),
+    dict(num_outs=5, add_extra_convs=False, no_norm_on_lateral=True),
+    dict(num_outs=2, start_level=1, end_level=2),
+    dict(num_outs=4, upsample_cfg=dict(mode="bilinear", align_corners=False)),
+    dict(num_outs=4, upsample_cfg=dict(scale_factor=2, mode="nearest")),
+]
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
+@pytest.mark.parametrize("onebit_outputs", [False, True])
+def test_levels_are_those_of_mmdetections_fpn(arguments, onebit_outputs):
+    theirs = FPN(CHANNELS, 16, norm_cfg=dict(type="BN"), **arguments)
+    ours = OneBitFPN(CHANNELS, 16, onebit_outputs=onebit_outputs, **arguments)
+    assert [len(part) for part in (ours.lateral_convs, ours.fpn_convs)] == [
+        len(part) for part in (theirs.lateral_convs, theirs.fpn_convs)
+    ]
+    for block, other in zip(
+        (*ours.lateral_convs, *ours.fpn_convs), (*theirs.lateral_convs, *theirs.fpn_convs), strict=True
+    ):
+        assert (block.with_norm, block.with_activation) == (other.with_norm, other.with_activation)
+        assert block.conv.stride == other.conv.stride
+    found = ours(maps())
+    assert [m.shape for m in found] == [m.shape for m in theirs(maps())]
+    assert all(isinstance(block.conv, OneBitConv2d) is onebit_outputs for block in ours.fpn_convs)
+    sum(m.square().sum() for m in found).backward()
+    assert all(p.grad is not None for block in ours.lateral_convs for p in block.parameters())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        dict(num_outs=3),
+        dict(num_outs=1, start_level=1, end_level=3),
+        dict(num_outs=2, start_level=1, end_level=4),
+        dict(num_outs=4, add_extra_convs="on_outputs"),
+        dict(num_outs=4, add_extra_convs=1.5),
+        dict(num_outs=4, level=1),
+    ],
+    ids=str,
+)
+def test_what_mmdetections_fpn_refuses_ours_refuses(arguments):
+    with pytest.raises((AssertionError, TypeError)) as theirs:
+        FPN(CHANNELS, 16, **arguments)
+    with pytest.raises(theirs.type):
+        OneBitFPN(CHANNELS, 16, **arguments)
+
+
+def test_maps_of_another_number_are_refused():
+    with pytest.raises(AssertionError):
+        OneBitFPN(CHANNELS, 16, 4)(maps()[:3])
