@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from onebit.commons.checkpoint_reader import read_pickle
 from onebit.commons.compat import ensure_torchvision
+from onebit.commons.datasets import SMALL_SIDE, get_dataset, resolve_code
 from onebit.commons.datasets import Dataset as DatasetValue
 from onebit.commons.datasets import ImageFolder as OwnFolder
-from onebit.commons.datasets import get_dataset, resolve_code
 from onebit.commons.errors import InputError
 from onebit.commons.images import read_image
 from onebit.commons.progress import Progress
@@ -34,8 +34,6 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import v2
 
 CIFAR_SIZE = 32
-#: Sides in pixels up to which the images of a folder are held in memory.
-SMALL_SIDE = 64
 
 
 @dataclass(frozen=True)

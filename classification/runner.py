@@ -26,7 +26,7 @@ from onebit.classification.predictions import Predictions, ranks_of, top_k
 from onebit.classification.stages import Stage, forget, stages_of
 from onebit.commons.acceleration import compiler_errors
 from onebit.commons.checkpoints import require_asked, require_classes, require_fit, require_row
-from onebit.commons.datasets import Dataset, get_dataset
+from onebit.commons.datasets import Dataset, OwnPictures, get_dataset
 from onebit.commons.distributed import join, unwrapped
 from onebit.commons.engine import (
     build_runner,
@@ -369,6 +369,10 @@ def _outcome(job: Job, cfg: Config, metrics: dict[str, float], *, details=None, 
         config=config_text(cfg),
         cost=summaries(network, CONVENTIONS, size, cfg.model.num_classes),
         num_classes=cfg.model.num_classes,
-        details={**(details or {}), "network": backbones.describe(network)},
+        details={
+            **(details or {}),
+            **({"checked": {"labels": dict(dataset.counts)}} if isinstance(dataset, OwnPictures) else {}),
+            "network": backbones.describe(network),
+        },
         **fields,
     )

@@ -92,6 +92,12 @@ def row_of(content: dict, path: str | Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: its row names {len(classes)} classes, and says that there are {row.get('num_classes')}"
         )
+    ids = row.get("category_ids", [])  # what a detector's results name the classes by
+    whole = isinstance(ids, list) and all(type(number) is int and abs(number) < 2**53 for number in ids)
+    if not whole or (ids and not len(ids) == len(set(ids)) == len(classes)):
+        raise InputError(
+            f"{path}: its row's category_ids are {guards.shown(ids)}: expected {len(classes)} whole numbers, each once"
+        )
     start = row.get("pretrained", {})  # what a detector started from, for the text of its config
     plain_parts = (str, int, list)
     if not isinstance(start, dict) or not all(isinstance(part, plain_parts) for part in start.values()):

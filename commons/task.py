@@ -33,6 +33,7 @@ class Job:
         resume: go on from the last checkpoint in ``work_dir``, if there is one.
         cfg_options: dotted overrides of the config, as mmengine's ``--cfg-options``: the user's own.
         recorded: those that a record or a checkpoint states, below the user's.
+        config: of detection, the user's own config: the detector is its, and so is the data where ``dataset`` is empty.
     """
 
     dataset: str
@@ -44,6 +45,7 @@ class Job:
     resume: bool = False
     cfg_options: Mapping[str, Any] = field(default_factory=dict)
     recorded: FileOptions = field(default_factory=FileOptions)
+    config: Path | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.recorded, FileOptions) or isinstance(self.cfg_options, FileOptions):
@@ -153,7 +155,8 @@ class Task(Protocol):
         """Train and score what the user's own config describes."""
 
     def test(self, checkpoint: Path, job: Job, packed: bool = False) -> Outcome:
-        """Score a checkpoint that `train` wrote; ``packed`` scores the network with 1-bit kernels, on the CPU."""
+        """Score a checkpoint that `train` wrote, or `train_config` by ``job.config``; ``packed`` scores the network with
+        1-bit kernels, on the CPU."""
 
     def test_packed_file(self, path: Path, job: Job) -> Outcome:
         """Score a packed file, on the CPU."""

@@ -90,7 +90,7 @@ def check_dataset(cfg: Config, loaders: Sequence[str] = ("train", "test")) -> di
             _check_listing(found_here, (dataset.get("filter_cfg") or {}).get("min_size", 0))
             listed += found_here
         if not any(item.objects for item in listed):
-            raise InputError(f"the {loader} part of {cfg.row.dataset} has no object at all")
+            raise InputError(f"the {loader} part of {cfg.row.dataset or 'the data'} has no object at all")
         found[loader] = _check_images(listed, seen)
     return found
 
@@ -116,6 +116,17 @@ def classes_of(dataset: dict) -> tuple[str, ...]:
     """The names of a reader's classes, in the order of the labels."""
     own = (dataset.get("metainfo") or {}).get("classes")
     return tuple(own or DATASETS.get(dataset["type"]).METAINFO["classes"])
+
+
+def category_ids(dataset: dict) -> list[int]:
+    """What results name the classes of a checked reader by, in the order of the labels.
+
+    These are the ids of a COCO file's categories, and for VOC the place of the class, from 1
+    (:mod:`onebit.detection.predictions`).
+    """
+    if _reader(dataset) is _read_coco:
+        return [row["id"] for row in read_coco(Path(dataset["data_root"]) / dataset["ann_file"])["categories"]]
+    return list(range(1, len(classes_of(dataset)) + 1))
 
 
 def _check_listing(listed: list[_Listed], smallest: int) -> None:

@@ -1,7 +1,7 @@
-"""Score a detector that was trained elsewhere, by its MMDetection config and its checkpoint.
+"""Score a detector that was trained elsewhere, or by a config of one's own: by this config and its checkpoint.
 
-The model, the test pipeline and the batch size are the config's; data, ground truth and metrics are
-those of the board. A config is Python and is run: use only those you trust. A checkpoint is never
+The model, the test pipeline and the batch size are the config's. Data and ground truth are those of a dataset of the
+suite, or the config's own; the metrics are the suite's. A config is Python and is run: use only those you trust. A checkpoint is never
 unpickled beyond plain values.
 """
 
@@ -21,29 +21,35 @@ from mmengine.runner import Runner
 from torch import nn
 
 from onebit import backbones
+from onebit.backbones import deploy
 from onebit.commons import guards
+from onebit.commons.checkpoints import ROW, row_of
 from onebit.commons.datasets import get_dataset
 from onebit.commons.engine import config_errors, config_text, load_weights, plain_errors, read_foreign_checkpoint, score
 from onebit.commons.errors import InputError
 from onebit.commons.task import Job, Outcome
 from onebit.detection.checks import check_dataset
-from onebit.detection.config import dataset_config
+from onebit.detection.config import JUDGE_OPTION, dataset_config
 from onebit.detection.cost import CONVENTIONS, forward_all
 from onebit.detection.metrics import facts
 from onebit.detection.runner import keep_predictions, log_to, output_to_log
+from onebit.detection.user_config import config_of_row, own_test_data, test_pipeline
 
 _META_KEYS = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
 #: Keys of a model's config that hold its number of classes, where a head has one.
 _HEADS = ("bbox_head", "query_head", "mask_head")
 
 
-def score_checkpoint(checkpoint: Path, config: Path, job: Job) -> Outcome:
-    """Score a checkpoint of MMDetection on a board's dataset.
+def score_checkpoint(checkpoint: Path, config: Path, job: Job, packed: bool = False) -> Outcome:
+    """Score a checkpoint of MMDetection, or of :func:`onebit.detection.own_config.train`.
 
     Args:
-        checkpoint: written by MMDetection, or a bare state dict.
-        config: the MMDetection config it was trained with.
-        job: names the dataset; ``backbone`` and ``recipe`` are not used.
+        checkpoint: written by MMDetection, a bare state dict, or ours.
+        config: the MMDetection config it was trained with. The options that a checkpoint of ours states are laid over
+            it.
+        job: names the dataset, or none: then the config's own data is scored. ``cfg_options`` are laid over all;
+            ``backbone`` and ``recipe`` are not used.
+        packed: score what :func:`onebit.backbones.deploy` makes of the detector, on the CPU.
 
     Returns:
         an outcome whose ``epochs`` is 0 (not known here), whose ``cost`` is empty where it cannot
@@ -52,13 +58,18 @@ def score_checkpoint(checkpoint: Path, config: Path, job: Job) -> Outcome:
 
     Raises:
         InputError: a config or checkpoint that cannot be read, that do not fit each other, or whose
-            classes are not the dataset's; missing or broken dataset.
+            classes are not the dataset's; missing or broken dataset; ``packed`` and no 1-bit network.
     """
-    dataset = get_dataset(job.dataset, task="detection")
-    ours = dataset_config(job.dataset, dataset.find(job.data_root).resolve())
-    theirs = read_config(config)
-    weights, stated = _read_checkpoint(checkpoint)
-    cfg = scored_config(ours, theirs)
+    guards.file("config", config)
+    row, weights, stated = _read_checkpoint(checkpoint)
+    theirs = config_of_row(config, row, job.cfg_options)
+    dataset = get_dataset(job.dataset, task="detection") if job.dataset else None
+    judge = job.options.get(JUDGE_OPTION)
+    if dataset:
+        cfg = scored_config(dataset_config(job.dataset, dataset.find(job.data_root).resolve(), judge), theirs)
+    else:
+        cfg = own_test_data(theirs, config, judge)
+        cfg.model = theirs.model.to_dict()
     text = config_text(cfg)
     checked = check_dataset(cfg, ["test"])
     work_dir = Path(job.work_dir)
@@ -70,12 +81,13 @@ def score_checkpoint(checkpoint: Path, config: Path, job: Job) -> Outcome:
             detector = MODELS.build(cfg.model)
             source = DATASETS.build({**cfg.test_dataloader.dataset, "pipeline": []})
             classes = tuple(source.metainfo["classes"])
-            check_classes(cfg.model, stated, classes, checkpoint, dataset.name)
+            check_classes(cfg.model, stated, classes, checkpoint, job.dataset or f"the data of {config.name}")
             load_weights(detector, weights, checkpoint)
             loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
             evaluator = Evaluator([METRICS.build(cfg.test_evaluator)])
             evaluator.dataset_meta = source.metainfo
-            metrics = score(detector.to(get_device()), loader, evaluator, f"{config.stem} test")
+            scored = deploy(detector) if packed else detector.to(get_device())
+            metrics = score(scored, loader, evaluator, f"{config.stem} test")
         cost, reason = cost_of(detector, cfg)
         details = dict(
             checked=checked,
@@ -92,48 +104,29 @@ def score_checkpoint(checkpoint: Path, config: Path, job: Job) -> Outcome:
             epochs=0,
             split=cfg.split,
             protocol=cfg.protocol,
-            data_checksum=dataset.checksum(job.data_root),
+            data_checksum=dataset.checksum(job.data_root) if dataset else "",
             config=text,
             checkpoint=Path(checkpoint),
             cost=cost,
             num_classes=len(classes),
             details=details,
-            predictions=keep_predictions(evaluator, work_dir / "predictions.json"),
+            # Not the file that training kept.
+            predictions=keep_predictions(evaluator, work_dir / f"test_{'packed_' if packed else ''}predictions.json"),
         )
 
 
-def read_config(path: Path) -> Config:
-    guards.file("config", path)
-    try:
-        cfg = Config.fromfile(path)
-    except Exception as error:  # a config is a program: it may raise anything
-        text = " ".join(str(error).split())[:300]
-        raise InputError(f"cannot read config {path}: {type(error).__name__}: {text}") from error
-    if not isinstance(cfg.get("model"), dict):
-        raise InputError(f"config {path} has no `model`: expected one of MMDetection")
-    if test_pipeline(cfg) is None:
-        raise InputError(
-            f"config {path} has no test pipeline: expected `test_dataloader.dataset.pipeline` or `test_pipeline`"
-        )
-    return cfg
-
-
-def test_pipeline(cfg: Config) -> list[dict] | None:
-    """How images are prepared for scoring; None where a config does not say it."""
-    dataset = (cfg.get("test_dataloader") or {}).get("dataset") or {}
-    return dataset.get("pipeline") or cfg.get("test_pipeline")
-
-
-def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...] | None]:
-    """The weights, and the classes that the checkpoint says it knows."""
+def _read_checkpoint(path: Path) -> tuple[dict[str, Any] | None, dict[str, torch.Tensor], tuple[str, ...] | None]:
+    """The row of a checkpoint of one's own config, the weights, and the classes that the checkpoint says it knows."""
     content, weights = read_foreign_checkpoint(path)
+    ours = isinstance(content.get(ROW), dict) and "config" in content[ROW]
+    row = row_of(content, path) if ours else None
     meta = content.get("meta")
     meta = meta if isinstance(meta, dict) else {}
     of_dataset = meta.get("dataset_meta")
     of_dataset = of_dataset if isinstance(of_dataset, dict) else {}
     stated = of_dataset.get("classes") or of_dataset.get("CLASSES") or meta.get("CLASSES")
     weights = {str(k).removeprefix("module."): v for k, v in weights.items()}
-    return weights, tuple(map(str, stated)) if isinstance(stated, (list, tuple)) else None
+    return row, weights, tuple(map(str, stated)) if isinstance(stated, (list, tuple)) else None
 
 
 def scored_config(ours: Config, theirs: Config) -> Config:

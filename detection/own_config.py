@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmdet.registry import DATASETS, MODELS
+from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
@@ -32,12 +32,13 @@ from onebit.commons.engine import (
 from onebit.commons.errors import InputError
 from onebit.commons.task import Job, Outcome
 from onebit.detection import pretrained, stabilizers
-from onebit.detection.checks import check_dataset, classes_of, leaves
+from onebit.detection.checks import category_ids, check_dataset, classes_of, leaves
 from onebit.detection.config import FREE, JUDGE_OPTION, dataset_config, set_judge
-from onebit.detection.foreign import check_classes, cost_of, network_of, read_config, scored_config
+from onebit.detection.foreign import check_classes, cost_of, network_of, scored_config
 from onebit.detection.metrics import facts
 from onebit.detection.parts import onebit_convs, parts_of
 from onebit.detection.runner import keep_predictions, output_to_log
+from onebit.detection.user_config import own_data, read_config
 
 #: What a config states of a training; its validation and its visualizer are not used.
 _KEPT = (
@@ -54,13 +55,6 @@ _KEPT = (
     "sync_bn",
     "load_from",
 )
-_EVALUATORS = {
-    "CocoDataset": ("COCO box AP, IoU 0.50:0.95, 100 detections per image", "AP"),
-    "VOCDataset": (
-        "VOC, IoU 0.5, area under curve (map_area) and 11-point (map_11pt), difficult objects ignored",
-        "map_area",
-    ),
-}
 
 
 def train(config: Path, job: Job) -> Outcome:
@@ -102,8 +96,10 @@ def train(config: Path, job: Job) -> Outcome:
     with output_to_log(work_dir), plain_errors(work_dir):
         dataset = get_dataset(job.dataset) if job.dataset else None
         data = {"data": dataset.checksum(job.data_root)} if dataset else {}
-        classes = classes_of(next(leaves(cfg.test_dataloader.dataset)))
-        row = {**_row(cfg, job, config), **data, "num_classes": len(classes), "classes": list(classes)}
+        leaf = next(leaves(cfg.test_dataloader.dataset))
+        classes = classes_of(leaf)
+        known = dict(num_classes=len(classes), classes=list(classes), category_ids=category_ids(leaf))
+        row = {**_row(cfg, job, config), **data, **known}
         runner = build_runner(cfg, row, work_dir=work_dir, resume=job.resume)
         detector = unwrapped(runner.model)
         with config_errors():
@@ -178,7 +174,7 @@ def _complete(theirs: Config, config: Path, job: Job) -> Config:
     losses = dict(type="onebit.MethodLossHook")
     if losses not in cfg.get("custom_hooks", []):
         cfg.custom_hooks = [*cfg.get("custom_hooks", []), losses]
-    data = _data_of_suite(theirs, job) if job.dataset else _own_data(theirs, config)
+    data = _data_of_suite(theirs, job) if job.dataset else own_data(theirs, config)
     cfg.merge_from_dict(data)
     cfg.test_cfg = dict(type="TestLoop")
     cfg.row = dict(dataset=job.dataset, backbone=config.stem, recipe="config")
@@ -203,32 +199,4 @@ def _data_of_suite(theirs: Config, job: Job) -> dict[str, Any]:
     names = ("split", "protocol", "main_metric", "test_evaluator")
     return dict(
         train_dataloader=loader, test_dataloader=test.test_dataloader.to_dict(), **{key: ours[key] for key in names}
-    )
-
-
-def _own_data(theirs: Config, config: Path) -> dict[str, Any]:
-    """The config's own loaders, scored by the suite's metrics, in full precision."""
-    tested = theirs.get("test_dataloader") or theirs.get("val_dataloader")
-    if not isinstance(tested, dict):
-        raise InputError(f"config {config} has no `test_dataloader`: expected data to score on")
-    found = list(leaves(tested["dataset"]))
-    kind = DATASETS.get(str(found[0].get("type")))
-    name = next((n for n in _EVALUATORS if kind and issubclass(kind, DATASETS.get(n))), None)
-    if len(found) != 1 or name is None or "ann_file" not in found[0]:
-        raise InputError(
-            f"config {config} tests on {found[0].get('type')}: expected one CocoDataset or VOCDataset, or --dataset"
-        )
-    leaf = found[0]
-    protocol, main_metric = _EVALUATORS[name]
-    evaluator = dict(type="VOCAveragePrecision")
-    if name == "CocoDataset":
-        evaluator = dict(type="CocoAveragePrecision", data_root=leaf.get("data_root") or "", ann_file=leaf["ann_file"])
-    trained = " + ".join(str(part.get("ann_file")) for part in leaves(theirs.train_dataloader.dataset))
-    return dict(
-        train_dataloader=ConfigDict(theirs.train_dataloader).to_dict(),
-        test_dataloader=ConfigDict(tested).to_dict(),
-        test_evaluator=evaluator,
-        split=f"{trained} -> {leaf['ann_file']}",
-        protocol=protocol,
-        main_metric=main_metric,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,8 @@ from onebit.commons.task import Job
 from onebit.detection import pretrained
 from onebit.detection.checks import classes_of, leaves
 from onebit.detection.config import FILE_OPTIONS, build_config
-from onebit.detection.foreign import read_config, test_pipeline
 from onebit.detection.pictures import draw_boxes
+from onebit.detection.user_config import config_of_row, test_pipeline
 
 
 class Predictor:
@@ -41,12 +41,16 @@ class Predictor:
         detector: built and loaded.
         classes: their names, in the order of the labels.
         pipeline: of MMDetection, as for scoring.
+        category_ids: what the labels of the training data call the classes; empty for 1, 2, ...
     """
 
     task = "detection"
 
-    def __init__(self, detector: BaseModel, classes: tuple[str, ...], pipeline: list[dict]) -> None:
+    def __init__(
+        self, detector: BaseModel, classes: tuple[str, ...], pipeline: list[dict], category_ids: Sequence[int] = ()
+    ) -> None:
         self.detector, self.classes = detector.eval(), classes
+        self.category_ids = tuple(category_ids) or tuple(range(1, len(classes) + 1))
         steps = [
             step for step in copy.deepcopy(pipeline) if step["type"] not in ("LoadAnnotations", "LoadImageFromFile")
         ]
@@ -62,9 +66,9 @@ class Predictor:
             raise InputError(f"expected an image that can be read, found {path}: {error}") from error
 
     def __call__(self, image: np.ndarray) -> dict[str, Any]:
-        """``boxes``: the surest first, each a dict with ``class``, ``label``, ``score`` and ``bbox``.
+        """``boxes``: the surest first, each a dict with ``class``, ``label``, ``category_id``, ``score`` and ``bbox``.
 
-        ``bbox`` is COCO's x, y, width, height in pixels of the image.
+        ``bbox`` is COCO's x, y, width, height in pixels of the image; ``category_id`` is the user's own.
         """
         item = self.pipeline(dict(img=np.ascontiguousarray(image[..., ::-1]), img_id=0))
         with torch.inference_mode():
@@ -74,8 +78,8 @@ class Predictor:
         for (x1, y1, x2, y2), label, score in zip(
             instances.bboxes.tolist(), instances.labels.tolist(), instances.scores.tolist(), strict=True
         ):
-            name = self.classes[label]
-            boxes.append({"class": name, "label": label, "score": score, "bbox": [x1, y1, x2 - x1, y2 - y1]})
+            named = {"class": self.classes[label], "label": label, "category_id": self.category_ids[label]}
+            boxes.append({**named, "score": score, "bbox": [x1, y1, x2 - x1, y2 - y1]})
         return {"boxes": sorted(boxes, key=lambda box: -box["score"])}
 
     def draw(self, image: np.ndarray, result: Mapping[str, Any]) -> Image.Image:
@@ -109,11 +113,11 @@ def predictor(path: Path, packed: bool = False, config: Path | None = None) -> P
             return made[0].build
 
         detector, _ = packed_files.load(path, build)
-        return Predictor(detector, made[0].classes, made[0].pipeline)
+        return made[0].predictor(detector)
     row, weights = load_row(path)
     described = _described(row, path, config)
     detector = described.loaded(weights, path)
-    return Predictor(deploy(detector) if packed else detector.to(get_device()), described.classes, described.pipeline)
+    return described.predictor(deploy(detector) if packed else detector.to(get_device()))
 
 
 def pack(checkpoint: Path, file: Path, real: str = "float32") -> Path:
@@ -145,6 +149,10 @@ class _Described:
     model: Mapping[str, Any]
     classes: tuple[str, ...]
     pipeline: list[dict]
+    category_ids: tuple[int, ...]
+
+    def predictor(self, detector: BaseModel) -> Predictor:
+        return Predictor(detector, self.classes, self.pipeline, self.category_ids)
 
     def build(self) -> BaseModel:
         with config_errors():
@@ -161,13 +169,14 @@ class _Described:
 def _described(row: Mapping[str, Any], path: Path, config: Path | None) -> _Described:
     """The detector that a checked row is of; ``config`` is the user's own."""
     register_all_modules(init_default_scope=True)
+    ids = tuple(row.get("category_ids", ()))
     if "config" in row:
         if not config:
             raise InputError(f"{path} was trained by a config of its own: name it with --config {row['config']}")
-        cfg = read_config(config)
+        cfg = config_of_row(config, row, {})
         if not row.get("classes"):
             raise InputError(f"{path} does not say its classes: train it again with this version")
-        return _Described(cfg.model, tuple(row["classes"]), list(test_pipeline(cfg) or []))
+        return _Described(cfg.model, tuple(row["classes"]), list(test_pipeline(cfg) or []), ids)
     if config:
         raise InputError(f"{path} was trained by recipe {row.get('recipe')}: leave out --config")
     require_row(path, dict(row), "dataset", "backbone", "recipe", "seed")
@@ -182,4 +191,4 @@ def _described(row: Mapping[str, Any], path: Path, config: Path | None) -> _Desc
     )
     cfg = build_config(job, Path(), row.get(pretrained.OPTION), row.get("classes"))
     leaf = next(leaves(cfg.test_dataloader.dataset))
-    return _Described(cfg.model, tuple(row.get("classes") or classes_of(leaf)), list(leaf.pipeline))
+    return _Described(cfg.model, tuple(row.get("classes") or classes_of(leaf)), list(leaf.pipeline), ids)

@@ -44,11 +44,12 @@ from onebit.commons.files import disk_error_message, write_atomic
 from onebit.commons.task import Job, Outcome, left_out
 from onebit.detection import errors, pictures, pretrained, stabilizers
 from onebit.detection import predictions as prediction_files
-from onebit.detection.checks import check_dataset, classes_of, leaves
+from onebit.detection.checks import category_ids, check_dataset, classes_of, leaves
 from onebit.detection.config import FILE_OPTIONS, JUDGE_OPTION, build_config, dataset_config
 from onebit.detection.cost import summaries
 from onebit.detection.metrics import facts
 from onebit.detection.parts import onebit_convs, parts_of
+from onebit.detection.user_config import data_of
 
 
 def train(job: Job) -> Outcome:
@@ -174,7 +175,7 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
     Args:
         predictions: COCO results JSON; see :mod:`onebit.detection.predictions` for VOC's ids.
         job: ``backbone`` and ``recipe`` may be empty: then the dataset's config alone counts, and
-            of the options only ``test_evaluator.judge``.
+            of the options only ``test_evaluator.judge``. An empty ``dataset`` is the data of ``job.config``.
 
     Returns:
         an outcome without checkpoint, cost and epochs: a file says nothing of them.
@@ -182,12 +183,8 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
     Raises:
         InputError: not such a file, or one that does not fit the dataset.
     """
-    dataset = get_dataset(job.dataset, task="detection")
-    folder = dataset.find(job.data_root).resolve()
-    if job.backbone:
-        cfg = build_config(job, folder)
-    else:
-        cfg = dataset_config(job.dataset, folder, judge=job.options.get(JUDGE_OPTION))
+    dataset = get_dataset(job.dataset, task="detection") if job.dataset else None
+    cfg = build_config(job, dataset.find(job.data_root).resolve()) if dataset and job.backbone else _test_data(job)
     text = config_text(cfg)
     checked = _checked(dataset, cfg, ["test"])
     with output_to_log(Path(job.work_dir)):
@@ -206,11 +203,11 @@ def score_predictions(predictions: Path, job: Job) -> Outcome:
             epochs=0,
             split=cfg.split,
             protocol=cfg.protocol,
-            data_checksum=dataset.checksum(job.data_root),
+            data_checksum=dataset.checksum(job.data_root) if dataset else "",
             config=text,
             checkpoint=None,
             cost={},
-            num_classes=cfg.num_classes,
+            num_classes=len(_classes(cfg)),
             predictions=Path(predictions),
         )
 
@@ -220,7 +217,7 @@ def show(outcome: Outcome, job: Job, folder: Path, count: int, score: float | No
 
     Args:
         outcome: of :func:`train`, :func:`test` or :func:`score_predictions`.
-        job: names the dataset.
+        job: names the dataset; an empty one is the data of ``job.config``.
         folder: gets the pictures, ``confusion.png``, ``errors.txt`` and ``errors.json``.
         count: pictures of images at most; the summary is of all images.
         score: detections below it are left out, by default below 0.3.
@@ -233,8 +230,7 @@ def show(outcome: Outcome, job: Job, folder: Path, count: int, score: float | No
         WorkError: the folder cannot be written.
     """
     score = 0.3 if score is None else score
-    place = get_dataset(job.dataset, task="detection").find(job.data_root).resolve()
-    cfg = dataset_config(job.dataset, place)
+    cfg = _test_data(job)
     register_all_modules(init_default_scope=True)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints while it reads
         source = DATASETS.build({**cfg.test_dataloader.dataset, "pipeline": []})
@@ -249,6 +245,14 @@ def show(outcome: Outcome, job: Job, folder: Path, count: int, score: float | No
     return paths
 
 
+def _test_data(job: Job) -> Config:
+    """How the scored data of a job is read and scored: of its dataset, or of the user's own config."""
+    if not job.dataset:
+        return data_of(job)
+    folder = get_dataset(job.dataset, task="detection").find(job.data_root).resolve()
+    return dataset_config(job.dataset, folder, judge=job.options.get(JUDGE_OPTION))
+
+
 def keep_predictions(evaluator: Evaluator, path: Path) -> Path | None:
     """Write what was scored last; None where the evaluator is not one of this suite's."""
     detections = getattr(evaluator.metrics[0], "detections", None)
@@ -260,7 +264,7 @@ def _classes(cfg: Config) -> tuple[str, ...]:
     return classes_of(next(leaves(cfg.test_dataloader.dataset)))
 
 
-def _checked(dataset: Dataset, cfg: Config, loaders: Sequence[str]) -> dict[str, Any]:
+def _checked(dataset: Dataset | None, cfg: Config, loaders: Sequence[str]) -> dict[str, Any]:
     """What the checks found in the data, and what was met when labels of one's own were read."""
     found = check_dataset(cfg, loaders)
     return {**found, "labels": dict(dataset.counts)} if isinstance(dataset, OwnBoxes) else found
@@ -277,6 +281,7 @@ def _row(job: Job, cfg: Config) -> dict[str, Any]:
         seed=job.seed,
         num_classes=cfg.num_classes,
         classes=list(_classes(cfg)),
+        category_ids=category_ids(next(leaves(cfg.test_dataloader.dataset))),
         **start,
         **(dict(cfg_options=options) if options else {}),
     )

@@ -10,7 +10,7 @@ import torch
 from onebit.commons.engine import config_text
 from onebit.commons.errors import InputError
 from onebit.commons.task import Job, Outcome, lacking
-from onebit.detection import foreign
+from onebit.detection import foreign, runner
 from onebit.detection.config import FILE_OPTIONS as FILE_OPTIONS
 from onebit.detection.config import JUDGE_OPTION, build_config
 from onebit.detection.cost import model_cost as model_cost
@@ -21,7 +21,6 @@ from onebit.detection.predictor import pack as pack
 from onebit.detection.predictor import predictor as predictor
 from onebit.detection.runner import score_predictions as score_predictions
 from onebit.detection.runner import show as show
-from onebit.detection.runner import test as test
 from onebit.detection.runner import train as train
 
 LACKS = {
@@ -50,6 +49,13 @@ def operators() -> dict[str, str]:
     """Whose operators the detectors of rows use on this machine."""
     status = operator_status("cuda" if torch.cuda.is_available() else "cpu")
     return {name: status[name] for name in ("nms", "roi_align_forward", "roi_align_backward")}
+
+
+def test(checkpoint: Path, job: Job, packed: bool = False) -> Outcome:  # noqa: PT028
+    """Score a checkpoint of a recipe, or of the user's own config (``job.config``)."""
+    if job.config:
+        return foreign.score_checkpoint(checkpoint, job.config, job, packed)
+    return runner.test(checkpoint, job, packed)
 
 
 def score_checkpoint(checkpoint: Path, job: Job, model: str | None = None, config: Path | None = None) -> Outcome:

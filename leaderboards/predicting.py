@@ -38,8 +38,8 @@ class Loaded:
 
         Returns:
             of a classifier ``classes``, the likeliest first, each a dict with ``class`` and ``score``; of a detector
-            ``boxes``, the surest first, each with ``class``, ``label``, ``score`` and ``bbox`` (x, y, width, height in
-            pixels); of a re-ID network ``features``, a list of numbers.
+            ``boxes``, the surest first, each with ``class``, ``label``, ``category_id`` (the class's id in the labels
+            of the training data), ``score`` and ``bbox`` (x, y, width, height in pixels); of a re-ID network ``features``, a list of numbers.
 
         Raises:
             InputError: an image that cannot be read, or an array of another form.
@@ -104,6 +104,26 @@ def task_of(path: Path) -> str:
     if not isinstance(row, dict):
         return "reid"  # whose reader says what is wrong with any other file
     return guards.choice(f"{path}: its task", row.get("task"), TASKS)
+
+
+def trained_on(path: Path) -> str | None:
+    """The dataset that a checkpoint of this suite states, empty where its config names the data; None for other files.
+
+    Raises:
+        InputError: it states no name of a dataset. Labels (``coco:...``) are no name: no file chooses what is read.
+    """
+    from onebit.commons.checkpoint_reader import read_checkpoint
+    from onebit.commons.checkpoints import ROW
+    from onebit.commons.datasets import is_name
+
+    content = read_checkpoint(path)
+    row = content.get(ROW, content.get("config")) if isinstance(content, dict) else None
+    name = row.get("dataset") if isinstance(row, dict) else None
+    if name is None or (name == "" and "config" in row):
+        return name
+    if not isinstance(name, str) or not is_name(name):
+        raise InputError(f"{path}: its dataset is {guards.shown(name)}: expected a name")
+    return name
 
 
 @dataclass(frozen=True)

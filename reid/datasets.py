@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -22,7 +23,7 @@ from onebit.commons.datasets import get_dataset, resolve_code
 from onebit.commons.errors import InputError, WorkError
 from onebit.commons.files import dataset_checksum, disk_error_message, write_atomic
 from onebit.commons.images import read_image
-from onebit.reid.torchreid_adapter import CUHK03, MSMT17, DukeMTMCreID, Market1501, register_dataset
+from onebit.reid.torchreid_adapter import CUHK03, MSMT17, DukeMTMCreID, ImageDataset, Market1501, register_dataset
 
 #: What torchreid, h5py and scipy raise over a .mat file that holds something else.
 _LAYOUT_ERRORS = (KeyError, IndexError, TypeError, ValueError, AttributeError, AssertionError, MatReadError)
@@ -169,6 +170,25 @@ class CheckedDukeMTMCreID(_FileNames, DukeMTMCreID):
 
     file_name = _DUKE_NAME
     example = "0005_c2_f0046985.jpg"
+
+
+class OwnPeople(Checked, ImageDataset):
+    """People of one's own, as :mod:`onebit.commons.datasets.own.pictures` lists them.
+
+    Identities are numbered by their names in alphabetical order, those that are trained on first; so are cameras.
+    Without cameras all pictures have camera 0.
+    """
+
+    def __init__(self, root: str = "", **kwargs) -> None:
+        folder = Path(os.path.abspath(root))
+        listed = json.loads((folder / "pictures.json").read_bytes())
+        people = sorted({(part != "train", label) for _, label, _, part in listed})
+        numbers = {label: number for number, (_, label) in enumerate(people)}
+        cameras = {name: number for number, name in enumerate(sorted({camera for *_, camera, _ in listed}, key=str))}
+        parts: dict[str, list[tuple[str, int, int]]] = {"train": [], "query": [], "gallery": []}
+        for path, label, camera, part in listed:
+            parts[part].append((str(folder / path), numbers[label], cameras[camera]))
+        super().__init__(parts["train"], parts["query"], parts["gallery"], **kwargs)
 
 
 class CheckedMSMT17(Checked, MSMT17):

@@ -101,8 +101,14 @@ class ReIDModel(nn.Module):
         #: What the classifier saw last in training, for ``feature_losses``; None without these.
         self.features: torch.Tensor | None = None
 
-    def forward(self, images: torch.Tensor):
-        """Images [N, 3, H, W] to logits, (logits, features) or features; see the class."""
+    def forward(self, images: torch.Tensor, return_featuremaps: bool = False):
+        """Images [N, 3, H, W] to logits, (logits, features) or features; see the class.
+
+        ``return_featuremaps`` asks for the backbone's last map [N, C, h, w] instead, as torchreid's
+        ``visualize_actmap`` does.
+        """
+        if return_featuremaps:
+            return self.embedding.backbone(images)[-1]
         if not self.training:
             return self.embedding(images)
         pooled = self.embedding.pooled(images)

@@ -18,8 +18,7 @@ from onebit.commons import guards
 from onebit.commons.errors import InputError
 from onebit.commons.images import read_image
 from onebit.reid.checkpoint import load_checkpoint
-from onebit.reid.evaluation.distances import distance_chunks, prepared
-from onebit.reid.evaluation.options import Evaluation
+from onebit.reid.evaluation.distances import check_distance, distance_chunks, prepared
 from onebit.reid.features import features_of
 from onebit.reid.pictures import strip
 from onebit.reid.recipe import saved_config
@@ -96,7 +95,8 @@ def predictor(path: Path, packed: bool = False, config: Path | None = None) -> P
         model = trained_model(cfg, state, Path(path))
         if packed:
             model = backbones.deploy(model.cpu())
-    return Predictor(model, (cfg.height, cfg.width), cfg.flip_features, Evaluation.of(cfg).distance)
+    check_distance(cfg.evaluation.distance)
+    return Predictor(model, (cfg.height, cfg.width), cfg.flip_features, cfg.evaluation.distance)
 
 
 def pack(checkpoint: Path, file: Path, real: str = "float32") -> Path:

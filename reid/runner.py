@@ -12,7 +12,7 @@ from mmengine.runner import set_random_seed
 from onebit import backbones
 from onebit.commons.acceleration import compiler_errors
 from onebit.commons.checkpoints import require_fit
-from onebit.commons.datasets import Dataset, get_dataset, resolve_code
+from onebit.commons.datasets import Dataset, OwnPictures, get_dataset, resolve_code
 from onebit.commons.engine import config_text, latest_checkpoint, load_weights, plain_errors
 from onebit.commons.errors import InputError
 from onebit.commons.task import Job, Outcome
@@ -283,6 +283,7 @@ def _outcome(
             feature_dim=model.embedding.feature_dim,
             network=backbones.describe(model.embedding.backbone),
             **loaders["gallery"].dataset.counts,
+            **({"checked": {"labels": dict(dataset.counts)}} if isinstance(dataset, OwnPictures) else {}),
             loss_curve=losses,
         ),
     )

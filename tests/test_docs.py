@@ -1,5 +1,6 @@
 """The commands in README and docs are ones that the command line takes, and the README's Python lines run."""
 
+import itertools
 import os
 import re
 import shlex
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from onebit.leaderboards import cli
 
@@ -74,6 +76,12 @@ def test_training_options_of_the_examples_fit_their_recipes(example, tmp_path, m
         list(mini.write(tmp_path, ["mini-coco"]))
         labels = tmp_path / "mini-coco" / "annotations" / "instances_val2017.json"
         args.dataset = f"coco:{labels},{tmp_path / 'mini-coco' / 'val2017'}"
+    if args.dataset.startswith(("reid:", "folder:")):
+        monkeypatch.setenv("ONEBIT_CACHE", str(tmp_path / "cache"))
+        for label, at in itertools.product("abcd", range(3)):
+            (tmp_path / "own" / label).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / "own" / label / f"{at}.png")
+        args.dataset = f"{args.dataset.partition(':')[0]}:{tmp_path / 'own'}"
     dataset = get_dataset(args.dataset, args.task)
     job = Job(dataset.name, args.backbone, args.recipe or dataset.recipe, 0, tmp_path, tmp_path, cfg_options=options)
     folder = None

@@ -15,8 +15,19 @@ from pathlib import Path
 from onebit.commons import guards, plugins
 from onebit.commons.datasets import classification, detection, reid
 from onebit.commons.datasets.classification import OWN_FOLDER
-from onebit.commons.datasets.dataset import KINDS, METRICS, TASKS, Dataset, ImageFolder, Printed, is_name, resolve_code
-from onebit.commons.datasets.own import OWN_BOXES, OwnBoxes, is_named, own_boxes
+from onebit.commons.datasets.dataset import (
+    KINDS,
+    METRICS,
+    SMALL_SIDE,
+    TASKS,
+    Dataset,
+    ImageFolder,
+    Printed,
+    is_name,
+    resolve_code,
+)
+from onebit.commons.datasets.own import OWN_BOXES, OwnBoxes, is_named, own_boxes, pictures
+from onebit.commons.datasets.own.pictures import OWN_PEOPLE, OwnPictures
 from onebit.commons.errors import InputError
 
 __all__ = [
@@ -27,13 +38,17 @@ __all__ = [
     "OWN",
     "OWN_BOXES",
     "OWN_FOLDER",
+    "OWN_PEOPLE",
+    "SMALL_SIDE",
     "TASKS",
     "Dataset",
     "ImageFolder",
     "OwnBoxes",
+    "OwnPictures",
     "Printed",
     "default_data_root",
     "get_dataset",
+    "is_name",
     "register_dataset",
     "resolve_code",
 ]
@@ -41,7 +56,7 @@ __all__ = [
 #: The board of every :class:`ImageFolder`, and what their names begin with: ``folder-pets``.
 FOLDER = OWN_FOLDER.board
 #: What stands for all data of people's own on the board of each kind.
-OWN = {dataset.board: dataset for dataset in (OWN_FOLDER, OWN_BOXES)}
+OWN = {dataset.board: dataset for dataset in (OWN_FOLDER, OWN_BOXES, OWN_PEOPLE)}
 
 
 class _Datasets(Mapping[str, Dataset]):
@@ -96,7 +111,8 @@ def get_dataset(name: str, task: str | None = None) -> Dataset:
     """Look a dataset up by name.
 
     ``folder-NAME`` is the folder NAME below the data root; ``coco:LABELS.json``, ``voc:FOLDER`` and
-    ``yolo:data.yaml`` are labels of one's own (:mod:`onebit.commons.datasets.own`), which are read.
+    ``yolo:data.yaml`` are labels of one's own (:mod:`onebit.commons.datasets.own`), which are read, and so are
+    ``reid:PLACE`` and ``folder:PLACE`` (:mod:`onebit.commons.datasets.own.pictures`).
 
     Raises:
         InputError: unknown, or of another task than ``task``; the message lists near matches.
@@ -106,6 +122,11 @@ def get_dataset(name: str, task: str | None = None) -> Dataset:
         if task not in (None, OWN_BOXES.task):
             raise InputError(f"dataset {name} is for {OWN_BOXES.task}, not for {task}")
         return own_boxes(name)
+    if pictures.is_named(name):
+        found = pictures.own_pictures(name)
+        if task not in (None, found.task):
+            raise InputError(f"dataset {name} is for {found.task}, not for {task}")
+        return found
     if name.startswith(f"{FOLDER}-") and task in (None, OWN_FOLDER.task):
         folder = name.removeprefix(f"{FOLDER}-")
         if not is_name(folder):

@@ -23,6 +23,8 @@ METRICS: Mapping[str, Mapping[str, str]] = {
     "detection": {k: k for k in ("AP", "AP50", "AP75", "APs", "APm", "APl")},
     "reid": {"mAP": "mAP", "rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10"},
 }
+#: Sides in pixels up to which images of one size are held in memory.
+SMALL_SIDE = 64
 IMAGENET_STATISTICS = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 #: The recipe that a kind of data is trained by where nothing else is said.
 _RECIPES = {"real": "paper", "development": "small", "drawn": "mini"}

@@ -206,7 +206,8 @@ def _default_dataset(board, root: Path):
 
     if board.name in OWN:
         raise InputError(
-            f"which data? name it, e.g. `onebit bench folder-NAME` for NAME below {root}, or `onebit bench coco:LABELS.json`"
+            f"which data? name it, e.g. `onebit bench folder-NAME` for NAME below {root}, or `onebit bench "
+            "coco:LABELS.json` and the like (docs/own-data.md)"
         )
     try:
         DATASETS[board.name].find(root)

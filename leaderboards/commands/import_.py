@@ -86,6 +86,10 @@ def score_and_record(args, origin: str, scorer, keep: bool) -> int:
     options = cfg_options(args.cfg_options)
     if options:
         require_offered(runner(args.task), "import_options")
+    if not args.dataset:
+        raise InputError(
+            "a dataset of this suite is needed to score what was trained elsewhere: name it with --dataset"
+        )
     dataset = get_dataset(args.dataset, args.task)
     dataset.find(data_root(args))
     if keep and not args.name:

@@ -135,9 +135,8 @@ def _told(network, result: dict, gallery: list, args) -> tuple[str, dict, list[d
         least = 0.3 if args.score is None else args.score
         shown = {"boxes": [box for box in result["boxes"] if box["score"] >= least]}
         kept = result["boxes"] if args.score is None else shown["boxes"]
-        # COCO's results number categories from 1, in the order of the classes.
         rows = [
-            {"category_id": b["label"] + 1, "category": b["class"], "bbox": b["bbox"], "score": b["score"]}
+            {"category_id": b["category_id"], "category": b["class"], "bbox": b["bbox"], "score": b["score"]}
             for b in kept
         ]
         return counted(shown), shown, rows

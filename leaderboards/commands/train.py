@@ -38,14 +38,16 @@ onebit train detection --config mine.py --work-dir runs/mine
 onebit train detection --config mine.py --dataset mini-coco
 onebit train detection --dataset coco128 --backbone resnet18_w16_reactnet --cfg-options pretrained=cifar/epoch_3.pth
 onebit train reid --dataset market1501 --backbone resnet18 --recipe paper --epochs 60
+onebit train reid --dataset reid:crops --backbone resnet18_w16_reactnet
+onebit train classification --dataset folder:pets.csv --backbone resnet18_w16_reactnet
 torchrun --nproc_per_node 2 -m onebit train classification --dataset cifar10 --backbone resnet18_reactnet""",
     )
     train.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
     train.add_argument(
         "--dataset",
         metavar="D",
-        help="a dataset of the suite (`onebit doctor` lists them), folder-NAME, or labels of your own for detection: "
-        "coco:LABELS.json, voc:FOLDER, yolo:data.yaml (docs/own-data.md)",
+        help="a dataset of the suite (`onebit doctor` lists them), folder-NAME, or data of your own: coco:LABELS.json, "
+        "voc:FOLDER or yolo:data.yaml for detection, reid:FOLDER, folder:FOLDER or a CSV file (docs/own-data.md)",
     )
     train.add_argument("--backbone", metavar="B", help="`onebit backbones` lists them")
     train.add_argument(
@@ -70,7 +72,8 @@ torchrun --nproc_per_node 2 -m onebit train classification --dataset cifar10 --b
         "score a checkpoint, of this suite or trained elsewhere",
         """\
 onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc
-onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc --packed
+onebit test detection --checkpoint runs/mine/epoch_12.pth --packed
+onebit test detection --checkpoint runs/own/epoch_12.pth --config mine.py --show-dir pictures
 onebit test detection --checkpoint runs/voc/epoch_12.pth --dataset mini-voc --show-dir pictures --show 40
 onebit test classification --checkpoint net.safetensors --dataset mini-cifar10
 onebit test reid --checkpoint run/epoch_12.pth --dataset mini-market1501 --cfg-options evaluation.rerank=True
@@ -93,7 +96,11 @@ onebit test reid --checkpoint model.pth.tar-60 --model osnet_x1_0 --dataset mark
         metavar="FILE",
         help="score what a network put out once, without the network: the file that a row left in its work folder",
     )
-    test.add_argument("--dataset", required=True, metavar="D")
+    test.add_argument(
+        "--dataset",
+        metavar="D",
+        help="default: what a checkpoint of this suite was trained on, or else the data that --config names",
+    )
     test.add_argument(
         "--backbone",
         default="",
@@ -118,7 +125,8 @@ onebit test reid --checkpoint model.pth.tar-60 --model osnet_x1_0 --dataset mark
         "--config",
         type=Path,
         metavar="C",
-        help="detection: its MMDetection config (Python, which is run); reid: its torchreid config (YAML)",
+        help="detection: its MMDetection config (Python, which is run), also that of `onebit train --config`; reid: its "
+        "torchreid config (YAML)",
     )
     elsewhere.add_argument("--model", metavar="M", help="reid: a model of torchreid's, or a backbone")
     elsewhere.add_argument("--record", action="store_true", help="write a record that says where it is from")
@@ -188,24 +196,40 @@ def run_train(args) -> int:
 def run_test(args) -> int:
     import tempfile
 
+    from onebit.commons import guards
     from onebit.commons.datasets import get_dataset
     from onebit.commons.errors import InputError
     from onebit.commons.task import Job, require_offered
     from onebit.leaderboards.boards import runner
+    from onebit.leaderboards.predicting import trained_on
+
+    def found(name):
+        dataset = get_dataset(name, args.task)
+        dataset.find(data_root(args))
+        return dataset
 
     task = runner(args.task)
-    dataset = get_dataset(args.dataset, args.task)
-    dataset.find(data_root(args))
+    dataset = found(args.dataset) if args.dataset else None
     file = args.predictions or args.checkpoint
     if not file.is_file():
         raise InputError(f"{'predictions' if args.predictions else 'checkpoint'} {file} is not a file")
-    foreign = args.config or args.model
-    packed_file = not args.predictions and not foreign and file.suffix == ".safetensors"
-    _check_pictures(args, task, dataset, foreign)
-    if args.predictions and (foreign or args.record or args.packed):
+    packed_file = not args.predictions and not args.config and not args.model and file.suffix == ".safetensors"
+    config = args.config if args.task == "detection" else None
+    stated = None
+    if not (args.predictions or packed_file or args.model or args.record) and (config or not args.dataset):
+        if config:
+            guards.file("config", config)
+        stated = trained_on(file)
+    if not dataset and stated:
+        dataset = found(stated)
+    if not dataset and not config:
+        raise InputError(f"{file} does not say what to score it on: name it with --dataset")
+    foreign = args.model or (args.config and (stated is None or args.record))
+    if args.predictions and (args.model or args.record or args.packed or (args.config and not config)):
         option = next(o for o in ("config", "model", "record", "packed") if vars(args)[o])
         raise InputError(f"--{option} is for --checkpoint; `onebit import` records predictions")
-    if foreign:
+    _check_pictures(args, task, dataset, foreign and not args.predictions)
+    if foreign and not args.predictions:
         require_offered(task, "score_checkpoint")
         if args.packed:
             raise InputError("--packed is for checkpoints of this suite; leave out --config and --model")
@@ -223,13 +247,14 @@ def run_test(args) -> int:
     # What scoring predictions logs goes where it cannot overwrite anything of the row.
     with tempfile.TemporaryDirectory(prefix="onebit-test-") as folder:
         job = Job(
-            dataset=dataset.name,
+            dataset=dataset.name if dataset else "",
             backbone=args.backbone,
-            recipe=dataset.recipe if packed_file or args.predictions else "",
+            recipe=dataset.recipe if dataset and (packed_file or (args.predictions and not config)) else "",
             seed=0,
             data_root=data_root(args),
             work_dir=Path(folder) if args.predictions else file.parent,
             cfg_options=cfg_options(args.cfg_options),
+            config=config,
         )
         if args.predictions:
             task.check_predictions(job)
@@ -238,7 +263,8 @@ def run_test(args) -> int:
             outcome = task.test_packed_file(file, job)
         else:
             outcome = task.test(file, job, packed=args.packed)
-        _report(outcome, f"{file} on {job.dataset}" + (", packed, on the CPU" if args.packed or packed_file else ""))
+        place = job.dataset or f"the data of {config}"
+        _report(outcome, f"{file} on {place}" + (", packed, on the CPU" if args.packed or packed_file else ""))
         if args.show_dir:
             paths = task.show(outcome, job, args.show_dir, args.show, args.show_score)
             print(f"pictures    {len(paths)} in {args.show_dir}")
@@ -261,7 +287,7 @@ def _check_pictures(args, task, dataset, foreign) -> None:
                 "--show-dir is for checkpoints and predictions of this suite; "
                 "score the recorded predictions of another's with --predictions"
             )
-        if dataset.protocol == "pairs":
+        if dataset and dataset.protocol == "pairs":
             raise InputError(f"{dataset.name} has pairs, no rankings to draw: leave out --show-dir")
 
 

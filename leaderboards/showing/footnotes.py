@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onebit.commons.datasets import DATASETS
+from onebit.commons.datasets import DATASETS, OWN_PEOPLE
 from onebit.leaderboards.boards import Board
 from onebit.leaderboards.showing.line import Line
 
@@ -17,6 +17,7 @@ def notes(board: Board, line: Line) -> list[str]:
         _imported(line),
         _epochs(board, line),
         _input(board, line),
+        _own_people(board, line),
         f"config changed: {line.cfg_options}" if line.cfg_options else None,
         _mixed(line),
         *_failures(line),
@@ -59,6 +60,11 @@ def _input(board: Board, line: Line) -> str | None:
         return None
     ours, paper = ("×".join(map(str, s)) for s in (shape, expected))
     return f"cost for an input of {ours}, the paper's is {paper}"
+
+
+def _own_people(board: Board, line: Line) -> str | None:
+    """People of one's own are scored with or without cameras."""
+    return f"scored by: {line.records[0].protocol}" if board.name == OWN_PEOPLE.board else None
 
 
 def _mixed(line: Line) -> str | None:

@@ -10,6 +10,8 @@ Protocols (what is ranked for a query, and how the ranking is read):
 ``cuhk03-classic``  CUHK03 with 20 splits of 100 test identities (Li et al., CVPR 2014): one gallery
                     image of every identity is drawn; CMC is its expectation over all draws.
 
+``no-cameras``        data of one's own whose cameras are not known (ours): no gallery image is left out.
+
 A query without any match left is not valid and counts nowhere. Ties rank in gallery order.
 """
 
@@ -37,11 +39,13 @@ class Protocol:
         text: for a record.
         junk_pids: identities of gallery images that are ignored altogether.
         single_shot: draw one gallery image of every identity.
+        cameras: leave out gallery images of the query's identity under the query's camera.
     """
 
     text: str
     junk_pids: tuple[int, ...] = ()
     single_shot: bool = False
+    cameras: bool = True
 
 
 _LEFT_OUT = "same identity under the same camera left out"
@@ -53,6 +57,7 @@ PROTOCOLS = {
         f"mAP and mINP over the whole gallery",
         single_shot=True,
     ),
+    "no-cameras": Protocol("single query; no cameras are known, so that no image is left out", cameras=False),
 }
 
 
@@ -248,7 +253,7 @@ def check_labels(
     labels = _Labels(query_pids, gallery_pids, query_cameras, gallery_cameras, protocol, ranks)
     labels.check(len(query_pids), len(gallery_pids))
     if not any(len(matches) for matches, _ in labels.of_queries()):
-        raise _no_valid_query(len(query_pids))
+        raise _no_valid_query(labels)
 
 
 class _Labels:
@@ -285,7 +290,8 @@ class _Labels:
         """Matches and left-out images of each query, as indices of the kept gallery."""
         same_identity = SameIdentity(self.gallery_pids, self.all_cameras[self.keep])
         for pid, camera in zip(self.query_pids, self.query_cameras, strict=True):
-            yield same_identity(pid, camera)
+            matches, left_out = same_identity(pid, camera)
+            yield (matches, left_out) if self.protocol.cameras else (np.sort([*matches, *left_out]), left_out[:0])
 
 
 def _features(
@@ -299,8 +305,9 @@ def _features(
     return prepared(query, gallery, distance), len(query)
 
 
-def _no_valid_query(queries: int) -> InputError:
-    return InputError(f"none of the {queries} queries has its identity in the gallery under another camera")
+def _no_valid_query(labels: _Labels) -> InputError:
+    where = " under another camera" if labels.protocol.cameras else ""
+    return InputError(f"none of the {len(labels.query_pids)} queries has its identity in the gallery{where}")
 
 
 def _score(chunks: Iterator[np.ndarray], labels: _Labels) -> Scores:
@@ -317,7 +324,7 @@ def _score(chunks: Iterator[np.ndarray], labels: _Labels) -> Scores:
             curve = ranks[0] <= np.asarray(labels.ranks)
         curves.append(curve)
     if not precisions:
-        raise _no_valid_query(len(labels.query_pids))
+        raise _no_valid_query(labels)
     return Scores(
         mean_average_precision=float(np.mean(precisions)),
         mean_inp=float(np.mean(penalties)),

@@ -64,6 +64,7 @@ class Evaluation:
 
 
 def _protocol_of_dataset(cfg: Config) -> str:
-    if get_dataset(cfg.dataset, task="reid").protocol != "cuhk03":
-        return "market"
+    protocol = get_dataset(cfg.dataset, task="reid").protocol
+    if protocol != "cuhk03":
+        return protocol if protocol in PROTOCOLS else "market"
     return "cuhk03-classic" if cfg.data.cuhk03_classic_split else "cuhk03-new"

@@ -12,6 +12,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
+import onebit
+from onebit.commons.checkpoints import ROW
 from onebit.commons.engine import load_row
 from onebit.commons.engine_hooks import EpochSeedHook
 from onebit.commons.errors import InputError
@@ -108,6 +110,59 @@ def test_its_checkpoint_is_scored_by_its_config(trained, mine, drawn, tmp_path):
     assert again.metrics == outcome.metrics
     with pytest.raises(InputError, match=r"by a config of its own: name it with --config mine\.py"):
         runner.test(outcome.checkpoint, scored)
+
+
+def metrics_in(out: str) -> dict[str, float]:
+    return {
+        name: float(line.split()[1]) for line in out.splitlines() for name in ("AP", "AP50") if line.split()[0] == name
+    }
+
+
+def test_the_command_scores_it_on_the_data_of_its_config(trained, mine, tmp_path, capsys):
+    """No --dataset; pictures, kept predictions and packed bits as of any other checkpoint."""
+    _, outcome = trained
+    expected = {name: pytest.approx(outcome.metrics[name], abs=5e-5) for name in ("AP", "AP50")}
+    command = ["test", "detection", "--config", str(mine), "--show-dir", str(tmp_path / "shown"), "--show", "3"]
+    assert cli.main([*command, "--checkpoint", str(outcome.checkpoint)]) == 0
+    out = capsys.readouterr().out
+    assert metrics_in(out) == expected
+    assert out.startswith(f"{outcome.checkpoint} on the data of {mine}\n")
+    assert f"protocol    {outcome.split};" in out
+    assert len(list((tmp_path / "shown").glob("*_*.png"))) == 3
+    assert cli.main([*command, "--predictions", str(outcome.predictions)]) == 0
+    assert metrics_in(capsys.readouterr().out) == expected
+    assert cli.main([*command[:4], "--checkpoint", str(outcome.checkpoint), "--packed"]) == 0
+    assert "packed, on the CPU" in capsys.readouterr().out
+    folder = outcome.checkpoint.parent
+    assert (folder / "predictions.json").read_bytes() == (folder / "test_predictions.json").read_bytes()
+    assert (folder / "test_packed_predictions.json").is_file()
+    assert cli.main(["test", "detection", "--checkpoint", str(outcome.checkpoint)]) == 2
+    assert "does not say what to score it on" in capsys.readouterr().err
+    assert cli.main(["test", "detection", "--checkpoint", str(outcome.checkpoint), "--dataset", "mini-coco"]) == 2
+    options = ["--checkpoint", str(outcome.checkpoint), "--cfg-options", "model.backbone.depht=3"]
+    assert cli.main([*command[:4], *options]) == 2
+    assert "depht" in capsys.readouterr().err
+
+
+def test_options_of_its_training_count_when_it_is_scored_and_used(mine, drawn, tmp_path, capsys):
+    """A detector that options made another than the config's is built as it was trained."""
+    options = {"model.roi_head.bbox_head.fc_out_channels": 24, "train_cfg.max_epochs": 1, "stabilizers.clip_grad": 5}
+    outcome = own_config.train(mine, job(tmp_path, drawn, dataset="mini-coco", cfg_options=options))
+    command = ["test", "detection", "--config", str(mine), "--checkpoint", str(outcome.checkpoint)]
+    assert cli.main([*command, "--data", str(drawn)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"{outcome.checkpoint} on mini-coco\n")
+    assert metrics_in(out)["AP"] == pytest.approx(outcome.metrics["AP"], abs=5e-5)
+    image = next((drawn / "mini-coco" / "val2017").glob("*.jpg"))
+    assert "boxes" in onebit.load(outcome.checkpoint, config=mine)(image)
+
+
+def test_a_checkpoint_names_no_files_to_read(trained, mine, tmp_path, capsys):
+    content = torch.load(trained[1].checkpoint, weights_only=True)
+    path = tmp_path / "other.pth"
+    torch.save({**content, ROW: {**content[ROW], "dataset": "coco:/etc/labels.json"}}, path)
+    assert cli.main(["test", "detection", "--config", str(mine), "--checkpoint", str(path)]) == 2
+    assert "its dataset is 'coco:/etc/labels.json': expected a name" in capsys.readouterr().err
 
 
 def test_resumed_equals_uninterrupted(trained, mine, drawn, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from onebit.commons.task import Job
 from onebit.detection.config import FILE_OPTIONS, build_config
 from onebit.detection.runner import test as score_checkpoint
 from onebit.detection.runner import train
+from onebit.leaderboards import cli
 
 SIZE = (96, 64)
 
@@ -105,20 +107,36 @@ def test_the_recipe_adapts_to_the_data(named, tmp_path) -> None:
         build_config(Job("mini-coco", "resnet18_w8", "own", 0, Path(), tmp_path), "")
 
 
-def test_training_to_scoring(named, tmp_path) -> None:
+def test_training_to_scoring(named, tmp_path, capsys) -> None:
     short = {"train_cfg.max_epochs": 1, "train_cfg.val_interval": 1, "param_scheduler.0.end": 2}
     trained = train(job(named, tmp_path / "run", **short))
     assert trained.details["checked"]["labels"]["pictures CMYK"] == 2
     assert trained.split.startswith("4 in 5 -> 1 in 5 of")
     row, _ = load_row(trained.checkpoint)
     assert row["classes"] == ["cat", "bee", "ant"]
+    assert row["category_ids"] == [3, 7, 42]
     # What the data decided is stated, so that the checkpoint can be used without the data.
     assert list(row["cfg_options"].taken(FILE_OPTIONS)["image_scale"]) == [96, 96]
-    again = score_checkpoint(trained.checkpoint, Job(get_dataset(named).name, "", "", 0, Path(), tmp_path / "test"))
-    assert again.metrics == trained.metrics
+    # Neither the labels nor their dataset need naming again.
+    assert (
+        cli.main(["test", "detection", "--checkpoint", str(trained.checkpoint), "--show-dir", str(tmp_path / "p")]) == 0
+    )
+    out = capsys.readouterr().out
+    assert out.startswith(f"{trained.checkpoint} on {get_dataset(named).name}\n")
+    assert re.search(r"^AP +([\d.]+)", out, re.MULTILINE)[1] == f"{trained.metrics['AP']:.4f}"
+    assert (trained.checkpoint.parent / "test_predictions.json").read_bytes() == trained.predictions.read_bytes()
+    assert (tmp_path / "p" / "confusion.png").is_file()
     # Results name the user's own categories and images.
     found = json.loads(trained.predictions.read_text())
     assert {d["category_id"] for d in found} <= {42, 3, 7}
+    picture = next(Path(named.removeprefix("coco:")).parent.glob("plain*.jpg"))
+    whole = tmp_path / "whole.safetensors"
+    assert cli.main(["export", str(trained.checkpoint), "--whole", str(whole)]) == 0
+    for network in (trained.checkpoint, whole):
+        assert cli.main(["predict", str(network), str(picture), "--out", str(tmp_path / "out")]) == 0
+        rows = json.loads((tmp_path / "out" / "predictions.json").read_text())
+        assert rows
+        assert all({3: "cat", 7: "bee", 42: "ant"}[d["category_id"]] == d["category"] for d in rows)
 
 
 def test_a_checkpoint_of_other_classes_is_refused(named, tmp_path) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from PIL import Image
+
 from onebit.commons import guards
 from onebit.commons.errors import InputError
 from onebit.commons.images import open_image
@@ -22,6 +24,8 @@ _TURNS = {
     8: lambda x, y, width, height: (y, width - x),
 }
 _ORIENTATION = 0x0112
+#: Orientations of EXIF that show a picture in another way than it is stored.
+TURNED = range(2, 9)
 #: Pillow's modes to what `checked` calls them.
 _MODES = {"1": "gray", "L": "gray", "LA": "gray", "CMYK": "CMYK", "P": "with a palette", "RGBA": "with transparency"}
 #: Endings of pictures beside labels that do not name them.
@@ -131,18 +135,23 @@ def require_classes(names: Collection[str], where: str | Path) -> None:
         raise InputError(f"{where}: class {guards.shown(twice)} is there twice")
 
 
+def kind_of(image: Image.Image) -> tuple[str | None, int]:
+    """How `checked` calls what is unusual about an opened picture's mode, and its orientation in EXIF (1: as it is)."""
+    kind = "16-bit" if image.mode.startswith(("I", "F")) else _MODES.get(image.mode)
+    return kind, image.getexif().get(_ORIENTATION, 1)
+
+
 def _looked_at(folder: Path, picture: Picture, counts: Counter[str]) -> Picture:
     path = folder / picture.name
     if not path.is_file():
         raise InputError(f"{picture.where}: picture missing: expected {path}")
     try:
         with open_image(path) as image:
-            stored, mode, orientation = image.size, image.mode, image.getexif().get(_ORIENTATION)
+            stored, (kind, orientation) = image.size, kind_of(image)
     except Exception as error:  # a decoder may raise anything at a broken file
         raise InputError(f"{picture.where}: unreadable picture {path} ({error})") from error
-    kind = "16-bit" if mode.startswith(("I", "F")) else _MODES.get(mode)
     counts.update(f"pictures {kind}" for _ in range(kind is not None))
-    counts["pictures turned by EXIF"] += orientation in range(2, 9)
+    counts["pictures turned by EXIF"] += orientation in TURNED
     counts["pictures without boxes"] += not picture.boxes
     shown = stored[::-1] if orientation in _TURNS else stored
     turn = picture.size == stored != shown
