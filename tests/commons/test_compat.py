@@ -1,6 +1,12 @@
 import subprocess
 import sys
 
+import pytest
+import torch
+
+from onebit.commons import compat
+from onebit.commons.compat import TORCH
+from onebit.commons.errors import InputError
 from onebit.leaderboards import cli
 
 TORCHVISION = """
@@ -52,3 +58,38 @@ def test_doctor_tells_of_two_mmcvs_in_one_folder(monkeypatch, capsys, tmp_path):
         monkeypatch.setattr("onebit.commons.provenance.versions", lambda found=found: found)
         assert cli.main(["doctor", "--data", str(tmp_path)]) == 0
         assert ("mmcv and mmcv-lite are both installed" in capsys.readouterr().out) == told
+
+
+OLD_TORCH = """
+import sys, numpy, torch
+torch.__version__, numpy.__version__ = "2.1.2", "2.0.1"
+from onebit.leaderboards import cli
+sys.exit(cli.main(["cost", "resnet18_w8"]))
+"""
+
+
+def test_an_old_torch_beside_numpy_2_is_one_line():
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", OLD_TORCH], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "onebit: torch 2.1.2 was built for numpy 1 and cannot use numpy 2.0.1: "
+        "pip install 'numpy<2', or a torch from 2.3 on\n"
+    )
+
+
+def test_what_needs_a_newer_torch_says_so(monkeypatch):
+    monkeypatch.setattr(compat, "TORCH", (2, 1))
+    with pytest.raises(InputError, match=r"^mixed precision in float16 on cpu needs torch 2\.3 or newer, found "):
+        compat.grad_scaler("cpu")
+    assert not compat.grad_scaler("cpu", enabled=False).is_enabled()
+    compat.require_torch((2, 1), "this")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, *([torch.float16] if TORCH >= (2, 3) else [])])
+def test_autocast_is_seen(dtype):
+    assert not compat.autocasting("cpu")
+    with torch.autocast("cpu", dtype):
+        assert compat.autocasting("cpu")
+        assert not compat.autocasting("cuda")
+        assert compat.autocast_dtype("cpu") == dtype
+    assert not compat.autocasting("meta")
