@@ -2,8 +2,10 @@
 
 bits         bits of weights in 64-bit words
 _vector      the inner loops, as vectors of a fixed width (LLVM); _lookup those of table lookups
-kernels      compiled loops over maps (numba)
-engine       the kernels, or torch where numba is missing; threads
+kernels      the compiled steps of a plan (numba)
+engine       the kernels, or torch where numba is missing
+plan         a network as a list of steps over memory that is laid out once
+lowering     from modules to steps, and running these
 layers       ``PackedConv``, a 1-bit convolution with what surrounds it
 geometry     sizes and borders of convolutions
 cells        packed forms of cells

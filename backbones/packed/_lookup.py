@@ -8,7 +8,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from onebit.backbones.packed._vector import FLOAT_POINTER, FLOATS, I32, I64, constant, vector_function
+from onebit.backbones.packed._vector import FLOAT_POINTER, FLOATS, I32, I64, constant, pointer, vector_function
+
+bytes_at = pointer(types.uint8)
 
 
 @intrinsic
@@ -24,8 +26,8 @@ def sums_of_four(typingctx, x, scales, table):
         fma = vector_function(builder, "llvm.fmuladd.v16f32", FLOATS, FLOATS, FLOATS, FLOATS)
         four = ir.VectorType(ir.FloatType(), 4)
         loaded = []
-        for pointer in (x, scales):
-            load = builder.load(builder.bitcast(pointer, four.as_pointer()))
+        for place in (x, scales):
+            load = builder.load(builder.bitcast(place, four.as_pointer()))
             load.align = 4
             loaded.append(load)
         values = builder.fmul(*loaded)
@@ -58,8 +60,8 @@ def sums_of_sixteen(typingctx, x, scales, tables):
         x, scales, tables = arguments
         fma = vector_function(builder, "llvm.fmuladd.v16f32", FLOATS, FLOATS, FLOATS, FLOATS)
         loaded = []
-        for pointer in (x, scales):
-            load = builder.load(builder.bitcast(pointer, FLOATS.as_pointer()))
+        for place in (x, scales):
+            load = builder.load(builder.bitcast(place, FLOATS.as_pointer()))
             load.align = 4
             loaded.append(load)
         values = builder.fmul(*loaded)

@@ -35,46 +35,96 @@ def spread(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
     return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(I32, lanes), [0] * lanes))
 
 
-@intrinsic
-def address(typingctx, array, offset):
-    """The address of element ``offset`` of a contiguous array, counted flat."""
-
-    def codegen(context, builder, signature, arguments):
-        pointer = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        return builder.gep(pointer, [arguments[1]])
-
-    return types.CPointer(array.dtype)(array, types.int64), codegen
-
-
-def make_differences(pixels: int, vectors: int, lanes: int) -> Callable:
-    """Build ``differences(x, w, counts, offsets, segments, length, x_step, w_step, c_step)``.
-
-    It counts, for ``pixels`` positions and ``vectors * lanes`` output channels at once, in how many
-    bits the words of a position differ from the words of each filter:
-
-    ``counts[p * c_step + k] = sum over s, i of popcount(x[p * x_step + offsets[s] + i] ^ w[(s *
-    length + i) * w_step + k])``, 32-bit integers.
-
-    Args:
-        pixels, vectors, lanes: ``pixels * vectors`` accumulators of ``lanes`` 64-bit integers must
-            fit the processor's registers.
-    """
+def pointer(kind: types.Type) -> Callable:
+    """Build ``at_address(address)``: an integer as the address of values of this type."""
 
     @intrinsic
-    def differences(typingctx, x, w, counts, offsets, segments, length, x_step, w_step, c_step):
-        signature = types.void(
-            _WORD_POINTER, _WORD_POINTER, types.CPointer(types.int32), types.CPointer(types.int64), *[types.int64] * 5
-        )
+    def at_address(typingctx, at):
+        result = types.CPointer(kind)
 
         def codegen(context, builder, signature, arguments):
-            x, w, counts, offsets, segments, length, x_step, w_step, c_step = arguments
-            words = ir.VectorType(I64, lanes)
-            popcount = vector_function(builder, f"llvm.ctpop.v{lanes}i64", words, words)
+            return builder.inttoptr(arguments[0], context.get_value_type(result))
+
+        return result(types.int64), codegen
+
+    return at_address
+
+
+floats, words, integers, halves, indices = (
+    pointer(kind) for kind in (types.float32, types.uint64, types.int32, types.uint16, types.int64)
+)
+
+
+@intrinsic
+def arrive(typingctx, counter):
+    """Add 1 to the 64-bit integer at the address ``counter``, as one act before and after all others."""
+
+    def codegen(context, builder, signature, arguments):
+        place = builder.inttoptr(arguments[0], I64.as_pointer())
+        builder.atomic_rmw("add", place, constant(1), "seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
+def arrived(typingctx, counter):
+    """The 64-bit integer at the address ``counter``, as other threads left it."""
+
+    def codegen(context, builder, signature, arguments):
+        place = builder.inttoptr(arguments[0], I64.as_pointer())
+        return builder.load_atomic(place, "seq_cst", 8)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def step_aside(typingctx):
+    """Let another thread have the processor (POSIX)."""
+
+    def codegen(context, builder, signature, arguments):
+        builder.call(vector_function(builder, "sched_yield", I32), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+def make_sums(bits: bool, pixels: int, vectors: int) -> Callable:
+    """Build ``sums(x, w, out, offsets, segments, length, x_step, w_step, o_step)``.
+
+    For ``pixels`` positions and ``vectors`` vectors of output channels at once, ``out[p * o_step + k]`` is the sum
+    over s < segments and i < length of what ``x[p * x_step + offsets[s] + i]`` and ``w[(s * length + i) * w_step +
+    k]`` make:
+
+    - with ``bits``, of 64-bit words: in how many bits they differ, 32-bit integers. A vector has 8 channels.
+    - else, of floats: their product, floats. A vector has 16 channels.
+
+    Args:
+        pixels, vectors: so many accumulators of 512 bits must fit the processor's registers.
+    """
+    lanes, kind = (8, I64) if bits else (16, ir.FloatType())
+    pointer = _WORD_POINTER if bits else FLOAT_POINTER
+    result = types.CPointer(types.int32) if bits else FLOAT_POINTER
+
+    @intrinsic
+    def sums(typingctx, x, w, out, offsets, segments, length, x_step, w_step, o_step):
+        signature = types.void(pointer, pointer, result, types.CPointer(types.int64), *[types.int64] * 5)
+
+        def codegen(context, builder, signature, arguments):
+            x, w, out, offsets, segments, length, x_step, w_step, o_step = arguments
+            several = ir.VectorType(kind, lanes)
+            name, count = ("llvm.ctpop.v8i64", 1) if bits else ("llvm.fma.v16f32", 3)
+            function = vector_function(builder, name, several, *[several] * count)
             shape = [(p, v) for p in range(pixels) for v in range(vectors)]
+
+            def added(total, x, w):
+                if bits:
+                    return builder.add(total, builder.call(function, [builder.xor(x, w)]))
+                return builder.call(function, [x, w, total])
 
             entry = builder.block
             outer = builder.append_basic_block("segment")
-            inner = builder.append_basic_block("word")
+            inner = builder.append_basic_block("element")
             next_segment = builder.append_basic_block("next_segment")
             done = builder.append_basic_block("done")
             builder.branch(outer)
@@ -82,31 +132,30 @@ def make_differences(pixels: int, vectors: int, lanes: int) -> Callable:
             builder.position_at_end(outer)
             segment = builder.phi(I64)
             weight_row_outer = builder.phi(I64)
-            outer_sums = {key: builder.phi(words) for key in shape}
+            outer_sums = {key: builder.phi(several) for key in shape}
             offset = builder.load(builder.gep(offsets, [segment]))
             builder.branch(inner)
 
             builder.position_at_end(inner)
-            word = builder.phi(I64)
+            element = builder.phi(I64)
             weight_row = builder.phi(I64)
-            sums = {key: builder.phi(words) for key in shape}
-            at = builder.add(offset, word)
+            sums = {key: builder.phi(several) for key in shape}
+            at = builder.add(offset, element)
             filters = []
             for v in range(vectors):
                 place = builder.gep(w, [builder.add(weight_row, constant(v * lanes))])
-                load = builder.load(builder.bitcast(place, words.as_pointer()))
-                load.align = 8
+                load = builder.load(builder.bitcast(place, several.as_pointer()))
+                load.align = kind.width // 8 if bits else 4
                 filters.append(load)
             new_sums = {}
             for p in range(pixels):
                 place = builder.gep(x, [builder.add(builder.mul(x_step, constant(p)), at)])
                 everywhere = spread(builder, builder.load(place), lanes)
                 for v in range(vectors):
-                    differing = builder.call(popcount, [builder.xor(everywhere, filters[v])])
-                    new_sums[p, v] = builder.add(sums[p, v], differing)
-            next_word = builder.add(word, constant(1))
+                    new_sums[p, v] = added(sums[p, v], everywhere, filters[v])
+            next_element = builder.add(element, constant(1))
             next_row = builder.add(weight_row, w_step)
-            builder.cbranch(builder.icmp_signed("<", next_word, length), inner, next_segment)
+            builder.cbranch(builder.icmp_signed("<", next_element, length), inner, next_segment)
 
             builder.position_at_end(next_segment)
             following = builder.add(segment, constant(1))
@@ -116,11 +165,11 @@ def make_differences(pixels: int, vectors: int, lanes: int) -> Callable:
             segment.add_incoming(following, next_segment)
             weight_row_outer.add_incoming(constant(0), entry)
             weight_row_outer.add_incoming(next_row, next_segment)
-            word.add_incoming(constant(0), outer)
-            word.add_incoming(next_word, inner)
+            element.add_incoming(constant(0), outer)
+            element.add_incoming(next_element, inner)
             weight_row.add_incoming(weight_row_outer, outer)
             weight_row.add_incoming(next_row, inner)
-            zeros = ir.Constant(words, [0] * lanes)
+            zeros = ir.Constant(several, [0 if bits else 0.0] * lanes)
             for key in shape:
                 outer_sums[key].add_incoming(zeros, entry)
                 outer_sums[key].add_incoming(new_sums[key], next_segment)
@@ -128,18 +177,16 @@ def make_differences(pixels: int, vectors: int, lanes: int) -> Callable:
                 sums[key].add_incoming(new_sums[key], inner)
 
             builder.position_at_end(done)
-            narrow = ir.VectorType(I32, lanes)
             for p, v in shape:
-                place = builder.gep(counts, [builder.add(builder.mul(c_step, constant(p)), constant(v * lanes))])
-                store = builder.store(
-                    builder.trunc(new_sums[p, v], narrow), builder.bitcast(place, narrow.as_pointer())
-                )
+                place = builder.gep(out, [builder.add(builder.mul(o_step, constant(p)), constant(v * lanes))])
+                value = builder.trunc(new_sums[p, v], ir.VectorType(I32, lanes)) if bits else new_sums[p, v]
+                store = builder.store(value, builder.bitcast(place, value.type.as_pointer()))
                 store.align = 4
             return context.get_dummy_value()
 
         return signature, codegen
 
-    return differences
+    return sums
 
 
 @intrinsic
@@ -225,44 +272,127 @@ def _suffix(kind: ir.Type) -> str:
     return "f32" if kind == FLOATS else "i32"
 
 
-def make_finish(shortcut: bool, add: bool, whole: bool) -> Callable:
-    """Build ``finish(counts, border, scale, shift, around, slope, after, out, total, n)``.
+def make_finish(bits: bool, sign: bool, whole: bool) -> Callable:
+    """Build ``finish(sums, border, scale, shift, around, slope, after, post, out, signs, in_scale, threshold, total, n)``.
 
-    For up to 16 channels: ``PReLU((total - 2 counts - border) * scale + shift + around; slope) +
-    after`` into ``out``.
+    For up to 16 channels: ``y = PReLU(s * scale + shift + around; slope) + after + post`` into ``out``, where s is
+    ``total - 2 sums - border`` of integers with ``bits``, else ``sums``, floats.
 
     Args:
-        shortcut: there is an ``around``.
-        add: add to ``out``.
+        sign: bit i of the 16 at ``signs`` is set where ``y[i] * in_scale[i] > threshold[i]``.
         whole: 16 channels, and ``n`` is not looked at; otherwise the first ``n`` of them.
     """
 
     @intrinsic
-    def finish(typingctx, counts, border, scale, shift, around, slope, after, out, total, n):
+    def finish(
+        typingctx, sums, border, scale, shift, around, slope, after, post, out, signs, in_scale, threshold, total, n
+    ):
         integers = types.CPointer(types.int32)
-        signature = types.void(integers, integers, *[FLOAT_POINTER] * 6, types.int64, types.int64)
+        signature = types.void(
+            *(integers if bits else FLOAT_POINTER, integers),
+            *[FLOAT_POINTER] * 7,
+            types.CPointer(types.uint16),
+            *[FLOAT_POINTER] * 2,
+            *[types.int64] * 2,
+        )
 
         def codegen(context, builder, signature, arguments):
-            counts, border, scale, shift, around, slope, after, out, total, n = arguments
+            sums, border, scale, shift, around, slope, after, post, out, signs, in_scale, threshold, total, n = (
+                arguments
+            )
             some = _Sixteen(builder, whole, n)
             zero = constant(0)
-            most = spread(builder, builder.trunc(total, I32), 16)
-            twice = builder.shl(some.read(counts, zero, _INTEGERS), ir.Constant(_INTEGERS, [1] * 16))
-            whole_number = builder.sub(builder.sub(most, twice), some.read(border, zero, _INTEGERS))
-            value = some.multiply_add(
-                builder.sitofp(whole_number, FLOATS), some.read(scale, zero), some.read(shift, zero)
-            )
-            if shortcut:
-                value = builder.fadd(value, some.read(around, zero))
+            if bits:
+                most = spread(builder, builder.trunc(total, I32), 16)
+                twice = builder.shl(some.read(sums, zero, _INTEGERS), ir.Constant(_INTEGERS, [1] * 16))
+                whole_number = builder.sub(builder.sub(most, twice), some.read(border, zero, _INTEGERS))
+                value = builder.sitofp(whole_number, FLOATS)
+            else:
+                value = some.read(sums, zero)
+            value = some.multiply_add(value, some.read(scale, zero), some.read(shift, zero))
+            value = builder.fadd(value, some.read(around, zero))
             value = builder.fadd(some.prelu(value, some.read(slope, zero)), some.read(after, zero))
-            if add:
-                value = builder.fadd(value, some.read(out, zero))
+            value = builder.fadd(value, some.read(post, zero))
             some.write(value, out, zero)
+            if sign:
+                scaled = builder.fmul(value, some.read(in_scale, zero))
+                above = builder.fcmp_ordered(">", scaled, some.read(threshold, zero))
+                if not whole:
+                    above = builder.and_(above, some.mask)
+                builder.store(builder.bitcast(above, ir.IntType(16)), signs)
             return context.get_dummy_value()
 
         return signature, codegen
 
     return finish
+
+
+def make_pool(pixels: int, largest: bool) -> Callable:
+    """Build ``pool(x, scale, shift, post, out, offsets, taps, n, share, x_step, p_step, o_step)``.
+
+    For ``pixels`` positions and the first ``n``, at most 16, channels: ``out = scale * (largest of, or share * sum of
+    x[offsets[t]] over t < taps) + shift + post``; the steps lie between positions.
+    """
+
+    @intrinsic
+    def pool(typingctx, x, scale, shift, post, out, offsets, taps, n, share, x_step, p_step, o_step):
+        signature = types.void(
+            *[FLOAT_POINTER] * 5,
+            *(types.CPointer(types.int64), types.int64, types.int64, types.float32),
+            *[types.int64] * 3,
+        )
+
+        def codegen(context, builder, signature, arguments):
+            x, scale, shift, post, out, offsets, taps, n, share, x_step, p_step, o_step = arguments
+            some = _Sixteen(builder, False, n)
+            zero = constant(0)
+
+            def values(tap):
+                at = builder.load(builder.gep(offsets, [tap]))
+                return [some.read(x, builder.add(at, builder.mul(x_step, constant(p)))) for p in range(pixels)]
+
+            def joined(total, value):
+                if not largest:
+                    return builder.fadd(total, value)
+                # As torch: what is not a number stays.
+                keep = builder.fcmp_unordered(">=", total, value)
+                number = builder.fcmp_ordered("ord", value, value)
+                return builder.select(builder.and_(keep, number), total, value)
+
+            entry = builder.block
+            loop = builder.append_basic_block("tap")
+            done = builder.append_basic_block("done")
+            first = values(zero)
+            builder.cbranch(builder.icmp_signed("<", constant(1), taps), loop, done)
+
+            builder.position_at_end(loop)
+            tap = builder.phi(I64)
+            totals = [builder.phi(FLOATS) for _ in range(pixels)]
+            new = [joined(total, value) for total, value in zip(totals, values(tap), strict=True)]
+            following = builder.add(tap, constant(1))
+            tap.add_incoming(constant(1), entry)
+            tap.add_incoming(following, loop)
+            for total, begin, sum_ in zip(totals, first, new, strict=True):
+                total.add_incoming(begin, entry)
+                total.add_incoming(sum_, loop)
+            builder.cbranch(builder.icmp_signed("<", following, taps), loop, done)
+
+            builder.position_at_end(done)
+            results = [builder.phi(FLOATS) for _ in range(pixels)]
+            for result, begin, sum_ in zip(results, first, new, strict=True):
+                result.add_incoming(begin, entry)
+                result.add_incoming(sum_, loop)
+            scales, shifts = some.read(scale, zero), some.read(shift, zero)
+            for p, result in enumerate(results):
+                result = result if largest else builder.fmul(result, spread(builder, share, 16))
+                around = some.read(post, builder.mul(p_step, constant(p)))
+                result = builder.fadd(some.multiply_add(result, scales, shifts), around)
+                some.write(result, out, builder.mul(o_step, constant(p)))
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return pool
 
 
 def make_depthwise(pixels: int, whole: bool) -> Callable:

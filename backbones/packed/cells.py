@@ -1,70 +1,31 @@
 """Packed forms of cells and of their operations.
 
-Inside a cell a map is a numpy array [N, H, W, C], whose handling costs a tenth of a tensor's; on
-small maps that is what counts. An operation's ``compute(values, out)`` adds its result to ``out``, or
-returns a new map where that is None, so that the sum into a node costs nothing extra.
+The steps of an operation write into a map, or add to it, so that the sum into a node and the concatenation of nodes
+cost nothing extra.
 """
 
 from __future__ import annotations
 
 import itertools
-from typing import Any, NamedTuple
+from functools import reduce
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from onebit.backbones.cells.operations import Halve, every_second
 from onebit.backbones.conv import OneBitConv2d, pair
 from onebit.backbones.packed import engine
 from onebit.backbones.packed.bits import pack_bits, unpack_bits, unpack_signs
 from onebit.backbones.packed.geometry import classes_of, valid_taps
-from onebit.backbones.packed.layers import (
-    PackedConv,
-    PackedLayer,
-    affine,
-    image_of,
-    map_of,
-    prelu,
-    signs_and_scale,
-    slope_of,
-)
-
-#: A feature map, float32 [N, H, W, C], contiguous.
-Map = np.ndarray
+from onebit.backbones.packed.layers import PackedConv, PackedLayer, prelu, scaled, signs_and_scale, slope_of
+from onebit.backbones.packed.lowering import affine, filters_of, floats, lower, pooled, rule
+from onebit.backbones.packed.plan import Builder, Into, Map, Norm, Together
 
 
-class PackedOperation(PackedLayer):
-    """Base of what joins two nodes of a cell."""
-
-    def compute(self, values: Map, out: Map | None = None) -> Map:
-        """A map [N, H, W, C] to one of [N, H', W', C], added to ``out`` if there is one."""
-        raise NotImplementedError
-
-    def forward(self, x: Tensor) -> Tensor:
-        return image_of(torch.from_numpy(self.compute(map_of(x).numpy())))
-
-
-def room(out: Map | None, shape: tuple[int, ...]) -> tuple[Map, bool]:
-    """``out``, or a new map where there is none; and whether to add to it."""
-    return (np.empty(shape, np.float32), False) if out is None else (out, True)
-
-
-def added(result: Tensor | Map, out: Map | None) -> Map:
-    """``result`` [N, H, W, C] as a map, added to ``out`` if there is one."""
-    if isinstance(result, Tensor):
-        result = result.contiguous().numpy()
-    return result if out is None else np.add(out, result, out=out)
-
-
-class Call(NamedTuple):
-    """Arguments of a kernel that depend on the size of its input."""
-
-    out_size: tuple[int, int]
-    arguments: tuple
-
-
-class PackedSeparableBlock(PackedOperation):
+class PackedSeparableBlock(PackedLayer):
     """BN, depthwise convolution, BN, PReLU, sign in one pass; 1x1 convolution to PReLU in another.
 
     Args:
@@ -108,7 +69,8 @@ class PackedSeparableBlock(PackedOperation):
             shift=self.shift.numpy(),
         )
 
-    def prepare_size(self, height: int, width: int) -> Call:
+    def prepare_size(self, height: int, width: int) -> tuple[tuple[int, int], dict[str, np.ndarray]]:
+        """Size of the output, and the depthwise part as :meth:`Builder.separable` takes it."""
         size = height, width
         out = pair(
             (size[i] + 2 * self.padding[i] - self.dilation[i] * (self.kernel_size[i] - 1) - 1) // self.stride[i] + 1
@@ -120,68 +82,51 @@ class PackedSeparableBlock(PackedOperation):
             )
             for i in range(2)
         )
-        ready, point = self.ready, self.pointwise.ready
+        ready = self.ready
         # The padding of the convolution is 0 behind the first batch norm, not before it: at the
         # border that norm adds less.
         shifts = np.empty((len(row_kinds), len(column_kinds), self.channels), np.float32)
         for (i, y), (j, x) in itertools.product(enumerate(row_kinds), enumerate(column_kinds)):
             inside = np.outer(y, x).ravel()
             shifts[i, j] = ready["shift"] + ready["constants"][inside].sum(0)
-        no_class = np.zeros(max(out), np.int64)
-        no_border = np.zeros((1, 1, point["weights"].shape[1]), np.int32)
-        return Call(
-            out,
-            (
-                ready["weights"],
-                (self.kernel_size, self.stride, self.padding, self.dilation),
-                (rows, columns, shifts),
-                (ready["slope"], point["in_scale"], point["threshold"]),
-                point["weights"],
-                np.zeros(1, np.int64),
-                (no_class, no_class, no_border),
-                (point["scale"], point["shift"]),
-                self.shortcut,
-                (point["slope"], point["after"]),
-            ),
-        )
+        depthwise = dict(weights=ready["weights"], slope=ready["slope"], shift=shifts)
+        return out, dict(depthwise, row_class=rows, column_class=columns)
 
-    def compute(self, values: Map, out: Map | None = None) -> Map:
-        compiled = engine.kernels()
-        if compiled is None:
-            tensor = torch.from_numpy(values)
-            around = tensor if self.shortcut else None
-            return added(self.pointwise.compute(self._slow(tensor), around), out)
-        n, height, width, channels = values.shape
-        call = self.sized(height, width)
-        out, add = room(out, (n, *call.out_size, channels))
-        engine.run(compiled.separable, n * call.out_size[0], values, *call.arguments, add, out)
-        return out
+    def lower(self, builder: Builder, x: Map, into: Into = None, add: bool = False) -> Map:
+        size, depthwise = self.sized(*x.size)
+        point = self.pointwise
+        window = (self.kernel_size, self.stride, self.padding, self.dilation)
+        signs = point.array("in_scale"), point.array("threshold")
+        shape = (size, window, depthwise, point.ready, signs, point.out_channels, point.norm())
+        return builder.separable(x, *shape, x if self.shortcut else None, into, add)
 
-    def _slow(self, values: Tensor) -> Tensor:
-        weights = unpack_signs(self.bits, (*self.kernel_size, self.channels))
-        x = image_of(values * self.in_scale + self.in_shift)
-        x = F.conv2d(
-            x, weights.permute(2, 0, 1).unsqueeze(1), None, self.stride, self.padding, self.dilation, self.channels
-        )
-        return prelu(map_of(x) * self.scale + self.shift, self.slope)
+    def slow(self, x: Tensor) -> Tensor:
+        weights = unpack_signs(self.bits, (*self.kernel_size, self.channels)).permute(2, 0, 1).unsqueeze(1)
+        y = scaled(x, self.in_scale, self.in_shift)
+        y = F.conv2d(y, weights, None, self.stride, self.padding, self.dilation, self.channels)
+        y = prelu(scaled(y, self.scale, self.shift), self.slope)
+        return self.pointwise.slow(y, x if self.shortcut else None)
 
 
-class PackedChain(PackedOperation):
+class PackedChain(PackedLayer):
     """Operations one after another."""
 
-    def __init__(self, operations: list[PackedOperation]) -> None:
+    def __init__(self, operations: list[PackedLayer]) -> None:
         super().__init__()
         self.operations = nn.ModuleList(operations)
-        self.plan = operations
+        self.chain = operations
 
-    def compute(self, values: Map, out: Map | None = None) -> Map:
-        *first, last = self.plan
+    def lower(self, builder: Builder, x: Map, into: Into = None, add: bool = False) -> Map:
+        *first, last = self.chain
         for operation in first:
-            values = operation.compute(values)
-        return last.compute(values, out)
+            x = operation.lower(builder, x)
+        return last.lower(builder, x, into, add)
+
+    def slow(self, x: Tensor) -> Tensor:
+        return reduce(lambda y, operation: operation(y), self.chain, x)
 
 
-class PackedPool(PackedOperation):
+class PackedPool(PackedLayer):
     """3x3 pooling with the batch norm behind it.
 
     Args:
@@ -193,47 +138,46 @@ class PackedPool(PackedOperation):
 
     def __init__(self, pool: Any) -> None:
         super().__init__()
-        self.largest = isinstance(pool.pool, nn.MaxPool2d)
         self.pool = pool.pool
         scale, shift = affine(pool.bn)
         self.keep(scale=scale, shift=shift)
 
-    def prepare(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.scale.numpy(), self.shift.numpy()
+    def lower(self, builder: Builder, x: Map, into: Into = None, add: bool = False) -> Map:
+        norm = dict(scale=self.array("scale"), shift=self.array("shift"))
+        return pooled(self.pool, builder, x, **norm, into=into, add=add)
 
-    def compute(self, values: Map, out: Map | None = None) -> Map:
-        compiled = engine.kernels()
-        if compiled is None:
-            pooled = map_of(self.pool(image_of(torch.from_numpy(values))))
-            return added(pooled * self.scale + self.shift, out)
-        n, height, width, channels = values.shape
-        stride = self.pool.stride
-        out, add = room(out, (n, -(-height // stride), -(-width // stride), channels))
-        engine.run(compiled.pool, n * out.shape[1], values, self.largest, stride, *self.ready, add, out)
-        return out
+    def slow(self, x: Tensor) -> Tensor:
+        return scaled(self.pool(x), self.scale, self.shift)
 
 
-class PackedIdentity(PackedOperation):
+class PackedIdentity(PackedLayer):
     """The skip connection at stride 1."""
 
-    def compute(self, values: Map, out: Map | None = None) -> Map:
-        return values.copy() if out is None else added(values, out)
+    def lower(self, builder: Builder, x: Map, into: Into = None, add: bool = False) -> Map:
+        return builder.pointwise(x, into=into, add=add)
+
+    def slow(self, x: Tensor) -> Tensor:
+        return x
 
 
-class PackedZero(PackedOperation):
+class PackedZero(PackedLayer):
     """No connection."""
 
     def __init__(self, stride: int) -> None:
         super().__init__()
         self.stride = stride
 
-    def compute(self, values: Map, out: Map | None = None) -> Map:
-        if out is not None:
-            return out
-        return np.zeros(values[:, :: self.stride, :: self.stride].shape, np.float32)
+    def lower(self, builder: Builder, x: Map, into: Into = None, add: bool = False) -> Map:
+        if isinstance(into, Map) and add:
+            return into
+        height, width = (-(-each // self.stride) for each in x.size)
+        return builder.broadcast(np.zeros(x.channels, np.float32), x.n, height, width, into)
+
+    def slow(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
 
 
-class PackedProjection(PackedOperation):
+class PackedProjection(PackedLayer):
     """BN, 1x1 convolution of 1-bit weights with real-valued activations, BN, PReLU.
 
     Its arithmetic is a float matrix product; the file holds its weights as bits.
@@ -267,36 +211,41 @@ class PackedProjection(PackedOperation):
         )
 
     def prepare(self) -> dict[str, Any]:
-        positive = unpack_bits(self.bits, self.shape)
+        """``norm``, and weights as floats or ``codes`` of table lookups."""
+        positive, (outputs, inputs) = unpack_bits(self.bits, self.shape), self.shape
         weights = positive.float().mul_(2).sub_(1) * self.scale[:, None]
-        shift = self.shift + weights @ self.in_shift
-        compiled = engine.kernels()
-        outputs, inputs = self.shape
-        if compiled is None or not compiled.HAS_AVX512 or inputs % 4:
-            return dict(weights=weights * self.in_scale, shift=shift)
-        codes = np.zeros((inputs // 4, -(-outputs // 16) * 16), np.uint8)
+        shift, slope = floats(self.shift + weights @ self.in_shift), self.array("slope")
+        kernels = engine.kernels()
+        if not kernels.HAS_AVX512 or inputs % 4:
+            return dict(weights=filters_of((weights * self.in_scale)[:, :, None, None]), norm=Norm(None, shift, slope))
         fours = positive.view(outputs, -1, 4).numpy() * np.array([1, 2, 4, 8], np.uint8)
+        codes = np.zeros((inputs // 4, -(-outputs // 16) * 16), np.uint8)
         codes[:, :outputs] = fours.sum(2, dtype=np.uint8).T
-        arguments = (self.in_scale.numpy(), codes, self.scale.numpy(), shift.numpy(), self.slope.numpy())
-        return dict(lookup=arguments)
+        return dict(codes=codes, norm=Norm(self.array("scale"), shift, slope))
 
-    def compute(self, values: Map, out: Map | None = None) -> Map:
-        ready, compiled = self.ready, engine.kernels()
-        if "lookup" in ready:
-            out, add = room(out, (*values.shape[:3], self.shape[0]))
-            flat = out.reshape(-1, self.shape[0])
-            positions = values.reshape(-1, self.shape[1])
-            engine.run(compiled.project, len(flat), positions, *ready["lookup"], add, flat)
-            return out
-        result = F.linear(torch.from_numpy(values), ready["weights"], ready["shift"])
-        return added(prelu(result, self.slope), out)
+    def lower(self, builder: Builder, x: Map, into: Into = None, add: bool = False) -> Map:
+        ready, (outputs, _), one = self.ready, self.shape, (1, 1)
+        if "codes" in ready:
+            in_scale = self.array("in_scale")
+            assert in_scale is not None
+            return builder.project(x, in_scale, ready["codes"], outputs, ready["norm"], into, add)
+        weights, norm = ready["weights"], ready["norm"]
+        return builder.conv_floats(x, weights, one, one, (0, 0), one, outputs, norm, into=into, add=add)
 
-    def at_padding(self) -> Tensor:
+    def slow(self, x: Tensor) -> Tensor:
+        return self.behind_norm(scaled(x, self.in_scale, self.in_shift))
+
+    def behind_norm(self, x: Tensor) -> Tensor:
+        """The same of what the first norm puts out."""
+        y = F.conv2d(x, unpack_signs(self.bits, (*self.shape, 1, 1)))
+        return prelu(scaled(y, self.scale, self.shift), self.slope)
+
+    def at_padding(self) -> np.ndarray:
         """[out_channels]: the output where the convolution sees zeros behind the first norm."""
-        return prelu(self.shift, self.slope)
+        return floats(prelu(self.shift[:, None, None], self.slope).flatten())
 
 
-class PackedHalve(PackedOperation):
+class PackedHalve(PackedLayer):
     """Two projections side by side, at the even and at the odd rows and columns.
 
     Args:
@@ -312,28 +261,53 @@ class PackedHalve(PackedOperation):
         self.even = PackedProjection(halve.conv_even, before, (scale[:half], shift[:half]), slope[:half])
         self.odd = PackedProjection(halve.conv_odd, before, (scale[half:], shift[half:]), slope[half:])
 
-    def compute(self, values: Map, out: Map | None = None) -> Map:
-        even = self.even.compute(np.ascontiguousarray(values[:, ::2, ::2]))
-        there = np.ascontiguousarray(values[:, 1::2, 1::2])
-        if there.shape[1:3] == even.shape[1:3]:
-            odd = self.odd.compute(there)
-        else:  # an odd height or width: padded
-            odd = np.empty(even.shape[:3] + self.odd.shape[:1], np.float32)
-            odd[:] = self.odd.at_padding().numpy()
-            if there.size:  # a map one pixel high or wide has no odd rows or columns
-                odd[:, : there.shape[1], : there.shape[2]] = self.odd.compute(there)
-        return added(np.concatenate((even, odd), 3), out)
+    def lower(self, builder: Builder, x: Map, into: Into = None, add: bool = False) -> Map:
+        even, odd = x.every(2, 0), x.every(2, 1)
+        half = self.even.shape[0]
+        out = builder.room(into, (x.n, *even.size, 2 * half))
+        self.even.lower(builder, even, out.view(half, 0), add)
+        there, (height, width) = out.view(half, half), odd.size
+        if height and width:
+            self.odd.lower(builder, odd, there.region(0, 0, height, width), add)
+        # An odd height or width leaves a last row or column that sees zeros.
+        for top, left, rows, columns in (
+            (height, 0, even.height - height, even.width),
+            (0, width, height, even.width - width),
+        ):
+            if rows and columns:
+                strip = there.region(top, left, rows, columns)
+                builder.broadcast(self.odd.at_padding(), x.n, rows, columns, strip, add)
+        return out
+
+    def slow(self, x: Tensor) -> Tensor:
+        even, odd = every_second(scaled(x, self.even.in_scale, self.even.in_shift))
+        return torch.cat([part.behind_norm(each) for part, each in ((self.even, even), (self.odd, odd))], 1)
 
 
-class PackedOther(PackedOperation):
+@rule(Halve)
+def _halve(halve: Any, builder: Builder, x: Map) -> Map:
+    """The same of convolutions of other operands."""
+    x = lower(halve.bn_in, builder, x)
+    even, odd = x.every(2, 0), x.every(2, 1)
+    if odd.size != even.size:
+        odd = builder.extended(odd, *even.size)
+    halves = [lower(halve.conv_even, builder, even), lower(halve.conv_odd, builder, odd)]
+    return lower(halve.prelu, builder, lower(halve.bn, builder, builder.concatenate(halves)))
+
+
+class PackedOther(PackedLayer):
     """An operation whose parts are packed one by one."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
-    def compute(self, values: Map, out: Map | None = None) -> Map:
-        return added(map_of(self.module(image_of(torch.from_numpy(values)))), out)
+    def lower(self, builder: Builder, x: Map, into: Into = None, add: bool = False) -> Map:
+        found = lower(self.module, builder, x)
+        return found if into is None else builder.pointwise(found, into=into, add=add)
+
+    def slow(self, x: Tensor) -> Tensor:
+        return self.module(x)
 
 
 class PackedCell(nn.Module):
@@ -348,33 +322,37 @@ class PackedCell(nn.Module):
 
     def __init__(
         self,
-        older: PackedOperation,
-        newer: PackedOperation,
-        nodes: list[list[PackedOperation]],
+        older: PackedLayer,
+        newer: PackedLayer,
+        nodes: list[list[PackedLayer]],
         sources: list[list[int]],
         concatenate: bool,
     ) -> None:
         super().__init__()
         self.older, self.newer = older, newer
         self.nodes = nn.ModuleList(nn.ModuleList(edges) for edges in nodes)
-        # Iterating over module lists takes longer than some of what is in them.
-        self.plan = [list(zip(places, edges, strict=True)) for places, edges in zip(sources, nodes, strict=True)]
+        self.edges = [list(zip(places, edges, strict=True)) for places, edges in zip(sources, nodes, strict=True)]
         self.concatenate = concatenate
+
+    def lower(self, builder: Builder, older: Map, newer: Map) -> Map:
+        """The steps of the cell; with concatenation, every node is computed where it belongs in the output."""
+        states = [self.older.lower(builder, older), self.newer.lower(builder, newer)]
+        together = Together(len(self.nodes)) if self.concatenate else None
+        for number, edges in enumerate(self.edges):
+            into = None if together is None else together.part(number)
+            node: Map | None = None
+            for source, edge in edges:
+                node = edge.lower(builder, states[source], into if node is None else node, node is not None)
+            assert node is not None
+            states.append(node)
+        if together is not None:
+            return together.whole
+        return reduce(lambda total, node: builder.pointwise(total, around=node), states[2:])
 
     def forward(self, older: Tensor, newer: Tensor, drop_path_prob: float = 0.0) -> Tensor:
         """Two maps [N, C, H, W] to one; nothing is dropped in inference."""
-        states = [self.older.compute(map_of(older).numpy()), self.newer.compute(map_of(newer).numpy())]
-        for edges in self.plan:
-            (source, edge), *others = edges
-            node = edge.compute(states[source])
-            for source, edge in others:
-                node = edge.compute(states[source], node)
-            states.append(node)
+        states = [self.older(older), self.newer(newer)]
+        for edges in self.edges:
+            states.append(reduce(torch.add, [edge(states[source]) for source, edge in edges]))
         nodes = states[2:]
-        if self.concatenate:
-            result = np.concatenate(nodes, 3)
-        else:
-            result = nodes[0] + nodes[1]
-            for node in nodes[2:]:
-                result += node
-        return image_of(torch.from_numpy(result))
+        return torch.cat(nodes, 1) if self.concatenate else reduce(torch.add, nodes)

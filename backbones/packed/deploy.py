@@ -9,21 +9,24 @@ from typing import Any, TypeGuard
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from onebit.backbones.backbone import Backbone
 from onebit.backbones.cells import operations as cell_ops
 from onebit.backbones.cells.net import Cell
+from onebit.backbones.classifier import Classifier
 from onebit.backbones.conv import OneBitConv2d
 from onebit.backbones.packed import cells
 from onebit.backbones.packed.layers import (
     PackedConv,
+    PackedLayer,
     PackedUnit,
     SignWeightConv,
-    affine,
     folds,
     is_plain,
     packed_conv,
     slope_of,
     values_of,
 )
+from onebit.backbones.packed.lowering import affine, plan_whole
 from onebit.backbones.resnet import OneBitUnit, ResNet
 from onebit.commons.errors import InputError
 
@@ -65,7 +68,8 @@ def deploy(network: nn.Module) -> nn.Module:
 
 def _convert(module: nn.Module) -> nn.Module:
     rule = _RULES.get(type(module))
-    return _convert_children(module) if rule is None else rule(module)
+    packed = _convert_children(module) if rule is None else rule(module)
+    return plan_whole(packed) if isinstance(packed, Backbone | Classifier) else packed
 
 
 def _convert_children(module: nn.Module) -> nn.Module:
@@ -123,7 +127,7 @@ def _cell(cell: Cell) -> nn.Module:
     )
 
 
-def _operation(module: nn.Module) -> cells.PackedOperation:
+def _operation(module: nn.Module) -> PackedLayer:
     """The packed form of what joins two nodes."""
     if isinstance(module, nn.Identity):
         return cells.PackedIdentity()

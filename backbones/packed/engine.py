@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import math
 import os
+import sys
+import threading
 import warnings
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from typing import Any
-
-import torch
-
-#: An output with fewer rows per thread than this is not worth the handing out.
-MIN_ROWS = 4
 
 
 @functools.cache
@@ -35,20 +31,19 @@ def kernels() -> Any:
     return compiled
 
 
-def run(kernel: Callable[..., None], rows: int, *arguments: Any) -> None:
-    """Call ``kernel(first, last, *arguments)`` on shares of ``rows``, one per torch thread."""
-    threads = min(torch.get_num_threads(), rows // MIN_ROWS)
-    if threads <= 1:
-        kernel(0, rows, *arguments)
+@contextlib.contextmanager
+def first_call() -> Iterator[None]:
+    """Around what may compile the kernels: says so where it takes long."""
+    execute = kernels().execute
+    if execute.signatures:
+        yield
         return
-    share = math.ceil(rows / threads)
-    pool = _pool(threads)
-    jobs = [pool.submit(kernel, first, min(first + share, rows), *arguments) for first in range(share, rows, share)]
-    kernel(0, share, *arguments)
-    for job in jobs:
-        job.result()
-
-
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads - 1, thread_name_prefix="packed")
+    place = getattr(execute._cache, "cache_path", None)
+    kept = f"kept in {place}" if place else "not kept: set NUMBA_CACHE_DIR to a folder that can be written"
+    timer = threading.Timer(2, print, [f"compiling the 1-bit kernels for this processor; {kept}"], {"file": sys.stderr})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

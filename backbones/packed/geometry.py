@@ -25,8 +25,8 @@ class ConvShape(Protocol):
     pad_value: int
 
     @property
-    def ready(self) -> dict[str, np.ndarray]:
-        """Its arrays as the kernels take them."""
+    def ready(self) -> np.ndarray:
+        """Its weights as the kernels take them, in blocks."""
 
     def signs(self) -> Tensor:
         """Its weights as +1 and -1, [K, C, h, w]."""
@@ -64,24 +64,13 @@ class Geometry:
             self.fill = np.packbits(ones, bitorder="little").view(np.uint64)
         self._correction: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
-    def words(self, n: int) -> np.ndarray:
-        """Room for packed signs, the border filled in."""
-        shape = (n, *self.padded, self.per_pixel)
-        if self.border == (0, 0):
-            return np.empty(shape, np.uint64)
-        if not self.fill.any():
-            return np.zeros(shape, np.uint64)
-        words = np.empty(shape, np.uint64)
-        words[:] = self.fill
-        return words
-
     def correction(self, conv: ConvShape) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Classes of rows and of columns, and what the border adds in each pair of classes.
 
         A border of 0 is packed as one of -1, whose products are taken off again here.
         """
         if self._correction is None:
-            filters = conv.ready["weights"].shape[1]
+            filters = len(conv.ready) // (len(self.offsets) * self.length)
             (row_kinds, rows), (column_kinds, columns) = map(classes_of, self.valid)
             table = np.zeros((len(row_kinds), len(column_kinds), filters), np.int32)
             if conv.pad_value == 0 and conv.padding != (0, 0):

@@ -1,54 +1,216 @@
-"""Compiled loops of packed inference (numba).
+"""The compiled steps of a plan (numba): one call computes a network.
 
-Maps are [N, H, W, C], float32 and contiguous: torch's channels_last. Signs are packed along the
-channels, 64 to a word, bit set for +1, and the border of a map is part of its packed form, so that
-an inner loop never asks where it is. With bits x and w of n values each, the sum of products of
-their signs is ``n - 2 popcount(x ^ w)``: an integer, exact.
+Maps are float32, the channels of a position side by side; where the next position, row and image begin is stated in
+steps of elements, so that a map may lie inside another one. Signs are packed along the channels, 64 to a word, bit set
+for +1, and the border of a map is part of its packed form, so that an inner loop never asks where it is. With bits
+x and w of n values each, the sum of products of their signs is ``n - 2 popcount(x ^ w)``: an integer, exact.
 
-Every function works on the rows from ``first`` to ``last`` of its output, counted over the batch:
-one thread takes them all, several take a share each.
+A step is a row of integers (:class:`Field`). Addresses in it are encoded by :mod:`onebit.backbones.packed.plan`: which
+piece of memory, and how many bytes into it. Every step divides into tasks, mostly the rows of its output. Each thread
+takes a share of them, and waits for the others before the next step.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from enum import IntEnum, auto
 
 import numpy as np
 from llvmlite import binding
-from numba import config, njit
+from numba import carray, config, njit
 
-from onebit.backbones.packed._lookup import make_lookups, sums_of_four, sums_of_sixteen
-from onebit.backbones.packed._vector import address, make_depthwise, make_differences, make_finish, signs_of_64
+from onebit.backbones.packed._lookup import bytes_at, make_lookups, sums_of_four, sums_of_sixteen
+from onebit.backbones.packed._vector import (
+    arrive,
+    arrived,
+    floats,
+    halves,
+    indices,
+    integers,
+    make_depthwise,
+    make_finish,
+    make_pool,
+    make_sums,
+    signs_of_64,
+    step_aside,
+    words,
+)
 
-#: Output channels are padded to a multiple of this, and computed so many at a time or twice that.
-LANES = 8
+#: Of an address, the bits that say how far into a piece of memory; those above say into which.
+OFFSET_BITS = 48
+_OFFSET = (1 << OFFSET_BITS) - 1
+
+
+class Kind(IntEnum):
+    """What a step computes."""
+
+    LOAD = 0
+    POINTWISE = auto()
+    CONV_BITS = auto()
+    CONV_FLOATS = auto()
+    PACK = auto()
+    POOL = auto()
+    SEPARABLE = auto()
+    PROJECT = auto()
+    DEPTHWISE = auto()
+    CLAMP = auto()
+    CHOOSE = auto()
+    MULTIPLY = auto()
+
+
+class Field(IntEnum):
+    """The integers of a step. ``_IMAGE``, ``_ROW`` and ``_PIXEL`` are how far apart images, rows and positions lie.
+
+    Those of ``SRC`` are counted between the inputs of neighbouring outputs, in words where the input is packed; those
+    of ``SIGNS`` in words.
+    """
+
+    KIND = 0
+    TASKS = auto()
+    GROUPS = auto()  # tasks of a row: each takes a share of the channels
+    HEIGHT = auto()
+    WIDTH = auto()
+    CHANNELS = auto()
+    FILTERS = auto()  # channels, filled up
+    SRC = auto()
+    SRC_IMAGE = auto()
+    SRC_ROW = auto()
+    SRC_PIXEL = auto()
+    WEIGHTS = auto()
+    OFFSETS = auto()
+    SEGMENTS = auto()
+    LENGTH = auto()
+    TOTAL = auto()
+    ROW_CLASS = auto()
+    COLUMN_CLASS = auto()
+    BORDERS = auto()
+    COLUMN_CLASSES = auto()
+    SCALE = auto()
+    SHIFT = auto()
+    SLOPE = auto()
+    AFTER = auto()
+    AROUND = auto()
+    AROUND_IMAGE = auto()
+    AROUND_ROW = auto()
+    AROUND_PIXEL = auto()
+    POST = auto()
+    POST_IMAGE = auto()
+    POST_ROW = auto()
+    POST_PIXEL = auto()
+    OUT = auto()
+    OUT_IMAGE = auto()
+    OUT_ROW = auto()
+    OUT_PIXEL = auto()
+    SIGNS = auto()
+    SIGNS_IMAGE = auto()
+    SIGNS_ROW = auto()
+    SIGNS_PIXEL = auto()
+    SIGNED = auto()
+    IN_SCALE = auto()
+    THRESHOLD = auto()
+    # Of a pooling, a depthwise convolution, or an image that is read.
+    SRC_CHANNEL = auto()
+    SRC_HEIGHT = auto()
+    SRC_WIDTH = auto()
+    KERNEL_Y = auto()
+    KERNEL_X = auto()
+    STRIDE_Y = auto()
+    STRIDE_X = auto()
+    PAD_Y = auto()
+    PAD_X = auto()
+    DILATION_Y = auto()
+    DILATION_X = auto()
+    LARGEST = auto()
+    INNER = auto()
+    DEPTHWISE = auto()
+    DEPTHWISE_SHIFT = auto()
+    DEPTHWISE_SLOPE = auto()
+    DEPTHWISE_ROW_CLASS = auto()
+    DEPTHWISE_COLUMN_CLASS = auto()
+    DEPTHWISE_COLUMN_CLASSES = auto()
+
+
+#: Integers of a step.
+FIELDS = len(Field)
+#: Those that are addresses.
+ADDRESSES = tuple(
+    Field[name]
+    for name in (
+        *("SRC", "WEIGHTS", "OFFSETS", "ROW_CLASS", "COLUMN_CLASS", "BORDERS", "SCALE", "SHIFT", "SLOPE", "AFTER"),
+        *("AROUND", "POST", "OUT", "SIGNS", "IN_SCALE", "THRESHOLD", "DEPTHWISE", "DEPTHWISE_SHIFT"),
+        *("DEPTHWISE_SLOPE", "DEPTHWISE_ROW_CLASS", "DEPTHWISE_COLUMN_CLASS"),
+    )
+)
 
 # Registers: 32 of 512 bits, or 16 of 256 (and 32 of 128 on ARM), of which most hold sums.
 HAS_AVX512 = "+avx512f" in (config.CPU_FEATURES or binding.get_host_cpu_features().flatten()).split(",")
 if HAS_AVX512:
     PIXELS, VECTORS = 7, 2
 else:
-    PIXELS, VECTORS = 4, 1
+    PIXELS, VECTORS = 2, 2
 
-_many_by_many = make_differences(PIXELS, VECTORS, LANES)
-_many_by_one = make_differences(PIXELS, 1, LANES)
-_one_by_many = make_differences(1, VECTORS, LANES)
-_one_by_one = make_differences(1, 1, LANES)
-_finish = make_finish(False, False, True)
-_finish_part = make_finish(False, False, False)
-_finish_add = make_finish(False, True, True)
-_finish_add_part = make_finish(False, True, False)
-_finish_around = make_finish(True, False, True)
-_finish_around_part = make_finish(True, False, False)
-_finish_around_add = make_finish(True, True, True)
-_finish_around_add_part = make_finish(True, True, False)
+#: Filters lie in blocks of so many, which are summed at once. The last block has half as many where that will do; it is
+#: filled up with zeros.
+BIT_FILTERS, FLOAT_FILTERS = 8 * VECTORS, 16 * VECTORS
+_bits_many_narrow = make_sums(True, PIXELS, VECTORS // 2)
+_bits_one_narrow = make_sums(True, 1, VECTORS // 2)
+_floats_most_narrow = make_sums(False, 2 * PIXELS, VECTORS // 2)
+_floats_many_narrow = make_sums(False, PIXELS, VECTORS // 2)
+_floats_one_narrow = make_sums(False, 1, VECTORS // 2)
+_bits_many = make_sums(True, PIXELS, VECTORS)
+_bits_one = make_sums(True, 1, VECTORS)
+_floats_most = make_sums(False, 2 * PIXELS, VECTORS)
+_floats_many = make_sums(False, PIXELS, VECTORS)
+_floats_one = make_sums(False, 1, VECTORS)
+_finish_bits = make_finish(True, False, True)
+_finish_bits_part = make_finish(True, False, False)
+_finish_bits_sign = make_finish(True, True, True)
+_finish_bits_sign_part = make_finish(True, True, False)
+_finish_floats = make_finish(False, False, True)
+_finish_floats_part = make_finish(False, False, False)
+_finish_floats_sign = make_finish(False, True, True)
+_finish_floats_sign_part = make_finish(False, True, False)
+_pool_max_4, _pool_max_1 = make_pool(4, True), make_pool(1, True)
+_pool_mean_4, _pool_mean_1 = make_pool(4, False), make_pool(1, False)
 _depthwise_4 = make_depthwise(4, whole=True)
 _depthwise_4_part = make_depthwise(4, whole=False)
 _depthwise_1 = make_depthwise(1, whole=True)
 _depthwise_1_part = make_depthwise(1, whole=False)
+_lookups_4_2 = make_lookups(4, 2)
+_lookups_4_1 = make_lookups(4, 1)
+_lookups_3_2 = make_lookups(3, 2)
+_lookups_1_2 = make_lookups(1, 2)
+_lookups_1_1 = make_lookups(1, 1)
+#: Groups of four channels whose tables, for four positions, fit the first cache.
+_GROUPS = 72
 
-_OPTIONS = dict(nogil=True, fastmath={"contract"}, boundscheck=False, error_model="numpy")
+# As plain integers, which numba takes as constants.
+(
+    _KIND, _TASKS, _SPLIT, _HEIGHT, _WIDTH, _CHANNELS, _FILTERS, _SRC, _SRC_IMAGE, _SRC_ROW, _SRC_PIXEL, _WEIGHTS,
+    _OFFSETS, _SEGMENTS, _LENGTH, _TOTAL, _ROW_CLASS, _COLUMN_CLASS, _BORDERS, _COLUMN_CLASSES, _SCALE, _SHIFT, _SLOPE,
+    _AFTER, _AROUND, _AROUND_IMAGE, _AROUND_ROW, _AROUND_PIXEL, _POST, _POST_IMAGE, _POST_ROW, _POST_PIXEL, _OUT,
+    _OUT_IMAGE, _OUT_ROW, _OUT_PIXEL, _SIGNS, _SIGNS_IMAGE, _SIGNS_ROW, _SIGNS_PIXEL, _SIGNED, _IN_SCALE, _THRESHOLD,
+    _SRC_CHANNEL, _SRC_HEIGHT, _SRC_WIDTH, _KERNEL_Y, _KERNEL_X, _STRIDE_Y, _STRIDE_X, _PAD_Y, _PAD_X, _DILATION_Y,
+    _DILATION_X, _LARGEST, _INNER, _DW_WEIGHTS, _DW_SHIFT, _DW_SLOPE, _DW_ROW_CLASS, _DW_COLUMN_CLASS,
+    _DW_COLUMN_CLASSES,
+) = map(int, Field)  # fmt: skip
+(
+    _LOAD,
+    _POINTWISE,
+    _CONV_BITS,
+    _CONV_FLOATS,
+    _PACK,
+    _POOL,
+    _SEPARABLE,
+    _PROJECT,
+    _DEPTHWISE,
+    _CLAMP,
+    _CHOOSE,
+    _MULTIPLY,
+) = map(int, Kind)
+
+_COMPILE = dict(nogil=True, fastmath={"contract"}, boundscheck=False, error_model="numpy")
 
 
 def _kernel(function: Callable) -> Callable:
@@ -58,351 +220,479 @@ def _kernel(function: Callable) -> Callable:
     changes one of them has to touch this file.
     """
     try:
-        return njit(cache=True, **_OPTIONS)(function)
+        return njit(cache=True, **_COMPILE)(function)
     except RuntimeError as error:
         warnings.warn(
             f"the kernels are compiled anew in every process, which takes seconds: {error}; "
             "set NUMBA_CACHE_DIR to a folder that can be written",
             stacklevel=2,
         )
-        return njit(**_OPTIONS)(function)
+        return njit(**_COMPILE)(function)
 
 
-@njit(inline="always")
-def _count_row(words, start, weights, counts, offsets, length, pixels, step):
-    """Differences of ``pixels`` positions, ``step`` words apart, to all filters."""
-    filters = weights.shape[1]
-    segments = len(offsets)
-    block = LANES * VECTORS
-    k = 0
-    while k < filters:
-        wide = filters - k >= block
-        w = address(weights, k)
+@_kernel
+def _sums_of_bits(src, pixel, weights, offsets, segments, length, sums, filters, begin, end, pixels):
+    """Differences of a row's positions to the filters from ``begin`` to ``end``: see :func:`make_sums`."""
+    at = indices(offsets)
+    for k in range(begin, end, BIT_FILTERS):
+        wide = filters - k >= BIT_FILTERS
+        w = words(weights + 8 * k * segments * length)
         p = 0
         while p < pixels:
-            x = address(words, start + p * step)
-            c = address(counts, p * filters + k)
-            o = address(offsets, 0)
+            x = words(src + 8 * p * pixel)
+            s = integers(sums + 4 * (p * filters + k))
             if pixels - p >= PIXELS:
                 if wide:
-                    _many_by_many(x, w, c, o, segments, length, step, filters, filters)
+                    _bits_many(x, w, s, at, segments, length, pixel, BIT_FILTERS, filters)
                 else:
-                    _many_by_one(x, w, c, o, segments, length, step, filters, filters)
+                    _bits_many_narrow(x, w, s, at, segments, length, pixel, BIT_FILTERS // 2, filters)
                 p += PIXELS
             else:
                 if wide:
-                    _one_by_many(x, w, c, o, segments, length, step, filters, filters)
+                    _bits_one(x, w, s, at, segments, length, pixel, BIT_FILTERS, filters)
                 else:
-                    _one_by_one(x, w, c, o, segments, length, step, filters, filters)
+                    _bits_one_narrow(x, w, s, at, segments, length, pixel, BIT_FILTERS // 2, filters)
                 p += 1
-        k += block if wide else LANES
-
-
-@njit(inline="always")
-def _prelu(value, slope):
-    return value if value > np.float32(0) else slope * value
-
-
-@njit(inline="always")
-def _finish_row(counts, filters, n, y, total, borders, norm, shortcut, has_shortcut, act, add, out):
-    """From the differences of one row to its output; see :func:`convolve`."""
-    (row_class, column_class, correction), (scale, shift), (slope, after) = borders, norm, act
-    width, channels = out.shape[2:]
-    origin = (n * out.shape[1] + y) * width
-    for x in range(width):
-        border = correction[row_class[y], column_class[x]]
-        for k in range(0, channels, 16):
-            some = min(16, channels - k)
-            c, b = address(counts, x * filters + k), address(border, k)
-            s, t = address(scale, k), address(shift, k)
-            around = address(shortcut, (origin + x) * channels + k)
-            a, f = address(slope, k), address(after, k)
-            o = address(out, (origin + x) * channels + k)
-            if has_shortcut and add:
-                if some == 16:
-                    _finish_around_add(c, b, s, t, around, a, f, o, total, some)
-                else:
-                    _finish_around_add_part(c, b, s, t, around, a, f, o, total, some)
-            elif has_shortcut:
-                if some == 16:
-                    _finish_around(c, b, s, t, around, a, f, o, total, some)
-                else:
-                    _finish_around_part(c, b, s, t, around, a, f, o, total, some)
-            elif add:
-                if some == 16:
-                    _finish_add(c, b, s, t, around, a, f, o, total, some)
-                else:
-                    _finish_add_part(c, b, s, t, around, a, f, o, total, some)
-            elif some == 16:
-                _finish(c, b, s, t, around, a, f, o, total, some)
-            else:
-                _finish_part(c, b, s, t, around, a, f, o, total, some)
 
 
 @_kernel
-def convolve(
-    first, last, words, weights, offsets, length, strides, total, borders, norm, shortcut, has_shortcut, act, add, out
-):
-    """1-bit convolution, then per channel: scale, shift, + shortcut, PReLU, + after.
-
-    Args:
-        words: [N, H + borders, W + borders, ceil(C / 64)], packed signs.
-        weights: [taps * ceil(C / 64), K], packed filters; K is padded to a multiple of LANES.
-        offsets, length: where, counted in words from a position's first one, the segments of its
-            patch begin, and the words of each.
-        strides: of rows and columns.
-        total: values in a patch, taps * C.
-        borders: row_class, column_class, correction: ``correction[row_class[y], column_class[x], k]``
-            is what the border, taken as signs, adds to the sum of filter k at (y, x) and must not.
-        norm: scale and shift, [K'] with K' <= K channels.
-        act: slope and after, [K'].
-        shortcut: like ``out``, or anything if not ``has_shortcut``.
-        add: add to what is in ``out`` instead of replacing it.
-        out: [N, H', W', K'].
-    """
-    stride_y, stride_x = strides
-    padded_height, padded_width, per_pixel = words.shape[1:]
-    height, width = out.shape[1:3]
-    filters = weights.shape[1]
-    counts = np.empty(width * filters, np.int32)
-    for row in range(first, last):
-        n, y = row // height, row % height
-        start = ((n * padded_height + y * stride_y) * padded_width) * per_pixel
-        _count_row(words, start, weights, counts, offsets, length, width, stride_x * per_pixel)
-        _finish_row(counts, filters, n, y, total, borders, norm, shortcut, has_shortcut, act, add, out)
-
-
-@_kernel
-def pack(first, last, values, scales, thresholds, border, words):
-    """Signs of ``values`` [N, H, W, C], + where value * scale > threshold, into ``words``.
-
-    Args:
-        scales, thresholds: [C].
-        border: (top, left): where in ``words`` the map begins. The border itself is left alone.
-    """
-    top, left = border
-    height, width, channels = values.shape[1:]
-    per_pixel = words.shape[3]
-    for row in range(first, last):
-        n, y = row // height, row % height
-        for x in range(width):
-            at = (row * width + x) * channels
-            for i in range(per_pixel):
-                words[n, y + top, x + left, i] = signs_of_64(
-                    address(values, at + i * 64),
-                    address(scales, i * 64),
-                    address(thresholds, i * 64),
-                    min(64, channels - i * 64),
-                )
-
-
-@njit(inline="always")
-def _depthwise_pixels(values, start, pixels, weights, offsets, rows, taps, step, shift, slope, sums, at):
-    """Depthwise sums of ``pixels`` positions with the same taps, into ``sums`` from position at."""
-    channels = weights.shape[1]
-    for c in range(0, channels, 16):
-        w, s, a = address(weights, c), address(shift, c), address(slope, c)
-        o, r = address(offsets, 0), address(rows, 0)
-        n = min(16, channels - c)
+def _sums_of_floats(src, pixel, weights, offsets, segments, length, sums, filters, begin, end, pixels):
+    """Sums of products of a row's positions with the filters from ``begin`` to ``end``: see :func:`make_sums`."""
+    at = indices(offsets)
+    for k in range(begin, end, FLOAT_FILTERS):
+        wide = filters - k >= FLOAT_FILTERS
+        w = floats(weights + 4 * k * segments * length)
         p = 0
         while p < pixels:
-            x = address(values, start + p * step + c)
-            y = address(sums, (at + p) * channels + c)
+            x = floats(src + 4 * p * pixel)
+            s = floats(sums + 4 * (p * filters + k))
+            if pixels - p >= 2 * PIXELS:
+                if wide:
+                    _floats_most(x, w, s, at, segments, length, pixel, FLOAT_FILTERS, filters)
+                else:
+                    _floats_most_narrow(x, w, s, at, segments, length, pixel, FLOAT_FILTERS // 2, filters)
+                p += 2 * PIXELS
+            elif pixels - p >= PIXELS:
+                if wide:
+                    _floats_many(x, w, s, at, segments, length, pixel, FLOAT_FILTERS, filters)
+                else:
+                    _floats_many_narrow(x, w, s, at, segments, length, pixel, FLOAT_FILTERS // 2, filters)
+                p += PIXELS
+            else:
+                if wide:
+                    _floats_one(x, w, s, at, segments, length, pixel, FLOAT_FILTERS, filters)
+                else:
+                    _floats_one_narrow(x, w, s, at, segments, length, pixel, FLOAT_FILTERS // 2, filters)
+                p += 1
+
+
+@_kernel
+def _finish(step, bits, sums, sums_pixel, n, y, begin, end):
+    """From the sums of one row to its output, in the channels from ``begin`` to ``end``: see :func:`make_finish`."""
+    around = step[_AROUND] + 4 * (n * step[_AROUND_IMAGE] + y * step[_AROUND_ROW])
+    post = step[_POST] + 4 * (n * step[_POST_IMAGE] + y * step[_POST_ROW])
+    out = step[_OUT] + 4 * (n * step[_OUT_IMAGE] + y * step[_OUT_ROW])
+    signs = step[_SIGNS] + 8 * (n * step[_SIGNS_IMAGE] + y * step[_SIGNS_ROW])
+    total, signed = step[_TOTAL], step[_SIGNED]
+    width = step[_WIDTH]
+    if bits:
+        column_class = carray(indices(step[_COLUMN_CLASS]), (width,))
+        row = carray(indices(step[_ROW_CLASS]), (y + 1,))[y] * step[_COLUMN_CLASSES]
+    border = step[_BORDERS]
+    for x in range(width):
+        if bits:
+            border = step[_BORDERS] + 4 * (row + column_class[x]) * step[_FILTERS]
+        for k in range(begin, end, 16):
+            some = min(16, end - k)
+            b = integers(border + 4 * k)
+            c, t = floats(step[_SCALE] + 4 * k), floats(step[_SHIFT] + 4 * k)
+            r = floats(around + 4 * (x * step[_AROUND_PIXEL] + k))
+            a, f = floats(step[_SLOPE] + 4 * k), floats(step[_AFTER] + 4 * k)
+            p = floats(post + 4 * (x * step[_POST_PIXEL] + k))
+            o = floats(out + 4 * (x * step[_OUT_PIXEL] + k))
+            g = halves(signs + 8 * x * step[_SIGNS_PIXEL] + k // 8)
+            i, h = floats(step[_IN_SCALE] + 4 * k), floats(step[_THRESHOLD] + 4 * k)
+            at = sums + 4 * (x * sums_pixel + k)
+            if bits:
+                s = integers(at)
+                if signed:
+                    if some == 16:
+                        _finish_bits_sign(s, b, c, t, r, a, f, p, o, g, i, h, total, some)
+                    else:
+                        _finish_bits_sign_part(s, b, c, t, r, a, f, p, o, g, i, h, total, some)
+                elif some == 16:
+                    _finish_bits(s, b, c, t, r, a, f, p, o, g, i, h, total, some)
+                else:
+                    _finish_bits_part(s, b, c, t, r, a, f, p, o, g, i, h, total, some)
+            else:
+                s = floats(at)
+                if signed:
+                    if some == 16:
+                        _finish_floats_sign(s, b, c, t, r, a, f, p, o, g, i, h, total, some)
+                    else:
+                        _finish_floats_sign_part(s, b, c, t, r, a, f, p, o, g, i, h, total, some)
+                elif some == 16:
+                    _finish_floats(s, b, c, t, r, a, f, p, o, g, i, h, total, some)
+                else:
+                    _finish_floats_part(s, b, c, t, r, a, f, p, o, g, i, h, total, some)
+
+
+@_kernel
+def _share(step, task):
+    """Image, row, and first and last channel of a task."""
+    groups, channels = step[_SPLIT], step[_CHANNELS]
+    row, group = task // groups, task % groups
+    share = -(-channels // (groups * 64)) * 64
+    begin = min(channels, group * share)
+    return row // step[_HEIGHT], row % step[_HEIGHT], begin, min(channels, begin + share)
+
+
+@_kernel
+def _convolve(step, first, last, bits, scratch):
+    """A convolution, then per channel what :func:`make_finish` says."""
+    width = step[_WIDTH]
+    for task in range(first, last):
+        n, y, begin, end = _share(step, task)
+        src = step[_SRC] + (8 if bits else 4) * (n * step[_SRC_IMAGE] + y * step[_SRC_ROW])
+        pixel, weights, filters = step[_SRC_PIXEL], step[_WEIGHTS], step[_FILTERS]
+        segments, length, offsets = step[_SEGMENTS], step[_LENGTH], step[_OFFSETS]
+        if bits:
+            _sums_of_bits(src, pixel, weights, offsets, segments, length, scratch, filters, begin, end, width)
+        else:
+            _sums_of_floats(src, pixel, weights, offsets, segments, length, scratch, filters, begin, end, width)
+        _finish(step, bits, scratch, step[_FILTERS], n, y, begin, end)
+
+
+@_kernel
+def _pointwise(step, first, last):
+    """A map to one of its size: per channel what :func:`make_finish` says."""
+    for task in range(first, last):
+        n, y, begin, end = _share(step, task)
+        src = step[_SRC] + 4 * (n * step[_SRC_IMAGE] + y * step[_SRC_ROW])
+        _finish(step, False, src, step[_SRC_PIXEL], n, y, begin, end)
+
+
+@_kernel
+def _elementwise(step, first, last):
+    """Of each value: the bound that it is beyond, if it is; one of two values, above a threshold the second; or its
+    product with that of another map (``AROUND``)."""
+    channels, kind = step[_CHANNELS], step[_KIND]
+    bounds = carray(floats(step[_SCALE]), (2,))
+    low, high = bounds[0], bounds[1]
+    thresholds = carray(floats(step[_THRESHOLD]), (channels,))
+    for task in range(first, last):
+        n, y = task // step[_HEIGHT], task % step[_HEIGHT]
+        for x in range(step[_WIDTH]):
+            src = step[_SRC] + 4 * (n * step[_SRC_IMAGE] + y * step[_SRC_ROW] + x * step[_SRC_PIXEL])
+            around = step[_AROUND] + 4 * (n * step[_AROUND_IMAGE] + y * step[_AROUND_ROW] + x * step[_AROUND_PIXEL])
+            out = step[_OUT] + 4 * (n * step[_OUT_IMAGE] + y * step[_OUT_ROW] + x * step[_OUT_PIXEL])
+            source, result = carray(floats(src), (channels,)), carray(floats(out), (channels,))
+            if kind == _CLAMP:
+                for c in range(channels):
+                    value = source[c]
+                    result[c] = low if value < low else high if value > high else value
+            elif kind == _CHOOSE:
+                for c in range(channels):
+                    result[c] = high if source[c] > thresholds[c] else low
+            else:
+                other = carray(floats(around), (channels,))
+                for c in range(channels):
+                    result[c] = source[c] * other[c]
+
+
+@_kernel
+def _load(step, first, last):
+    """An image of any strides to a map."""
+    channels, width = step[_CHANNELS], step[_WIDTH]
+    for task in range(first, last):
+        n, y = task // step[_HEIGHT], task % step[_HEIGHT]
+        src = step[_SRC] + 4 * (n * step[_SRC_IMAGE] + y * step[_SRC_ROW])
+        out = step[_OUT] + 4 * (n * step[_OUT_IMAGE] + y * step[_OUT_ROW])
+        pixels = width * channels
+        if step[_SRC_CHANNEL] == 1 and step[_SRC_PIXEL] == channels and step[_OUT_PIXEL] == channels:
+            one, other = carray(floats(src), (pixels,)), carray(floats(out), (pixels,))
+            for i in range(pixels):  # a slice takes seconds to compile
+                other[i] = one[i]
+            continue
+        source = carray(floats(src), (1 << 40,))
+        result = carray(floats(out), (1 << 40,))
+        for x in range(width):
+            for c in range(channels):
+                result[x * step[_OUT_PIXEL] + c] = source[x * step[_SRC_PIXEL] + c * step[_SRC_CHANNEL]]
+
+
+@_kernel
+def _pack_row(step, src, src_pixel, signs):
+    """Signs of one row of values, + where value * scale > threshold."""
+    channels, per_pixel = step[_INNER], step[_SIGNS_PIXEL]
+    for x in range(step[_WIDTH]):
+        result = carray(words(signs + 8 * x * per_pixel), (per_pixel,))
+        for i in range(per_pixel):
+            result[i] = signs_of_64(
+                floats(src + 4 * (x * src_pixel + i * 64)),
+                floats(step[_IN_SCALE] + 256 * i),
+                floats(step[_THRESHOLD] + 256 * i),
+                min(64, channels - i * 64),
+            )
+
+
+@_kernel
+def _pack(step, first, last):
+    for task in range(first, last):
+        n, y = task // step[_HEIGHT], task % step[_HEIGHT]
+        src = step[_SRC] + 4 * (n * step[_SRC_IMAGE] + y * step[_SRC_ROW])
+        signs = step[_SIGNS] + 8 * (n * step[_SIGNS_IMAGE] + y * step[_SIGNS_ROW])
+        _pack_row(step, src, step[_SRC_PIXEL], signs)
+
+
+@_kernel
+def _pool(step, first, last, scratch):
+    """Largest value or mean under a kernel, what is outside the map left out; scale, shift, + post."""
+    kernel_y, kernel_x, channels = step[_KERNEL_Y], step[_KERNEL_X], step[_CHANNELS]
+    offsets = carray(indices(scratch), (kernel_y * kernel_x,))
+    for task in range(first, last):
+        n, y = task // step[_HEIGHT], task % step[_HEIGHT]
+        top = y * step[_STRIDE_Y] - step[_PAD_Y]
+        x = 0
+        while x < step[_WIDTH]:
+            left = x * step[_STRIDE_X] - step[_PAD_X]
+            taps = 0
+            for i in range(max(0, top), min(step[_SRC_HEIGHT], top + kernel_y)):
+                for j in range(max(0, left), min(step[_SRC_WIDTH], left + kernel_x)):
+                    offsets[taps] = n * step[_SRC_IMAGE] + i * step[_SRC_ROW] + j * step[_SRC_PIXEL]
+                    taps += 1
+            # Neighbours whose windows lie inside the map as a whole are pooled together.
+            pixels = 1
+            if taps == kernel_y * kernel_x:
+                fits = (step[_SRC_WIDTH] - kernel_x - left) // step[_STRIDE_X] + 1
+                pixels = 4 if min(fits, step[_WIDTH] - x) >= 4 else 1
+            share = np.float32(1) / np.float32(taps)
+            post = step[_POST] + 4 * (n * step[_POST_IMAGE] + y * step[_POST_ROW] + x * step[_POST_PIXEL])
+            out = step[_OUT] + 4 * (n * step[_OUT_IMAGE] + y * step[_OUT_ROW] + x * step[_OUT_PIXEL])
+            o, move = indices(scratch), step[_STRIDE_X] * step[_SRC_PIXEL]
+            for k in range(0, channels, 16):
+                some = min(16, channels - k)
+                s = floats(step[_SRC] + 4 * k)
+                c, t = floats(step[_SCALE] + 4 * k), floats(step[_SHIFT] + 4 * k)
+                p, r = floats(post + 4 * k), floats(out + 4 * k)
+                if step[_LARGEST]:
+                    if pixels == 4:
+                        _pool_max_4(s, c, t, p, r, o, taps, some, share, move, step[_POST_PIXEL], step[_OUT_PIXEL])
+                    else:
+                        _pool_max_1(s, c, t, p, r, o, taps, some, share, move, step[_POST_PIXEL], step[_OUT_PIXEL])
+                elif pixels == 4:
+                    _pool_mean_4(s, c, t, p, r, o, taps, some, share, move, step[_POST_PIXEL], step[_OUT_PIXEL])
+                else:
+                    _pool_mean_1(s, c, t, p, r, o, taps, some, share, move, step[_POST_PIXEL], step[_OUT_PIXEL])
+            x += pixels
+
+
+@_kernel
+def _depthwise_pixels(step, src, pixels, shift, taps, sums, scratch):
+    """Depthwise sums of ``pixels`` positions with the same taps, PReLU."""
+    channels = step[_INNER]
+    o = indices(scratch)
+    r = indices(scratch + 8 * step[_KERNEL_Y] * step[_KERNEL_X])
+    move = step[_STRIDE_X] * step[_SRC_PIXEL]
+    for c in range(0, channels, 16):
+        w, s = floats(step[_DW_WEIGHTS] + 4 * c), floats(shift + 4 * c)
+        a, n = floats(step[_DW_SLOPE] + 4 * c), min(16, channels - c)
+        p = 0
+        while p < pixels:
+            x, y = floats(src + 4 * (p * move + c)), floats(sums + 4 * (p * channels + c))
             if pixels - p >= 4:
                 if n == 16:
-                    _depthwise_4(x, w, s, a, y, o, r, taps, step, channels, channels, n)
+                    _depthwise_4(x, w, s, a, y, o, r, taps, move, channels, channels, n)
                 else:
-                    _depthwise_4_part(x, w, s, a, y, o, r, taps, step, channels, channels, n)
+                    _depthwise_4_part(x, w, s, a, y, o, r, taps, move, channels, channels, n)
                 p += 4
             else:
                 if n == 16:
-                    _depthwise_1(x, w, s, a, y, o, r, taps, step, channels, channels, n)
+                    _depthwise_1(x, w, s, a, y, o, r, taps, move, channels, channels, n)
                 else:
-                    _depthwise_1_part(x, w, s, a, y, o, r, taps, step, channels, channels, n)
+                    _depthwise_1_part(x, w, s, a, y, o, r, taps, move, channels, channels, n)
                 p += 1
 
 
-@njit(inline="always")
-def _depthwise_row(values, n, y, weights, geometry, shifts, slope, sums, offsets, tap_rows):
-    """One row of a depthwise convolution, + shift, PReLU, into ``sums`` [W', C]; see :func:`separable`."""
-    height, width, channels = values.shape[1:]
-    (rows, columns), strides, padding, dilation = geometry
-    row_class, column_class, shift = shifts
-    top = y * strides[0] - padding[0]
-    origin = (n * height + top) * width * channels
-    out_width = len(column_class)
+@_kernel
+def _depthwise_row(step, n, y, sums, scratch):
+    """One row of a depthwise convolution of real values, shift, PReLU, into ``sums`` [W', C]."""
+    height, width = step[_SRC_HEIGHT], step[_SRC_WIDTH]
+    rows, columns = step[_KERNEL_Y], step[_KERNEL_X]
+    down, across = step[_DILATION_Y], step[_DILATION_X]
+    offsets = carray(indices(scratch), (rows * columns,))
+    tap_rows = carray(indices(scratch + 8 * rows * columns), (rows * columns,))
+    out_width = step[_WIDTH]
+    row_class = carray(indices(step[_DW_ROW_CLASS]), (y + 1,))[y]
+    column_class = carray(indices(step[_DW_COLUMN_CLASS]), (out_width,))
+    top = y * step[_STRIDE_Y] - step[_PAD_Y]
     # From and to where all columns of the kernel lie inside the map.
-    inner = min(out_width, -(-padding[1] // strides[1]))
-    outer = (width - 1 - dilation[1] * (columns - 1) + padding[1]) // strides[1] + 1
+    inner = min(out_width, -(-step[_PAD_X] // step[_STRIDE_X]))
+    outer = (width - 1 - across * (columns - 1) + step[_PAD_X]) // step[_STRIDE_X] + 1
     outer = max(inner, min(out_width, outer))
     x = 0
     while x < out_width:
-        left = x * strides[1] - padding[1]
+        left = x * step[_STRIDE_X] - step[_PAD_X]
         taps = 0
         for i in range(rows):
-            if 0 <= top + i * dilation[0] < height:
+            if 0 <= top + i * down < height:
                 for j in range(columns):
-                    if 0 <= left + j * dilation[1] < width:
-                        offsets[taps] = (i * dilation[0] * width + j * dilation[1]) * channels
+                    if 0 <= left + j * across < width:
+                        offsets[taps] = i * down * step[_SRC_ROW] + j * across * step[_SRC_PIXEL]
                         tap_rows[taps] = i * columns + j
                         taps += 1
         pixels = outer - inner if x == inner and outer > inner else 1
-        start, step = origin + left * channels, strides[1] * channels
-        at_border = shift[row_class[y], column_class[x]]
-        _depthwise_pixels(values, start, pixels, weights, offsets, tap_rows, taps, step, at_border, slope, sums, x)
+        src = step[_SRC] + 4 * (n * step[_SRC_IMAGE] + top * step[_SRC_ROW] + left * step[_SRC_PIXEL])
+        kind = row_class * step[_DW_COLUMN_CLASSES] + column_class[x]
+        shift = step[_DW_SHIFT] + 4 * kind * step[_INNER]
+        _depthwise_pixels(step, src, pixels, shift, taps, sums + 4 * x * step[_INNER], scratch)
         x += pixels
 
 
 @_kernel
-def separable(
-    first,
-    last,
-    values,
-    weights,
-    geometry,
-    shifts,
-    inner,
-    point_weights,
-    zero,
-    borders,
-    norm,
-    has_shortcut,
-    act,
-    add,
-    out,
-):
-    """Depthwise convolution of real values, shift, PReLU, sign, 1x1 1-bit convolution.
-
-    Args:
-        values: [N, H, W, C]; also the shortcut.
-        weights: [taps, C] of the depthwise convolution, batch norms folded in.
-        geometry: its kernel, strides, padding and dilation, (rows, columns) each.
-        shifts: row_class, column_class, shift: ``shift[row_class[y], column_class[x], c]`` is what the
-            batch norms add, which at the border depends on the taps that lie inside.
-        inner: slope, scales, thresholds: [C], of its PReLU and of the sign, as :func:`pack`.
-        point_weights: [ceil(C / 64), K], see :func:`convolve`; so are the rest.
-        zero: [1], and borders, all 0: no border.
-    """
-    slope, scales, thresholds = inner
-    height, width, channels = out.shape[1:]
-    filters, per_pixel = point_weights.shape[1], point_weights.shape[0]
-    sums = np.empty((width, channels), np.float32)
-    words = np.empty((width, per_pixel), np.uint64)
-    counts = np.empty(width * filters, np.int32)
-    offsets = np.empty(len(weights), np.int64)
-    tap_rows = np.empty(len(weights), np.int64)
-    for row in range(first, last):
-        n, y = row // height, row % height
-        _depthwise_row(values, n, y, weights, geometry, shifts, slope, sums, offsets, tap_rows)
-        for x in range(width):
-            for i in range(per_pixel):
-                words[x, i] = signs_of_64(
-                    address(sums, x * channels + i * 64),
-                    address(scales, i * 64),
-                    address(thresholds, i * 64),
-                    min(64, channels - i * 64),
-                )
-        _count_row(words, 0, point_weights, counts, zero, per_pixel, width, per_pixel)
-        _finish_row(counts, filters, n, y, channels, borders, norm, values, has_shortcut, act, add, out)
+def _depthwise(step, first, last, scratch):
+    """A depthwise convolution of real values, and what :func:`make_finish` says."""
+    inner = step[_INNER]
+    taps = scratch + 4 * (step[_WIDTH] * inner + step[_WIDTH] * inner % 2)
+    for task in range(first, last):
+        n, y = task // step[_HEIGHT], task % step[_HEIGHT]
+        _depthwise_row(step, n, y, scratch, taps)
+        _finish(step, False, scratch, inner, n, y, 0, inner)
 
 
 @_kernel
-def pool(first, last, values, largest, stride, scale, shift, add, out):
-    """3x3 max (if ``largest``) or average pooling of real values, padding excluded; scale, shift.
-
-    Args:
-        values: [N, H, W, C].
-        scale, shift: [C].
-        add: add to what is in ``out`` instead of replacing it.
-        out: [N, H', W', C].
-    """
-    in_height, in_width, channels = values.shape[1:]
-    height, width = out.shape[1:3]
-    sums = np.empty(channels, np.float32)
-    for row in range(first, last):
-        n, y = row // height, row % height
-        top, bottom = max(0, y * stride - 1), min(in_height, y * stride + 2)
-        for x in range(width):
-            left, right = max(0, x * stride - 1), min(in_width, x * stride + 2)
-            sums[:] = -np.inf if largest else 0
-            for at_y in range(top, bottom):
-                for at_x in range(left, right):
-                    value = values[n, at_y, at_x]
-                    if largest:
-                        for c in range(channels):
-                            sums[c] = value[c] if value[c] > sums[c] else sums[c]
-                    else:
-                        for c in range(channels):
-                            sums[c] += value[c]
-            share = np.float32(1 if largest else (bottom - top) * (right - left))
-            result = out[n, y, x]
-            for c in range(channels):
-                value = sums[c] / share * scale[c] + shift[c]
-                result[c] = result[c] + value if add else value
-
-
-_lookups_4_2 = make_lookups(4, 2)
-_lookups_4_1 = make_lookups(4, 1)
-_lookups_1_1 = make_lookups(1, 1)
-#: Groups of four channels whose tables, for four positions, fit the first cache.
-_GROUPS = 72
+def _separable(step, first, last, scratch):
+    """Depthwise convolution of real values, shift, PReLU, sign, 1x1 1-bit convolution and what follows it."""
+    width, inner, per_pixel = step[_WIDTH], step[_INNER], step[_SIGNS_PIXEL]
+    signs = scratch
+    counts = signs + 8 * width * per_pixel
+    sums = counts + 4 * width * step[_FILTERS]
+    taps = sums + 4 * (width * inner + width * inner % 2)
+    for task in range(first, last):
+        n, y = task // step[_HEIGHT], task % step[_HEIGHT]
+        _depthwise_row(step, n, y, sums, taps)
+        _pack_row(step, sums, inner, signs)
+        filters, offsets = step[_FILTERS], step[_OFFSETS]
+        _sums_of_bits(
+            signs, per_pixel, step[_WEIGHTS], offsets, 1, per_pixel, counts, filters, 0, step[_CHANNELS], width
+        )
+        _finish(step, True, counts, filters, n, y, 0, step[_CHANNELS])
 
 
 @_kernel
-def project(first, last, values, in_scale, codes, scale, shift, slope, add, out):
+def _project(step, first, last, scratch):
     """1x1 convolution of 1-bit weights with real values by table lookup: AVX-512 only.
 
     The 16 sums that four channels can make with any signs are formed once per position, and every
     output channel picks one by the 4 bits of its weights: a lookup and an addition instead of four
     multiplications (the idea of T-MAC, Wei et al., 2024, with float tables).
+    """
+    groups, filters, width = step[_LENGTH], step[_FILTERS], step[_WIDTH]
+    tables = scratch
+    sums = tables + 4 * 4 * _GROUPS * 16
+    for task in range(first, last):
+        n, y = task // step[_HEIGHT], task % step[_HEIGHT]
+        row = step[_SRC] + 4 * (n * step[_SRC_IMAGE] + y * step[_SRC_ROW])
+        zeroed = carray(floats(sums), (width * filters,))
+        for i in range(width * filters):
+            zeroed[i] = 0
+        p = 0
+        while p < width:
+            count = 4 if width - p >= 4 else 3 if width - p == 3 else 1
+            for begin in range(0, groups, _GROUPS):
+                some = min(_GROUPS, groups - begin)
+                for i in range(count):
+                    g = 0
+                    while g < some:
+                        x = floats(row + 4 * ((p + i) * step[_SRC_PIXEL] + (begin + g) * 4))
+                        c = floats(step[_IN_SCALE] + 16 * (begin + g))
+                        table = floats(tables + 64 * (i * _GROUPS + g))
+                        if some - g >= 4:
+                            sums_of_sixteen(x, c, table)
+                            g += 4
+                        else:
+                            sums_of_four(x, c, table)
+                            g += 1
+                t = floats(tables)
+                k = 0
+                while k < filters:
+                    c = bytes_at(step[_WEIGHTS] + begin * filters + k)
+                    s = floats(sums + 4 * (p * filters + k))
+                    if filters - k >= 32:
+                        if count == 4:
+                            _lookups_4_2(t, c, s, some, _GROUPS * 16, filters, filters)
+                        elif count == 3:
+                            _lookups_3_2(t, c, s, some, _GROUPS * 16, filters, filters)
+                        else:
+                            _lookups_1_2(t, c, s, some, _GROUPS * 16, filters, filters)
+                        k += 32
+                    elif count == 4:
+                        _lookups_4_1(t, c, s, some, _GROUPS * 16, filters, filters)
+                        k += 16
+                    else:
+                        for i in range(count):
+                            one = floats(tables + 64 * i * _GROUPS)
+                            s = floats(sums + 4 * ((p + i) * filters + k))
+                            _lookups_1_1(one, c, s, some, _GROUPS * 16, filters, filters)
+                        k += 16
+            p += count
+        _finish(step, False, sums, filters, n, y, 0, step[_CHANNELS])
+
+
+@_kernel
+def _nothing(step, first, last, scratch):
+    pass
+
+
+if not HAS_AVX512:  # a plan then has no such step, and the lookups no machine code
+    _project = _nothing
+
+
+@_kernel
+def execute(steps, addresses, first, last, memory, scratch, counter, thread, threads):
+    """The steps from ``first`` to ``last``, this thread's share of each.
 
     Args:
-        first, last: positions instead of rows.
-        values: [positions, 4 * groups]; channels beyond the real ones need ``in_scale`` 0.
-        in_scale: [4 * groups].
-        codes: [groups, K] of 0 to 15, bit i for channel 4 g + i; K is a multiple of 16.
-        scale, shift, slope: [K'] with K' <= K: ``out = PReLU(scale * sum + shift; slope)``.
-        add: add to what is in ``out`` instead of replacing it.
-        out: [positions, K'].
+        steps: [steps, FIELDS].
+        addresses: which fields are addresses.
+        memory: [pieces], where each piece of memory begins.
+        scratch: where memory of this thread's own begins.
+        counter: address of an integer, 0 at the start; all threads wait for each other by it.
+        thread, threads: which of how many this is.
     """
-    groups, filters = codes.shape
-    channels = out.shape[1]
-    tables = np.empty((4, _GROUPS * 16), np.float32)
-    sums = np.empty((4, filters), np.float32)
-    p = first
-    while p < last:
-        count = 4 if last - p >= 4 else 1
-        sums[:] = 0
-        for begin in range(0, groups, _GROUPS):
-            some = min(_GROUPS, groups - begin)
-            for i in range(count):
-                g = 0
-                while g < some:
-                    x = address(values, (p + i) * groups * 4 + (begin + g) * 4)
-                    s = address(in_scale, (begin + g) * 4)
-                    table = address(tables, (i * _GROUPS + g) * 16)
-                    if some - g >= 4:
-                        sums_of_sixteen(x, s, table)
-                        g += 4
-                    else:
-                        sums_of_four(x, s, table)
-                        g += 1
-            t = address(tables, 0)
-            k = 0
-            while k < filters:
-                c, s = address(codes, begin * filters + k), address(sums, k)
-                if count == 4 and filters - k >= 32:
-                    _lookups_4_2(t, c, s, some, _GROUPS * 16, filters, filters)
-                    k += 32
-                elif count == 4:
-                    _lookups_4_1(t, c, s, some, _GROUPS * 16, filters, filters)
-                    k += 16
-                else:
-                    _lookups_1_1(t, c, s, some, _GROUPS * 16, filters, filters)
-                    k += 16
-        for i in range(count):
-            result, found = out[p + i], sums[i]
-            for k in range(channels):
-                value = _prelu(found[k] * scale[k] + shift[k], slope[k])
-                result[k] = result[k] + value if add else value
-        p += count
+    step = np.empty(FIELDS, np.int64)
+    for number in range(first, last):
+        for field in range(FIELDS):
+            step[field] = steps[number, field]
+        for i in range(len(addresses)):
+            encoded = step[addresses[i]]
+            step[addresses[i]] = memory[encoded >> OFFSET_BITS] + (encoded & _OFFSET)
+        tasks, kind = step[_TASKS], step[_KIND]
+        begin, end = tasks * thread // threads, tasks * (thread + 1) // threads
+        if kind == _CONV_BITS:
+            _convolve(step, begin, end, True, scratch)
+        elif kind == _CONV_FLOATS:
+            _convolve(step, begin, end, False, scratch)
+        elif kind == _POINTWISE:
+            _pointwise(step, begin, end)
+        elif kind == _SEPARABLE:
+            _separable(step, begin, end, scratch)
+        elif kind == _PROJECT:
+            _project(step, begin, end, scratch)
+        elif kind == _POOL:
+            _pool(step, begin, end, scratch)
+        elif kind == _PACK:
+            _pack(step, begin, end)
+        elif kind == _DEPTHWISE:
+            _depthwise(step, begin, end, scratch)
+        elif kind >= _CLAMP:
+            _elementwise(step, begin, end)
+        else:
+            _load(step, begin, end)
+        if threads > 1:
+            arrive(counter)
+            spins = 0
+            while arrived(counter) < threads * (number - first + 1):
+                spins += 1
+                if spins > 2000:
+                    step_aside()

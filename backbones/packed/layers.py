@@ -7,7 +7,6 @@ in float32, without gradients.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -20,6 +19,18 @@ from onebit.backbones.conv import OneBitConv2d, pair
 from onebit.backbones.packed import engine
 from onebit.backbones.packed.bits import pack_bits, unpack_bits, unpack_signs, words_for
 from onebit.backbones.packed.geometry import Geometry
+from onebit.backbones.packed.lowering import (
+    NoSteps,
+    Runner,
+    affine,
+    blocks,
+    filters_of,
+    floats,
+    lower,
+    prepared,
+    taps_of,
+)
+from onebit.backbones.packed.plan import Builder, Into, Map, Norm
 from onebit.commons.errors import InputError
 
 #: How far a 1-bit value may be from its exact one, relatively: what sign(w).detach() + w - w.detach() makes
@@ -27,39 +38,26 @@ from onebit.commons.errors import InputError
 TOLERANCE = 1e-6
 
 
-def affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Scale and shift per channel of a batch norm in eval mode."""
-    if norm.running_mean is None or norm.running_var is None:
-        raise InputError("a batch norm without running statistics has no packed form")
-    scale = (norm.running_var + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight
-    shift = -norm.running_mean * scale
-    return scale, shift if norm.bias is None else shift + norm.bias
-
-
 def prelu(x: Tensor, slope: Tensor) -> Tensor:
-    """PReLU over the last dimension, whose size ``slope`` has."""
-    return x.clamp(min=0) + slope * x.clamp(max=0)
+    """PReLU of a map [N, C, H, W] with ``slope`` [C]."""
+    return x.clamp(min=0) + slope[:, None, None] * x.clamp(max=0)
 
 
-def map_of(x: Tensor) -> Tensor:
-    """``x`` [N, C, H, W] as [N, H, W, C], float32, contiguous; a view where it is channels_last."""
-    if x.device.type != "cpu":
-        raise InputError(f"packed networks run on the CPU; the input is on {x.device}")
-    return x.detach().float().permute(0, 2, 3, 1).contiguous()
-
-
-def image_of(values: Tensor) -> Tensor:
-    """The inverse of :func:`map_of`, a view."""
-    return values.permute(0, 3, 1, 2)
+def scaled(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+    """``scale * x + shift`` of a map [N, C, H, W], per channel."""
+    x = x if scale is None else x * scale[:, None, None]
+    return x if shift is None else x + shift[:, None, None]
 
 
 class PackedLayer(nn.Module):
-    """Base: what kernels need besides the buffers is made at the first call, or the first of a size, and kept."""
+    """Base: a layer with steps of its own (:meth:`lower`), and its meaning in torch where there are no kernels.
+
+    What the steps need besides the buffers is made at the first call, or the first of a size, and kept.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self._runner = Runner()
         self._ready: Any = None
         self._sized: dict[tuple[int, int], Any] = {}
 
@@ -73,7 +71,7 @@ class PackedLayer(nn.Module):
             self.register_buffer(name, tensor)
 
     def prepare(self) -> Any:
-        """What the kernels need, from the buffers."""
+        """What the steps need, from the buffers."""
         raise NotImplementedError
 
     def prepare_size(self, height: int, width: int) -> Any:
@@ -95,13 +93,32 @@ class PackedLayer(nn.Module):
         return self._sized[height, width]
 
     def _load_from_state_dict(self, *arguments) -> None:
-        self._ready = None
+        self._ready, self._runner = None, Runner()
+        self._sized.clear()
         super()._load_from_state_dict(*arguments)
 
-    def _array(self, name: str, channels: int, default: float) -> np.ndarray:
-        """A buffer as an array; ``default`` in every channel where there is none."""
+    def array(self, name: str) -> np.ndarray | None:
+        """A buffer as an array, or None."""
         buffer = getattr(self, name)
-        return np.full(channels, default, np.float32) if buffer is None else buffer.numpy()
+        return None if buffer is None else buffer.numpy()
+
+    def lower(self, builder: Builder, x: Map, into: Into = None, add: bool = False) -> Map:
+        """The steps of the layer; ``into`` and ``add`` as of :class:`onebit.backbones.packed.plan.Builder`."""
+        raise NotImplementedError
+
+    def slow(self, x: Tensor) -> Tensor:
+        """The same in torch, [N, C, H, W]."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] to [N, K, H', W'], channels_last."""
+        if engine.kernels() is None or self._runner.reason is not None:
+            return self.slow(prepared(x))
+        try:
+            return self._runner.run(self, x)
+        except NoSteps as reason:
+            self._runner.reason = str(reason)
+            return self.slow(prepared(x))
 
 
 def threshold_of(conv: OneBitConv2d) -> Tensor | None:
@@ -239,6 +256,12 @@ class PackedConv(PackedLayer):
     """
 
     bits: Tensor
+    in_scale: Tensor | None
+    threshold: Tensor | None
+    scale: Tensor | None
+    shift: Tensor | None
+    slope: Tensor | None
+    after: Tensor | None
 
     def __init__(
         self,
@@ -287,90 +310,36 @@ class PackedConv(PackedLayer):
         shape = (self.out_channels, *self.kernel_size, self.in_channels)
         return unpack_signs(self.bits, shape).permute(0, 3, 1, 2)
 
-    def prepare(self) -> dict[str, np.ndarray]:
+    def prepare(self) -> np.ndarray:
+        """The weights as :meth:`Builder.conv_bits` takes them."""
         k, c = self.out_channels, self.in_channels
-        taps = self.kernel_size[0] * self.kernel_size[1]
-        ready = dict(
-            in_scale=self._array("in_scale", c, 1),
-            threshold=self._array("threshold", c, 0),
-            scale=self._array("scale", k, 1),
-            shift=self._array("shift", k, 0),
-            slope=self._array("slope", k, 1),
-            after=self._array("after", k, 0),
-        )
-        compiled = engine.kernels()
-        if compiled is None:
-            return ready
-        filters = -(-k // compiled.LANES) * compiled.LANES
-        words = words_for(c)
-        positive = unpack_bits(self.bits, (k * taps, c)).numpy()
-        padded = np.zeros((filters * taps, words * 64), bool)
-        padded[: k * taps, :c] = positive
+        taps, words = self.kernel_size[0] * self.kernel_size[1], words_for(c)
+        padded = np.zeros((k * taps, words * 64), bool)
+        padded[:, :c] = unpack_bits(self.bits, (k * taps, c)).numpy()
         packed = np.packbits(padded, axis=1, bitorder="little").view(np.uint64)
-        ready["weights"] = np.ascontiguousarray(packed.reshape(filters, taps * words).T)
-        return ready
+        return blocks(packed.reshape(k, taps * words).T, engine.kernels().BIT_FILTERS)
 
     def prepare_size(self, height: int, width: int) -> Geometry:
         return Geometry(self, height, width)
 
-    def pack(self, values: Tensor) -> np.ndarray:
-        """Signs of a map [N, H, W, C], packed, with the border that the convolution needs."""
-        ready, (n, height, width, _) = self.ready, values.shape
-        place = self.sized(height, width)
-        words = place.words(n)
-        engine.run(
-            engine.kernels().pack,
-            n * height,
-            *(values.numpy(), ready["in_scale"], ready["threshold"], place.border, words),
-        )
-        return words
+    def norm(self) -> Norm:
+        return Norm(*map(self.array, ("scale", "shift", "slope", "after")))
 
-    def convolve(
-        self, words: np.ndarray, size: Sequence[int], shortcut: Tensor | None = None, out: Tensor | None = None
-    ) -> Tensor:
-        """From packed signs of a map of ``size`` to the output [N, H', W', K].
+    def lower(self, builder: Builder, x: Map, into: Into = None, add: bool = False, around: Map | None = None) -> Map:
+        """Also with a shortcut ``around`` it."""
+        place = self.sized(*x.size)
+        signs = builder.signs(x, place, self.array("in_scale"), self.array("threshold"))
+        shape = (self.ready, place.correction(self), self.out_channels, self.stride)
+        return builder.conv_bits(x, signs, place, *shape, self.norm(), around, into, add)
 
-        Args:
-            shortcut: [N, H', W', K].
-            out: add to this map instead of making a new one.
-        """
-        place, ready = self.sized(*size), self.ready
-        add = out is not None
-        if out is None:
-            out = torch.empty(len(words), *place.out_size, self.out_channels)
-        engine.run(
-            engine.kernels().convolve,
-            len(words) * place.out_size[0],
-            words,
-            ready["weights"],
-            *(place.offsets, place.length, self.stride, place.total, place.correction(self)),
-            (ready["scale"], ready["shift"]),
-            (out if shortcut is None else shortcut).numpy(),
-            shortcut is not None,
-            (ready["slope"], ready["after"]),
-            *(add, out.numpy()),
-        )
-        return out
-
-    def compute(self, values: Tensor, shortcut: Tensor | None = None, out: Tensor | None = None) -> Tensor:
-        """From a real-valued map [N, H, W, C]; arguments as :meth:`convolve`."""
-        if engine.kernels() is None:
-            result = self._slow(values, shortcut)
-            return result if out is None else out.add_(result)
-        return self.convolve(self.pack(values), values.shape[1:3], shortcut, out)
-
-    def _slow(self, values: Tensor, shortcut: Tensor | None) -> Tensor:
-        ready = {name: torch.from_numpy(array) for name, array in self.ready.items()}
-        x = torch.where(values * ready["in_scale"] > ready["threshold"], 1.0, -1.0)
-        x = F.pad(image_of(x), (*[self.padding[1]] * 2, *[self.padding[0]] * 2), value=self.pad_value)
-        sums = F.conv2d(x, self.signs(), None, self.stride, 0, self.dilation)
-        y = map_of(sums) * ready["scale"] + ready["shift"]
-        y = y if shortcut is None else y + shortcut
-        return prelu(y, ready["slope"]) + ready["after"]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] to [N, K, H', W'], channels_last."""
-        return image_of(self.compute(map_of(x)))
+    def slow(self, x: Tensor, around: Tensor | None = None) -> Tensor:
+        threshold = 0 if self.threshold is None else self.threshold[:, None, None]
+        x = torch.where(scaled(x, self.in_scale, None) > threshold, 1.0, -1.0)
+        x = F.pad(x, (*[self.padding[1]] * 2, *[self.padding[0]] * 2), value=self.pad_value)
+        y = scaled(F.conv2d(x, self.signs(), None, self.stride, 0, self.dilation), self.scale, self.shift)
+        y = y if around is None else y + around
+        y = y if self.slope is None else prelu(y, self.slope)
+        return scaled(y, None, self.after)
 
 
 class PackedAffineConv(PackedLayer):
@@ -400,7 +369,7 @@ class PackedAffineConv(PackedLayer):
         offset = torch.zeros_like(scale) if offset is None else offset
         below, above = values_of(conv)
         half, middle = (above - below) / 2, (above + below) / 2
-        self.output = conv.quantize_weight if conv.scales_output else None
+        self.output: Any = conv.quantize_weight if conv.scales_output else None
         norm_scale, shift = (None, None) if norm is None else affine(norm)
         self.keep(
             scale=half * scale,
@@ -411,34 +380,51 @@ class PackedAffineConv(PackedLayer):
             shift=shift,
         )
 
+    def prepare(self) -> dict[str, np.ndarray]:
+        """Everything behind the sums as one scale and shift per channel."""
+        folded = self.norm_scale if self.output is None else None
+        norm = torch.ones_like(self.scale) if folded is None else folded
+        return dict(scale=floats(self.scale * norm), of_signs=filters_of((self.of_signs * norm)[:, None, None, None]))
+
     def prepare_size(self, height: int, width: int) -> Tensor:
-        """[H', W', K]: what does not depend on the signs of the input."""
+        """[K, H', W']: what does not depend on the signs of the input."""
         conv = self.sums
         ones = torch.ones(1, conv.in_channels, height, width)
-        counts = map_of(F.conv2d(ones, conv.signs(), None, conv.stride, conv.padding, conv.dilation))[0]
-        return counts[..., :-1] * self.of_taps + counts[..., -1:] * self.of_count
+        counts = F.conv2d(ones, conv.signs(), None, conv.stride, conv.padding, conv.dilation)[0]
+        return scaled(counts[:-1], self.of_taps, None) + counts[-1:] * self.of_count[:, None, None]
 
-    def compute(self, values: Tensor, shortcut: Tensor | None = None, out: Tensor | None = None) -> Tensor:
-        """As of :class:`PackedConv`."""
-        sums = self.sums.compute(values)
-        y = sums[..., :-1] * self.scale + sums[..., -1:] * self.of_signs + self.sized(*values.shape[1:3])
-        y = scaled_map(y, self.output)
-        if self.norm_scale is not None and self.shift is not None:
-            y = y * self.norm_scale + self.shift
-        if shortcut is not None:
-            y = y + shortcut
-        return y if out is None else out.add_(y)
+    def lower(self, builder: Builder, x: Map, into: Into = None, add: bool = False, around: Map | None = None) -> Map:
+        sums, (ready, channels) = self.sums.lower(builder, x), (self.ready, len(self.scale))
+        norm = (self.norm_scale, self.shift) if self.output is None else (None, None)
+        fixed, one = constant_map(builder, scaled(self.sized(*x.size), *norm), x.n), (1, 1)
+        last = sums.view(1, channels)
+        others = builder.conv_floats(last, ready["of_signs"], one, one, (0, 0), one, channels, around=fixed)
+        if self.output is None:
+            if around is not None:
+                others = builder.pointwise(others, around=around)
+            return builder.pointwise(sums.view(channels, 0), Norm(ready["scale"]), others, into, add)
+        y = builder.pointwise(sums.view(channels, 0), Norm(ready["scale"]), others)
+        y = output_scaled(builder, y, self.output)
+        return builder.pointwise(y, Norm(self.array("norm_scale"), self.array("shift")), around, into, add)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return image_of(self.compute(map_of(x)))
+    def slow(self, x: Tensor) -> Tensor:
+        sums: Tensor = self.sums(x)
+        y = scaled(sums[:, :-1], self.scale, None) + sums[:, -1:] * self.of_signs[:, None, None]
+        y = y + self.sized(*x.shape[2:])
+        if self.output is not None:
+            y = y * self.output.output_scale(*y.shape[2:])
+        return scaled(y, self.norm_scale, self.shift)
 
 
-def scaled_map(y: Tensor, quantizer: Any) -> Tensor:
-    """A map [N, H, W, C] times the output scale of a quantizer of weights, unless that is None."""
-    if quantizer is None:
-        return y
-    scale = quantizer.output_scale(*y.shape[1:3])
-    return y * scale.expand(-1, *y.shape[1:3]).permute(1, 2, 0)
+def constant_map(builder: Builder, values: Tensor, n: int) -> Map:
+    """``values`` [C, H, W] as the map of each of n images."""
+    return builder.fixed(floats(values.permute(1, 2, 0)), n)
+
+
+def output_scaled(builder: Builder, y: Map, quantizer: Any) -> Map:
+    """A map times the output scale of a quantizer of weights."""
+    scale = quantizer.output_scale(*y.size).detach().expand(-1, *y.size)
+    return builder.multiply(y, constant_map(builder, scale, y.n))
 
 
 def packed_conv(
@@ -459,7 +445,7 @@ def check_packable(conv: OneBitConv2d) -> None:
         raise InputError("a 1-bit convolution with groups or padding by name has no packed form")
 
 
-class PackedUnit(nn.Module):
+class PackedUnit(PackedLayer):
     """A packed convolution with the shortcut around it, and the activation if it is not in it."""
 
     def __init__(self, conv: PackedConv | PackedAffineConv, shortcut: nn.Module | None, activation: nn.Module) -> None:
@@ -468,9 +454,17 @@ class PackedUnit(nn.Module):
         self.shortcut = shortcut
         self.activation = activation
 
-    def forward(self, x: Tensor) -> Tensor:
-        around = None if self.shortcut is None else map_of(self.shortcut(x))
-        return self.activation(image_of(self.conv.compute(map_of(x), around)))
+    def lower(self, builder: Builder, x: Map, into: Into = None, add: bool = False) -> Map:
+        around = None if self.shortcut is None else lower(self.shortcut, builder, x)
+        y = lower(self.activation, builder, self.conv.lower(builder, x, around=around))
+        return y if into is None else builder.pointwise(y, into=into, add=add)
+
+    def slow(self, x: Tensor) -> Tensor:
+        around = None if self.shortcut is None else self.shortcut(x)
+        if isinstance(self.conv, PackedConv):  # its activation comes after the shortcut
+            return self.activation(self.conv.slow(x, around))
+        y = self.conv(x)
+        return self.activation(y if around is None else y + around)
 
 
 class SignWeightConv(PackedLayer):
@@ -506,14 +500,35 @@ class SignWeightConv(PackedLayer):
         positive, scale, offset = signs_and_scale(conv)
         values = torch.stack(values_of(conv)) if conv.input_affine else None
         self.keep(bits=pack_bits(positive), scale=scale, offset=offset, threshold=threshold, values=values)
-        self.output = conv.quantize_weight if conv.scales_output else None
+        self.output: Any = conv.quantize_weight if conv.scales_output else None
 
     def prepare(self) -> Tensor:
         """The weights as floats [K, C / groups, h, w]."""
         weight = unpack_signs(self.bits, self.shape) * self.scale.view(-1, 1, 1, 1)
         return weight if self.offset is None else weight + self.offset.view(-1, 1, 1, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def lower(self, builder: Builder, x: Map, into: Into = None, add: bool = False) -> Map:
+        stride, dilation, groups = self.arguments
+        filters, channels, *sides = self.shape
+        window = (pair(sides), pair(stride), (self.border[2], self.border[0]), pair(dilation))
+        if self.signs:
+            below, above = (-1.0, 1.0) if self.values is None else map(float, self.values)
+            x = builder.choose(x, self.array("threshold"), below, above)
+        place = into if self.output is None else None
+        if groups == 1:
+            y = builder.conv_floats(
+                x, filters_of(self.ready), *window, filters, fill=self.pad_value, into=place, add=add
+            )
+        elif channels == 1 and filters == groups:
+            y = builder.depthwise(x, taps_of(self.ready), window, self.pad_value, place, add)
+        else:
+            raise NoSteps("a convolution in groups of several channels")
+        if self.output is None:
+            return y
+        y = output_scaled(builder, y, self.output)
+        return y if into is None else builder.pointwise(y, into=into, add=add)
+
+    def slow(self, x: Tensor) -> Tensor:
         if self.signs:
             threshold = 0 if self.threshold is None else self.threshold.view(-1, 1, 1)
             below, above = (-1.0, 1.0) if self.values is None else self.values
@@ -521,4 +536,4 @@ class SignWeightConv(PackedLayer):
         stride, dilation, groups = self.arguments
         x = F.pad(x, self.border, value=self.pad_value)
         y = F.conv2d(x, self.ready, None, stride, 0, dilation, groups)
-        return image_of(scaled_map(map_of(y), self.output)) if self.output is not None else y
+        return y if self.output is None else y * self.output.output_scale(*y.shape[2:])

@@ -15,6 +15,7 @@ def configure(verbs) -> None:
 onebit latency resnet18_reactnet dcp_nas_m
 onebit latency resnet18_reactnet dcp_nas_m --threads 2
 onebit latency resnet18_reactnet --features --input 800 1216 --repeat 10
+onebit latency resnet18_reactnet --plan
 onebit table latency""",
     )
     parser.add_argument("backbones", nargs="+", metavar="BACKBONE", help="1-bit backbones")
@@ -32,6 +33,9 @@ onebit table latency""",
         type=comma_list,
         metavar="E,E",
         help="that run the reference: torch, onnxruntime, openvino (default: all that are installed)",
+    )
+    parser.add_argument(
+        "--plan", action="store_true", help="print the steps of each packed network and the time of each; no comparison"
     )
     parser.add_argument("--no-record", action="store_true", help="print only; by default the run is recorded")
     add_out(parser)
@@ -51,6 +55,14 @@ def run(args) -> int:
     for name in args.backbones:
         if backbones.describe(name)["weight_bits"] != 1:
             raise InputError(f"{name} is not 1-bit: `onebit latency` packs 1-bit networks")
+    if args.plan:
+        from onebit.leaderboards.showing import formats
+        from onebit.leaderboards.showing.plan_sheet import plan_sheet
+
+        classes = None if args.features else args.classes
+        shape = dict(size=tuple(args.input), classes=classes, threads=args.threads, repeat=args.repeat)
+        print(formats.render([plan_sheet(name, **shape) for name in dict.fromkeys(args.backbones)], "text"), end="")
+        return 0
     load = os.getloadavg()[0]
     classes = None if args.features else args.classes
     measured = latency.compete(

@@ -97,7 +97,7 @@ def compete(
         guards.known("engine", engine, ENGINES)
         if engine not in available_engines():
             raise InputError(f"{engine} is not installed: pip install {engine}")
-    with tempfile.TemporaryDirectory() as folder, _threads(threads):
+    with tempfile.TemporaryDirectory() as folder, torch_threads(threads):
         place = Path(folder)
         contenders = [
             contender for engine in engines for contender in _reference(engine, size, classes, threads, place)
@@ -123,7 +123,7 @@ def _measure(contenders: list[Contender], repeat: int) -> None:
 
 
 @contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
+def torch_threads(count: int) -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()
@@ -146,25 +146,31 @@ def _network(name: str, classes: int | None):
     return Classifier(backbones.create_backbone(name, out_indices=(3,)), classes).eval()
 
 
-def _image(size: tuple[int, int]):
+def test_image(size: tuple[int, int]):
     import torch
 
     generator = torch.Generator().manual_seed(0)
     return torch.randn(1, 3, *size, generator=generator)
 
 
+def packed_network(name: str, classes: int | None):
+    """The packed form of a backbone, with a classifier where there are classes."""
+    from onebit import backbones
+
+    return backbones.deploy(_network(name, classes))
+
+
 def _packed(name: str, size: tuple[int, int], classes: int | None, folder: Path) -> Contender:
     import torch
 
-    from onebit import backbones
     from onebit.backbones import packed
 
     scales = {"out_indices": (0, 1, 2, 3) if classes is None else (3,)}
-    network = backbones.deploy(_network(name, classes))
+    network = packed_network(name, classes)
     about = packed.description(name, classes, **scales)
     path = packed.save(network, about, folder / f"{name.replace('/', '_')}.safetensors")
     network, _ = packed.load(path)
-    image = _image(size).contiguous(memory_format=torch.channels_last)
+    image = test_image(size).contiguous(memory_format=torch.channels_last)
 
     def infer():
         with torch.inference_mode():
@@ -183,7 +189,7 @@ def _reference(engine: str, size: tuple[int, int], classes: int | None, threads:
     from onebit.backbones.packed import interchange
 
     onnx = interchange.save_onnx(network, size, folder / "reference.onnx")
-    image = _image(size).numpy()
+    image = test_image(size).numpy()
     if engine == "onnxruntime":
         infer = onnxruntime_session(onnx, threads, image)
         return [Contender(REFERENCE, engine, "float32", version, onnx.stat().st_size, infer)]
@@ -200,7 +206,7 @@ def _torch(network, size: tuple[int, int], version: str, folder: Path) -> Conten
     import torch
 
     network = network.to(memory_format=torch.channels_last)
-    image = _image(size).contiguous(memory_format=torch.channels_last)
+    image = test_image(size).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         traced = torch.jit.freeze(torch.jit.trace(network, image))
         path = folder / "reference.ts"
@@ -269,7 +275,7 @@ def _probe(engine: str, precision: str, file: str, threads: str, height: str, wi
     import torch
 
     torch.set_num_threads(int(threads))
-    image = _image((int(height), int(width)))
+    image = test_image((int(height), int(width)))
     kept = []
     grown = []
     with torch.inference_mode():

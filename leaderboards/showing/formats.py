@@ -53,7 +53,7 @@ def text(sheet: Sheet, width: int | None = None) -> str:
     rows = [[_plain(cell) for cell in row.cells] for row in sheet.rows]
     headers = [column.header for column in sheet.columns]
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
-    name = next(i for i, column in enumerate(sheet.columns) if column.key == "backbone")
+    name = next((i for i, column in enumerate(sheet.columns) if column.key == "backbone"), 0)
     panels = _panels(widths, name, width)
     parts = []
     for panel in panels:

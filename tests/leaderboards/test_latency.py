@@ -272,3 +272,16 @@ def test_a_missing_engine(tmp_path, monkeypatch, capsys):
     assert "openvino" not in latency.available_engines()
     assert onebit("latency", NAME, "--engines", "openvino", "--out", tmp_path) == 2
     assert "openvino is not installed: pip install openvino" in capsys.readouterr().err
+
+
+def test_the_steps_of_a_plan(capsys):
+    arguments = ["latency", "resnet18_w16_bireal", "--plan", "--input", "64", "64", "--classes", "10", "--repeat", "2"]
+    assert cli.main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["Step", "Layer", "Kernel", "Output", "ms", "GMAC/s", "Of", "the", "bound"]
+    steps = [line.split() for line in lines[2:] if line[:1].isdigit()]
+    assert [step[0] for step in steps] == [str(i) for i in range(1, len(steps) + 1)]
+    assert steps[0][1:4] == ["input", "load", "64x64x3"]
+    assert steps[-1][1:4] == ["classifier", "conv_floats", "1x1x10"]
+    assert sum(step[2] == "conv_bits" for step in steps) == 16
+    assert all(float(step[4]) > 0 for step in steps)

@@ -165,8 +165,8 @@ FAULTS = (
     Fault(
         "rpn-norm",
         "detection/heads.py",
-        "norm_cfg=self._norm_cfg",
-        'norm_cfg=dict(type="GN", num_groups=32)',
+        "self.num_convs, self._norm_cfg",
+        'self.num_convs, dict(type="GN", num_groups=32)',
         ("tests/detection/test_parts.py",),
     ),
     # Re-identification.

@@ -50,6 +50,7 @@ _PACKED = (
         "test_a_norm_before_the_sign_moves_its_threshold",
     ),
     "tests/backbones/packed/test_deploy.py",
+    "tests/backbones/packed/test_plan.py",
 )
 _SEARCH = "tests/classification/search"
 _SUPERNET = (f"{_SEARCH}/test_supernet.py", f"{_SEARCH}/test_strategies.py")
