@@ -200,6 +200,7 @@ def test_maps_are_in_the_memory_format_of_the_images(name):
             assert out.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.skipif(TORCH < (2, 4), reason="torch 2.1 fails with another error")
 @pytest.mark.parametrize("name", FAST[:1])
 def test_it_cannot_be_scripted(name):
     """TorchScript does not know ``tuple[int, ...]``: trace or export instead."""
@@ -207,6 +208,7 @@ def test_it_cannot_be_scripted(name):
         torch.jit.script(build(name)[0])
 
 
+@ANY_SIZE
 def test_a_classifier_is_traced_and_exported():
     network = Classifier(build("reactnet_a_w4")[0], 10).eval()
     run = lambda graph: lambda images: (graph(images),)  # noqa: E731

@@ -101,6 +101,6 @@ def test_every_operator_that_torchs_own_counter_knows_is_known_here():
     known = getattr(flop_counter, "flop_registry", None) or flop_counter.flop_mapping  # its name before torch 2.2
     names = {str(operator).partition("aten.")[2] for operator in known} - {""}
     forward = {name for name in names if "backward" not in name}
-    assert len(forward) > 8
+    assert len(forward) >= 8
     assert {name for name in forward if not multiplies(name)} == set()
     assert not any(map(multiplies, ("add", "mul", "native_batch_norm", "max_pool2d_with_indices")))

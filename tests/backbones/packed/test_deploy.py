@@ -35,11 +35,11 @@ def trained_looking(network: nn.Module, *shape: int) -> nn.Module:
             size = module.running_mean.shape
             module.running_mean.copy_(torch.randn(size, generator=generator) * 0.2)
             module.running_var.copy_(torch.rand(size, generator=generator) + 0.5)
-            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
-            nn.init.normal_(module.bias, 0, 0.2, generator=generator)
+            module.weight.data.uniform_(0.5, 1.5, generator=generator)
+            module.bias.data.normal_(0, 0.2, generator=generator)
         elif isinstance(module, nn.PReLU) or type(module).__name__ in ("RSign", "RPReLU"):
             for parameter in module.parameters(recurse=False):
-                nn.init.normal_(parameter, 0.1, 0.2, generator=generator)
+                parameter.data.normal_(0.1, 0.2, generator=generator)
     # Batch norms of real activations keep the maps in scale.
     network.train()
     with torch.no_grad():
