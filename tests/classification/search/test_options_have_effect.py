@@ -1,0 +1,94 @@
+"""Every option of every method of search changes what a search does: one that changes nothing would only look chosen.
+
+The options are read from the methods' dataclasses. Each is given other values over a search in which it counts, a few
+epochs long; one of them at least must end in another state or take another number of epochs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+import torch
+
+from onebit.classification.search.space import SearchSpace
+from onebit.classification.search.strategies import METHODS, Report, Schedule, SearchData, Strategy, get_strategy
+from onebit.commons.errors import InputError
+from tests.classification.search.conftest import FEW_OPERATIONS
+
+SPACE = SearchSpace(2, cells=3, channels=4, operations=FEW_OPERATIONS)
+#: Options over which all others of a method count.
+OVER: dict[str, dict[str, Any]] = {
+    # Of three operations, a share of 0.5 is one.
+    "darts": dict(decoupled=True, epsilon=0.5),
+    "pc-darts": dict(decoupled=True, epsilon=0.5, psi=0.01, k=1, warmup=0.0),
+    "dcp-nas": dict(epsilon=0.5),
+    "cp-nas": dict(T=1),
+    "bnas": dict(version="w1a32", T=1, L=1, freeze=0, delta=1.0),
+    "abanditnas": dict(T=2),
+    "random": {},
+}
+OPTIONS = [(method, f.name) for method in METHODS for f in dataclasses.fields(get_strategy(method).Options)]
+SCHEDULE = Schedule(epochs=2, lr=0.1, min_lr=0.01)
+#: The last number is for what gradients of a tiny network hardly move.
+CANDIDATES = (True, False, 0, 1, 2, 0.0, 0.5, 0.01, 2.0, 1e4, "reactnet", "xnor", "mcn")
+
+
+def end(method: str, options: dict[str, Any], schedule: Schedule = SCHEDULE) -> str:
+    """Of a short search: the number of epochs it would take, and all that it knows after some of them."""
+    return _end(method, tuple(sorted(options.items())), schedule)
+
+
+@functools.cache
+def _end(method: str, options: tuple, schedule: Schedule) -> str:
+    torch.manual_seed(0)
+    strategy = get_strategy(method)(SPACE, dict(options), schedule)
+    generator = torch.Generator().manual_seed(0)
+    train, valid, evaluation = (
+        [(torch.randn(2, 3, 8, 8, generator=generator), torch.tensor([0, 1])) for _ in range(count)]
+        for count in (2, 1, 1)
+    )
+    torch.manual_seed(1)
+    own_number = type(strategy).epochs is not Strategy.epochs
+    first_round = 1 + 3 * dict(options).get("T", 1)
+    for epoch in range(min(strategy.epochs, first_round if own_number else 2)):
+        strategy.epoch(epoch, SearchData(train, valid, evaluation), Report())
+    digest = hashlib.sha256(str(strategy.epochs if own_number else "").encode())
+    for name, value in strategy.state_dict().items():
+        digest.update(name.encode() + value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def other_values(kind: type, name: str, value: Any) -> list[Any]:
+    hint = get_type_hints(kind)[name]
+    if get_origin(hint) is Literal:
+        return [choice for choice in get_args(hint) if choice != value]
+    return [other for other in CANDIDATES if (type(other), other) != (type(value), value)]
+
+
+@pytest.mark.parametrize(("method", "name"), OPTIONS)
+def test_an_option_changes_the_search(method, name):
+    kind = get_strategy(method).Options
+    over = OVER[method]
+    value = over.get(name, getattr(kind(), name))
+    plain, taken = end(method, over), 0
+    for other in other_values(kind, name, value):
+        try:
+            found = end(method, {**over, name: other})
+        except InputError:
+            continue
+        taken += 1
+        if found != plain:
+            return
+    assert taken, f"{name}: no value was tried"
+    raise AssertionError(f"{name} changes nothing")
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Schedule)])
+def test_an_option_of_the_schedule_changes_the_search(name):
+    other = {"epochs": 3, "gradient_clip": 1e-3, "min_lr": 0.05}.get(name, getattr(SCHEDULE, name) / 2)
+    changed = dataclasses.replace(SCHEDULE, **{name: other})
+    assert end("darts", {}, changed) != end("darts", {})
