@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 from collections import OrderedDict
@@ -70,6 +71,29 @@ def load_row(path: str | Path) -> tuple[dict, dict]:
     if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in (ROW, "state_dict")):
         raise InputError(f"{path} was not written by this suite's trainer: it names no row")
     return row_of(content, path), content["state_dict"]
+
+
+def weights_sha256(path: str | Path) -> str:
+    """SHA-256 of a checkpoint's weights: of the name, type, shape and bytes of every tensor, in the names' order.
+
+    The same weights give the same hash whatever the file holds besides, such as times.
+
+    Raises:
+        InputError: not a file, not a checkpoint, or one without weights.
+    """
+    content = read_checkpoint(path)
+    weights = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
+    ):
+        raise InputError(f"{path}: expected weights by name in state_dict")
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name]
+        digest.update(f"{name}\0{value.dtype}\0{list(value.shape)}\0".encode())
+        flat = value.new_empty(value.numel()).copy_(value.flatten())  # one after the other, whatever the strides
+        digest.update(flat.view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def row_of(content: dict, path: str | Path) -> dict[str, Any]:

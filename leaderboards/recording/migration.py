@@ -11,18 +11,26 @@ from typing import Any
 
 from onebit.commons.errors import InputError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def _from_1(content: dict[str, Any]) -> dict[str, Any]:
     """Version 1 knew no imported rows, kept no predictions and did not name the cell."""
-    added = {"origin": "trained", "predictions": None, "cell": None}
-    if early := sorted(added.keys() & content.keys()):
-        raise ValueError(f"version 1 has no {', '.join(early)}")
-    return {**content, **added}
+    return _added(content, origin="trained", predictions=None, cell=None)
 
 
-_STEPS = {1: _from_1}
+def _from_2(content: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 hashed the file of a checkpoint, which differs between runs that give the same weights."""
+    return _added(content, checkpoint_hash="file")
+
+
+def _added(content: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    if early := sorted(fields.keys() & content.keys()):
+        raise ValueError(f"version {content['schema_version']} has no {', '.join(early)}")
+    return {**content, **fields}
+
+
+_STEPS = {1: _from_1, 2: _from_2}
 
 
 def require_known(content: dict[str, Any]) -> None:

@@ -116,7 +116,7 @@ class Record(RunFile):
     summary of the whole model under it.
     """
 
-    schema_version: Literal[2] = Field(
+    schema_version: Literal[3] = Field(
         SCHEMA_VERSION, description="version of this schema; older ones are migrated when they are read"
     )
     status: Literal["done", "failed"] = Field(description="`failed` rows have no metrics and count in no mean")
@@ -163,6 +163,10 @@ class Record(RunFile):
     )
     checkpoint_sha256: Sha256 | None = Field(
         description="of the weights that were scored; `details.checkpoint` is their file in the work folder"
+    )
+    checkpoint_hash: Literal["weights", "file"] = Field(
+        "weights",
+        description="what `checkpoint_sha256` is of: `weights`, the name, type, shape and bytes of every tensor by sorted names; or the whole `file`, as in imported rows and those of versions 1 and 2",
     )
     predictions: KeptFile | None = Field(
         None, description="what the network put out on the scored images: file in the work folder and its SHA-256"

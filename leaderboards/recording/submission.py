@@ -16,7 +16,6 @@ from onebit.commons import mini
 from onebit.commons.datasets import OWN, Dataset, get_dataset
 from onebit.commons.errors import InputError
 from onebit.commons.file_options import FileOptions, StatedOptions
-from onebit.commons.files import sha256_file
 from onebit.commons.provenance import DISTRIBUTIONS
 from onebit.commons.task import Job, recipes
 from onebit.leaderboards.boards import ALL, runner
@@ -25,7 +24,7 @@ from onebit.leaderboards.recording.migration import SCHEMA_VERSION
 from onebit.leaderboards.recording.record import Record
 from onebit.leaderboards.recording.run_file import read_content
 from onebit.leaderboards.recording.trust import established
-from onebit.leaderboards.recording.verification import rescore
+from onebit.leaderboards.recording.verification import hash_of, rescore
 from onebit.leaderboards.running.environment import code_version
 
 #: The level of trust that a row needs.
@@ -297,7 +296,7 @@ def _check_files(record: Record, verdict: Verdict, rules: Rules) -> None:
         elif folder is not None:
             if not name or not (folder / name).is_file():
                 verdict.missing.append(f"{what}: expected {folder / (name or '(not named)')}")
-            elif sha256_file(folder / name) != sha256:
+            elif hash_of(record, what, folder / name) != sha256:
                 verdict.missing.append(f"{what}: {folder / name} is another file (SHA-256 differs)")
 
 

@@ -141,10 +141,22 @@ def problems(record: Record, work_root: Path) -> list[str]:
 def _changed_files(record: Record, work_root: Path) -> list[str]:
     found = []
     for what, (path, sha256) in kept_files(record, work_root).items():
-        if path.is_file() and sha256_file(path) != sha256:
+        if path.is_file() and hash_of(record, what, path) != sha256:
             verb = ("are", "were") if what == "predictions" else ("is", "was")
             found.append(f"{path} {verb[0]} not the {what} that {verb[1]} scored (SHA-256 differs)")
     return found
+
+
+def hash_of(record: Record, what: str, path: Path) -> str | None:
+    """SHA-256 of a kept ``checkpoint`` or ``predictions``, as the record states it; None of what has no weights."""
+    if what != "checkpoint" or record.checkpoint_hash == "file":
+        return sha256_file(path)
+    from onebit.commons.checkpoints import weights_sha256  # imports torch
+
+    try:
+        return weights_sha256(path)
+    except InputError:
+        return None
 
 
 def missing_files(record: Record, work_root: Path) -> list[str]:

@@ -134,6 +134,8 @@ def _without_folders(text: str, job: Job) -> str:
 
 def record_of(board: Board, job: Job, outcome: Outcome, wall_seconds: float) -> Record:
     """The record of a finished row. What it says of the network is what was built."""
+    from onebit.commons.checkpoints import weights_sha256  # imports torch
+
     details = dict(outcome.details)
     return Record(
         status="done",
@@ -147,7 +149,7 @@ def record_of(board: Board, job: Job, outcome: Outcome, wall_seconds: float) -> 
         metrics=outcome.metrics,
         untrained=outcome.untrained,
         cost=outcome.cost,
-        checkpoint_sha256=sha256_file(outcome.checkpoint),
+        checkpoint_sha256=weights_sha256(outcome.checkpoint),
         predictions=_kept(outcome.predictions),
         wall_seconds=wall_seconds,
         details={"num_classes": outcome.num_classes, "checkpoint": outcome.checkpoint.name, **details},

@@ -2,8 +2,10 @@
 
 import builtins
 import errno
+import hashlib
 import logging
 import os
+import struct
 import threading
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from mmengine.logging import MessageHub
 
 from onebit.commons import engine, engine_hooks, files
 from onebit.commons.checkpoint_reader import read_checkpoint
-from onebit.commons.checkpoints import histories
+from onebit.commons.checkpoints import histories, weights_sha256
 from onebit.commons.engine import latest_checkpoint, load_row, load_weights, loss_curve, plain_errors, score
 from onebit.commons.errors import InputError, WorkError
 
@@ -384,3 +386,23 @@ def test_latest_checkpoint_goes_by_number_and_ignores_the_rest(tmp_path):
     for name in ("epoch_9.pth", "epoch_10.pth", "epoch_11.pth.tmp", "epoch_x.pth", ".epoch_12.pth"):
         (tmp_path / name).touch()
     assert latest_checkpoint(tmp_path).name == "epoch_10.pth"
+
+
+def test_the_hash_of_weights_is_that_of_names_types_shapes_and_bytes(tmp_path):
+    def hashed(weights, **more):
+        torch.save({"state_dict": weights, **more}, tmp_path / "x.pth")
+        return weights_sha256(tmp_path / "x.pth")
+
+    weights = {"b": torch.tensor([[1.0, 2.0]]), "a": torch.tensor(3, dtype=torch.int64)}
+    stated = b"a\0torch.int64\0[]\0" + struct.pack("<q", 3) + b"b\0torch.float32\0[1, 2]\0" + struct.pack("<2f", 1, 2)
+    assert hashed(weights) == hashlib.sha256(stated).hexdigest()
+    assert hashed(dict(reversed(weights.items())), seconds=1.5) == hashed(weights)
+    one = torch.tensor([[1.0, 2.0]])
+    others = [{"a": one}, {"b": one}, {"a": one.half()}, {"a": one.T}, {"a": -one}, {}]
+    assert len({hashed(other) for other in others}) == len(others)
+    assert hashed({"a": torch.ones(2, 4).T}) == hashed({"a": torch.ones(4, 2)})  # however they lie in memory
+    assert hashed({"a": torch.ones(1).expand(3)[:1]}) == hashed({"a": torch.ones(1)})
+    for content in ([1], {"state_dict": {"a": 1}}, {"weights": weights}):
+        torch.save(content, tmp_path / "x.pth")
+        with pytest.raises(InputError, match="expected weights by name"):
+            weights_sha256(tmp_path / "x.pth")

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from onebit.classification.config import FILE_OPTIONS
 from onebit.commons.datasets import DATASETS
@@ -37,13 +38,13 @@ class StubRunner:
         if job.backbone in self.failure:
             raise self.failure[job.backbone]
         checkpoint = job.work_dir / "epoch_1.pth"
-        checkpoint.write_bytes(f"{job.backbone} {job.seed}".encode())
+        torch.save({"state_dict": {job.backbone: torch.tensor(job.seed)}}, checkpoint)
         predictions = job.work_dir / "predictions.json"
         predictions.write_text(json.dumps({"top1": 0.5 + 0.01 * job.seed, "top5": 0.9}))
         return self.outcome(job, checkpoint, predictions)
 
     def test(self, checkpoint, job):
-        _, seed = checkpoint.read_text().split()
+        (seed,) = torch.load(checkpoint, weights_only=True)["state_dict"].values()
         predictions = job.work_dir / "predictions.json"
         predictions.write_text(json.dumps({"top1": 0.5 + 0.01 * int(seed), "top5": 0.9}))
         return self.outcome(job, checkpoint, predictions)

@@ -9,10 +9,13 @@ must never happen, one line each, to the file that ``ONEBIT_STUB_LOG`` names.
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import sys
 import time
 from pathlib import Path
+
+import torch
 
 from onebit.commons.files import write_atomic
 from onebit.commons.task import Job, Outcome
@@ -56,8 +59,9 @@ class StubTask:
         done = len(list(job.work_dir.glob("epoch_*.pth"))) if job.resume else 0
         for epoch in range(done + 1, EPOCHS + 1):
             time.sleep(_EPOCH_SECONDS)
-            content = f"{job.backbone} {job.seed} {epoch} ".encode() * 200
-            write_atomic(job.work_dir / f"epoch_{epoch}.pth", content)
+            content = io.BytesIO()
+            torch.save({"state_dict": {job.backbone: torch.full((500,), job.seed + epoch / 100)}}, content)
+            write_atomic(job.work_dir / f"epoch_{epoch}.pth", content.getvalue())
         value = top1(job.backbone, job.seed)
         return Outcome(
             metrics={"top1": value, "top5": 0.9},

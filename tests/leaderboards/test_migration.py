@@ -24,6 +24,7 @@ def test_a_record_of_version_1_is_migrated_and_loses_nothing(path, tmp_path):
     record = Record.load(path)
     assert record.schema_version == SCHEMA_VERSION
     assert (record.origin, record.predictions, record.cell) == ("trained", None, None)
+    assert record.checkpoint_hash == "file"
     after = record.model_dump(mode="json")
     assert {k: v for k, v in after.items() if k in before} == {k: v for k, v in before.items() if k != "digest"} | {
         "schema_version": SCHEMA_VERSION
@@ -53,7 +54,7 @@ def with_version(tmp_path, version) -> Path:
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        (SCHEMA_VERSION + 1, "newer than the versions 1 to 2"),
+        (SCHEMA_VERSION + 1, f"newer than the versions 1 to {SCHEMA_VERSION}"),
         (99, "update it"),
         (0, "start at 1"),
         (-1, "start at 1"),
@@ -73,12 +74,12 @@ def test_there_is_a_step_from_every_earlier_version():
     assert sorted(_STEPS) == list(range(1, SCHEMA_VERSION))
 
 
-def test_a_record_of_version_2_must_not_pose_as_version_1(tmp_path):
+@pytest.mark.parametrize("version", _STEPS)
+def test_a_record_must_not_pose_as_one_of_an_earlier_version(tmp_path, version):
     """Its new fields would be overwritten by those of the migration."""
-    record = Record.load(VERSION_1[0]).model_copy(update={"origin": "imported-checkpoint"})
-    path = record.save(tmp_path)
-    content = json.loads(path.read_text()) | {"schema_version": 1}
+    path = Record.load(VERSION_1[0]).save(tmp_path)
+    content = json.loads(path.read_text()) | {"schema_version": version}
     del content["digest"]
     path.write_text(json.dumps(content | {"digest": digest(content)}))
-    with pytest.raises(InputError, match="version 1 has no"):
+    with pytest.raises(InputError, match=f"version {version} has no"):
         Record.load(path)

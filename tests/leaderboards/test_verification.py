@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from onebit import backbones
 from onebit.commons.errors import InputError
@@ -105,6 +106,7 @@ FORGED = {
     "metrics.top1": (9.9, "metrics.top1"),
     "created": ("not a date", "created"),
     "checkpoint_sha256": ("0" * 64, "not the checkpoint that was scored"),
+    "checkpoint_hash": ("file", "not the checkpoint that was scored"),
     "predictions.sha256": ("0" * 64, "not the predictions that were scored"),
     "predictions.file": ("epoch_1.pth", "not the predictions that were scored"),
     "details.checkpoint": ("predictions.json", "not the checkpoint that was scored"),
@@ -162,9 +164,25 @@ def test_any_byte_of_a_record_is_covered(path):
         assert form_problems(path)
 
 
-@pytest.mark.parametrize("name", ["epoch_1.pth", "predictions.json"])
-def test_any_byte_of_checkpoint_and_predictions_is_covered(sweep, path, name):
-    kept = sweep.work_root / path.stem / name
+def test_a_checkpoint_is_known_by_its_weights(sweep, path):
+    """Two runs that give the same weights write other times beside them."""
+    kept, record = sweep.work_root / path.stem / "epoch_1.pth", Record.load(path)
+    assert record.checkpoint_hash == "weights"
+    content = torch.load(kept, weights_only=True)
+    torch.save({**content, "seconds": 1.5}, kept)
+    assert problems(record, sweep.work_root) == []
+    (name,) = content["state_dict"]
+    for other in ({name: torch.tensor(2)}, {"other": content["state_dict"][name]}, {}):
+        torch.save({**content, "state_dict": other}, kept)
+        (found,) = problems(record, sweep.work_root)
+        assert "SHA-256 differs" in found
+    kept.write_bytes(b"noise")
+    (found,) = problems(record, sweep.work_root)
+    assert "SHA-256 differs" in found
+
+
+def test_any_byte_of_predictions_is_covered(sweep, path):
+    kept = sweep.work_root / path.stem / "predictions.json"
     whole, record = kept.read_bytes(), Record.load(path)
     for i, byte in enumerate(whole):
         kept.write_bytes(whole[:i] + bytes([byte ^ 1]) + whole[i + 1 :])
@@ -178,7 +196,7 @@ def test_any_byte_of_checkpoint_and_predictions_is_covered(sweep, path, name):
 def test_a_checkpoint_that_gives_other_metrics_is_found(sweep, path, verify, stub_runner):
     """Even where the forger made all hashes fit."""
     stub_runner.test = lambda checkpoint, job: StubRunner.test(stub_runner, checkpoint.with_name("other"), job)
-    (sweep.work_root / path.stem / "other").write_text("resnet18_w8_reactnet 3")
+    torch.save({"state_dict": {"x": torch.tensor(3)}}, sweep.work_root / path.stem / "other")
     assert any("checkpoint: top1 is 0.51 in the record and 0.53 now" in f for f in verify(path))
 
 
