@@ -25,8 +25,9 @@ RECORDS = Path(__file__).resolve().parents[1] / "leaderboards" / "records"
 #: Recorded seconds of a row that may be drawn.
 LONGEST = 100.0
 #: How far a metric may be off, as a fraction: a processor with other instructions sums in another order, and a
-#: training takes such a difference further. What the retraining says tells whether it was exact.
-TOLERANCE = 0.05
+#: training takes such a difference further. On one processor a mini-cuhk03 row had 3 of 60 queries less among the first
+#: five than on another. What the retraining says tells whether it was exact.
+TOLERANCE = 0.1
 
 
 def rows() -> list[Record]:
