@@ -33,7 +33,7 @@ def test_it_trains_in_bfloat16_and_scores_in_float32(job, options, monkeypatch):
     assert seen == {True: {torch.float32}, False: {torch.float32}}
     mixed = train(job, "mixed", {**options, "amp": "bfloat16"}).details["loss_curve"]
     assert seen == {True: {torch.float32, torch.bfloat16}, False: {torch.float32}}
-    assert mixed == pytest.approx(plain, rel=0.05)
+    assert mixed == pytest.approx(plain, rel=0.1)  # which triplets are hard may change
 
 
 def test_it_trains_compiled(job):
