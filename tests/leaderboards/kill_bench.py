@@ -101,6 +101,7 @@ class Board:
             os.dup2(output, 2)
             if limit is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            stub_bench.install()
             code = stub_bench.cli.main(self.arguments(*more))
         finally:
             os._exit(code)

@@ -2,7 +2,7 @@
 
     python -m tests.leaderboards.stub_bench bench mini-cifar10 --backbones resnet18_w4 ...
 
-Worker processes and jobs import this module, too, and so get the same stand-in. It reports what
+Worker processes run this module, too, and jobs call its ``claim_row``, so that they get the same stand-in. It reports what
 must never happen, one line each, to the file that ``ONEBIT_STUB_LOG`` names.
 """
 
@@ -79,14 +79,21 @@ class StubTask:
         )
 
 
-bench.runner = lambda task: StubTask()
 #: For tests: as an attribute of this module it makes jobs import the stand-in.
 _claim_row = sweep.claim_row
 
 
+def install() -> None:
+    """Let this process train with the stand-in. An import alone does not: tests import this module, too."""
+    bench.runner = lambda task: StubTask()
+
+
 def claim_row(*arguments):
+    install()
     return _claim_row(*arguments)
 
 
+if __name__ in ("__main__", "__mp_main__"):  # the latter in worker processes
+    install()
 if __name__ == "__main__":
     sys.exit(cli.main())
