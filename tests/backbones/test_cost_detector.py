@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from onebit import backbones
 
-pytest.importorskip("detection")  # makes MMDetection importable beside mmcv-lite
+pytest.importorskip("onebit.detection")  # makes MMDetection importable beside mmcv-lite
 mmdet = pytest.importorskip("mmdet")
 
 PROPOSALS = 1000
