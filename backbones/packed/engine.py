@@ -31,6 +31,21 @@ def kernels() -> Any:
     return compiled
 
 
+def instructions() -> str:
+    """What computes packed networks here: the widest vectors that the kernels are compiled for."""
+    compiled = kernels()
+    if compiled is None:
+        return "plain torch, many times slower: numba is missing, or ONEBIT_KERNELS=torch"
+    for features, name in (
+        ({"avx512f", "avx512vpopcntdq"}, "AVX-512 with VPOPCNTDQ"),
+        ({"avx512f"}, "AVX-512 without VPOPCNTDQ"),
+        ({"avx2"}, "AVX2"),
+    ):
+        if features <= compiled.FEATURES:
+            return f"compiled by numba for {name}"
+    return "compiled by numba for this processor, without AVX2 or AVX-512"
+
+
 @contextlib.contextmanager
 def first_call() -> Iterator[None]:
     """Around what may compile the kernels: says so where it takes long."""

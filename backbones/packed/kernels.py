@@ -144,7 +144,13 @@ ADDRESSES = tuple(
 )
 
 # Registers: 32 of 512 bits, or 16 of 256 (and 32 of 128 on ARM), of which most hold sums.
-HAS_AVX512 = "+avx512f" in (config.CPU_FEATURES or binding.get_host_cpu_features().flatten()).split(",")
+#: What the code is compiled for, such as ``avx2``.
+FEATURES = {
+    name.removeprefix("+")
+    for name in (config.CPU_FEATURES or binding.get_host_cpu_features().flatten()).split(",")
+    if name.startswith("+")
+}
+HAS_AVX512 = "avx512f" in FEATURES
 if HAS_AVX512:
     PIXELS, VECTORS = 7, 2
 else:

@@ -68,6 +68,10 @@ def run(args) -> int:
         for name, (status, reason) in operator_sources("cuda" if gpu else "cpu").items():
             print(f"  {name:<31} {status:<11} {reason}")
 
+    from onebit.backbones.packed import engine
+
+    print(f"\nkernels of packed networks\n  {engine.instructions()}")
+
     root = data_root(args)
     print(f"\ndatasets below {root}")
     for dataset in DATASETS.registered.values():

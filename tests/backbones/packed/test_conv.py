@@ -132,8 +132,8 @@ _ON_OTHER_PROCESSORS = """
 import torch
 from tests.backbones.packed.test_conv import random_conv, sums
 from onebit.backbones.packed.layers import PackedConv
-from onebit.backbones.packed import kernels
-print(kernels.PIXELS, kernels.VECTORS)
+from onebit.backbones.packed import engine, kernels
+print(kernels.PIXELS, kernels.VECTORS, engine.instructions().removeprefix("compiled by numba for "), sep=";")
 torch.manual_seed(0)
 for channels, filters in ((70, 24), (64, 9), (3, 40)):
     conv = random_conv("reactnet", channels, filters, 3, padding=1)
@@ -145,16 +145,19 @@ for channels, filters in ((70, 24), (64, 9), (3, 40)):
 
 
 @pytest.mark.parametrize(
-    "features",
-    ["+avx2,+avx,+popcnt,+fma,+sse4.2,+ssse3,+sse3", pytest.param("+sse2", marks=pytest.mark.slow)],
+    ("features", "name"),
+    [
+        ("+avx2,+avx,+popcnt,+fma,+sse4.2,+ssse3,+sse3", "AVX2"),
+        pytest.param("+sse2", "this processor, without AVX2 or AVX-512", marks=pytest.mark.slow),
+    ],
     ids=["without AVX-512", "without AVX"],
 )
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="names features of x86-64")
-def test_older_processors_give_the_same(features: str, tmp_path) -> None:
+def test_older_processors_give_the_same(features: str, name: str, tmp_path) -> None:
     environment = dict(os.environ, NUMBA_CPU_NAME="x86-64", NUMBA_CPU_FEATURES=features, NUMBA_CACHE_DIR=str(tmp_path))
     done = subprocess.run([sys.executable, "-c", _ON_OTHER_PROCESSORS], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["2", "2"]
+    assert done.stdout.strip() == f"2;2;{name}"
 
 
 def test_without_numba_it_is_said_and_works(tmp_path) -> None:
