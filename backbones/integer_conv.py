@@ -49,12 +49,16 @@ def worthwhile(
     if capturing():  # a compiler takes one operator, not this one's parts, and sizes may be unknown
         return False
     positions = x.shape[0] * (x.shape[2] // stride[0]) * (x.shape[3] // stride[1])
-    # Where a window lies in the padding altogether oneDNN's integer convolution can leave what was in
-    # memory before (seen with one input channel in torch 2.13).
-    inside = all(p <= d * (k - 1) for p, d, k in zip(padding, dilation, weight.shape[2:], strict=True))
+    # oneDNN's integer convolution can leave what was in memory before (seen in torch 2.13): where a window
+    # lies in the padding altogether, in an output of one column, and with a column stride of four.
+    reach = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+    inside = all(p <= r for p, r in zip(padding, reach, strict=True))
+    columns = (x.shape[3] + 2 * padding[1] - reach[1] - 1) // stride[1] + 1
     return (
         positions >= MIN_POSITIONS
         and inside
+        and columns > 1
+        and stride[1] < 4
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == "cpu"
         and not autocasting("cpu")

@@ -241,15 +241,26 @@ def test_without_integer_convolution_results_are_the_same(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("padding", "dilation", "taken"),
-    [((2, 1), (1, 1), True), ((3, 1), (1, 1), False), ((1, 3), (1, 1), False), ((4, 4), (2, 2), True)],
+    ("width", "stride", "padding", "dilation", "taken"),
+    [
+        (16, 1, (2, 1), (1, 1), True),
+        (16, 1, (3, 1), (1, 1), False),  # windows that lie in the padding altogether
+        (16, 1, (1, 3), (1, 1), False),
+        (16, 1, (4, 4), (2, 2), True),
+        (9, 3, (1, 1), (1, 1), True),
+        (3, 1, (1, 0), (1, 1), False),  # an output of one column
+        (6, 2, (1, 0), (1, 2), False),
+        (16, 4, (1, 1), (1, 1), False),
+    ],
 )
-def test_windows_that_lie_in_the_padding_are_not_left_to_integers(padding, dilation, taken):
-    """There oneDNN may give what was in memory before."""
+def test_where_onednn_may_give_what_was_in_memory_integers_step_aside(
+    width, stride, padding, dilation, taken, monkeypatch
+):
     if not integer_conv.supported():
         pytest.skip("this processor or torch build has no integer convolution")
-    x, weight = torch.ones(4, 8, 16, 16), torch.ones(8, 8, 3, 3)
-    assert integer_conv.worthwhile(x, weight, (1, 1), padding, dilation) == taken
+    monkeypatch.setattr(integer_conv, "MIN_POSITIONS", 0)
+    x, weight = torch.ones(4, 8, 16, width), torch.ones(8, 8, 3, 3)
+    assert integer_conv.worthwhile(x, weight, (1, stride), padding, dilation) == taken
 
 
 def test_zero_and_nan_weights_pass_through_integers():
