@@ -19,10 +19,10 @@ from onebit.backbones.cells.operations import Halve, every_second
 from onebit.backbones.conv import OneBitConv2d, pair
 from onebit.backbones.packed import engine
 from onebit.backbones.packed.bits import pack_bits, unpack_bits, unpack_signs
+from onebit.backbones.packed.builder import Builder, Into, Map, Norm, Together
 from onebit.backbones.packed.geometry import classes_of, valid_taps
 from onebit.backbones.packed.layers import PackedConv, PackedLayer, prelu, scaled, signs_and_scale, slope_of
 from onebit.backbones.packed.lowering import affine, filters_of, floats, lower, pooled, rule
-from onebit.backbones.packed.plan import Builder, Into, Map, Norm, Together
 
 
 class PackedSeparableBlock(PackedLayer):

@@ -5,8 +5,7 @@ steps of elements, so that a map may lie inside another one. Signs are packed al
 for +1, and the border of a map is part of its packed form, so that an inner loop never asks where it is. With bits
 x and w of n values each, the sum of products of their signs is ``n - 2 popcount(x ^ w)``: an integer, exact.
 
-A step is a row of integers (:class:`Field`). Addresses in it are encoded by :mod:`onebit.backbones.packed.plan`: which
-piece of memory, and how many bytes into it. Every step divides into tasks, mostly the rows of its output. Each thread
+A step is a record of integers (:data:`STEP`). Every step divides into tasks, mostly the rows of its output. Each thread
 takes a share of them, and waits for the others before the next step.
 """
 
@@ -37,10 +36,6 @@ from onebit.backbones.packed._vector import (
     words,
 )
 
-#: Of an address, the bits that say how far into a piece of memory; those above say into which.
-OFFSET_BITS = 48
-_OFFSET = (1 << OFFSET_BITS) - 1
-
 
 class Kind(IntEnum):
     """What a step computes."""
@@ -59,91 +54,79 @@ class Kind(IntEnum):
     MULTIPLY = auto()
 
 
-class Field(IntEnum):
-    """The integers of a step. ``_IMAGE``, ``_ROW`` and ``_PIXEL`` are how far apart images, rows and positions lie.
+#: Fields of a step that are addresses.
+ADDRESSES = [
+    "src",
+    "weights",
+    "offsets",
+    "row_class",
+    "column_class",
+    "borders",
+    "scale",
+    "shift",
+    "slope",
+    "after",
+    "around",
+    "post",
+    "out",
+    "signs",
+    "in_scale",
+    "threshold",
+    "depthwise",
+    "depthwise_shift",
+    "depthwise_slope",
+    "depthwise_row_class",
+    "depthwise_column_class",
+]
+_NUMBERS = [
+    "kind",
+    "tasks",
+    "groups",
+    "height",
+    "width",
+    "channels",
+    "filters",
+    "src_image",
+    "src_row",
+    "src_pixel",
+    "segments",
+    "length",
+    "total",
+    "column_classes",
+    "around_image",
+    "around_row",
+    "around_pixel",
+    "post_image",
+    "post_row",
+    "post_pixel",
+    "out_image",
+    "out_row",
+    "out_pixel",
+    "signs_image",
+    "signs_row",
+    "signs_pixel",
+    "signed",
+    "src_channel",
+    "src_height",
+    "src_width",
+    "kernel_y",
+    "kernel_x",
+    "stride_y",
+    "stride_x",
+    "pad_y",
+    "pad_x",
+    "dilation_y",
+    "dilation_x",
+    "largest",
+    "inner",
+    "depthwise_column_classes",
+]
+#: A step. ``_image``, ``_row`` and ``_pixel`` are how far apart images, rows and positions lie: for ``src`` between the
+#: inputs of neighbouring outputs, in words where the input is packed; for ``signs`` in words. ``groups`` is the tasks of
+#: a row, of which each takes a share of the channels; ``filters`` are the channels, filled up. The fields from
+#: ``src_channel`` on are those of an image that is read, of a pooling or of a depthwise convolution.
+STEP = np.dtype([(name, np.int64) for name in (*ADDRESSES, *_NUMBERS)])
 
-    Those of ``SRC`` are counted between the inputs of neighbouring outputs, in words where the input is packed; those
-    of ``SIGNS`` in words.
-    """
-
-    KIND = 0
-    TASKS = auto()
-    GROUPS = auto()  # tasks of a row: each takes a share of the channels
-    HEIGHT = auto()
-    WIDTH = auto()
-    CHANNELS = auto()
-    FILTERS = auto()  # channels, filled up
-    SRC = auto()
-    SRC_IMAGE = auto()
-    SRC_ROW = auto()
-    SRC_PIXEL = auto()
-    WEIGHTS = auto()
-    OFFSETS = auto()
-    SEGMENTS = auto()
-    LENGTH = auto()
-    TOTAL = auto()
-    ROW_CLASS = auto()
-    COLUMN_CLASS = auto()
-    BORDERS = auto()
-    COLUMN_CLASSES = auto()
-    SCALE = auto()
-    SHIFT = auto()
-    SLOPE = auto()
-    AFTER = auto()
-    AROUND = auto()
-    AROUND_IMAGE = auto()
-    AROUND_ROW = auto()
-    AROUND_PIXEL = auto()
-    POST = auto()
-    POST_IMAGE = auto()
-    POST_ROW = auto()
-    POST_PIXEL = auto()
-    OUT = auto()
-    OUT_IMAGE = auto()
-    OUT_ROW = auto()
-    OUT_PIXEL = auto()
-    SIGNS = auto()
-    SIGNS_IMAGE = auto()
-    SIGNS_ROW = auto()
-    SIGNS_PIXEL = auto()
-    SIGNED = auto()
-    IN_SCALE = auto()
-    THRESHOLD = auto()
-    # Of a pooling, a depthwise convolution, or an image that is read.
-    SRC_CHANNEL = auto()
-    SRC_HEIGHT = auto()
-    SRC_WIDTH = auto()
-    KERNEL_Y = auto()
-    KERNEL_X = auto()
-    STRIDE_Y = auto()
-    STRIDE_X = auto()
-    PAD_Y = auto()
-    PAD_X = auto()
-    DILATION_Y = auto()
-    DILATION_X = auto()
-    LARGEST = auto()
-    INNER = auto()
-    DEPTHWISE = auto()
-    DEPTHWISE_SHIFT = auto()
-    DEPTHWISE_SLOPE = auto()
-    DEPTHWISE_ROW_CLASS = auto()
-    DEPTHWISE_COLUMN_CLASS = auto()
-    DEPTHWISE_COLUMN_CLASSES = auto()
-
-
-#: Integers of a step.
-FIELDS = len(Field)
-#: Those that are addresses.
-ADDRESSES = tuple(
-    Field[name]
-    for name in (
-        *("SRC", "WEIGHTS", "OFFSETS", "ROW_CLASS", "COLUMN_CLASS", "BORDERS", "SCALE", "SHIFT", "SLOPE", "AFTER"),
-        *("AROUND", "POST", "OUT", "SIGNS", "IN_SCALE", "THRESHOLD", "DEPTHWISE", "DEPTHWISE_SHIFT"),
-        *("DEPTHWISE_SLOPE", "DEPTHWISE_ROW_CLASS", "DEPTHWISE_COLUMN_CLASS"),
-    )
-)
-
-# Registers: 32 of 512 bits, or 16 of 256 (and 32 of 128 on ARM), of which most hold sums.
 #: What the code is compiled for, such as ``avx2``.
 FEATURES = {
     name.removeprefix("+")
@@ -151,6 +134,7 @@ FEATURES = {
     if name.startswith("+")
 }
 HAS_AVX512 = "avx512f" in FEATURES
+# Registers: 32 of 512 bits, or 16 of 256 (and 32 of 128 on ARM), of which most hold sums.
 if HAS_AVX512:
     PIXELS, VECTORS = 7, 2
 else:
@@ -189,32 +173,12 @@ _lookups_3_2 = make_lookups(3, 2)
 _lookups_1_2 = make_lookups(1, 2)
 _lookups_1_1 = make_lookups(1, 1)
 #: Groups of four channels whose tables, for four positions, fit the first cache.
-_GROUPS = 72
+LOOKUP_GROUPS = 72
 
 # As plain integers, which numba takes as constants.
-(
-    _KIND, _TASKS, _SPLIT, _HEIGHT, _WIDTH, _CHANNELS, _FILTERS, _SRC, _SRC_IMAGE, _SRC_ROW, _SRC_PIXEL, _WEIGHTS,
-    _OFFSETS, _SEGMENTS, _LENGTH, _TOTAL, _ROW_CLASS, _COLUMN_CLASS, _BORDERS, _COLUMN_CLASSES, _SCALE, _SHIFT, _SLOPE,
-    _AFTER, _AROUND, _AROUND_IMAGE, _AROUND_ROW, _AROUND_PIXEL, _POST, _POST_IMAGE, _POST_ROW, _POST_PIXEL, _OUT,
-    _OUT_IMAGE, _OUT_ROW, _OUT_PIXEL, _SIGNS, _SIGNS_IMAGE, _SIGNS_ROW, _SIGNS_PIXEL, _SIGNED, _IN_SCALE, _THRESHOLD,
-    _SRC_CHANNEL, _SRC_HEIGHT, _SRC_WIDTH, _KERNEL_Y, _KERNEL_X, _STRIDE_Y, _STRIDE_X, _PAD_Y, _PAD_X, _DILATION_Y,
-    _DILATION_X, _LARGEST, _INNER, _DW_WEIGHTS, _DW_SHIFT, _DW_SLOPE, _DW_ROW_CLASS, _DW_COLUMN_CLASS,
-    _DW_COLUMN_CLASSES,
-) = map(int, Field)  # fmt: skip
-(
-    _LOAD,
-    _POINTWISE,
-    _CONV_BITS,
-    _CONV_FLOATS,
-    _PACK,
-    _POOL,
-    _SEPARABLE,
-    _PROJECT,
-    _DEPTHWISE,
-    _CLAMP,
-    _CHOOSE,
-    _MULTIPLY,
-) = map(int, Kind)
+_CONV_BITS, _CONV_FLOATS, _POINTWISE = int(Kind.CONV_BITS), int(Kind.CONV_FLOATS), int(Kind.POINTWISE)
+_SEPARABLE, _DEPTHWISE, _PROJECT = int(Kind.SEPARABLE), int(Kind.DEPTHWISE), int(Kind.PROJECT)
+_POOL, _PACK, _CLAMP, _CHOOSE = int(Kind.POOL), int(Kind.PACK), int(Kind.CLAMP), int(Kind.CHOOSE)
 
 _COMPILE = dict(nogil=True, fastmath={"contract"}, boundscheck=False, error_model="numpy")
 
@@ -295,29 +259,29 @@ def _sums_of_floats(src, pixel, weights, offsets, segments, length, sums, filter
 @_kernel
 def _finish(step, bits, sums, sums_pixel, n, y, begin, end):
     """From the sums of one row to its output, in the channels from ``begin`` to ``end``: see :func:`make_finish`."""
-    around = step[_AROUND] + 4 * (n * step[_AROUND_IMAGE] + y * step[_AROUND_ROW])
-    post = step[_POST] + 4 * (n * step[_POST_IMAGE] + y * step[_POST_ROW])
-    out = step[_OUT] + 4 * (n * step[_OUT_IMAGE] + y * step[_OUT_ROW])
-    signs = step[_SIGNS] + 8 * (n * step[_SIGNS_IMAGE] + y * step[_SIGNS_ROW])
-    total, signed = step[_TOTAL], step[_SIGNED]
-    width = step[_WIDTH]
+    around = step.around + 4 * (n * step.around_image + y * step.around_row)
+    post = step.post + 4 * (n * step.post_image + y * step.post_row)
+    out = step.out + 4 * (n * step.out_image + y * step.out_row)
+    signs = step.signs + 8 * (n * step.signs_image + y * step.signs_row)
+    total, signed = step.total, step.signed
+    width = step.width
     if bits:
-        column_class = carray(indices(step[_COLUMN_CLASS]), (width,))
-        row = carray(indices(step[_ROW_CLASS]), (y + 1,))[y] * step[_COLUMN_CLASSES]
-    border = step[_BORDERS]
+        column_class = carray(indices(step.column_class), (width,))
+        row = carray(indices(step.row_class), (y + 1,))[y] * step.column_classes
+    border = step.borders
     for x in range(width):
         if bits:
-            border = step[_BORDERS] + 4 * (row + column_class[x]) * step[_FILTERS]
+            border = step.borders + 4 * (row + column_class[x]) * step.filters
         for k in range(begin, end, 16):
             some = min(16, end - k)
             b = integers(border + 4 * k)
-            c, t = floats(step[_SCALE] + 4 * k), floats(step[_SHIFT] + 4 * k)
-            r = floats(around + 4 * (x * step[_AROUND_PIXEL] + k))
-            a, f = floats(step[_SLOPE] + 4 * k), floats(step[_AFTER] + 4 * k)
-            p = floats(post + 4 * (x * step[_POST_PIXEL] + k))
-            o = floats(out + 4 * (x * step[_OUT_PIXEL] + k))
-            g = halves(signs + 8 * x * step[_SIGNS_PIXEL] + k // 8)
-            i, h = floats(step[_IN_SCALE] + 4 * k), floats(step[_THRESHOLD] + 4 * k)
+            c, t = floats(step.scale + 4 * k), floats(step.shift + 4 * k)
+            r = floats(around + 4 * (x * step.around_pixel + k))
+            a, f = floats(step.slope + 4 * k), floats(step.after + 4 * k)
+            p = floats(post + 4 * (x * step.post_pixel + k))
+            o = floats(out + 4 * (x * step.out_pixel + k))
+            g = halves(signs + 8 * x * step.signs_pixel + k // 8)
+            i, h = floats(step.in_scale + 4 * k), floats(step.threshold + 4 * k)
             at = sums + 4 * (x * sums_pixel + k)
             if bits:
                 s = integers(at)
@@ -346,27 +310,27 @@ def _finish(step, bits, sums, sums_pixel, n, y, begin, end):
 @_kernel
 def _share(step, task):
     """Image, row, and first and last channel of a task."""
-    groups, channels = step[_SPLIT], step[_CHANNELS]
+    groups, channels = step.groups, step.channels
     row, group = task // groups, task % groups
     share = -(-channels // (groups * 64)) * 64
     begin = min(channels, group * share)
-    return row // step[_HEIGHT], row % step[_HEIGHT], begin, min(channels, begin + share)
+    return row // step.height, row % step.height, begin, min(channels, begin + share)
 
 
 @_kernel
 def _convolve(step, first, last, bits, scratch):
     """A convolution, then per channel what :func:`make_finish` says."""
-    width = step[_WIDTH]
+    width = step.width
     for task in range(first, last):
         n, y, begin, end = _share(step, task)
-        src = step[_SRC] + (8 if bits else 4) * (n * step[_SRC_IMAGE] + y * step[_SRC_ROW])
-        pixel, weights, filters = step[_SRC_PIXEL], step[_WEIGHTS], step[_FILTERS]
-        segments, length, offsets = step[_SEGMENTS], step[_LENGTH], step[_OFFSETS]
+        src = step.src + (8 if bits else 4) * (n * step.src_image + y * step.src_row)
+        pixel, weights, filters = step.src_pixel, step.weights, step.filters
+        segments, length, offsets = step.segments, step.length, step.offsets
         if bits:
             _sums_of_bits(src, pixel, weights, offsets, segments, length, scratch, filters, begin, end, width)
         else:
             _sums_of_floats(src, pixel, weights, offsets, segments, length, scratch, filters, begin, end, width)
-        _finish(step, bits, scratch, step[_FILTERS], n, y, begin, end)
+        _finish(step, bits, scratch, step.filters, n, y, begin, end)
 
 
 @_kernel
@@ -374,24 +338,24 @@ def _pointwise(step, first, last):
     """A map to one of its size: per channel what :func:`make_finish` says."""
     for task in range(first, last):
         n, y, begin, end = _share(step, task)
-        src = step[_SRC] + 4 * (n * step[_SRC_IMAGE] + y * step[_SRC_ROW])
-        _finish(step, False, src, step[_SRC_PIXEL], n, y, begin, end)
+        src = step.src + 4 * (n * step.src_image + y * step.src_row)
+        _finish(step, False, src, step.src_pixel, n, y, begin, end)
 
 
 @_kernel
 def _elementwise(step, first, last):
     """Of each value: the bound that it is beyond, if it is; one of two values, above a threshold the second; or its
     product with that of another map (``AROUND``)."""
-    channels, kind = step[_CHANNELS], step[_KIND]
-    bounds = carray(floats(step[_SCALE]), (2,))
+    channels, kind = step.channels, step.kind
+    bounds = carray(floats(step.scale), (2,))
     low, high = bounds[0], bounds[1]
-    thresholds = carray(floats(step[_THRESHOLD]), (channels,))
+    thresholds = carray(floats(step.threshold), (channels,))
     for task in range(first, last):
-        n, y = task // step[_HEIGHT], task % step[_HEIGHT]
-        for x in range(step[_WIDTH]):
-            src = step[_SRC] + 4 * (n * step[_SRC_IMAGE] + y * step[_SRC_ROW] + x * step[_SRC_PIXEL])
-            around = step[_AROUND] + 4 * (n * step[_AROUND_IMAGE] + y * step[_AROUND_ROW] + x * step[_AROUND_PIXEL])
-            out = step[_OUT] + 4 * (n * step[_OUT_IMAGE] + y * step[_OUT_ROW] + x * step[_OUT_PIXEL])
+        n, y = task // step.height, task % step.height
+        for x in range(step.width):
+            src = step.src + 4 * (n * step.src_image + y * step.src_row + x * step.src_pixel)
+            around = step.around + 4 * (n * step.around_image + y * step.around_row + x * step.around_pixel)
+            out = step.out + 4 * (n * step.out_image + y * step.out_row + x * step.out_pixel)
             source, result = carray(floats(src), (channels,)), carray(floats(out), (channels,))
             if kind == _CLAMP:
                 for c in range(channels):
@@ -409,13 +373,13 @@ def _elementwise(step, first, last):
 @_kernel
 def _load(step, first, last):
     """An image of any strides to a map."""
-    channels, width = step[_CHANNELS], step[_WIDTH]
+    channels, width = step.channels, step.width
     for task in range(first, last):
-        n, y = task // step[_HEIGHT], task % step[_HEIGHT]
-        src = step[_SRC] + 4 * (n * step[_SRC_IMAGE] + y * step[_SRC_ROW])
-        out = step[_OUT] + 4 * (n * step[_OUT_IMAGE] + y * step[_OUT_ROW])
+        n, y = task // step.height, task % step.height
+        src = step.src + 4 * (n * step.src_image + y * step.src_row)
+        out = step.out + 4 * (n * step.out_image + y * step.out_row)
         pixels = width * channels
-        if step[_SRC_CHANNEL] == 1 and step[_SRC_PIXEL] == channels and step[_OUT_PIXEL] == channels:
+        if step.src_channel == 1 and step.src_pixel == channels and step.out_pixel == channels:
             one, other = carray(floats(src), (pixels,)), carray(floats(out), (pixels,))
             for i in range(pixels):  # a slice takes seconds to compile
                 other[i] = one[i]
@@ -424,20 +388,20 @@ def _load(step, first, last):
         result = carray(floats(out), (1 << 40,))
         for x in range(width):
             for c in range(channels):
-                result[x * step[_OUT_PIXEL] + c] = source[x * step[_SRC_PIXEL] + c * step[_SRC_CHANNEL]]
+                result[x * step.out_pixel + c] = source[x * step.src_pixel + c * step.src_channel]
 
 
 @_kernel
 def _pack_row(step, src, src_pixel, signs):
     """Signs of one row of values, + where value * scale > threshold."""
-    channels, per_pixel = step[_INNER], step[_SIGNS_PIXEL]
-    for x in range(step[_WIDTH]):
+    channels, per_pixel = step.inner, step.signs_pixel
+    for x in range(step.width):
         result = carray(words(signs + 8 * x * per_pixel), (per_pixel,))
         for i in range(per_pixel):
             result[i] = signs_of_64(
                 floats(src + 4 * (x * src_pixel + i * 64)),
-                floats(step[_IN_SCALE] + 256 * i),
-                floats(step[_THRESHOLD] + 256 * i),
+                floats(step.in_scale + 256 * i),
+                floats(step.threshold + 256 * i),
                 min(64, channels - i * 64),
             )
 
@@ -445,64 +409,64 @@ def _pack_row(step, src, src_pixel, signs):
 @_kernel
 def _pack(step, first, last):
     for task in range(first, last):
-        n, y = task // step[_HEIGHT], task % step[_HEIGHT]
-        src = step[_SRC] + 4 * (n * step[_SRC_IMAGE] + y * step[_SRC_ROW])
-        signs = step[_SIGNS] + 8 * (n * step[_SIGNS_IMAGE] + y * step[_SIGNS_ROW])
-        _pack_row(step, src, step[_SRC_PIXEL], signs)
+        n, y = task // step.height, task % step.height
+        src = step.src + 4 * (n * step.src_image + y * step.src_row)
+        signs = step.signs + 8 * (n * step.signs_image + y * step.signs_row)
+        _pack_row(step, src, step.src_pixel, signs)
 
 
 @_kernel
 def _pool(step, first, last, scratch):
     """Largest value or mean under a kernel, what is outside the map left out; scale, shift, + post."""
-    kernel_y, kernel_x, channels = step[_KERNEL_Y], step[_KERNEL_X], step[_CHANNELS]
+    kernel_y, kernel_x, channels = step.kernel_y, step.kernel_x, step.channels
     offsets = carray(indices(scratch), (kernel_y * kernel_x,))
     for task in range(first, last):
-        n, y = task // step[_HEIGHT], task % step[_HEIGHT]
-        top = y * step[_STRIDE_Y] - step[_PAD_Y]
+        n, y = task // step.height, task % step.height
+        top = y * step.stride_y - step.pad_y
         x = 0
-        while x < step[_WIDTH]:
-            left = x * step[_STRIDE_X] - step[_PAD_X]
+        while x < step.width:
+            left = x * step.stride_x - step.pad_x
             taps = 0
-            for i in range(max(0, top), min(step[_SRC_HEIGHT], top + kernel_y)):
-                for j in range(max(0, left), min(step[_SRC_WIDTH], left + kernel_x)):
-                    offsets[taps] = n * step[_SRC_IMAGE] + i * step[_SRC_ROW] + j * step[_SRC_PIXEL]
+            for i in range(max(0, top), min(step.src_height, top + kernel_y)):
+                for j in range(max(0, left), min(step.src_width, left + kernel_x)):
+                    offsets[taps] = n * step.src_image + i * step.src_row + j * step.src_pixel
                     taps += 1
             # Neighbours whose windows lie inside the map as a whole are pooled together.
             pixels = 1
             if taps == kernel_y * kernel_x:
-                fits = (step[_SRC_WIDTH] - kernel_x - left) // step[_STRIDE_X] + 1
-                pixels = 4 if min(fits, step[_WIDTH] - x) >= 4 else 1
+                fits = (step.src_width - kernel_x - left) // step.stride_x + 1
+                pixels = 4 if min(fits, step.width - x) >= 4 else 1
             share = np.float32(1) / np.float32(taps)
-            post = step[_POST] + 4 * (n * step[_POST_IMAGE] + y * step[_POST_ROW] + x * step[_POST_PIXEL])
-            out = step[_OUT] + 4 * (n * step[_OUT_IMAGE] + y * step[_OUT_ROW] + x * step[_OUT_PIXEL])
-            o, move = indices(scratch), step[_STRIDE_X] * step[_SRC_PIXEL]
+            post = step.post + 4 * (n * step.post_image + y * step.post_row + x * step.post_pixel)
+            out = step.out + 4 * (n * step.out_image + y * step.out_row + x * step.out_pixel)
+            o, move = indices(scratch), step.stride_x * step.src_pixel
             for k in range(0, channels, 16):
                 some = min(16, channels - k)
-                s = floats(step[_SRC] + 4 * k)
-                c, t = floats(step[_SCALE] + 4 * k), floats(step[_SHIFT] + 4 * k)
+                s = floats(step.src + 4 * k)
+                c, t = floats(step.scale + 4 * k), floats(step.shift + 4 * k)
                 p, r = floats(post + 4 * k), floats(out + 4 * k)
-                if step[_LARGEST]:
+                if step.largest:
                     if pixels == 4:
-                        _pool_max_4(s, c, t, p, r, o, taps, some, share, move, step[_POST_PIXEL], step[_OUT_PIXEL])
+                        _pool_max_4(s, c, t, p, r, o, taps, some, share, move, step.post_pixel, step.out_pixel)
                     else:
-                        _pool_max_1(s, c, t, p, r, o, taps, some, share, move, step[_POST_PIXEL], step[_OUT_PIXEL])
+                        _pool_max_1(s, c, t, p, r, o, taps, some, share, move, step.post_pixel, step.out_pixel)
                 elif pixels == 4:
-                    _pool_mean_4(s, c, t, p, r, o, taps, some, share, move, step[_POST_PIXEL], step[_OUT_PIXEL])
+                    _pool_mean_4(s, c, t, p, r, o, taps, some, share, move, step.post_pixel, step.out_pixel)
                 else:
-                    _pool_mean_1(s, c, t, p, r, o, taps, some, share, move, step[_POST_PIXEL], step[_OUT_PIXEL])
+                    _pool_mean_1(s, c, t, p, r, o, taps, some, share, move, step.post_pixel, step.out_pixel)
             x += pixels
 
 
 @_kernel
 def _depthwise_pixels(step, src, pixels, shift, taps, sums, scratch):
     """Depthwise sums of ``pixels`` positions with the same taps, PReLU."""
-    channels = step[_INNER]
+    channels = step.inner
     o = indices(scratch)
-    r = indices(scratch + 8 * step[_KERNEL_Y] * step[_KERNEL_X])
-    move = step[_STRIDE_X] * step[_SRC_PIXEL]
+    r = indices(scratch + 8 * step.kernel_y * step.kernel_x)
+    move = step.stride_x * step.src_pixel
     for c in range(0, channels, 16):
-        w, s = floats(step[_DW_WEIGHTS] + 4 * c), floats(shift + 4 * c)
-        a, n = floats(step[_DW_SLOPE] + 4 * c), min(16, channels - c)
+        w, s = floats(step.depthwise + 4 * c), floats(shift + 4 * c)
+        a, n = floats(step.depthwise_slope + 4 * c), min(16, channels - c)
         p = 0
         while p < pixels:
             x, y = floats(src + 4 * (p * move + c)), floats(sums + 4 * (p * channels + c))
@@ -523,45 +487,45 @@ def _depthwise_pixels(step, src, pixels, shift, taps, sums, scratch):
 @_kernel
 def _depthwise_row(step, n, y, sums, scratch):
     """One row of a depthwise convolution of real values, shift, PReLU, into ``sums`` [W', C]."""
-    height, width = step[_SRC_HEIGHT], step[_SRC_WIDTH]
-    rows, columns = step[_KERNEL_Y], step[_KERNEL_X]
-    down, across = step[_DILATION_Y], step[_DILATION_X]
+    height, width = step.src_height, step.src_width
+    rows, columns = step.kernel_y, step.kernel_x
+    down, across = step.dilation_y, step.dilation_x
     offsets = carray(indices(scratch), (rows * columns,))
     tap_rows = carray(indices(scratch + 8 * rows * columns), (rows * columns,))
-    out_width = step[_WIDTH]
-    row_class = carray(indices(step[_DW_ROW_CLASS]), (y + 1,))[y]
-    column_class = carray(indices(step[_DW_COLUMN_CLASS]), (out_width,))
-    top = y * step[_STRIDE_Y] - step[_PAD_Y]
+    out_width = step.width
+    row_class = carray(indices(step.depthwise_row_class), (y + 1,))[y]
+    column_class = carray(indices(step.depthwise_column_class), (out_width,))
+    top = y * step.stride_y - step.pad_y
     # From and to where all columns of the kernel lie inside the map.
-    inner = min(out_width, -(-step[_PAD_X] // step[_STRIDE_X]))
-    outer = (width - 1 - across * (columns - 1) + step[_PAD_X]) // step[_STRIDE_X] + 1
+    inner = min(out_width, -(-step.pad_x // step.stride_x))
+    outer = (width - 1 - across * (columns - 1) + step.pad_x) // step.stride_x + 1
     outer = max(inner, min(out_width, outer))
     x = 0
     while x < out_width:
-        left = x * step[_STRIDE_X] - step[_PAD_X]
+        left = x * step.stride_x - step.pad_x
         taps = 0
         for i in range(rows):
             if 0 <= top + i * down < height:
                 for j in range(columns):
                     if 0 <= left + j * across < width:
-                        offsets[taps] = i * down * step[_SRC_ROW] + j * across * step[_SRC_PIXEL]
+                        offsets[taps] = i * down * step.src_row + j * across * step.src_pixel
                         tap_rows[taps] = i * columns + j
                         taps += 1
         pixels = outer - inner if x == inner and outer > inner else 1
-        src = step[_SRC] + 4 * (n * step[_SRC_IMAGE] + top * step[_SRC_ROW] + left * step[_SRC_PIXEL])
-        kind = row_class * step[_DW_COLUMN_CLASSES] + column_class[x]
-        shift = step[_DW_SHIFT] + 4 * kind * step[_INNER]
-        _depthwise_pixels(step, src, pixels, shift, taps, sums + 4 * x * step[_INNER], scratch)
+        src = step.src + 4 * (n * step.src_image + top * step.src_row + left * step.src_pixel)
+        kind = row_class * step.depthwise_column_classes + column_class[x]
+        shift = step.depthwise_shift + 4 * kind * step.inner
+        _depthwise_pixels(step, src, pixels, shift, taps, sums + 4 * x * step.inner, scratch)
         x += pixels
 
 
 @_kernel
 def _depthwise(step, first, last, scratch):
     """A depthwise convolution of real values, and what :func:`make_finish` says."""
-    inner = step[_INNER]
-    taps = scratch + 4 * (step[_WIDTH] * inner + step[_WIDTH] * inner % 2)
+    inner = step.inner
+    taps = scratch + 4 * (step.width * inner + step.width * inner % 2)
     for task in range(first, last):
-        n, y = task // step[_HEIGHT], task % step[_HEIGHT]
+        n, y = task // step.height, task % step.height
         _depthwise_row(step, n, y, scratch, taps)
         _finish(step, False, scratch, inner, n, y, 0, inner)
 
@@ -569,20 +533,18 @@ def _depthwise(step, first, last, scratch):
 @_kernel
 def _separable(step, first, last, scratch):
     """Depthwise convolution of real values, shift, PReLU, sign, 1x1 1-bit convolution and what follows it."""
-    width, inner, per_pixel = step[_WIDTH], step[_INNER], step[_SIGNS_PIXEL]
+    width, inner, per_pixel = step.width, step.inner, step.signs_pixel
     signs = scratch
     counts = signs + 8 * width * per_pixel
-    sums = counts + 4 * width * step[_FILTERS]
+    sums = counts + 4 * width * step.filters
     taps = sums + 4 * (width * inner + width * inner % 2)
     for task in range(first, last):
-        n, y = task // step[_HEIGHT], task % step[_HEIGHT]
+        n, y = task // step.height, task % step.height
         _depthwise_row(step, n, y, sums, taps)
         _pack_row(step, sums, inner, signs)
-        filters, offsets = step[_FILTERS], step[_OFFSETS]
-        _sums_of_bits(
-            signs, per_pixel, step[_WEIGHTS], offsets, 1, per_pixel, counts, filters, 0, step[_CHANNELS], width
-        )
-        _finish(step, True, counts, filters, n, y, 0, step[_CHANNELS])
+        filters, offsets = step.filters, step.offsets
+        _sums_of_bits(signs, per_pixel, step.weights, offsets, 1, per_pixel, counts, filters, 0, step.channels, width)
+        _finish(step, True, counts, filters, n, y, 0, step.channels)
 
 
 @_kernel
@@ -593,26 +555,26 @@ def _project(step, first, last, scratch):
     output channel picks one by the 4 bits of its weights: a lookup and an addition instead of four
     multiplications (the idea of T-MAC, Wei et al., 2024, with float tables).
     """
-    groups, filters, width = step[_LENGTH], step[_FILTERS], step[_WIDTH]
+    groups, filters, width = step.length, step.filters, step.width
     tables = scratch
-    sums = tables + 4 * 4 * _GROUPS * 16
+    sums = tables + 4 * 4 * LOOKUP_GROUPS * 16
     for task in range(first, last):
-        n, y = task // step[_HEIGHT], task % step[_HEIGHT]
-        row = step[_SRC] + 4 * (n * step[_SRC_IMAGE] + y * step[_SRC_ROW])
+        n, y = task // step.height, task % step.height
+        row = step.src + 4 * (n * step.src_image + y * step.src_row)
         zeroed = carray(floats(sums), (width * filters,))
         for i in range(width * filters):
             zeroed[i] = 0
         p = 0
         while p < width:
             count = 4 if width - p >= 4 else 3 if width - p == 3 else 1
-            for begin in range(0, groups, _GROUPS):
-                some = min(_GROUPS, groups - begin)
+            for begin in range(0, groups, LOOKUP_GROUPS):
+                some = min(LOOKUP_GROUPS, groups - begin)
                 for i in range(count):
                     g = 0
                     while g < some:
-                        x = floats(row + 4 * ((p + i) * step[_SRC_PIXEL] + (begin + g) * 4))
-                        c = floats(step[_IN_SCALE] + 16 * (begin + g))
-                        table = floats(tables + 64 * (i * _GROUPS + g))
+                        x = floats(row + 4 * ((p + i) * step.src_pixel + (begin + g) * 4))
+                        c = floats(step.in_scale + 16 * (begin + g))
+                        table = floats(tables + 64 * (i * LOOKUP_GROUPS + g))
                         if some - g >= 4:
                             sums_of_sixteen(x, c, table)
                             g += 4
@@ -622,27 +584,27 @@ def _project(step, first, last, scratch):
                 t = floats(tables)
                 k = 0
                 while k < filters:
-                    c = bytes_at(step[_WEIGHTS] + begin * filters + k)
+                    c = bytes_at(step.weights + begin * filters + k)
                     s = floats(sums + 4 * (p * filters + k))
                     if filters - k >= 32:
                         if count == 4:
-                            _lookups_4_2(t, c, s, some, _GROUPS * 16, filters, filters)
+                            _lookups_4_2(t, c, s, some, LOOKUP_GROUPS * 16, filters, filters)
                         elif count == 3:
-                            _lookups_3_2(t, c, s, some, _GROUPS * 16, filters, filters)
+                            _lookups_3_2(t, c, s, some, LOOKUP_GROUPS * 16, filters, filters)
                         else:
-                            _lookups_1_2(t, c, s, some, _GROUPS * 16, filters, filters)
+                            _lookups_1_2(t, c, s, some, LOOKUP_GROUPS * 16, filters, filters)
                         k += 32
                     elif count == 4:
-                        _lookups_4_1(t, c, s, some, _GROUPS * 16, filters, filters)
+                        _lookups_4_1(t, c, s, some, LOOKUP_GROUPS * 16, filters, filters)
                         k += 16
                     else:
                         for i in range(count):
-                            one = floats(tables + 64 * i * _GROUPS)
+                            one = floats(tables + 64 * i * LOOKUP_GROUPS)
                             s = floats(sums + 4 * ((p + i) * filters + k))
-                            _lookups_1_1(one, c, s, some, _GROUPS * 16, filters, filters)
+                            _lookups_1_1(one, c, s, some, LOOKUP_GROUPS * 16, filters, filters)
                         k += 16
             p += count
-        _finish(step, False, sums, filters, n, y, 0, step[_CHANNELS])
+        _finish(step, False, sums, filters, n, y, 0, step.channels)
 
 
 @_kernel
@@ -655,25 +617,18 @@ if not HAS_AVX512:  # a plan then has no such step, and the lookups no machine c
 
 
 @_kernel
-def execute(steps, addresses, first, last, memory, scratch, counter, thread, threads):
+def execute(steps, first, last, scratch, counter, thread, threads):
     """The steps from ``first`` to ``last``, this thread's share of each.
 
     Args:
-        steps: [steps, FIELDS].
-        addresses: which fields are addresses.
-        memory: [pieces], where each piece of memory begins.
+        steps: of :data:`STEP`, their addresses those of this process.
         scratch: where memory of this thread's own begins.
         counter: address of an integer, 0 at the start; all threads wait for each other by it.
         thread, threads: which of how many this is.
     """
-    step = np.empty(FIELDS, np.int64)
     for number in range(first, last):
-        for field in range(FIELDS):
-            step[field] = steps[number, field]
-        for i in range(len(addresses)):
-            encoded = step[addresses[i]]
-            step[addresses[i]] = memory[encoded >> OFFSET_BITS] + (encoded & _OFFSET)
-        tasks, kind = step[_TASKS], step[_KIND]
+        step = steps[number]
+        tasks, kind = step.tasks, step.kind
         begin, end = tasks * thread // threads, tasks * (thread + 1) // threads
         if kind == _CONV_BITS:
             _convolve(step, begin, end, True, scratch)

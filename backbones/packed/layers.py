@@ -18,6 +18,7 @@ from onebit.backbones.binarization import RPReLU
 from onebit.backbones.conv import OneBitConv2d, pair
 from onebit.backbones.packed import engine
 from onebit.backbones.packed.bits import pack_bits, unpack_bits, unpack_signs, words_for
+from onebit.backbones.packed.builder import Builder, Into, Map, Norm
 from onebit.backbones.packed.geometry import Geometry
 from onebit.backbones.packed.lowering import (
     NoSteps,
@@ -30,7 +31,6 @@ from onebit.backbones.packed.lowering import (
     prepared,
     taps_of,
 )
-from onebit.backbones.packed.plan import Builder, Into, Map, Norm
 from onebit.commons.errors import InputError
 
 #: How far a 1-bit value may be from its exact one, relatively: what sign(w).detach() + w - w.detach() makes
@@ -103,7 +103,7 @@ class PackedLayer(nn.Module):
         return None if buffer is None else buffer.numpy()
 
     def lower(self, builder: Builder, x: Map, into: Into = None, add: bool = False) -> Map:
-        """The steps of the layer; ``into`` and ``add`` as of :class:`onebit.backbones.packed.plan.Builder`."""
+        """The steps of the layer; ``into`` and ``add`` as of :class:`onebit.backbones.packed.builder.Builder`."""
         raise NotImplementedError
 
     def slow(self, x: Tensor) -> Tensor:

@@ -20,7 +20,8 @@ from onebit.backbones.binarization import RPReLU
 from onebit.backbones.binarization.adabin import Maxout
 from onebit.backbones.capture import symbolic
 from onebit.backbones.packed import engine
-from onebit.backbones.packed.plan import Builder, Line, Map, Norm, Plan
+from onebit.backbones.packed.builder import Builder, Map, Norm
+from onebit.backbones.packed.plan import Line, Plan
 from onebit.backbones.prelu import PReLU
 from onebit.commons.errors import InputError
 

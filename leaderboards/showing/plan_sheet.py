@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from onebit.leaderboards.running.latency import packed_network, test_image, torch_threads
 from onebit.leaderboards.showing.sheet import NOTHING, Cell, Column, Row, Sheet
 
@@ -41,10 +43,16 @@ def plan_sheet(name: str, *, size: tuple[int, int], classes: int | None, threads
         ]
         rows.append(Row(cells, line))
     total = sum(line.milliseconds or 0 for line in lines)
+    kernels: Counter[str] = Counter()
+    for line in lines:
+        kernels[line.kernel] += line.milliseconds or 0
+    shares = ", ".join(f"{kernel} {100 * spent / total:.0f} %" for kernel, spent in kernels.most_common())
     remarks = [
         f"{name}, {size[0]}x{size[1]}, {threads} thread{'s' * (threads > 1)}: {len(lines)} steps, {total:.2f} ms one by "
         f"one, with the call of each from Python; medians of {repeat}",
+        f"by kernel: {shares}",
         f"bounds: {bits / 1e9:.0f} GMAC/s of bits and {floats / 1e9:.0f} GMAC/s of floats, the innermost loops on "
-        "operands in the first cache; table lookups (project) can go beyond that of floats",
+        f"operands in the first cache{f', one thread times {threads}' if threads > 1 else ''}; table lookups (project) "
+        "can go beyond that of floats",
     ]
     return Sheet(f"Plan of {name}", _COLUMNS, [rows], remarks=remarks)

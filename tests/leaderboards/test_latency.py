@@ -285,3 +285,5 @@ def test_the_steps_of_a_plan(capsys):
     assert steps[-1][1:4] == ["classifier", "conv_floats", "1x1x10"]
     assert sum(step[2] == "conv_bits" for step in steps) == 16
     assert all(float(step[4]) > 0 for step in steps)
+    (shares,) = (line for line in lines if line.strip().startswith("by kernel: "))
+    assert 98 <= sum(map(int, re.findall(r"(\d+) %", shares))) <= 102

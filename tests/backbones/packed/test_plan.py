@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,9 +15,10 @@ from torch import nn
 from onebit import backbones
 from onebit.backbones.classifier import Classifier
 from onebit.backbones.packed import engine
+from onebit.backbones.packed.builder import Builder, Together
 from onebit.backbones.packed.deploy import deploy
 from onebit.backbones.packed.lowering import Runner, lower, timed_steps
-from onebit.backbones.packed.plan import Builder, _share_memory
+from onebit.backbones.packed.plan import share_memory
 from onebit.commons.errors import InputError
 from tests.backbones.packed.test_deploy import trained_looking
 
@@ -216,6 +217,75 @@ def test_further_layers_are_those_of_torch(layer: nn.Module) -> None:
         torch.testing.assert_close(Layer(layer)(x), layer.eval()(x))
 
 
+class Shared(nn.Module):
+    """One map is read with and without a border, as a whole and in parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 5, 1)
+        self.plain, self.bordered = nn.Conv2d(5, 7, 2), nn.Conv2d(5, 7, 3, padding=1)
+        self.of_both = nn.Conv2d(10, 4, 3, padding=1)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.plain(x), self.bordered(x), self.of_both(torch.cat((x, x), 1)), x
+
+
+class Halves(nn.Module):
+    """A part of a concatenation gets a border after it was computed in its place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part, self.bordered = nn.Conv2d(3, 5, 1), nn.Conv2d(5, 6, 3, padding=1)
+
+    def lower(self, builder, x):
+        together = Together(2)
+        part = builder.pointwise(lower(self.part, builder, x), into=together.part(0))
+        builder.pointwise(lower(self.part, builder, x), into=together.part(1))
+        return together.whole, lower(self.bordered, builder, part)
+
+
+def test_a_map_that_several_read_keeps_its_layout() -> None:
+    torch.manual_seed(0)
+    module, x = Shared().eval(), torch.randn(2, 3, 9, 11)
+    with torch.no_grad():
+        for found, expected in zip(Layer(module)(x), module(x), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_part_of_a_map_gets_its_border_elsewhere() -> None:
+    torch.manual_seed(0)
+    module, x = Halves().eval(), torch.randn(2, 3, 9, 11)
+    with torch.no_grad():
+        whole, bordered = Layer(module)(x)
+        part = module.part(x)
+        torch.testing.assert_close(whole, torch.cat((part, part), 1), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(bordered, module.bordered(part), rtol=1e-4, atol=1e-4)
+
+
+def _forked(network: nn.Module, x: torch.Tensor, answers) -> None:
+    answers.put(network(x)[-1].sum().item())
+
+
+def test_a_fork_has_threads_of_its_own() -> None:
+    network, x = packed("resnet18_w16_bireal"), torch.randn(1, 3, 64, 64)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        expected = network(x)[-1].sum().item()
+        context = multiprocessing.get_context("fork")
+        answers = context.SimpleQueue()
+        child = context.Process(target=_forked, args=(network, x, answers))
+        child.start()
+        child.join(60)
+        alive = child.is_alive()
+        child.kill()
+    finally:
+        torch.set_num_threads(before)
+    assert not alive
+    assert answers.get() == pytest.approx(expected)
+
+
 def test_a_maximum_of_what_is_no_number_is_none() -> None:
     x = torch.randn(1, 5, 12, 12)
     x[0, 2, 5, 6] = float("nan")
@@ -230,14 +300,14 @@ def test_an_image_too_small_is_one_line() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 300), st.integers(0, 9), st.integers(0, 4)), min_size=1, max_size=30))
-def test_maps_in_use_at_once_never_share_memory(lives) -> None:
+def test_maps_in_use_at_once_nevershare_memory(lives) -> None:
     builder = Builder()
     buffers = []
     for size, first, length in lives:
         buffer = builder.new(1, 1, 1, size).buffer
         buffer.first, buffer.last = first, first + length
         buffers.append(buffer)
-    _share_memory(buffers)
+    share_memory(buffers)
     for i, a in enumerate(buffers):
         for b in buffers[:i]:
             together = a.first <= b.last and b.first <= a.last
@@ -248,7 +318,5 @@ def test_maps_in_use_at_once_never_share_memory(lives) -> None:
 def test_memory_begins_at_cache_lines() -> None:
     network = packed("resnet18_w16_bireal")
     plan, _ = network._runner.plan(network, torch.randn(1, 3, 64, 64))
-    for piece in plan._pieces:
+    for piece in plan._pieces.values():
         assert piece.ctypes.data % 64 == 0
-    assert plan.nbytes > 0
-    assert isinstance(plan._steps, np.ndarray)
