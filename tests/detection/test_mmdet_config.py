@@ -49,6 +49,21 @@ def batch(count=2):
     return dict(inputs=inputs, data_samples=samples)
 
 
+def losses_of_two_steps(detector, rate):
+    """Of SGD; the gradients of the second step stay."""
+    detector.train()
+    optimizer = torch.optim.SGD(detector.parameters(), lr=rate)
+    losses = []
+    for _ in range(2):
+        data = detector.data_preprocessor(batch(), training=True)
+        loss, _ = detector.parse_losses(detector(**data, mode="loss"))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
 NAMES = {
     "resnet18_w8": 'type="onebit.ResNet", depth=18, width=8',
     "resnet18_w8_reactnet": 'type="onebit.ResNet", depth=18, width=8, binarizer="reactnet"',

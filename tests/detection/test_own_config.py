@@ -20,7 +20,7 @@ from onebit.commons.errors import InputError
 from onebit.commons.task import Job
 from onebit.detection import foreign, own_config, runner
 from onebit.leaderboards import cli
-from tests.detection.test_mmdet_config import batch
+from tests.detection.test_mmdet_config import batch, losses_of_two_steps
 
 #: Our backbone and neck in MMDetection's config, everything narrow; and the user's own data.
 CONFIG = """
@@ -273,16 +273,7 @@ def test_retinanet_trains_two_iterations_and_predicts(tmp_path, name):
     with DefaultScope.overwrite_default_scope("mmdet"):
         detector = MODELS.build(cfg.model)
         detector.init_weights()
-        detector.train()
-        optimizer = torch.optim.SGD(detector.parameters(), lr=0.01)
-        losses = []
-        for _ in range(2):
-            data = detector.data_preprocessor(batch(), training=True)
-            loss, _ = detector.parse_losses(detector(**data, mode="loss"))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
+        losses = losses_of_two_steps(detector, 0.01)
         assert all(torch.isfinite(torch.tensor(losses)))
         assert losses[0] != losses[1]
         assert not [n for n, p in detector.named_parameters() if p.requires_grad and p.grad is None]

@@ -361,3 +361,8 @@ def test_tables_of_runs_and_ablations_are_checked_too(tmp_path, name):
     table.write_text(table.read_text() + "one more\n")
     (problem,) = verification.table_problems(table, records)
     assert "does not follow from the records" in problem
+
+
+def test_as_much_agreement_as_is_asked_for_is_enough():
+    assert not verification._disagreement(verification.AGREEMENT)
+    assert "0.9899" in verification._disagreement(verification.AGREEMENT - 1e-4)[0]

@@ -36,7 +36,10 @@ def _flow(method: str) -> tuple[str, ...]:
     )
 
 
-_BINARIZERS = ("tests/backbones/test_binarizers.py", "tests/backbones/test_losses.py")
+_BINARIZERS = (
+    *("tests/backbones/test_binarizers.py", "tests/backbones/test_losses.py"),
+    "tests/backbones/test_progress_binarizers.py",
+)
 # Without those that start a process of their own, in which the fault is not.
 _PACKED = (
     *_of(
@@ -82,6 +85,7 @@ JUDGES: dict[str, tuple[str, ...]] = {
             "classification/search/test_runner.py",
             "test_outcome_says_how_the_cell_was_found",
             "test_files_of_a_result",
+            "test_losses_of_an_epoch_are_means_over_its_steps",
             "test_tensorboard_has_losses_and_scores",
             "test_same_seed_same_cell_other_seed_other_scores",
             "test_resume_refuses_what_another_search_left",

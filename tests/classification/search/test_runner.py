@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -124,6 +125,11 @@ def test_tensorboard_has_losses_and_scores(finished):
     values = [e.value for e in events.Scalars("scores_reduce/4-5/sep_conv_3x3")]
     np.testing.assert_allclose(values, outcome.history[:, 1, 13, 4], rtol=1e-6)
     assert sum(name.startswith("scores_") for name in scalars) == 2 * 14 * 8
+
+
+def test_losses_of_an_epoch_are_means_over_its_steps():
+    epoch = SimpleNamespace(losses={"weights": (6.0, 3), "architecture": (1.0, 2)})
+    assert loop.SearchLoop.mean_losses(epoch) == {"weights": 2.0, "architecture": 0.5}
 
 
 def test_tensorboard_has_the_architecture_parameters(search_job, few_operations):
