@@ -67,15 +67,15 @@ def test_convolution_of_every_binarizer(binarizer, memory_format):
         "dcp_nas_c8_l6",
     ],
 )
-def test_a_training_step_of_a_network(name):
-    """Losses of three steps agree until a sign on a threshold may have turned."""
+def test_training_steps_of_a_network(name):
+    """In float64: a sum in another order turns no sign, which in float32 would turn others in all later layers."""
     losses = {}
     for device in ("cpu", "cuda"):
         torch.manual_seed(0)
         network = backbones.classifier.Classifier(backbones.create_backbone(name, out_indices=(3,), stem="cifar"), 10)
-        network = network.to(device).train()
+        network = network.double().to(device).train()
         optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
-        x, labels = torch.randn(32, 3, 32, 32).to(device), torch.arange(32).remainder(10).to(device)
+        x, labels = torch.randn(8, 3, 32, 32).double().to(device), torch.arange(8).to(device)
         losses[device] = []
         for _ in range(3):
             loss = nn.functional.cross_entropy(network(x), labels)
@@ -83,23 +83,32 @@ def test_a_training_step_of_a_network(name):
             loss.backward()
             optimizer.step()
             losses[device].append(loss.item())
-    assert losses["cuda"][0] == pytest.approx(losses["cpu"][0], rel=2e-2)
-    assert losses["cuda"][-1] == pytest.approx(losses["cpu"][-1], rel=0.15)
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-6)
+    assert len(set(losses["cuda"])) == 3
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("dtype", "error"), [(torch.bfloat16, 2**-7), (torch.float16, 2**-10)])
 @pytest.mark.parametrize("name", ["resnet18_w16_reactnet", "dcp_nas_c8_l6"])
-def test_mixed_precision_stays_close_and_keeps_float32_parameters(name, dtype):
+def test_mixed_precision_keeps_sums_and_float32_parameters(name, dtype, error):
+    """Layer by layer: what a network puts out differs altogether, since a rounded stem turns signs."""
     torch.manual_seed(0)
     network = backbones.create_backbone(name, out_indices=(3,), stem="cifar").cuda().train()
     x = torch.randn(16, 3, 32, 32, device="cuda")
-    with torch.no_grad():
-        (plain,) = network(x)
-        with torch.autocast("cuda", dtype):
-            (mixed,) = network(x)
-    assert torch.nn.functional.cosine_similarity(plain.flatten(), mixed.float().flatten(), 0) > 0.9
+    seen = []
+
+    def compare(conv, inputs, mixed):
+        with torch.no_grad(), torch.autocast("cuda", enabled=False):
+            plain = conv.forward(inputs[0].float())
+        assert mixed.dtype == dtype
+        torch.testing.assert_close(mixed.float(), plain, rtol=error, atol=1e-5)
+        seen.append(conv)
+
+    convs = [module for module in network.modules() if isinstance(module, backbones.OneBitConv2d)]
+    for conv in convs:
+        conv.register_forward_hook(compare)
     with torch.autocast("cuda", dtype):
         network(x)[0].float().square().mean().backward()
+    assert set(seen) == set(convs)
     assert {p.dtype for p in network.parameters()} == {torch.float32}
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
 
@@ -127,6 +136,7 @@ def test_training_steps_do_not_wait_for_the_gpu(name, mixed):
     ensure_torchvision()
     from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
+    from onebit.classification.augmentation import BatchAugmentation
     from onebit.classification.datasets import InMemoryImages, collate_images, hold_on_gpu
     from onebit.classification.model import ImageClassifier
 
@@ -139,7 +149,7 @@ def test_training_steps_do_not_wait_for_the_gpu(name, mixed):
     model = ImageClassifier(
         dict(type="onebit.create_backbone", name=name, out_indices=(3,), stem="cifar"),
         10,
-        data_preprocessor=dict(type="onebit.BatchAugmentation", **prepare),
+        data_preprocessor=BatchAugmentation(**prepare),
     )
     model = model.cuda().train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
