@@ -54,7 +54,7 @@ _OPTIONS: dict[str, Kind] = {
     r"train_cfg\.max_epochs|epochs": up_to(100_000),
     r"(ema|mixup|cutmix)\.(momentum|alpha)|weight_decay|find_unused_parameters|channels_last|sync_bn": quantity,
     "binarize": one_of("activations", "both"),
-    "score_untrained|compile": guards.switch,
+    "score_untrained|compile|cuda_graph": guards.switch,
     "amp": one_of(*AMP[1:]),
 }
 #: What a record or a checkpoint may set of a row.
@@ -70,7 +70,9 @@ FILE_OPTIONS = Schema(
     },
     network_wholes(r"model\.backbone\."),
     # A teacher, weights to start from, and what else only training reads.
-    unused=(rf"(stages\.\d+\.)?({_TRAINING}|distillation|amp|compile|load_from|model\.backbone\.init_cfg)\b",),
+    unused=(
+        rf"(stages\.\d+\.)?({_TRAINING}|distillation|amp|compile|cuda_graph|load_from|model\.backbone\.init_cfg)\b",
+    ),
 )
 
 

@@ -11,6 +11,7 @@ from onebit.backbones.auxiliary import AuxiliaryHead
 from onebit.backbones.conv import binarize_weights
 from onebit.backbones.losses import feature_losses
 from onebit.backbones.registry import MODELS
+from onebit.classification.cuda_graph import GraphedNetwork
 from onebit.classification.distillation import Distillation
 from onebit.classification.predictions import leading
 from onebit.commons import guards
@@ -36,10 +37,12 @@ class ImageClassifier(BaseModel):
             then used as they are.
         distillation: arguments of :class:`onebit.classification.distillation.Distillation`.
         channels_last: keep weights and maps in this memory format.
+        cuda_graph: train the backbone through CUDA graphs (:mod:`onebit.classification.cuda_graph`), captured
+            anew in every epoch.
 
     Raises:
-        InputError: an auxiliary head for a backbone that has no place for one; mixed labels for
-            losses that need a class; a teacher that does not fit.
+        InputError: an auxiliary head for a backbone that has no place for one, or with ``cuda_graph``; mixed
+            labels for losses that need a class; a teacher that does not fit; ``cuda_graph`` without a GPU.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class ImageClassifier(BaseModel):
         binarize: str = "both",
         distillation: dict | None = None,
         channels_last: bool = False,
+        cuda_graph: bool = False,
     ) -> None:
         super().__init__(data_preprocessor)
         self.backbone = MODELS.build(backbone)
@@ -76,6 +80,12 @@ class ImageClassifier(BaseModel):
         self.channels_last = channels_last
         if channels_last:
             self.to(memory_format=torch.channels_last)
+        self.graphed = GraphedNetwork() if cuda_graph else None
+
+    def set_progress(self, fraction: float) -> None:
+        """A new epoch begins: what its modules were told is part of a graph."""
+        if self.graphed is not None:
+            self.graphed.forget()
 
     def forward(self, inputs: Tensor, labels: Tensor | None = None, mode: str = "tensor"):
         """Images [N, 3, H, W] to logits [N, classes], a dict of losses, or predictions.
@@ -110,7 +120,7 @@ class ImageClassifier(BaseModel):
         if self.auxiliary_weight:
             maps, auxiliary_map = self.backbone.forward_auxiliary(inputs)
         else:
-            maps = self.backbone(inputs)
+            maps = self.backbone(inputs) if self.graphed is None else self.graphed(self.backbone, inputs)
         features = self._features(maps)
         for feature_loss in self.feature_losses:
             feature_loss(features, labels)

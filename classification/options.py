@@ -5,6 +5,8 @@
     mixup = dict(alpha=0.2)         mix the images of a batch and their labels
     cutmix = dict(alpha=1.0)        likewise, by rectangles
     channels_last = True            memory format of weights and maps
+    cuda_graph = True               train the backbone through CUDA graphs; not with ``amp``, ``compile`` or an
+                                    auxiliary head
     amp, compile                    see :mod:`onebit.commons.acceleration`
     distillation = dict(teacher="resnet34.pth", loss="kl", temperature=1.0, weight=1.0)
                                     see :class:`onebit.classification.distillation.Distillation`
@@ -23,6 +25,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.hooks import EMAHook
 
@@ -36,6 +39,7 @@ KEYS: dict[str, set[str] | None] = {
     "mixup": {"alpha"},
     "cutmix": {"alpha"},
     "channels_last": None,
+    "cuda_graph": None,
     **dict.fromkeys(acceleration.KEYS),
     "distillation": {"teacher", "checkpoint", "loss", "temperature", "weight"},
 }
@@ -53,6 +57,8 @@ def check(cfg: Config) -> Config:
         InputError: one that is not known, is missing, or out of range.
     """
     acceleration.check(cfg)
+    if guards.choice("cuda_graph", cfg.get("cuda_graph", False), (False, True)):
+        _check_cuda_graph(cfg)
     for key, known in KEYS.items():
         value = cfg.get(key)
         if known is None or not value:
@@ -65,6 +71,16 @@ def check(cfg: Config) -> Config:
     if cfg.get("distillation"):
         _name_teacher(cfg.distillation)
     return cfg
+
+
+def _check_cuda_graph(cfg: Config) -> None:
+    others = [key for key in acceleration.KEYS if cfg.get(key)]
+    if cfg.model.get("auxiliary_weight"):
+        others.append("model.auxiliary_weight")
+    if others:
+        raise InputError(f"cuda_graph: expected without {' and '.join(others)}")
+    if not torch.cuda.is_available():
+        raise InputError("cuda_graph: expected a GPU")
 
 
 def _name_teacher(distillation: dict) -> None:
@@ -103,6 +119,8 @@ def expand(cfg: Config) -> Config:
             cfg.model.data_preprocessor.num_classes = cfg.model.num_classes
     if options["channels_last"]:
         cfg.model.channels_last = True
+    if options["cuda_graph"]:
+        cfg.model.cuda_graph = True
     if options["distillation"]:
         stem = cfg.model.backbone.get("stem", "cifar")
         cfg.model.distillation = dict(options["distillation"], stem=stem)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from onebit.classification import options
 from onebit.classification import runner as classification
 from onebit.classification.augmentation import BatchAugmentation
 from onebit.commons.acceleration import CpuAmpOptimWrapper
@@ -132,3 +133,28 @@ def test_mixed_labels_are_refused_where_a_method_needs_a_class(job):
     options = {**ONE, "mixup.alpha": 0.2}
     with pytest.raises(InputError, match="mixup and cutmix: expected a method without a loss on classes"):
         classification.train(job(backbone="resnet18_w8_bonn", cfg_options=options))
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ({}, "cuda_graph: expected a GPU"),
+        ({"amp": "bfloat16"}, "cuda_graph: expected without amp"),
+        ({"compile": True, "amp": "bfloat16"}, "cuda_graph: expected without amp and compile"),
+        ({"model.auxiliary_weight": 0.4}, "cuda_graph: expected without model.auxiliary_weight"),
+        ({"cuda_graph": 2}, "cuda_graph 2: expected one of False, True"),
+    ],
+)
+def test_what_cuda_graphs_do_not_go_with(job, others, message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match=message):
+        classification.train(job(backbone=BACKBONE, cfg_options={**ONE, "cuda_graph": True, **others}))
+
+
+def test_a_row_trained_through_cuda_graphs_is_scored_without_a_gpu(job, monkeypatch):
+    monkeypatch.setattr(options, "_check_cuda_graph", lambda cfg: None)
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", lambda module, x, allow_unused_input: module)
+    trained = classification.train(job(backbone=BACKBONE, cfg_options={**ONE, "cuda_graph": True}))
+    monkeypatch.undo()
+    scored = classification.test(trained.checkpoint, job(name="t", backbone="", recipe="", cfg_options={}))
+    assert scored.metrics == trained.metrics
