@@ -42,7 +42,7 @@ class ImageClassifier(BaseModel):
 
     Raises:
         InputError: an auxiliary head for a backbone that has no place for one, or with ``cuda_graph``; mixed
-            labels for losses that need a class; a teacher that does not fit; ``cuda_graph`` without a GPU.
+            labels for losses that need a class; a teacher that does not fit.
     """
 
     def __init__(

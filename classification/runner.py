@@ -51,7 +51,7 @@ def train(job: Job) -> Outcome:
     """Train ``job.backbone`` on ``job.dataset`` and score it.
 
     Raises:
-        InputError: unknown name, missing or broken dataset, resume with another config.
+        InputError: unknown name, missing or broken dataset, resume with another config; ``cuda_graph`` without a GPU.
         WorkError: the loss is not finite, or the disk is full.
     """
     join()
@@ -59,6 +59,7 @@ def train(job: Job) -> Outcome:
     cfg = build_config(job, dataset, dataset.find(job.data_root))
     checksum = dataset.checksum(job.data_root)
     stages = stages_of(cfg, job.work_dir, FREE)
+    _require_gpu(stages)
     details = _teachers(stages, dataset)  # before anything is written
     if not job.resume:
         forget(stages)
@@ -116,6 +117,12 @@ def train(job: Job) -> Outcome:
                 **details,
             ),
         )
+
+
+def _require_gpu(stages: list[Stage]) -> None:
+    """For ``cuda_graph``."""
+    if any(stage.cfg.model.get("cuda_graph") for stage in stages) and not torch.cuda.is_available():
+        raise InputError("cuda_graph: expected a GPU")
 
 
 def _teachers(stages: list[Stage], dataset: Dataset) -> dict[str, Any]:

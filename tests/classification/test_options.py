@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from onebit.classification import options
 from onebit.classification import runner as classification
 from onebit.classification.augmentation import BatchAugmentation
 from onebit.commons.acceleration import CpuAmpOptimWrapper
@@ -152,7 +151,7 @@ def test_what_cuda_graphs_do_not_go_with(job, others, message, monkeypatch):
 
 
 def test_a_row_trained_through_cuda_graphs_is_scored_without_a_gpu(job, monkeypatch):
-    monkeypatch.setattr(options, "_check_cuda_graph", lambda cfg: None)
+    monkeypatch.setattr(classification, "_require_gpu", lambda stages: None)
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", lambda module, x, allow_unused_input: module)
     trained = classification.train(job(backbone=BACKBONE, cfg_options={**ONE, "cuda_graph": True}))
     monkeypatch.undo()
