@@ -5,8 +5,8 @@
     mixup = dict(alpha=0.2)         mix the images of a batch and their labels
     cutmix = dict(alpha=1.0)        likewise, by rectangles
     channels_last = True            memory format of weights and maps
-    cuda_graph = True               train the backbone through CUDA graphs; not with ``amp``, ``compile`` or an
-                                    auxiliary head
+    cuda_graph = True               train the backbone through CUDA graphs; not with ``amp``, ``compile``, an
+                                    auxiliary head or accumulated batches
     amp, compile                    see :mod:`onebit.commons.acceleration`
     distillation = dict(teacher="resnet34.pth", loss="kl", temperature=1.0, weight=1.0)
                                     see :class:`onebit.classification.distillation.Distillation`
@@ -76,6 +76,8 @@ def _check_cuda_graph(cfg: Config) -> None:
     others = [key for key in acceleration.KEYS if cfg.get(key)]
     if cfg.model.get("auxiliary_weight"):
         others.append("model.auxiliary_weight")
+    if cfg.optim_wrapper.get("accumulative_counts", 1) != 1:  # a graph writes over the gradients of the batch before
+        others.append("optim_wrapper.accumulative_counts")
     if others:
         raise InputError(f"cuda_graph: expected without {' and '.join(others)}")
 

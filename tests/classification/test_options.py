@@ -141,6 +141,7 @@ def test_mixed_labels_are_refused_where_a_method_needs_a_class(job):
         ({"amp": "bfloat16"}, "cuda_graph: expected without amp"),
         ({"compile": True, "amp": "bfloat16"}, "cuda_graph: expected without amp and compile"),
         ({"model.auxiliary_weight": 0.4}, "cuda_graph: expected without model.auxiliary_weight"),
+        ({"optim_wrapper.accumulative_counts": 2}, "cuda_graph: expected without optim_wrapper.accumulative_counts"),
         ({"cuda_graph": 2}, "cuda_graph 2: expected one of False, True"),
     ],
 )
