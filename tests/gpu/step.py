@@ -89,6 +89,17 @@ def milliseconds(step, device: str, repeats: int) -> float:
     return statistics.median(times)
 
 
+def kernel_milliseconds(step, repeats: int = 3) -> float:
+    """What the kernels of one step take on a GPU, without the gaps in which it waits for the host."""
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        for _ in range(repeats):
+            step()
+        torch.cuda.synchronize()
+    on_gpu = [e for e in profile.key_averages() if e.device_type == torch.autograd.DeviceType.CUDA]
+    return sum(e.self_device_time_total for e in on_gpu) / repeats / 1e3
+
+
 def measure(case: dict, device: str, repeats: int) -> dict:
     """The case with its time and peak memory, or with the error it ended in."""
     found = dict(case)
@@ -110,6 +121,7 @@ def measure(case: dict, device: str, repeats: int) -> dict:
         found["images_per_s"] = round(1e3 * case["batch"] / found["ms"])
         if device == "cuda":
             found["peak_MiB"] = round(torch.cuda.max_memory_allocated() / 2**20)
+            found["kernels_ms"] = round(kernel_milliseconds(run), 3)
     except Exception as error:  # what fails is a result, too
         found["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return found
@@ -138,14 +150,14 @@ def markdown(results: list[dict]) -> str:
     key = lambda r: (r["size"], r["batch"], r["precision"], r["mode"])  # noqa: E731
     real = {key(r): r.get("ms") for r in results if "_" not in r["network"] or r["network"] == "resnet18_w8"}
     lines = [
-        "| network | input | batch | precision | mode | ms | images/s | peak MiB | over real-valued |",
-        "|---|---|---:|---|---|---:|---:|---:|---:|",
+        "| network | input | batch | precision | mode | ms | of it kernels | images/s | peak MiB | over real-valued |",
+        "|---|---|---:|---|---|---:|---:|---:|---:|---:|",
     ]
     for r in results:
         ratio = r["ms"] / real[key(r)] if r.get("ms") and real.get(key(r)) else None
         lines.append(
             f"| {r['network']} | {r['size']} | {r['batch']} | {r['precision']} | {r['mode']} | {r.get('ms', r.get('error'))} "
-            f"| {r.get('images_per_s', '-')} | {r.get('peak_MiB', '-')} | {f'{ratio:.2f}' if ratio else '-'} |"
+            f"| {r.get('kernels_ms', '-')} | {r.get('images_per_s', '-')} | {r.get('peak_MiB', '-')} | {f'{ratio:.2f}' if ratio else '-'} |"
         )
     return "\n".join(lines) + "\n"
 
