@@ -18,10 +18,11 @@ def configure(verbs) -> None:
 onebit plot mini-cifar10 --out mini-cifar10.svg
 onebit plot imagenet --convention paper --out imagenet.png
 onebit plot cifar10-jpeg --recipe small --out small.svg
-onebit plot voc --x memory --metric map_11pt --out voc.svg""",
+onebit plot voc --x memory --metric map_11pt --out voc.svg
+onebit plot overall --out overall.png            what each method keeps of its real-valued twins""",
     )
     parser.add_argument(
-        "board", metavar="BOARD", help="a board (its own dataset), or a dataset of one (mini-voc, coco128)"
+        "board", metavar="BOARD", help="a board (its own dataset), a dataset of one (mini-voc, coco128), or overall"
     )
     parser.add_argument("--x", choices=("ops", "memory"), default="ops")
     parser.add_argument(
@@ -48,6 +49,8 @@ def run(args) -> int:
     form = args.out.suffix.lstrip(".").lower()
     if form not in pictures.FORMATS:
         raise InputError(f"--out takes a file that ends in .svg or .png, got {args.out}")
+    if args.board == "overall":
+        return _overall(args, form)
     board, dataset = resolve(args.board)
     name = dataset.name if dataset else board.name
     if args.metric not in (None, *board.metrics):
@@ -59,5 +62,18 @@ def run(args) -> int:
     if not lines:
         raise InputError(f"no records of {name} in {folder / board.name}; `onebit bench {name}` makes them")
     figure = pictures.draw(board, lines, args.x, args.convention, args.metric)
+    print(write_atomic(args.out, pictures.image(figure, form)))
+    return 0
+
+
+def _overall(args, form: str) -> int:
+    from onebit.commons.errors import InputError
+    from onebit.commons.files import write_atomic
+    from onebit.leaderboards.showing import pictures
+    from onebit.leaderboards.showing.overall_table import TABLE
+
+    if args.metric or args.recipe or args.reported or (args.x, args.convention) != ("ops", "strict"):
+        raise InputError("overall: expected no option but --out and where the records are")
+    figure = pictures.draw_overall(TABLE.lines(TABLE.load(records_of(args))))
     print(write_atomic(args.out, pictures.image(figure, form)))
     return 0

@@ -19,12 +19,14 @@ onebit table cifar10 --format latex > table.tex
 onebit table imagenet --reported                 the paper's lines, and ours where there are any
 onebit table cifar10 --format csv --no-reported > cifar10.csv
 onebit table cifar10-jpeg --recipe short         only what was trained so
-onebit table ablation-tangent                    an ablation of the DCP-NAS paper""",
+onebit table ablation-tangent                    an ablation of the DCP-NAS paper
+onebit table overall                             one number per method, over all boards""",
     )
     parser.add_argument(
         "board",
         metavar="BOARD",
-        help="a board, a dataset of one (mini-voc, coco128), latency, search, or an ablation as `onebit bench` runs it",
+        help="a board, a dataset of one (mini-voc, coco128), latency, search, overall, or an ablation as `onebit bench` "
+        "runs it",
     )
     parser.add_argument("--format", choices=("text", "csv", "markdown", "latex", "html"), default="text")
     parser.add_argument("--recipe", metavar="R", help="only rows of this recipe, and nothing printed")

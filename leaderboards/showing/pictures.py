@@ -8,14 +8,16 @@ and shape say W/A, so that neither is needed alone (colours: Okabe and Ito's pal
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from onebit.commons.errors import InputError
 from onebit.leaderboards.boards import Board
+from onebit.leaderboards.showing import formats
 from onebit.leaderboards.showing.labels import Point, place
 from onebit.leaderboards.showing.layout import memory_unit, ops_unit
-from onebit.leaderboards.showing.line import AS_PRINTED, Line
+from onebit.leaderboards.showing.line import AS_PRINTED, Line, PlainLine
 from onebit.leaderboards.showing.statistics import Summary
 
 if TYPE_CHECKING:
@@ -120,6 +122,39 @@ def draw(
         front = {id(p) for group in (measured, reported) for p in pareto_front(group)}
         # What is on a front is labelled first, then ours; in a crowd the rest may stay unlabelled.
         place(axes, sorted(found, key=lambda p: (id(p) not in front, p.line.reported)), fronts)
+    return figure
+
+
+def draw_overall(lines: Sequence[PlainLine]) -> Figure:
+    """The picture of ``onebit table overall``: a bar for each method, a mark for each dataset, one part per kind of data.
+
+    Raises:
+        InputError: there is no line.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    from onebit.leaderboards.showing.overall_table import TABLE, datasets_of
+
+    parts = TABLE.by_data(lines)
+    if not parts:
+        raise InputError("nothing to draw: no 1-bit network whose real-valued twin was trained likewise")
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(7.2, 0.9 + 2.6 * len(parts)), dpi=_DPI, layout="constrained")
+        for axes, (kind, own) in zip(figure.subplots(len(parts), squeeze=False)[:, 0], parts.items(), strict=True):
+            names = [f"{line.values['method']}\n({line.values['datasets']})" for line in own]
+            axes.bar(names, [100 * line.values["overall"] for line in own], color="#0072B2", alpha=0.35, width=0.6)
+            for dataset, marker in zip(datasets_of(own), itertools.cycle("os^Dv<>P"), strict=False):
+                there = [
+                    (n, 100 * line.values[dataset])
+                    for n, line in zip(names, own, strict=True)
+                    if dataset in line.values
+                ]
+                axes.plot(*zip(*there, strict=True), marker, color=FOREGROUND, markersize=5, label=dataset)
+            axes.axhline(100, color=FOREGROUND, linewidth=0.8, linestyle=(0, (4, 3)))
+            axes.set(ylim=(0, 115), ylabel="% of the real-valued twin", title=formats.HEADINGS[kind])
+            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        figure.supxlabel("bar: quadratic mean over datasets, whose number stands behind the method", fontsize=8)
     return figure
 
 

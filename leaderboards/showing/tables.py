@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,9 +10,11 @@ from onebit.leaderboards.ablations import PREFIX, get_ablation
 from onebit.leaderboards.boards import ALL, resolve
 from onebit.leaderboards.showing.table import BoardTable, Table
 
+_OTHERS = ("search", "latency", "overall")
+
 
 def get_table(name: str) -> Table[Any]:
-    """The table of a board, a dataset of one, the searches, the latencies or an ablation.
+    """The table of a board, a dataset of one, the searches, the latencies, an ablation, or of all boards together.
 
     Raises:
         InputError: there is none of this name.
@@ -20,10 +23,9 @@ def get_table(name: str) -> Table[Any]:
         from onebit.leaderboards.showing.ablation_table import AblationTable
 
         return AblationTable(get_ablation(name))
-    if name in ("search", "latency"):
-        from onebit.leaderboards.showing import latency_table, search_table
-
-        return search_table.TABLE if name == "search" else latency_table.TABLE
+    if name in _OTHERS:
+        module = importlib.import_module(f"onebit.leaderboards.showing.{name}_table")
+        return module.TABLE
     board, dataset = resolve(name)
     return BoardTable(board, dataset and dataset.name)
 
