@@ -71,7 +71,7 @@ def train(job: Job) -> Outcome:
     work_dir = Path(job.work_dir)
     with output_to_log(work_dir), _threads(cfg.get("threads")), compiler_errors():
         row = {**_row(job, cfg), "data": checksum}
-        runner = build_runner(cfg, row, work_dir=work_dir, resume=job.resume)
+        runner = build_runner(cfg, row, work_dir=work_dir, resume=job.resume, defer_losses=True)
         detector = unwrapped(runner.model)
         _require_parts(detector, cfg)
         detector.init_weights()  # the runner's own call, when training starts, is then a no-op

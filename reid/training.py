@@ -52,7 +52,7 @@ class _Watched:
         self.added = None
         summary = super().forward_backward(data)
         self.on_step(self.total(summary))
-        return {**summary, **{name: loss.item() for name, loss in self.added.items()}}
+        return {**summary, **{name: loss.detach() for name, loss in self.added.items()}}  # torchreid's meter reads them
 
 
 class SoftmaxEngine(_Watched, ImageSoftmaxEngine):

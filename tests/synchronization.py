@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
+from collections.abc import Callable
+
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,21 +21,28 @@ class Synchronizes(AssertionError):
     """A step that would wait for a GPU."""
 
 
+#: The first part of the names of modules whose waits are ours.
+OURS = ("onebit", "tests")
+
+
 class NoSynchronization(TorchDispatchMode):
     """Inside, what would have the host wait for a GPU raises :class:`Synchronizes`.
 
     Args:
         allowed: methods of tensors that a CPU takes a shorter way with, and no other device.
+        libraries: let a library wait that calls torch itself; ``waits`` counts where, as ``module.function``.
+        ours: let these modules of ours wait too, and count it there.
 
     On a GPU ``torch.cuda.set_sync_debug_mode("error")`` is the real thing (``tests/gpu``).
     """
 
-    def __init__(self, allowed: tuple[str, ...] = ()) -> None:
+    def __init__(self, allowed: tuple[str, ...] = (), libraries: bool = False, ours: tuple[str, ...] = ()) -> None:
         super().__init__()
-        self._allowed = allowed
+        self._allowed, self._libraries, self._ours = allowed, libraries, ours
+        self.waits: Counter[str] = Counter()
 
     def __enter__(self):
-        self._methods = _NoMethods(METHODS - {*self._allowed})
+        self._methods = _NoMethods(METHODS - {*self._allowed}, self._wait)
         self._methods.__enter__()
         return super().__enter__()
 
@@ -46,16 +57,29 @@ class NoSynchronization(TorchDispatchMode):
             for each in (args[1] if len(args) > 1 and isinstance(args[1], (list, tuple)) else ())
         )
         if name in READING or masked or (name == "repeat_interleave" and "output_size" not in (kwargs or {})):
-            raise Synchronizes(f"{function} waits for the device")
+            self._wait(function)
         return function(*args, **(kwargs or {}))
+
+    def _wait(self, what: object) -> None:
+        """Raise, unless who called torch may wait."""
+        frame = sys._getframe(1)
+        while (module := frame.f_globals["__name__"]) == __name__ or module.split(".")[0] in _BETWEEN:
+            frame = frame.f_back
+        if module not in self._ours and (not self._libraries or module.split(".")[0] in OURS):
+            raise Synchronizes(f"{what} waits for the device")
+        self.waits[f"{module}.{frame.f_code.co_name}"] += 1
+
+
+#: What stands between who calls torch and the operator.
+_BETWEEN = {"torch", *sys.stdlib_module_names}
 
 
 class _NoMethods(TorchFunctionMode):
-    def __init__(self, methods: set[str]) -> None:
+    def __init__(self, methods: set[str], wait: Callable[[object], None]) -> None:
         super().__init__()
-        self._methods = methods
+        self._methods, self._wait = methods, wait
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if getattr(function, "__name__", "") in self._methods:
-            raise Synchronizes(f"Tensor.{function.__name__} waits for the device")
+            self._wait(f"Tensor.{function.__name__}")
         return function(*args, **(kwargs or {}))

@@ -88,7 +88,7 @@ def test_losses_of_the_method_are_added_and_logged(job, monkeypatch):
     for cross_entropy, summary in zip(entropies, summaries, strict=True):
         assert names < summary.keys()
         assert all(summary[name] != 0 for name in names)
-        expected = cross_entropy.item() + sum(summary[name] for name in names)
+        expected = cross_entropy.item() + sum(summary[name].item() for name in names)
         assert summary["loss"] == pytest.approx(expected, rel=1e-5)
     assert all(name in log for name in names)
 
