@@ -75,8 +75,8 @@ def grad_scaler(device: str, enabled: bool = True, **options: Any) -> Any:
 _SCHEMAS: list[torch.library.Library] = []  # a torch.library.Library undoes its definitions when it is collected
 
 
-#: Of ``torch.onnx.export``: the exporter by tracing, of which torch before 2.5 knows no other.
-BY_TRACING: dict[str, Any] = dict(dynamo=False) if TORCH >= (2, 5) else {}
+#: Of ``torch.onnx.export``: the exporter by tracing, beside which torch before 2.4 has none.
+BY_TRACING: dict[str, Any] = dict(dynamo=False) if TORCH >= (2, 4) else {}
 
 
 @functools.cache

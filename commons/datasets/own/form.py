@@ -163,7 +163,7 @@ def _looked_at(folder: Path, picture: Picture, counts: Counter[str]) -> Picture:
     counts["pictures whose boxes were of the unturned picture"] += turn
     boxes = []
     for box in picture.boxes:
-        corners = box.corners
+        corners: tuple[float, ...] = box.corners
         if picture.relative:
             corners = tuple(c * side for c, side in zip(corners, (*shown, *shown), strict=True))
         if turn:
