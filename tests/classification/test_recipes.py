@@ -33,6 +33,11 @@ def linear(lr, epochs):
     return {e: lr * (1 - e / (epochs - 1)) for e in (0, epochs // 2, epochs - 1)}
 
 
+def linear_ahead(lr, epochs):
+    """Set before each epoch as if it were over: the last one's is 0."""
+    return {e: lr * (1 - (e + 1) / epochs) for e in (0, epochs // 2, epochs - 1)}
+
+
 def steps(lr, epochs, milestones):
     """Constant between milestones, a tenth after each."""
     chosen = (0, *(e for m in milestones for e in (m - 1, m)), epochs - 1)
@@ -67,6 +72,12 @@ STATED = {
     "bnas_cifar10": CIFAR_SGD,
     "bnas_imagenet": Stated("SGD", 512, (250,), (3e-5,), (cosine(0.05, 250),), smoothing=0.1, auxiliary=0.4),
     "reactnet": Stated("Adam", 256, (120, 120), (1e-5, 0.0), (linear(5e-4, 120),) * 2, backbone="resnet18_w8_reactnet"),
+    "reactnet_release": Stated(
+        "Adam", 512, (128, 128), (1e-5, 0.0), (linear_ahead(2.5e-3, 128),) * 2, backbone="resnet18_w8_reactnet"
+    ),
+    "reactnet_release_mobilenet": Stated(
+        "Adam", 256, (128, 128), (1e-5, 0.0), (linear_ahead(1.25e-3, 128),) * 2, backbone="reactnet_a_w8"
+    ),
     "xnor_net": Stated("Adam", 256, (58,), (0.0,), (steps(0.001, 58, (30, 40)),), backbone="resnet18_w8_xnor"),
     "bireal": Stated("SGD", 512, (20,), (0.0,), (steps(0.01, 20, (10, 15)),), backbone="resnet18_w8_bireal"),
 }
@@ -152,6 +163,16 @@ def test_rates_and_decay_at_the_start_at_boundaries_and_at_the_end(recipe, name,
                 scheduler.step()
         assert set(rates) <= set(range(epochs))
         assert rates.keys() >= {0, epochs - 1}
+
+
+@pytest.mark.parametrize("name", ["reactnet_release", "reactnet_release_mobilenet"])
+def test_weights_of_convolutions_alone_decay_in_reactnets_release(recipe, name, tmp_path):
+    """There: every parameter of four dimensions, and those with `conv` in their name, which are the same."""
+    cfg, made, (first, _) = recipe(name, tmp_path)
+    runner = build_runner(first.cfg, {**row_of(made, cfg), **first.row}, work_dir=first.work_dir, resume=False)
+    decays = {id(p): group["weight_decay"] for group in runner.optim_wrapper.param_groups for p in group["params"]}
+    for key, parameter in runner.model.named_parameters():
+        assert decays[id(parameter)] == (1e-5 if parameter.dim() == 4 else 0.0), key
 
 
 @pytest.fixture
