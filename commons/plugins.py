@@ -9,10 +9,11 @@ have itself.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 
 from onebit.commons.errors import InputError
@@ -93,6 +94,12 @@ def package_of(registered: object) -> tuple[str, str] | None:
     module = _registrants.get(id(registered), _OWN).partition(".")[0]
     if module == _OWN:
         return None
-    for name in metadata.packages_distributions().get(module, ()):
+    for name in _distributions(tuple(sys.path)).get(module, ()):
         return name, metadata.version(name)
     return module, str(getattr(sys.modules.get(module), "__version__", "unknown"))
+
+
+@functools.cache
+def _distributions(_: tuple[str, ...]) -> Mapping[str, list[str]]:
+    """Module to the distributions on ``sys.path`` that have it: the lists of all their files are read, for seconds."""
+    return metadata.packages_distributions()

@@ -3,11 +3,14 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests import fresh
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = ROOT / "examples" / "onebit-method-template"
@@ -18,8 +21,6 @@ def installed(tmp_path_factory):
     """A folder into which the template is installed, metadata and all."""
     target = tmp_path_factory.mktemp("site")
     source = tmp_path_factory.mktemp("source") / "template"
-    import shutil
-
     shutil.copytree(TEMPLATE, source, ignore=shutil.ignore_patterns("*.egg-info", "build"))
     command = [
         sys.executable,
@@ -38,20 +39,25 @@ def installed(tmp_path_factory):
     return target
 
 
-def run(arguments, *paths, **environment):
+def surroundings(*paths, **environment):
     found = os.pathsep.join(map(str, (ROOT, *paths)))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": found, **environment}
-    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True)
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": found, **environment}
+
+
+def run(arguments, *paths):
+    """In a process that has imported nothing."""
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=surroundings(*paths), capture_output=True, text=True)
 
 
 def python(code, *paths, **environment):
-    done = run(["-c", code], *paths, **environment)
+    done = fresh.run(["-c", code], surroundings(*paths, **environment))
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
 def onebit(*arguments, paths=()):
-    return run(["-m", "onebit", *arguments], *paths)
+    return fresh.run(["-m", "onebit", *map(str, arguments)], surroundings(*paths))
 
 
 def package(folder, name, text, entry_point=False):
@@ -78,6 +84,7 @@ register_binarizer(Binarizer(name="{}", source="them", input=ApproxSign, weight=
 )
 
 
+@pytest.mark.slow
 def test_the_template_once_it_is_installed(installed):
     code = """
 import sys, backbones
