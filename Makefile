@@ -14,6 +14,7 @@ demo: $(VENV)/.installed
 	$(BIN)/onebit demo --out demo
 
 # One process per core, one thread each: most tests are too small for threads.
+# `make test HYPOTHESIS_PROFILE=anew` draws other examples where hypothesis draws them.
 test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 

@@ -1,24 +1,28 @@
 """Puts single-point faults into the core, one by one, and counts those that the fast tests notice.
 
-    python -m tests.mutants.run --sample 40 --seed $(git rev-parse HEAD) --floor 80
+    python -m tests.mutants.run --sample 40 --seed $(git rev-parse HEAD) --floor 70
     python -m tests.mutants.run --sample 300 --only reid
+    python -m tests.mutants.run --sample 300 --verdicts verdicts.jsonl    # goes on where it was stopped
 
 The faults are those of :mod:`tests.mutants.operators`; the seed draws which are tried. ``JUDGES`` says which tests judge
-a module. What survives is printed. ``harmless.yaml`` lists faults that change nothing that anybody can see, with the
-reason; they are not tried. docs/testing.md says what was measured.
+a module. What survives is printed, and a table by area. ``harmless.yaml`` lists faults that change nothing that anybody
+can see, with the reason; they are not tried. docs/testing.md says what was measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import sys
+from collections import Counter
+from pathlib import Path
 
 import yaml
 
 from tests.mutants.operators import Mutant, mutants
-from tests.mutants.trial import CONFTEST, ROOT, Trial, preload, run
+from tests.mutants.trial import CONFTEST, ROOT, TIME_LIMIT, Trial, preload, run
 
 
 def _of(path: str, *names: str) -> tuple[str, ...]:
@@ -133,6 +137,16 @@ JUDGES: dict[str, tuple[str, ...]] = {
     "leaderboards/showing/statistics.py": ("tests/leaderboards/test_statistics.py",),
 }
 
+#: What the modules are about, by the beginnings of their paths.
+AREAS = {
+    ("backbones/binarization/", "backbones/conv.py"): "binarizations and the 1-bit convolution",
+    ("classification/search/",): "search",
+    ("backbones/packed/",): "packed inference, without compiled code",
+    ("classification/metrics.py", "detection/metrics.py"): "metrics of classification and detection",
+    ("reid/",): "re-identification's evaluation",
+    ("leaderboards/recording/",): "records and their checks",
+    ("leaderboards/showing/",): "statistics",
+}
 
 #: A minute of compilation for each fault: too slow to try.
 _COMPILED = {f"backbones/packed/{name}.py" for name in ("_lookup", "_vector", "kernels")}
@@ -173,6 +187,9 @@ def main() -> int:
         "--floor", type=float, default=0.0, metavar="PERCENT", help="exit with 1 when fewer are noticed"
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N")
+    parser.add_argument(
+        "--verdicts", type=Path, metavar="FILE", help="keep each verdict here, and try no fault that has one"
+    )
     parser.add_argument("--list", action="store_true", help="print the faults and try none")
     args = parser.parse_args()
     drawn = draw(args.sample, args.seed, args.only)
@@ -181,17 +198,46 @@ def main() -> int:
         return 0
     judges = core()
     trials = [Trial(m.path, m.tree(), judges[m.path]) for m in drawn]
+    known = read_verdicts(args.verdicts)
+    found = {number: known[key] for number, mutant in enumerate(drawn) if (key := _key(mutant)) in known}
     preload()
-    found: dict[int, str] = {}
-    for number, name in run(trials, args.jobs):
-        mutant = drawn[number]
-        found[number] = name
+    open_ones = [number for number in range(len(drawn)) if number not in found]
+    for place, name in run([trials[number] for number in open_ones], args.jobs):
+        mutant = drawn[open_ones[place]]
+        found[open_ones[place]] = name
         print(f"{mutant.path}:{mutant.line}: {mutant.operator}: {name or 'SURVIVES: ' + mutant.text}", flush=True)
+        if args.verdicts:
+            with args.verdicts.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([*_key(mutant), name]) + "\n")
     check(trials, found)
-    survivors = list(found.values()).count("")
+    names = [found[number] for number in range(len(drawn))]
+    print(table(drawn, names))
+    survivors = names.count("")
     score = 100 * (1 - survivors / len(drawn))
     print(f"{len(drawn) - survivors} of {len(drawn)} noticed, {score:.1f} %; {survivors} survive")
     return score < args.floor
+
+
+def _key(mutant: Mutant) -> tuple[str, int, str, str]:
+    return mutant.path, mutant.number, mutant.text, mutant.operator
+
+
+def read_verdicts(path: Path | None) -> dict[tuple[str, int, str, str], str]:
+    """What noticed the faults of an earlier run, ``""`` for what survived, by path, number, line and operator."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path and path.exists() else []
+    return {tuple(key): name for *key, name in map(json.loads, lines)}
+
+
+def table(drawn: list[Mutant], found: list[str]) -> str:
+    """How many faults of each area were tried and how they ended, as Markdown; what noticed each is in ``found``."""
+    counts: dict[str, Counter[str]] = {area: Counter() for area in [*AREAS.values(), "all"]}
+    for mutant, name in zip(drawn, found, strict=True):
+        for area in (next(area for paths, area in AREAS.items() if mutant.path.startswith(paths)), "all"):
+            counts[area].update(["tried", name if name == TIME_LIMIT else "noticed" if name else "survive"])
+    columns = ("tried", "noticed", TIME_LIMIT, "survive")
+    lines = [f"| area | {' | '.join(columns).replace(TIME_LIMIT, 'over ' + TIME_LIMIT)} |", "|---|" + "---:|" * 4]
+    lines += [f"| {area} | {' | '.join(str(count[c]) for c in columns)} |" for area, count in counts.items()]
+    return "\n".join(lines)
 
 
 def check(trials: list[Trial], found: dict[int, str]) -> None:

@@ -26,6 +26,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 #: What noticed a fault with which no test can be collected.
 CONFTEST = "a conftest.py"
+#: What noticed a fault whose tests do not come to an end.
+TIME_LIMIT = "the time limit"
 _OTHERS = (
     "torch",
     "torchvision.transforms.v2",
@@ -124,7 +126,7 @@ def _try(trial: Trial, place: Path) -> None:
         assert finder.name not in sys.modules, f"{finder.name} was imported before the fork"
         sys.meta_path.insert(0, finder)  # type: ignore[arg-type]
     first = _FirstFailure(trial)
-    options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--hypothesis-seed=0"]
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
     options += [f"--basetemp={place / 'tests'}", *trial.tests]
     code = pytest.main(options, plugins=[first])
     if code == pytest.ExitCode.USAGE_ERROR:  # so it ends where a conftest.py cannot be imported
@@ -155,7 +157,7 @@ def run(trials: Iterable[Trial], jobs: int) -> Iterator[tuple[int, str]]:
     """Try all, ``jobs`` at a time.
 
     Yields:
-        the place of a trial and what noticed its fault: a test's name, "the time limit", "a crash", or "" for none.
+        the place of a trial and what noticed its fault: a test's name, ``TIME_LIMIT``, "a crash", or "" for none.
     """
     for trial in trials:
         if missing := [test for test in trial.tests if not (ROOT / test.partition("::")[0]).exists()]:
@@ -185,7 +187,7 @@ def _noticed(exitcode: int, place: Path) -> str:
     if exitcode == 0:
         return (place / "noticed").read_text()
     if exitcode in (-signal.SIGXCPU, -signal.SIGKILL):
-        return "the time limit"
+        return TIME_LIMIT
     if exitcode < 0:
         return "a crash"
     raise RuntimeError((place / "log").read_text(errors="replace"))
