@@ -79,6 +79,7 @@ def test_a_row_with_both(job, monkeypatch):
         "model.auxiliary_weight": 0.4,
         "default_hooks.drop_path.type": "DropPathSchedule",
         "default_hooks.drop_path.final": 0.2,
+        "train_dataloader.batch_size": 80,  # all images: a step an epoch
     }
     built = job(backbone="dcp_nas_c4_l3", cfg_options=options)
     outcome = classification.train(built)

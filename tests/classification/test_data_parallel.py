@@ -17,6 +17,7 @@ SCRIPT = Path(__file__).with_name("data_parallel.py")
 #: Nothing random in an image: each process would draw its own.
 STILL = {"model.data_preprocessor.padding": 0}
 REAL = "resnet18_w8"
+pytestmark = pytest.mark.slow
 BACKBONES = (REAL, "resnet18_w8_reactnet")
 
 

@@ -40,6 +40,7 @@ def without_mmcv(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_a_missing_mmcv_is_one_line_that_names_both_ways(tmp_path):
     done = without_mmcv("train", "detection", "--dataset", "mini-voc", "--backbone", "resnet18_w8")
     assert done.returncode == 2

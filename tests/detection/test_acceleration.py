@@ -25,6 +25,7 @@ def test_it_trains_in_bfloat16(make_job, drawn, tmp_path, monkeypatch):
     assert amp == pytest.approx(plain, rel=0.1)
 
 
+@pytest.mark.slow
 def test_it_trains_compiled(make_job, drawn, tmp_path):
     plain = train(make_job, drawn, tmp_path, "plain").details["loss_curve"]
     compiled = train(make_job, drawn, tmp_path, "compiled", **{"compile.backend": "eager"}).details["loss_curve"]

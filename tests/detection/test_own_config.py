@@ -144,6 +144,7 @@ def test_the_command_scores_it_on_the_data_of_its_config(trained, mine, tmp_path
     assert "depht" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_options_of_its_training_count_when_it_is_scored_and_used(mine, drawn, tmp_path, capsys):
     """A detector that options made another than the config's is built as it was trained."""
     options = {"model.roi_head.bbox_head.fc_out_channels": 24, "train_cfg.max_epochs": 1, "stabilizers.clip_grad": 5}

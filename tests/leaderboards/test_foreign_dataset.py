@@ -61,6 +61,7 @@ def documented():
     return [[*command, *(SMALL if command[0] in ("train", "bench") else [])] for command in commands]
 
 
+@pytest.mark.slow
 def test_from_training_to_the_page(place):
     commands = documented()
     assert [command[0] for command in commands] == ["train", "bench", "table", "verify", "site"]

@@ -22,6 +22,7 @@ def kill_bench(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_twenty_kills_lose_nothing():
     out = kill_bench("--kills", "20", "--seeds", "2", "--scenarios", "one", "two", "full")
     assert "20 kills" in out

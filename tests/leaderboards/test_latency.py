@@ -209,6 +209,7 @@ def test_columns_are_documented():
     assert tuple(named) == latency_table.TABLE.columns
 
 
+@pytest.mark.slow
 def test_a_tiny_run(tmp_path, capsys):
     arguments = [NAME, "--input", 32, 32, "--classes", 10, "--repeat", 2, "--engines", "torch"]
     assert onebit("latency", *arguments, "--out", tmp_path) == 0

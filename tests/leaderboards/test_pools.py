@@ -45,7 +45,7 @@ def test_our_own_errors_come_back_as_they_are(tmp_path):
         on_slurm(refuse, [(7,)], tmp_path)
 
 
-@pytest.mark.parametrize("function", [crash, vanish])
+@pytest.mark.parametrize("function", [crash, pytest.param(vanish, marks=pytest.mark.slow)])
 def test_a_job_without_a_result_is_one_line_that_names_its_log(tmp_path, function):
     with pytest.raises(WorkError, match=r"ended without a result: .*; log: .*\.err") as failed:
         on_slurm(function, [(0,)], tmp_path)

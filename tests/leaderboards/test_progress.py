@@ -33,7 +33,9 @@ def told(monkeypatch):
 EPOCHS = {"classification": "train_cfg.max_epochs", "detection": "train_cfg.max_epochs", "reid": "epochs"}
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "task", [pytest.param(task, marks=() if task == "classification" else pytest.mark.slow) for task in TASKS]
+)
 def test_every_trainer_tells_the_progress(told, task, tmp_path):
     of_task = runner(task)
     dataset, options = of_task.TRIAL
@@ -55,6 +57,7 @@ def test_every_trainer_tells_the_progress(told, task, tmp_path):
     assert told == [0.5]
 
 
+@pytest.mark.slow
 def test_searches_tell_the_progress(told, tmp_path):
     list(mini.write(tmp_path / "data", ["mini-cifar10"]))
     folders = tmp_path / "data", tmp_path / "work"

@@ -242,6 +242,7 @@ QUICK = (
 )
 
 
+@pytest.mark.slow
 def test_a_cell_that_was_searched_is_trained_by_its_file(onebit, data, tmp_path):  # noqa: F811
     code, out, err = onebit("search", "dcp-nas", *MINI, "--out", "cell.json", "--options", "lambda=1e-3", *QUICK)
     assert (code, err) == (0, "")
@@ -259,6 +260,7 @@ def test_a_cell_that_was_searched_is_trained_by_its_file(onebit, data, tmp_path)
     assert all(stored[name] == value.shape for name, value in network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_searches_of_a_bench_are_real(onebit, monkeypatch, tmp_path):
     """Only the training of the cells is a stand-in."""
     stub = Stub()

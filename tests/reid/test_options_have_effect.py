@@ -22,6 +22,8 @@ from onebit.reid.features import load
 from onebit.reid.recipe import BASE, build_config, load_recipe
 from tests.leaderboards.test_training_data_flow import colored_market
 
+#: Seconds each, and as many as there are options.
+pytestmark = pytest.mark.slow
 RECIPE = load_recipe(BASE).to_dict()
 SMALL = {
     **{"epochs": 2, "height": 32, "width": 16, "data.batch_size_train": 8, "data.batch_size_test": 8},

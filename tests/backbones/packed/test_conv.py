@@ -146,12 +146,10 @@ for channels, filters in ((70, 24), (64, 9), (3, 40)):
 
 @pytest.mark.parametrize(
     ("features", "name"),
-    [
-        ("+avx2,+avx,+popcnt,+fma,+sse4.2,+ssse3,+sse3", "AVX2"),
-        pytest.param("+sse2", "this processor, without AVX2 or AVX-512", marks=pytest.mark.slow),
-    ],
+    [("+avx2,+avx,+popcnt,+fma,+sse4.2,+ssse3,+sse3", "AVX2"), ("+sse2", "this processor, without AVX2 or AVX-512")],
     ids=["without AVX-512", "without AVX"],
 )
+@pytest.mark.slow
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="names features of x86-64")
 def test_older_processors_give_the_same(features: str, name: str, tmp_path) -> None:
     environment = dict(os.environ, NUMBA_CPU_NAME="x86-64", NUMBA_CPU_FEATURES=features, NUMBA_CACHE_DIR=str(tmp_path))
@@ -178,6 +176,7 @@ torch.testing.assert_close(PackedConv(conv)(x), conv(x))
     assert "pip install numba" in done.stderr
 
 
+@pytest.mark.slow
 def test_without_a_cache_folder_it_is_said_and_works(tmp_path) -> None:
     code = """
 from numba.core import caching

@@ -19,6 +19,8 @@ from onebit.classification.search.strategies import METHODS, Report, Schedule, S
 from onebit.commons.errors import InputError
 from tests.classification.search.conftest import FEW_OPERATIONS
 
+#: Seconds each, and as many as there are options.
+pytestmark = pytest.mark.slow
 SPACE = SearchSpace(2, cells=3, channels=4, operations=FEW_OPERATIONS)
 #: Options over which all others of a method count.
 OVER: dict[str, dict[str, Any]] = {

@@ -241,6 +241,7 @@ def arguments(job, out, *more):
     ]
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_and_resumed_it_finds_the_same_cell(finished, tmp_path):
     from onebit.leaderboards import cli
 
