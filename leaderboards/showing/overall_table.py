@@ -79,7 +79,9 @@ class OverallTable(Table[PlainLine]):
             metric = next(iter(board.metrics))
             twins = {_key(line, line.backbone): line for line in lines if line.weight_bits == 32}
             for line in lines:
-                twin = twins.get(_key(line, line.backbone.removesuffix(f"_{line.binarizer}")))
+                base = line.backbone.removesuffix(f"_{line.binarizer}")
+                # A network that has a binarization of its own is real-valued under another name.
+                twin = twins.get(_key(line, base)) or twins.get(_key(line, f"{base}_real"))
                 if line.weight_bits == 1 and line.finished and twin and twin.summary(metric).mean:
                     found.setdefault((line.data, str(line.binarizer)), []).append((line, twin, metric))
         made = [_line(kind, method, pairs, times.get(method)) for (kind, method), pairs in found.items()]

@@ -85,6 +85,12 @@ def test_twins_were_trained_alike(row):
         assert values([plain, other]) == {}
 
 
+def test_cells_have_their_twin_under_another_name(row):
+    cell = row("dcp_nas_c8", 0.3).model_copy(update=dict(binarizer="mcn", weight_bits=1, activation_bits=1))
+    real = row("dcp_nas_c8_real", 0.6).model_copy(update=dict(binarizer="none", weight_bits=32, activation_bits=32))
+    assert values([cell, real])["development", "mcn"]["overall"] == pytest.approx(0.5)
+
+
 def test_what_is_missing_stays_empty_and_more_datasets_stand_first(row):
     records = [
         *(row(name, top1) for name, top1 in (("resnet20", 0.8), ("resnet20_xnor", 0.72), ("resnet20_bireal", 0.4))),

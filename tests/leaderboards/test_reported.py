@@ -1,8 +1,10 @@
 """The papers' numbers: schema, spot values read off the papers, and what their own text repeats."""
 
 import csv
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from onebit.commons.errors import InputError
 from onebit.leaderboards import reported
 from tests.leaderboards.second_reading import SECOND_READING
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "methods.md"
 ROWS = {
     ("dcp-nas", "1"): 24,
     ("dcp-nas", "3"): 8,
@@ -375,3 +378,21 @@ def test_unknown_table_lists_those_there_are():
 def test_import_is_light():
     code = "import sys, onebit.leaderboards.reported; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_page_of_systems_knows_every_row_and_names_what_there_is():
+    from onebit import list_backbones
+    from onebit.classification.search.strategies import METHODS
+    from onebit.commons.task import recipes
+
+    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    systems, here = zip(*((line.split(" | ")[0], line.split(" | ")[1]) for line in lines), strict=True)
+    starts = [name for cell in systems for name in re.findall(r"`([^`]+)`", cell)]
+    numbers = reported.load()
+    rows = set(numbers.loc[numbers["paper"].isin([D, C, B, A]), "row"])
+    assert [row for row in rows if not row.startswith(tuple(starts))] == []
+    assert [start for start in starts if not any(row.startswith(start) for row in rows)] == []
+    known = {*list_backbones(), *METHODS, *recipes("classification")}
+    named = {name for cell in here for name in re.findall(r"`([^`]+)`", cell)} - {*starts}
+    assert named <= known
+    assert set(METHODS) <= named
