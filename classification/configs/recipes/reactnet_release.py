@@ -7,14 +7,12 @@
 _base_ = "./reactnet.py"
 
 train_dataloader = dict(batch_size=512)
-_still = dict(decay_mult=0.0)
 optim_wrapper = dict(
     optimizer=dict(lr=2.5e-3),
     paramwise_cfg=dict(
         norm_decay_mult=0.0,
-        bias_decay_mult=0.0,
         flat_decay_mult=0.0,
-        custom_keys=dict(classifier=_still, quantize_input=_still, shift_in=_still, shift_out=_still),
+        custom_keys={key: dict(decay_mult=0.0) for key in ("classifier", "quantize_input", "shift_in", "shift_out")},
     ),
 )
 param_scheduler = dict(_delete_=True, type="LinearLR", start_factor=127 / 128, end_factor=0.0, by_epoch=True)
