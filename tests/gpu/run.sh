@@ -9,7 +9,8 @@
 # A_SECONDS, B_SECONDS, C_SECONDS, D_SECONDS   limits of the stages
 # ROWS, EPOCHS, WORKERS, RECIPE   stage c: the backbones, their epochs, how many at a time, the recipe
 # DATA     data root with cifar10-jpeg; in the smoke run mini-cifar10 is drawn
-# .gpu/    if there: wheels/*.whl that the machine lacks, and cifar10-jpeg.tar.xz
+# .gpu/    if there: wheels/*.whl that the machine lacks, cifar10-jpeg.tar.xz, and runs/*.tgz, rows that did not end
+#          in an earlier run; they go on. Those that do not end in this one are below $OUT/runs.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
@@ -34,6 +35,15 @@ stage() { # name, seconds, command...
     echo "stage $name: exit $code after $((SECONDS - begin)) s; $(grep -v '^$' "$out/$name.log" | tail -n 1 | cut -c1-160)"
 }
 
+unfinished() { # keep the work folder of every row that has no record
+    local run name
+    for run in "$work"/runs/*/; do
+        name=$(basename "$run")
+        compgen -G "$out/board/records/*/$name.json" > /dev/null && continue
+        mkdir -p "$out/runs" && tar czf "$out/runs/$name.tgz" -C "$work/runs" "$name"
+    done
+}
+
 rows() { # the rows of a board; a row that did not end is not recorded
     local dataset=$1 recipe=$2 names=$3 workers=$4 data=$5; shift 5
     "$python" -W ignore -m onebit bench "$dataset" --backbones "$names" --recipe "$recipe" --workers "$workers" \
@@ -52,10 +62,13 @@ else
     data=${DATA:-$work/data}
     if [ -f .gpu/cifar10-jpeg.tar.xz ] && [ ! -d "$data/train" ]; then mkdir -p "$data" && tar xf .gpu/cifar10-jpeg.tar.xz -C "$data"; fi
     export data names=${ROWS:-resnet20,resnet20_xnor,resnet20_bireal,resnet20_reactnet,resnet20_mcn,resnet18_reactnet,dcp_nas_s}
-    export workers=${WORKERS:-7} recipe=${RECIPE:-medium} options=${EPOCHS:+--cfg-options train_cfg.max_epochs=$EPOCHS}
+    export workers=${WORKERS:-7} recipe=${RECIPE:-medium}
+    export options="--cfg-options cuda_graph=True ${EPOCHS:+train_cfg.max_epochs=$EPOCHS}"
+    mkdir -p "$work/runs"; for kept in .gpu/runs/*.tgz; do [ ! -f "$kept" ] || tar xzf "$kept" -C "$work/runs"; done
     stage a "${A_SECONDS:-90}" "$python" -m pytest -q -p no:cacheprovider $processes tests/gpu/test_devices.py
     stage b "${B_SECONDS:-120}" "$python" tests/gpu/step.py --seconds "$((${B_SECONDS:-120} - 30))" --out "$out/step.json"
     stage c "${C_SECONDS:-300}" bash -c 'rows cifar10-jpeg "$recipe" "$names" "$workers" "$data" $options'
+    unfinished
     stage d "${D_SECONDS:-120}" "$python" -W ignore -m onebit search dcp-nas --dataset cifar10-jpeg --data "$data" --preset small --out "$out/cell.json" --work-dir "$work/search"
 fi
 [ -f "$work/search/train.log" ] && cp "$work/search/train.log" "$out/search.log"
