@@ -20,6 +20,7 @@ from onebit.commons.errors import InputError
 from onebit.commons.task import Job, lacking
 
 LACKS = {
+    "detector": "--detector is for detection, not for classification",
     "train_config": "--config is for detection; classification takes --recipe and --cfg-options",
     "score_checkpoint": "--config is not for classification, and neither is --model: "
     "it scores checkpoints of this suite and packed files",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from onebit.commons import guards
+from onebit.commons.datasets.detection import FASTER_RCNN
 from onebit.commons.errors import InputError
 from onebit.commons.file_options import FileOptions, Schema
 
@@ -126,8 +127,8 @@ class Task(Protocol):
 
     @property
     def LACKS(self) -> Mapping[str, str]:
-        """What is not offered (functions of this interface, ``show_score``, ``import_options``) to the sentence that
-        says what there is."""
+        """What is not offered (functions of this interface, ``show_score``, ``import_options``, ``detector``) to the
+        sentence that says what there is."""
 
     @property
     def FILE_OPTIONS(self) -> Schema:
@@ -135,7 +136,8 @@ class Task(Protocol):
 
     @property
     def KEYS(self) -> Mapping[str, str]:
-        """The config keys of what every task calls ``epochs``, ``batch`` (images per training step) and ``lr``."""
+        """The config keys of what every task calls ``epochs``, ``batch`` (images per training step) and ``lr``, and of
+        ``detector``, which detection alone has."""
 
     @property
     def TRIAL(self) -> tuple[str, Mapping[str, Any]]:
@@ -229,6 +231,7 @@ def common_options(
     batch: int | None = None,
     lr: float | None = None,
     size: int | Sequence[int] | None = None,
+    detector: str | None = None,
 ) -> dict[str, Any]:
     """Options of a task's config together with what every task calls by the same name; None leaves the recipe's.
 
@@ -238,9 +241,11 @@ def common_options(
         batch: images per training step and process.
         lr: learning rate.
         size: height and width of images in pixels, or one number for both.
+        detector: of detection alone: ``faster_rcnn``, ``retinanet`` or ``fcos``.
 
     Raises:
-        InputError: a value out of range, a size that the task's images cannot have, or the same thing given twice.
+        InputError: a value out of range, a size that the task's images cannot have, the same thing given twice, or a
+            detector for another task.
     """
     found: dict[str, dict[str, Any]] = {}
     if epochs is not None:
@@ -254,9 +259,14 @@ def common_options(
         if len(sides) not in (1, 2):
             raise InputError(f"size takes height and width, or one number for both; got {len(sides)} numbers")
         found["size"] = task.size_options(sides[0], sides[-1])
+    if detector is not None:
+        require_offered(task, "detector")
+        found["detector"] = {task.KEYS["detector"]: detector}
     for name, common in found.items():
         if twice := sorted(common.keys() & options.keys()):
             raise InputError(f"option {twice[0]} says what {name} says too: leave out one")
+    if detector == FASTER_RCNN:  # the row is that of those who do not say it
+        del found["detector"]
     return {key: value for common in (*found.values(), options) for key, value in common.items()}
 
 

@@ -8,7 +8,8 @@ operators   whose operators mmcv calls where it has no compiled ones
 plain_operators  NMS, its relatives and RoIAlign in plain torch
 plain_convs  deformable and masked convolution, CARAFE and the focal loss in plain torch
 necks       FPN and PAFPN with 1-bit convs
-heads       the RPN, RetinaNet's and FCOS's head with 1-bit convs
+heads       the RPN, and the heads of RetinaNet, FCOS and YOLOX, with 1-bit convs
+detectors   Faster R-CNN and the one-stage detectors that rows train
 parts       which parts of a detector are 1-bit
 metrics     VOC and COCO AP in full precision, per class
 predictions detections as a file
@@ -32,7 +33,7 @@ from typing import TYPE_CHECKING
 from onebit.commons.compat import ensure_mmcv, ensure_torchvision
 
 if TYPE_CHECKING:
-    from onebit.detection.heads import OneBitFCOSHead, OneBitRetinaHead, OneBitRPNHead
+    from onebit.detection.heads import OneBitFCOSHead, OneBitRetinaHead, OneBitRPNHead, OneBitYOLOXHead
     from onebit.detection.metrics import CocoAveragePrecision, VOCAveragePrecision
     from onebit.detection.necks import OneBitFPN, OneBitPAFPN
 
@@ -48,6 +49,7 @@ _LAZY = {
     "OneBitPAFPN": "onebit.detection.necks",
     "OneBitRPNHead": "onebit.detection.heads",
     "OneBitRetinaHead": "onebit.detection.heads",
+    "OneBitYOLOXHead": "onebit.detection.heads",
     "VOCAveragePrecision": "onebit.detection.metrics",
 }
 
@@ -58,6 +60,7 @@ __all__ = [
     "OneBitPAFPN",
     "OneBitRPNHead",
     "OneBitRetinaHead",
+    "OneBitYOLOXHead",
     "VOCAveragePrecision",
 ]
 

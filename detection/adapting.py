@@ -8,17 +8,16 @@ from typing import Any
 from onebit.commons.datasets import Dataset, OwnBoxes
 from onebit.commons.errors import InputError
 
-#: Images are scaled to a multiple of this, pixels: the stride of the coarsest map that proposals come from.
+#: Images are scaled to a multiple of this, pixels: the stride of the backbone's coarsest map.
 MULTIPLE = 32
-#: Side of the smallest anchor on the finest map, pixels, per unit of its scale: that map's stride.
-STRIDE = 4
 
 
 def adapted(dataset: Dataset, adapt: Mapping[str, Any]) -> dict[str, Any]:
     """Options for a recipe, from what is known of a dataset.
 
-    Images are as large as half of them are, in steps of 32 pixels and at most ``adapt["side"]``. The smallest anchor
-    is the largest choice that is not above the tenth of the objects that is smallest, at this size. So many epochs
+    Images are as large as half of them are, in steps of 32 pixels and at most ``adapt["side"]``. The smallest anchor,
+    of a detector that has anchors, is the largest of the recipe's choices that is not above the tenth of the objects
+    that is smallest, at this size. So many epochs
     are trained that about ``adapt["images"]`` images are seen, within ``adapt["epochs"]``. There are no options where
     the data is not at hand: then a checkpoint states what it was trained with.
 
@@ -35,12 +34,11 @@ def adapted(dataset: Dataset, adapt: Mapping[str, Any]) -> dict[str, Any]:
     if not facts:
         return {}
     side = min(max(MULTIPLE * round(facts["side"] / MULTIPLE), MULTIPLE), adapt["side"])
-    fitting = [scale for scale in adapt["scales"] if STRIDE * scale <= facts["object"] * side]
     least, most = adapt["epochs"]
     epochs = min(max(round(adapt["images"] / facts["images"]), least), most)
-    return {
-        "image_scale": (side, side),
-        "model.rpn_head.anchor_generator.scales": [max(fitting, default=min(adapt["scales"]))],
-        "train_cfg.max_epochs": epochs,
-        "train_cfg.val_interval": epochs,
-    }
+    options = {"image_scale": (side, side), "train_cfg.max_epochs": epochs, "train_cfg.val_interval": epochs}
+    if anchors := adapt.get("anchors"):
+        (_, smallest), *choices = anchors["choices"]
+        fitting = [value for pixels, value in choices if pixels <= facts["object"] * side]
+        options[anchors["option"]] = [smallest, *fitting][-1]
+    return options

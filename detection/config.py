@@ -24,6 +24,8 @@ from onebit.commons.task import Job, recipe_file
 from onebit.detection import pretrained as pretrained_backbone
 from onebit.detection import stabilizers
 from onebit.detection.adapting import adapted
+from onebit.detection.detectors import DETECTORS, FASTER_RCNN
+from onebit.detection.detectors import OPTION as DETECTOR_OPTION
 from onebit.detection.metrics import JUDGES, check_judge
 from onebit.detection.parts import PARTS, default_parts
 
@@ -55,10 +57,11 @@ _TRAINING = r"(optim_wrapper|param_scheduler|auto_scale_lr|train_dataloader|defa
 FILE_OPTIONS = Schema(
     {
         **network_kinds(r"model\.backbone\."),
-        r"model\.(neck|rpn_head|roi_head\.bbox_head)\.binarizer": word,
+        r"model\.(neck|rpn_head|bbox_head|roi_head\.bbox_head)\.binarizer": word,
         r"model(\.\w+)+": quantity,
         r"train_dataloader\.num_workers": up_to(64),
         rf"{_TRAINING}(\.\w+)+": quantity,
+        DETECTOR_OPTION: one_of(*DETECTORS),
         PARTS_OPTION: one_of(*PARTS),
         re.escape(JUDGE_OPTION): one_of(*JUDGES),
         rf"{stabilizers.OPTION}\.norm": word,
@@ -74,22 +77,16 @@ FILE_OPTIONS = Schema(
     network_wholes(r"model\.backbone\."),
     unused=(rf"({_TRAINING}|amp|compile|load_from|{pretrained_backbone.OPTION}|model\.(\w+\.)*init_cfg)\b",),
 )
-#: Choice of 1-bit parts to the config of the model.
-_MODELS = {
-    "none": "faster-rcnn_fpn",
-    "lateral": "faster-rcnn_onebit-fpn",
-    "neck": "faster-rcnn_onebit-neck",
-    "neck+rpn": "faster-rcnn_onebit-neck-rpn",
-}
 
 
 def build_config(
     job: Job, folder: str | Path, pretrained: Mapping[str, Any] | None = None, classes: Sequence[str] | None = None
 ) -> Config:
-    """Compose ``configs/{models,datasets,recipes}`` and put the backbone in.
+    """Compose ``configs/{models,parts,datasets,recipes}`` and put the backbone in.
 
-    Which parts beside the backbone are 1-bit is the option ``onebit_parts``, one of
-    :data:`onebit.detection.parts.PARTS`, with the backbone's binarizer: ``lateral`` unless asked
+    The option ``detector`` is one of :data:`onebit.detection.detectors.DETECTORS`, Faster R-CNN unless asked
+    otherwise. Which parts beside the backbone are 1-bit is the option ``onebit_parts``, one of
+    the detector's choices, with the backbone's binarizer: ``lateral`` unless asked
     otherwise, and ``none`` for a real-valued backbone, so that a real-valued row is real-valued
     throughout. ``pretrained=PATH`` names the checkpoint that the backbone starts from
     (:mod:`onebit.detection.pretrained`), ``stabilizers.NAME`` what is in :mod:`onebit.detection.stabilizers`, and
@@ -103,7 +100,7 @@ def build_config(
         classes: of data of one's own that is not at hand: the names that a checkpoint states.
 
     Raises:
-        InputError: unknown backbone, dataset or recipe, an option that does not fit, or a
+        InputError: unknown backbone, dataset, recipe or detector, an option that does not fit, or a
             checkpoint that cannot be started from.
     """
     backbone = backbone_config(job.backbone, out_indices=(0, 1, 2, 3))
@@ -118,19 +115,22 @@ def build_config(
     start = options.pop(pretrained_backbone.OPTION, None)
     chosen = stabilizers.take(options)
     judge = options.pop(JUDGE_OPTION, None)
-    model = _MODELS[_parts(options.pop(PARTS_OPTION, None), job.backbone, bool(onebit))]
+    kind = guards.choice(DETECTOR_OPTION, options.pop(DETECTOR_OPTION, FASTER_RCNN), tuple(DETECTORS))
+    parts = _parts(options.pop(PARTS_OPTION, None), kind, job.backbone, bool(onebit))
     cfg = Config()  # not a model's own: the runner dumps a config with a file name once more
-    for piece in (_piece("models", model), _dataset_piece(dataset), _read(recipe_file("detection", job.recipe))):
+    model = (_piece("models", kind), _piece("parts", DETECTORS[kind].parts[parts]))
+    for piece in (*model, _dataset_piece(dataset), _read(recipe_file("detection", job.recipe))):
         cfg.merge_from_dict(copy.deepcopy(piece))
+    cfg.merge_from_dict(cfg.pop("of_detector", {}).get(kind, {}))
     cfg.row = dict(dataset=job.dataset, backbone=job.backbone, recipe=job.recipe)
 
     detector = cfg.model
     detector.backbone = backbone
     detector.neck.in_channels = list(network.feature_channels)
-    for part in (detector.neck, detector.rpn_head):
-        if "binarizer" in part:
-            part.binarizer = onebit[0]
-    detector.roi_head.bbox_head.num_classes = cfg.num_classes
+    for part in ("neck", "rpn_head", "bbox_head"):
+        if "binarizer" in detector.get(part, ()):
+            detector[part].binarizer = onebit[0]
+    class_head(detector).num_classes = cfg.num_classes
     cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="onebit.MethodLossHook")]
     adapt = cfg.pop("adapt", None)
     if adapt:
@@ -150,11 +150,17 @@ def build_config(
     return cfg
 
 
-def _parts(asked: str | None, backbone: str, onebit: bool) -> str:
-    """The choice of 1-bit parts, checked against the backbone."""
-    choices = tuple(PARTS) if onebit else ("none",)
+def class_head(model: dict[str, Any]) -> dict[str, Any]:
+    """Of a model's config, the head that knows the classes."""
+    return model["roi_head"]["bbox_head"] if "roi_head" in model else model["bbox_head"]
+
+
+def _parts(asked: str | None, detector: str, backbone: str, onebit: bool) -> str:
+    """The choice of 1-bit parts, checked against the detector and the backbone."""
+    choices = tuple(DETECTORS[detector].parts) if onebit else ("none",)
     parts = default_parts(onebit) if asked is None else asked
-    return guards.choice(PARTS_OPTION if onebit else f"{PARTS_OPTION} of real-valued {backbone}", parts, choices)
+    named = f"{PARTS_OPTION} of {detector}" if onebit else f"{PARTS_OPTION} of real-valued {backbone}"
+    return guards.choice(named, parts, choices)
 
 
 def set_judge(cfg: Config, judge: str | None) -> None:

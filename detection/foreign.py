@@ -30,7 +30,8 @@ from onebit.commons.errors import InputError
 from onebit.commons.task import Job, Outcome
 from onebit.detection.checks import check_dataset
 from onebit.detection.config import JUDGE_OPTION, dataset_config
-from onebit.detection.cost import CONVENTIONS, forward_all
+from onebit.detection.cost import CONVENTIONS, forward_all, most_proposals
+from onebit.detection.detectors import detector_of
 from onebit.detection.metrics import facts
 from onebit.detection.runner import keep_predictions, log_to, output_to_log
 from onebit.detection.user_config import config_of_row, own_test_data, test_pipeline
@@ -92,6 +93,7 @@ def score_checkpoint(checkpoint: Path, config: Path, job: Job, packed: bool = Fa
         details = dict(
             checked=checked,
             per_class=metrics.pop("per_class"),
+            detector=detector_of(detector),
             network=network_of(detector, counted=not reason),
             classes_stated=stated is not None,
             **facts(evaluator.metrics[0]),
@@ -190,16 +192,10 @@ def cost_of(detector: nn.Module, cfg: Config) -> tuple[dict[str, dict[str, Any]]
         return {}, "the test pipeline states no single size"
     width, height = sizes[0] if isinstance(sizes[0], (tuple, list)) else (sizes[0],) * 2
     facts: dict[str, Any] = dict(input_shape=[3, height, width])
-    if hasattr(detector, "rpn_head") and hasattr(detector, "roi_head"):
-        proposals = (cfg.model.get("test_cfg") or {}).get("rpn", {}).get("max_per_img", 1000)
+    proposals = most_proposals(cfg.model)
+    if proposals is not None:
         facts["proposals"] = proposals
-        run = forward_all(height, width, proposals)
-    else:
-        device = next(detector.parameters()).device
-
-        def run(network: nn.Module) -> None:
-            network(torch.zeros(1, 3, height, width, device=device), mode="tensor")
-
+    run = forward_all(height, width, proposals)
     try:
         return {
             convention: {**backbones.cost(detector, forward=run, convention=convention).summary(), **facts}

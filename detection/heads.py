@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 from mmcv.cnn import ConvModule
-from mmdet.models.dense_heads import FCOSHead, RetinaHead, RPNHead
+from mmdet.models.dense_heads import FCOSHead, RetinaHead, RPNHead, YOLOXHead
 from torch import nn
 
 from onebit.backbones import OneBitConv2d
 from onebit.backbones.registry import MODELS
+from onebit.commons.errors import InputError
 from onebit.detection.necks import binarize
 
 
@@ -117,6 +118,26 @@ class OneBitFCOSHead(_OneBitTowers, FCOSHead):
     Raises:
         InputError: as :class:`OneBitRetinaHead`.
     """
+
+
+@MODELS.register_module(force=True)
+class OneBitYOLOXHead(_OneBitTowers, YOLOXHead):
+    """MMDetection's YOLOX head (Ge et al., 2021) whose stacks of 3x3 convs, two for each level, are 1-bit (ours).
+
+    Input and output are those of ``YOLOXHead``; its three output convs of a level stay real-valued, and there is no
+    Swish between the 1-bit ones. Arguments are those of :class:`OneBitRetinaHead`.
+
+    Raises:
+        InputError: as :class:`OneBitRetinaHead`, or depthwise or deformable convs, which are not 1-bit here.
+    """
+
+    def _init_layers(self) -> None:
+        if self.use_depthwise or self.dcn_on_last_conv:
+            raise InputError("OneBitYOLOXHead has no use_depthwise and no dcn_on_last_conv: its convs are 1-bit")
+        YOLOXHead._init_layers(self)  # builds the stacks level by level
+
+    def _build_stacked_convs(self) -> nn.Sequential:
+        return nn.Sequential(*_blocks(ShortcutConv, self, self.stacked_convs, self.norm_cfg))
 
 
 def _blocks(kind: type[ConvModule], head: nn.Module, count: int, norm_cfg: dict | None) -> list[ConvModule]:

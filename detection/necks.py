@@ -49,6 +49,8 @@ class _OneBitPyramid:
         for lateral in self.lateral_convs:
             binarize(lateral, kernel_size=3, padding=1, **onebit)
         if onebit_outputs:
+            # The sign of 0 is -1: a ReLU before a sign changes no output and takes the gradient of negative values.
+            self.relu_before_extra_convs = False
             for output in self.output_convs:
                 binarize(output, **onebit)
 

@@ -34,6 +34,7 @@ from onebit.commons.task import Job, Outcome
 from onebit.detection import pretrained, stabilizers
 from onebit.detection.checks import category_ids, check_dataset, classes_of, leaves
 from onebit.detection.config import FREE, JUDGE_OPTION, dataset_config, set_judge
+from onebit.detection.detectors import detector_of
 from onebit.detection.foreign import check_classes, cost_of, network_of, scored_config
 from onebit.detection.metrics import facts
 from onebit.detection.parts import onebit_convs, parts_of
@@ -122,6 +123,7 @@ def train(config: Path, job: Job) -> Outcome:
                 loss_curve=loss_curve(runner),
                 checked=checked,
                 per_class=metrics.pop("per_class"),
+                detector=detector_of(detector),
                 onebit_parts=parts_of(detector),
                 onebit_convs=onebit_convs(detector),
                 network=network_of(detector, counted=not reason),

@@ -14,13 +14,23 @@ from torch import nn
 
 from onebit.backbones import OneBitConv2d
 
-#: Choice to what it means, the default of 1-bit backbones second.
-PARTS = {
-    "none": "standard FPN and RPN, real-valued",
+RPN, HEAD = "neck+rpn", "neck+head"
+#: Choice of any detector to what it means, the default of 1-bit backbones second.
+SHARED_PARTS = {
+    "none": "standard FPN and heads, real-valued",
     "lateral": "3x3 1-bit lateral convs in the FPN (DCP-NAS, Sec. 4.1)",
     "neck": "lateral and output convs of the FPN",
-    "neck+rpn": "the FPN's convs and the 3x3 conv of the RPN",
 }
+#: The same, with what Faster R-CNN and one-stage detectors have besides.
+PARTS = {
+    **SHARED_PARTS,
+    RPN: "the FPN's convs and the 3x3 conv of the RPN",
+    HEAD: "the FPN's convs and the stacks of 3x3 convs of a one-stage detector's head",
+}
+
+
+#: Where the stacks of convs stand in MMDetection's one-stage heads: RetinaNet's, FCOS's and the like, YOLOX's.
+TOWERS = ("cls_convs", "reg_convs", "multi_level_cls_convs", "multi_level_reg_convs")
 
 
 def default_parts(onebit_backbone: bool) -> str:
@@ -31,8 +41,7 @@ def default_parts(onebit_backbone: bool) -> str:
 def parts_of(detector: nn.Module) -> str:
     """The choice that ``detector`` was built with, read off its modules.
 
-    ``neck+head`` is said of one-stage detectors whose neck and stacks of convs in the head are 1-bit. ``other`` where
-    it is none of these, as may be in somebody's own config.
+    ``other`` where it is none of these, as may be in somebody's own config.
     """
     lateral = output = False
     neck = getattr(detector, "neck", None)
@@ -44,11 +53,9 @@ def parts_of(detector: nn.Module) -> str:
     rpn = getattr(getattr(detector, "rpn_head", None), "rpn_conv", None)
     rpn = _all_onebit([] if rpn is None else [rpn])
     head = getattr(detector, "bbox_head", None)
-    towers = [part for name in ("cls_convs", "reg_convs") for part in getattr(head, name, ())]
+    towers = [part for name in TOWERS for part in getattr(head, name, ())]
     if towers:
-        rest.append(
-            nn.ModuleList(part for name, part in head.named_children() if name not in ("cls_convs", "reg_convs"))
-        )
+        rest.append(nn.ModuleList(part for name, part in head.named_children() if name not in TOWERS))
     elif head is not None:
         rest.append(head)
     if hasattr(detector, "roi_head"):
@@ -58,8 +65,8 @@ def parts_of(detector: nn.Module) -> str:
         (False, False, False, False): "none",
         (True, False, False, False): "lateral",
         (True, True, False, False): "neck",
-        (True, True, True, False): "neck+rpn",
-        (True, True, False, True): "neck+head",
+        (True, True, True, False): RPN,
+        (True, True, False, True): HEAD,
     }
     return "other" if elsewhere else names.get((lateral, output, rpn, _all_onebit(towers)), "other")
 

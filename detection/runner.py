@@ -47,6 +47,7 @@ from onebit.detection import predictions as prediction_files
 from onebit.detection.checks import category_ids, check_dataset, classes_of, leaves
 from onebit.detection.config import FILE_OPTIONS, JUDGE_OPTION, build_config, dataset_config
 from onebit.detection.cost import summaries
+from onebit.detection.detectors import detector_of
 from onebit.detection.metrics import facts
 from onebit.detection.parts import onebit_convs, parts_of
 from onebit.detection.user_config import data_of
@@ -332,6 +333,7 @@ def _outcome(
         details={
             **details,
             "per_class": per_class,
+            "detector": detector_of(detector),
             "onebit_parts": parts_of(detector),
             "onebit_convs": onebit_convs(detector),
             "network": backbones.describe(detector.backbone),

@@ -21,15 +21,16 @@ CHOICES = {
     "clip_grad": "largest norm of the gradient; None for no limit",
     "norm": "batch norms: SyncBN (in training mode, statistics over the batches of all processes; "
     "the default), BN (each process by itself), frozen (the backbone's in eval mode)",
-    "loss_weights": "factors of rpn_cls, rpn_bbox, cls, bbox",
+    "loss_weights": "factors of rpn_cls, rpn_bbox, cls, bbox, centerness",
 }
 _NORMS = ("SyncBN", "BN", "frozen")
-#: Name of a loss weight to its place in the model's config.
+#: Name of a loss weight to its places in the model's config: of two stages and of one.
 _LOSSES = {
-    "rpn_cls": ("rpn_head", "loss_cls"),
-    "rpn_bbox": ("rpn_head", "loss_bbox"),
-    "cls": ("roi_head", "bbox_head", "loss_cls"),
-    "bbox": ("roi_head", "bbox_head", "loss_bbox"),
+    "rpn_cls": ("rpn_head.loss_cls",),
+    "rpn_bbox": ("rpn_head.loss_bbox",),
+    "cls": ("roi_head.bbox_head.loss_cls", "bbox_head.loss_cls"),
+    "bbox": ("roi_head.bbox_head.loss_bbox", "bbox_head.loss_bbox"),
+    "centerness": ("bbox_head.loss_centerness",),
 }
 
 
@@ -84,7 +85,7 @@ def apply(cfg: Config, chosen: dict[str, Any]) -> None:
     for name, weight in weights.items():
         loss = _loss(cfg.model, name)
         if loss is None:
-            place = ".".join(_LOSSES[name])
+            place = " and no ".join(_LOSSES[name])
             raise InputError(f"{OPTION}.loss_weights.{name}: this detector has no {place}")
         loss["loss_weight"] = guards.number(f"{OPTION}.loss_weights.{name}", weight, 0)
 
@@ -97,9 +98,13 @@ def _schedulers(cfg: Config) -> list[dict]:
 
 def _loss(model: dict, name: str) -> dict | None:
     """The config of a loss; None where the detector has none, or several, at that place."""
-    for key in _LOSSES[name]:
-        model = model.get(key) if isinstance(model, dict) else None
-    return model if isinstance(model, dict) else None
+    for place in _LOSSES[name]:
+        found: Any = model
+        for key in place.split("."):
+            found = found.get(key) if isinstance(found, dict) else None
+        if isinstance(found, dict):
+            return found
+    return None
 
 
 def read(cfg: Config) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from onebit.commons.engine import config_text
 from onebit.commons.errors import InputError
 from onebit.commons.task import Job, Outcome, lacking
 from onebit.detection import foreign, runner
+from onebit.detection.config import DETECTOR_OPTION, JUDGE_OPTION, build_config
 from onebit.detection.config import FILE_OPTIONS as FILE_OPTIONS
-from onebit.detection.config import JUDGE_OPTION, build_config
 from onebit.detection.cost import model_cost as model_cost
 from onebit.detection.operators import operator_status
 from onebit.detection.own_config import train as train_config  # noqa: F401
@@ -27,7 +27,12 @@ LACKS = {
     "test_packed_file": "a packed file is scored by `onebit test classification`; detection has `--packed`",
     "import_options": "--cfg-options of an import are for reid, not for detection",
 }
-KEYS = {"epochs": "train_cfg.max_epochs", "batch": "train_dataloader.batch_size", "lr": "optim_wrapper.optimizer.lr"}
+KEYS = {
+    "epochs": "train_cfg.max_epochs",
+    "batch": "train_dataloader.batch_size",
+    "lr": "optim_wrapper.optimizer.lr",
+    "detector": DETECTOR_OPTION,
+}
 TRIAL: tuple[str, dict[str, Any]] = (
     "mini-coco",
     {

@@ -40,7 +40,7 @@ def load_results(
     Returns:
         Columns: ``board``, ``dataset``, ``data`` (``real``, ``development`` or ``drawn``), ``backbone``, ``binarizer``,
         ``weight_bits``, ``activation_bits``, ``recipe``, ``cfg_options``, ``seed``, ``status``, ``epochs``,
-        ``main_metric``; a column for each metric of the board and one ``untrained_METRIC`` for each, fractions in
+        ``main_metric``, and of detection ``detector``; a column for each metric of the board and one ``untrained_METRIC`` for each, fractions in
         [0, 1]; ``params``, ``memory_bits_strict``, ``ops_strict`` by the rule ``strict``; ``convention``, the paper's
         rule, with ``memory_bits`` and ``ops`` by it; ``wall_seconds``, ``device``, ``trust`` (the level that is
         established here), ``created``, ``error``. Failed rows have no metrics. Ordered by dataset, recipe, backbone,
@@ -60,21 +60,24 @@ def _frame(board: Board, records: Iterable[Record]) -> pd.DataFrame:
     import pandas as pd
 
     metrics = [name for metric in board.metrics for name in (metric, f"untrained_{metric}")]
-    rows = [_row(record, list(board.metrics), board.paper_convention) for record in records]
-    frame = pd.DataFrame(rows, columns=[*FIRST, *metrics, *LAST])
-    return frame.sort_values(["dataset", "recipe", "backbone", "cfg_options", "seed"], ignore_index=True)
+    rows = [_row(board, record) for record in records]
+    detector = ["detector"] if board.task == "detection" else []
+    frame = pd.DataFrame(rows, columns=[*FIRST, *detector, *metrics, *LAST])
+    return frame.sort_values(["dataset", "recipe", "backbone", *detector, "cfg_options", "seed"], ignore_index=True)
 
 
-def _row(record: Record, metrics: list[str], convention: str) -> dict[str, Any]:
+def _row(board: Board, record: Record) -> dict[str, Any]:
     from onebit.leaderboards.recording.trust import established
-    from onebit.leaderboards.showing.lines import options_text
+    from onebit.leaderboards.showing.lines import detector_of, options_text
 
+    convention = board.paper_convention
     row = {name: getattr(record, name, None) for name in (*FIRST, *LAST)}
     strict, paper = record.cost.get("strict", {}), record.cost.get(convention, {})
     dataset = DATASETS.get(record.dataset)
     row |= dict(
         data=dataset.kind if dataset else "real",
         cfg_options=options_text(record),
+        detector=detector_of(board, record),
         convention=convention,
         params=strict["params_1bit"] + strict["params_real"] if strict else None,
         memory_bits_strict=strict.get("memory_bits"),
@@ -84,7 +87,7 @@ def _row(record: Record, metrics: list[str], convention: str) -> dict[str, Any]:
         device=record.environment.device,
         trust=str(established(record)),
     )
-    for metric in metrics:
+    for metric in board.metrics:
         row[metric] = record.metrics.get(metric)
         row[f"untrained_{metric}"] = (record.untrained or {}).get(metric)
     return row
@@ -107,6 +110,7 @@ def bench(
     batch: int | None = None,
     lr: float | None = None,
     size: int | Sequence[int] | None = None,
+    detector: str | None = None,
     cfg_options: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Train and score the rows of a board that are missing, as ``onebit bench`` does.
@@ -127,6 +131,7 @@ def bench(
         batch: images per training step, instead of the recipe's.
         lr: learning rate, instead of the recipe's.
         size: height and width of images in pixels, or one number for both, instead of the recipe's.
+        detector: of detection: ``faster_rcnn`` (the default), ``retinanet`` or ``fcos``.
         cfg_options: dotted key to value, further changes of the recipe.
 
     Returns:
@@ -146,7 +151,7 @@ def bench(
     if found is None:
         raise InputError(f"board {board} has many datasets: name one as dataset")
     options = dict(cfg_options or {})
-    common = {"epochs": epochs, "batch": batch, "lr": lr, "size": size}
+    common = {"epochs": epochs, "batch": batch, "lr": lr, "size": size, "detector": detector}
     if any(value is not None for value in common.values()):
         options = common_options(runner(of_board.task), options, **common)
     sweep = BoardSweep(

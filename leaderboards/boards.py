@@ -57,7 +57,8 @@ def _board(dataset: Dataset) -> Board:
         rest = ("params", *_COSTS, "wa", "search_cost", "search_method")
         layout = ("backbone", *dataset.metrics, *rest, *_OURS)
     else:
-        layout = ("backbone", "quantization", "wa", *dataset.metrics, "search_method", *_COSTS, *_OURS)
+        name = ("backbone", "detector") if dataset.task == "detection" else ("backbone",)
+        layout = (*name, "quantization", "wa", *dataset.metrics, "search_method", *_COSTS, *_OURS)
     return Board(
         name=dataset.name,
         title=dataset.title,

@@ -21,6 +21,7 @@ from onebit.reid.runner import test as test
 from onebit.reid.runner import train as train
 
 LACKS = {
+    "detector": "--detector is for detection, not for reid",
     "train_config": "--config is for detection; reid takes --recipe and --cfg-options",
     "test_packed_file": "a packed file is scored by `onebit test classification`; reid has `--packed`",
     "show_score": "--show-score is for `test detection --show-dir DIR`",

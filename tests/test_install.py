@@ -92,7 +92,7 @@ def test_nothing_but_onebit_lands_in_site_packages(wheel):
     for kept in ("reported/dcp_nas_table10.csv", "showing/site/page.css"):
         assert f"onebit/leaderboards/{kept}" in names
     assert "onebit/backbones/cells/dcp_nas_imagenet.json" in names
-    assert "onebit/detection/configs/models/faster-rcnn_fpn.py" in names
+    assert "onebit/detection/configs/models/faster_rcnn.py" in names
     assert "onebit/py.typed" in names
 
 

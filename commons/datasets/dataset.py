@@ -49,6 +49,7 @@ class Printed:
         convention: the counting rule of its costs, where it is one that we know by the paper's name.
         note: what every row of it has to be read with.
         search_method: of all of its rows; None where a row's name tells it.
+        detector: of detection, that of all of its rows.
     """
 
     paper: str
@@ -62,6 +63,7 @@ class Printed:
     convention: str | None = None
     note: str | None = None
     search_method: str | None = None
+    detector: str | None = None
 
 
 @dataclass(frozen=True)

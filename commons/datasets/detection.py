@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from onebit.commons.datasets.dataset import Dataset, Printed
 
+#: The detector of the papers' tables, and of rows that name no other.
+FASTER_RCNN = "faster_rcnn"
 _MINI = "onebit.commons.mini.detection"
 
 VOC = Dataset(
@@ -23,7 +25,7 @@ VOC = Dataset(
     protocol="VOC2007 test, IoU 0.5, area under curve (map_area) and 11-point (map_11pt), difficult objects ignored",
     metrics={"map_area": "mAP area", "map_11pt": "mAP 11-pt"},
     columns=(
-        *("backbone", "quantization", "wa", "map_area", "map_11pt"),
+        *("backbone", "detector", "quantization", "wa", "map_area", "map_11pt"),
         *("memory_strict", "memory_paper", "ops_strict", "ops_paper", "search_method"),
         *("untrained", "recipe", "epochs", "seeds", "source"),
     ),
@@ -31,11 +33,13 @@ VOC = Dataset(
         Printed(
             *("dcp-nas", "13", None, {"map": "map_area"}, 12, (3, 600, 1000)),
             quantization=True,
+            detector=FASTER_RCNN,
             note="the paper does not say which of the two VOC APs its mAP is",
         ),
         Printed(
             *("ida-det", "1", None, {"map": "map_area"}, None, None),
             quantization=True,
+            detector=FASTER_RCNN,
             note="its README does not say which of the two VOC APs its box AP is",
             search_method="Manual",
         ),
@@ -58,6 +62,7 @@ COCO = Dataset(
             {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_s": "APs", "ap_m": "APm", "ap_l": "APl"},
             *(12, (3, 800, 1333)),
             quantization=True,
+            detector=FASTER_RCNN,
         ),
     ),
 )

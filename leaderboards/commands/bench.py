@@ -32,6 +32,7 @@ def configure(verbs) -> None:
         """\
 onebit bench mini-cifar10
 onebit bench mini-voc --backbones resnet18_w16,dcp_nas_c8 --seeds 0,1,2
+onebit bench mini-coco --detector fcos --backbones resnet18_w16,resnet18_w16_reactnet
 onebit bench coco --dataset coco128 --backbones resnet18_w16_reactnet
 onebit bench market1501 --recipe paper --overwrite never
 onebit bench mini-voc --seeds 0,1,2 --workers 2

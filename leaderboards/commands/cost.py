@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from onebit.leaderboards.commands.options import TASKS, add_import, add_verb, comma_list, whole_number
+from onebit.leaderboards.commands.options import TASKS, add_detector, add_import, add_verb, comma_list, whole_number
 
 CONVENTIONS = ("strict", "dcp-nas", "cp-nas", "mmdet-legacy")
 
@@ -22,6 +22,7 @@ onebit cost dcp_nas_s --convention dcp-nas --input 224 224 --classes 1000
 onebit cost resnet18 resnet18_reactnet dcp_nas_s --classes 1000 --plot cost.svg
 onebit cost resnet18 --task detection --input 600 1000 --classes 20 --proposals 1000 --convention mmdet-legacy
 onebit cost dcp_nas_s --task detection --onebit-parts neck+rpn
+onebit cost resnet18_reactnet --task detection --detector retinanet --onebit-parts neck+head
 onebit cost dcp_nas_s --layers --format csv > layers.csv""",
     )
     parser.add_argument("backbones", nargs="+", metavar="BACKBONE", help="several are shown side by side")
@@ -37,8 +38,10 @@ onebit cost dcp_nas_s --layers --format csv > layers.csv""",
     parser.add_argument(
         "--onebit-parts",
         metavar="P",
-        help="detection: 1-bit parts beside the backbone: none, lateral (default of 1-bit backbones), neck, neck+rpn",
+        help="detection: 1-bit parts beside the backbone: none, lateral (default of 1-bit backbones), neck, and neck+rpn "
+        "of Faster R-CNN or neck+head of the others",
     )
+    add_detector(parser, "faster_rcnn (default), retinanet or fcos")
     parser.add_argument(
         "--convention",
         type=_conventions,
@@ -81,7 +84,8 @@ def _check(args) -> None:
     from onebit.commons import guards
     from onebit.commons.errors import InputError
 
-    for option, task in (("proposals", "detection"), ("onebit_parts", "detection"), ("stem", "classification")):
+    of_task = {"proposals": "detection", "onebit_parts": "detection", "detector": "detection", "stem": "classification"}
+    for option, task in of_task.items():
         if getattr(args, option) is not None and args.task != task:
             raise InputError(f"--{option.replace('_', '-')} goes with --task {task}")
     if args.plot:
@@ -91,7 +95,8 @@ def _check(args) -> None:
 def _count(args, backbone: str, convention: str):
     from onebit.leaderboards.boards import runner
 
-    options = {"stem": args.stem, "proposals": args.proposals, "onebit_parts": args.onebit_parts}
+    names = ("stem", "proposals", "onebit_parts", "detector")
+    options = {name: getattr(args, name) for name in names}
     return runner(args.task).model_cost(
         backbone,
         convention=convention,

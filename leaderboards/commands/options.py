@@ -81,10 +81,16 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     common.add_argument(
         "--size", type=whole_number(), nargs="+", metavar="N", help="height and width of images in pixels; one for both"
     )
+    add_detector(parser, "faster_rcnn (default), retinanet or fcos")
+
+
+def add_detector(parser: argparse.ArgumentParser, help: str) -> None:
+    parser.add_argument("--detector", metavar="D", help=f"detection: {help}")
 
 
 def training_options(args: argparse.Namespace, task: str) -> dict[str, Any]:
-    """``--epochs``, ``--batch``, ``--lr``, ``--size`` and ``--cfg-options`` as options of the task's config.
+    """``--epochs``, ``--batch``, ``--lr``, ``--size``, ``--detector`` and ``--cfg-options`` as options of the task's
+    config.
 
     Raises:
         InputError: the same thing given twice, or a size that the task's images cannot have.
@@ -93,7 +99,9 @@ def training_options(args: argparse.Namespace, task: str) -> dict[str, Any]:
     from onebit.leaderboards.boards import runner
 
     options = cfg_options(args.cfg_options)
-    common = {name: vars(args)[name] for name in ("epochs", "batch", "lr", "size") if vars(args)[name] is not None}
+    common = {
+        name: vars(args)[name] for name in ("epochs", "batch", "lr", "size", "detector") if vars(args)[name] is not None
+    }
     return common_options(runner(task), options, **common) if common else options
 
 

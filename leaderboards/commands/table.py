@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from onebit.leaderboards.commands.options import add_import, add_records, add_verb, records_of
+from onebit.leaderboards.commands.options import add_detector, add_import, add_records, add_verb, records_of
 
 
 def configure(verbs) -> None:
@@ -19,6 +19,7 @@ onebit table cifar10 --format latex > table.tex
 onebit table imagenet --reported                 the paper's lines, and ours where there are any
 onebit table cifar10 --format csv --no-reported > cifar10.csv
 onebit table cifar10-jpeg --recipe short         only what was trained so
+onebit table mini-coco --detector retinanet      only rows of this detector
 onebit table ablation-tangent                    an ablation of the DCP-NAS paper
 onebit table overall                             one number per method, over all boards""",
     )
@@ -30,6 +31,7 @@ onebit table overall                             one number per method, over all
     )
     parser.add_argument("--format", choices=("text", "csv", "markdown", "latex", "html"), default="text")
     parser.add_argument("--recipe", metavar="R", help="only rows of this recipe, and nothing printed")
+    add_detector(parser, "only rows of this detector")
     add_reported(parser, "for a whole board in the formats for people, not for CSV")
     add_records(parser)
     add_import(parser)
@@ -56,6 +58,8 @@ def run(args) -> int:
         raise InputError(f"--recipe is for boards of trained networks, not for {args.board}")
     if args.recipe and args.reported:
         raise InputError("--recipe: printed lines have none; leave out --reported")
+    if args.detector and not table.of_detectors:
+        raise InputError(f"--detector is for boards of detection, not for {args.board}")
     folder = records_of(args)
     records = table.load(folder)
     if args.recipe:
@@ -64,10 +68,12 @@ def run(args) -> int:
     if reported is None:
         reported = table.whole and not args.recipe and (args.format != "csv" or not records)
     lines = table.lines(records, reported)
+    if args.detector:
+        lines = [line for line in lines if line.detector == args.detector]
     if not lines:
-        of_recipe = f" --recipe {args.recipe}" if args.recipe else ""
+        asked = "".join(f" --{name} {vars(args)[name]}" for name in ("recipe", "detector") if vars(args)[name])
         raise InputError(
-            f"no records of {args.board}{of_recipe} in {table.place(folder)}; `{table.made_by}{of_recipe}` makes them"
+            f"no records of {args.board}{asked} in {table.place(folder)}; `{table.made_by}{asked}` makes them"
         )
     sys.stdout.write(table.render(lines, args.format, width))
     return 0

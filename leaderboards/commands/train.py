@@ -34,6 +34,7 @@ onebit train classification --dataset mini-cifar10 --backbone resnet18_w8 --epoc
 onebit train detection --dataset mini-voc --backbone dcp_nas_c8 --seed 1 --work-dir runs/voc
 onebit train detection --dataset mini-voc --backbone dcp_nas_c8 --seed 1 --work-dir runs/voc --resume
 onebit train detection --dataset coco:labels.json --backbone resnet18_w16_reactnet --epochs 20 --batch 8 --size 320
+onebit train detection --dataset mini-voc --backbone resnet18_w16_reactnet --detector retinanet --work-dir runs/retina
 onebit train detection --config mine.py --work-dir runs/mine
 onebit train detection --config mine.py --dataset mini-coco
 onebit train detection --dataset coco128 --backbone resnet18_w16_reactnet --cfg-options pretrained=cifar/epoch_3.pth
@@ -149,8 +150,7 @@ def run_train(args) -> int:
     task = runner(args.task)
     if args.config:
         require_offered(task, "train_config")
-        if args.backbone or args.recipe:
-            option = "backbone" if args.backbone else "recipe"
+        if option := next((o for o in ("backbone", "recipe", "detector") if vars(args)[o]), None):
             raise InputError(f"--{option} does not go with --config, which names its own")
         if args.size:
             raise InputError("--size does not go with --config, whose pipeline says how images are scaled")

@@ -187,6 +187,9 @@ class Record(RunFile):
             name = details.get(key, "-")
             if not isinstance(name, str) or not (name == "-" or re.fullmatch(_FILE, name)):
                 raise ValueError(f"{key} must be the name of a file in the work folder, not {name!r}")
+        detector = details.get("detector", "-")
+        if not isinstance(detector, str) or not (detector == "-" or re.fullmatch(_NAME, detector)):
+            raise ValueError(f"detector must be a name, not {detector!r}")
         if type(details.get("num_classes", 0)) is not int:
             raise ValueError(f"num_classes must be a whole number, not {details['num_classes']!r}")
         if "search" in details:

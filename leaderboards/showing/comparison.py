@@ -13,7 +13,7 @@ from onebit.leaderboards.showing.statistics import Comparison, Summary, compare,
 
 
 def pairs(lines: Sequence[Line], a: str, b: str, where: str) -> list[tuple[Line, Line]]:
-    """Lines of backbones ``a`` and ``b`` that share dataset, recipe and options.
+    """Lines of backbones ``a`` and ``b`` that share dataset, detector, recipe and options.
 
     Args:
         where: what the lines are of, for error messages.
@@ -69,13 +69,12 @@ def _require(lines: Sequence[Line], wanted: Sequence[str], where: str) -> None:
 
 
 def _protocol(line: Line) -> tuple:
-    return line.dataset, line.recipe, line.cfg_options
+    return line.dataset, line.detector, line.recipe, line.cfg_options
 
 
 def describe(board: Board, a: Line, b: Line, metrics: Sequence[str]) -> str:
     """The comparison of two lines, one paragraph per metric."""
-    options = f", {a.cfg_options}" if a.cfg_options else ""
-    title = f"{a.dataset}, recipe {a.recipe}{options}: {_name(a)} against {_name(b)}"
+    title = f"{_title(a)}: {_name(a)} against {_name(b)}"
     out = [title]
     for metric in metrics:
         left, right = a.summary(metric), b.summary(metric)
@@ -93,8 +92,7 @@ def describe_sets(
     A network's value is its mean over the seeds that all networks of both sets have, so that the
     noise of seeds is the same in all values.
     """
-    options = f", {a[0].cfg_options}" if a[0].cfg_options else ""
-    title = f"{a[0].dataset}, recipe {a[0].recipe}{options}: {_set(a, names[0])} against {_set(b, names[1])}"
+    title = f"{_title(a[0])}: {_set(a, names[0])} against {_set(b, names[1])}"
     out = [title]
     for metric in metrics:
         seeds = sorted(set.intersection(*(set(line.values[metric]) for line in (*a, *b))))
@@ -109,6 +107,12 @@ def describe_sets(
             above = sum(left[0] > value for value in right)
             out.append(f"            above {above} of {len(right)}")
     return "\n".join(out)
+
+
+def _title(line: Line) -> str:
+    """What lines that are compared share."""
+    parts = (line.dataset, line.detector, f"recipe {line.recipe}", line.cfg_options)
+    return ", ".join(part for part in parts if part)
 
 
 def _set(lines: Sequence[Line], name: str) -> str:

@@ -76,11 +76,23 @@ def _remarks(board: Board, lines: list[Line]) -> list[str]:
     return found
 
 
-_TEXT = {"dataset", "backbone", "variant", "quantization", "wa", "search_method", "recipe", "source", "trust"}
+_TEXT = {
+    "dataset",
+    "backbone",
+    "detector",
+    "variant",
+    "quantization",
+    "wa",
+    "search_method",
+    "recipe",
+    "source",
+    "trust",
+}
 
 _HEADERS = {
     "dataset": "Dataset",
     "backbone": "Backbone",
+    "detector": "Detector",
     "variant": "Variant",
     "quantization": "Quantization",
     "wa": "W/A",
@@ -185,6 +197,7 @@ def _bits(board: Board, line: Line) -> Cell:
 _CELLS: dict[str, Callable[[Board, Line], Cell]] = {
     "dataset": lambda board, line: _text(line.dataset),
     "backbone": lambda board, line: _text(line.backbone),
+    "detector": lambda board, line: _text(line.detector),
     "variant": lambda board, line: _text(line.variant),
     "quantization": lambda board, line: _text("real-valued" if line.binarizer == "none" else line.binarizer),
     "wa": _bits,

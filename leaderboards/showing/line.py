@@ -105,6 +105,7 @@ class Line(TableLine):
         memory_bits, ops: counting convention to cost.
         verdicts: metric key to a verdict of :mod:`onebit.leaderboards.showing.statistics`.
         notes: what distinguishes its protocol from the paper's, one sentence each.
+        detector: of detection, what stands on the backbone; None where that is not known.
         variant: what an ablation varies (:mod:`onebit.leaderboards.ablations`).
     """
 
@@ -126,6 +127,7 @@ class Line(TableLine):
     search_cost_gpu_days: float | None = None
     wall_seconds: float | None = None
     verdicts: dict[str, str] = field(default_factory=dict)
+    detector: str | None = None
     variant: str | None = None
 
     @property

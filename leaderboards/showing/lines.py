@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from onebit.commons.datasets import Printed
+from onebit.commons.datasets.detection import FASTER_RCNN
 from onebit.leaderboards.boards import Board
 from onebit.leaderboards.recording.file_options import short
 from onebit.leaderboards.recording.record import Record
@@ -23,14 +24,15 @@ from onebit.leaderboards.showing.statistics import summarize
 
 
 def measured(board: Board, records: Iterable[Record]) -> list[Line]:
-    """One line per (dataset, backbone, recipe, options, origin), best first of a dataset and recipe.
+    """One line per (dataset, backbone, detector, recipe, options, origin), best first of a dataset and recipe.
 
-    Failed rows enter no mean. Lines of one dataset, recipe, set of options and W/A are compared
+    Failed rows enter no mean. Lines of one dataset, detector, recipe, set of options and W/A are compared
     with each other over their seeds (:func:`onebit.leaderboards.showing.statistics.verdicts`).
     """
     groups: dict[tuple, list[Record]] = {}
     for record in records:
-        key = (record.dataset, record.backbone, record.recipe, options_text(record), record.origin)
+        of = (record.dataset, record.backbone, detector_of(board, record))
+        key = (*of, record.recipe, options_text(record), record.origin)
         groups.setdefault(key, []).append(record)
     lines = [_line(board, group) for group in groups.values()]
     judge(board, lines)
@@ -40,14 +42,26 @@ def measured(board: Board, records: Iterable[Record]) -> list[Line]:
         mean = line.summary(first).mean
         # The board's own dataset first: it is what the paper's table is about.
         own = line.dataset != board.name
-        return own, line.dataset, line.recipe, mean is None, -(mean or 0.0), line.backbone, line.cfg_options
+        name = line.backbone, line.detector or "", line.cfg_options
+        return own, line.dataset, line.recipe, mean is None, -(mean or 0.0), *name
 
     return sorted(lines, key=rank)
 
 
 def options_text(record: Record) -> str:
-    """``--cfg-options`` of a record in one line."""
-    return short(" ".join(f"{k}={v}" for k, v in sorted(record.cfg_options.items())))
+    """``--cfg-options`` of a record in one line, but the detector, which stands by itself (:func:`detector_of`)."""
+    return short(" ".join(f"{k}={v}" for k, v in sorted(record.cfg_options.items()) if k != "detector"))
+
+
+def detector_of(board: Board, record: Record) -> str | None:
+    """What stands on a record's backbone; None where that is not known, or on other boards than detection's.
+
+    A trained row that does not say it is older than the choice, or failed before there was a detector.
+    """
+    if board.task != "detection":
+        return None
+    asked = record.cfg_options.get("detector", FASTER_RCNN) if record.origin == "trained" else None
+    return record.details.get("detector", asked)
 
 
 def _line(board: Board, group: Sequence[Record]) -> Line:
@@ -63,6 +77,7 @@ def _line(board: Board, group: Sequence[Record]) -> Line:
         weight_bits=shown.weight_bits,
         activation_bits=shown.activation_bits,
         source=SOURCES[shown.origin],
+        detector=detector_of(board, shown),
         values=values,
         recipe=shown.recipe,
         cfg_options=options_text(shown),
@@ -108,10 +123,11 @@ def _provenance(cell: str | None) -> dict[str, Any]:
 
 
 def judge(board: Board, lines: list[Line]) -> None:
-    """Enter the verdicts of lines of one dataset, recipe, set of options and W/A."""
+    """Enter the verdicts of lines of one dataset, detector, recipe, set of options and W/A."""
     groups: dict[tuple, list[Line]] = {}
     for line in lines:
-        key = (line.dataset, line.recipe, line.cfg_options, line.weight_bits, line.activation_bits)
+        of = (line.dataset, line.detector, line.recipe, line.cfg_options)
+        key = (*of, line.weight_bits, line.activation_bits)
         groups.setdefault(key, []).append(line)
     for group in groups.values():
         for metric in board.metrics:
@@ -171,6 +187,7 @@ def _printed_line(board: Board, table: Printed, row: str) -> Line:
         weight_bits=None,
         activation_bits=None,
         source=f"{table.paper} {tables}",
+        detector=table.detector,
         values={},
         search_method=table.search_method or search_method(row),
         printed=(table.paper, table.table),

@@ -1,11 +1,12 @@
 """One number per method: what its 1-bit networks keep of their real-valued twins, over all datasets.
 
-A ratio compares two lines of one dataset that differ in the binarization alone: same network, recipe and options.
-For a method and a dataset, ratios are averaged over networks and recipes; over datasets the quadratic mean is taken,
-as BiBench does (Qin et al., ICML 2023, OM of its accuracy tracks). Savings of memory and operations, by the rule
-``strict``, are means over networks, and their quadratic mean is ``cost``; ``acceleration`` is the mean over the runs of
-``onebit latency`` that timed a whole network beside its twin. A method that lacks a dataset has an empty cell, and its
-number is over fewer: ``datasets`` says how many, and methods with more stand first.
+A ratio compares two lines of one dataset that differ in the binarization alone: same network, detector, recipe and
+options. For a method and a dataset, ratios are averaged over networks, detectors and recipes; over datasets the
+quadratic mean is taken, as BiBench does (Qin et al., ICML 2023, OM of its accuracy tracks). Savings of memory and
+operations, by the rule ``strict``, are means over networks and detectors, and their quadratic mean is ``cost``;
+``acceleration`` is the mean over the runs of ``onebit latency`` that timed a whole network beside its twin. A method
+that lacks a dataset has an empty cell, and its number is over fewer: ``datasets`` says how many, and methods with more
+stand first.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ class OverallTable(Table[PlainLine]):
 
 
 def _key(line: Line, backbone: str) -> tuple:
-    return line.dataset, backbone, line.recipe, line.cfg_options, line.source
+    return line.dataset, backbone, line.detector, line.recipe, line.cfg_options, line.source
 
 
 def _accelerations(runs: Iterable[LatencyRun]) -> dict[str, float]:
@@ -144,7 +145,7 @@ def _line(kind: str, method: str, pairs: list[_Pair], acceleration: float | None
     costs: dict[str, tuple[float, float]] = {}
     for line, twin, metric in pairs:
         ratios.setdefault(line.dataset, []).append(line.summary(metric).mean / twin.summary(metric).mean)
-        costs[f"{line.dataset} {line.backbone}"] = (
+        costs[f"{line.dataset} {line.backbone} {line.detector}"] = (
             twin.memory_bits["strict"] / line.memory_bits["strict"],
             twin.ops["strict"] / line.ops["strict"],
         )

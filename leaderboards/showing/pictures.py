@@ -55,7 +55,7 @@ def points(board: Board, lines: Sequence[Line], x: str, convention: str, metric:
 
 
 def _labels(lines: Sequence[Line]) -> list[str]:
-    """Names, with the recipe and the options where the name alone is not unique."""
+    """Names, with the detector, the recipe and the options where the name alone is not unique."""
     names = []
     for line in lines:
         shown = line.binarizer if line.reported else None
@@ -63,7 +63,7 @@ def _labels(lines: Sequence[Line]) -> list[str]:
     labels = []
     for line, name in zip(lines, names, strict=True):
         if names.count(name) > 1 and not line.reported:
-            name = " ".join(filter(None, (name, line.recipe, line.cfg_options)))
+            name = " ".join(filter(None, (name, line.detector, line.recipe, line.cfg_options)))
         if names.count(name) > 1 and line.weight_bits:
             name = f"{name} {line.weight_bits}/{line.activation_bits}"
         labels.append(name)

@@ -40,6 +40,7 @@ class Table(Generic[L]):
         made_by: the command that makes its records.
         columns_of: paper and number of the table whose columns it has, or None.
         of_recipes: whether its rows are trained by a recipe each.
+        of_detectors: whether its rows are detectors.
         whole: whether it is all that there is of its board, so that the papers' lines belong beside it.
     """
 
@@ -49,6 +50,7 @@ class Table(Generic[L]):
     made_by: str
     columns_of: tuple[str, str] | None = None
     of_recipes = False
+    of_detectors = False
     whole = True
 
     def place(self, records: Path) -> Path:
@@ -109,6 +111,7 @@ class BoardTable(Table[Line]):
         self.made_by = f"onebit bench {self.name}"
         self.columns_of = board.printed and (board.printed.paper, str(board.printed.table))
         self.whole = self.name == board.name
+        self.of_detectors = board.task == "detection"
 
     def place(self, records: Path) -> Path:
         return records / self.board.name
@@ -117,7 +120,7 @@ class BoardTable(Table[Line]):
         return list(Record.load_all(records, self.board.name, self.dataset))
 
     def lines(self, records: Iterable[Record], reported: bool = False) -> list[Line]:
-        """One line per (dataset, backbone, recipe, options, origin), aggregated over its seeds.
+        """One line per (dataset, backbone, detector, recipe, options, origin), aggregated over its seeds.
 
         Of real data ours come first, then the papers' if ``reported``; then lines of other data. Failed rows are left
         out of the means. The board's own dataset comes first, then others by name; within one, recipe by recipe, lines
@@ -173,6 +176,7 @@ def _row(board: Board, line: Line, remembered: bool) -> dict[str, Any]:
         binarizer=line.binarizer,
         weight_bits=line.weight_bits,
         activation_bits=line.activation_bits,
+        **(dict(detector=line.detector) if board.task == "detection" else {}),
         recipe=line.recipe,
         cfg_options=line.cfg_options,
         epochs=line.epochs,

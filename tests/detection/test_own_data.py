@@ -103,6 +103,12 @@ def test_the_recipe_adapts_to_the_data(named, tmp_path) -> None:
     assert cfg.model.roi_head.bbox_head.num_classes == 3
     given = build_config(job(named, tmp_path, **{"train_cfg.max_epochs": 5}), get_dataset(named).find(""))
     assert given.train_cfg.max_epochs == 5
+    retinanet, fcos = (
+        build_config(job(named, tmp_path, detector=kind), get_dataset(named).find("")) for kind in ("retinanet", "fcos")
+    )
+    assert retinanet.model.bbox_head.anchor_generator.octave_base_scale == 2  # 16 pixels at stride 8
+    assert {*fcos.adapted} == {*cfg.adapted} - {"model.rpn_head.anchor_generator.scales"}
+    assert retinanet.model.bbox_head.num_classes == fcos.model.bbox_head.num_classes == 3
     with pytest.raises(InputError, match="this recipe adapts to data of one's own; mini-coco has recipe mini"):
         build_config(Job("mini-coco", "resnet18_w8", "own", 0, Path(), tmp_path), "")
 

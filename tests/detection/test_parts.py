@@ -14,10 +14,17 @@ from onebit.commons.errors import InputError
 from onebit.detection import OneBitFPN, OneBitRPNHead, runner
 from onebit.detection.config import build_config
 from onebit.detection.cost import model_cost
-from onebit.detection.parts import PARTS, parts_of
+from onebit.detection.detectors import DETECTORS, detector_of
+from onebit.detection.parts import parts_of
 
-#: Of a detector of four levels: 1-bit convs in neck and RPN.
-COUNTS = {"none": (0, 0), "lateral": (4, 0), "neck": (8, 0), "neck+rpn": (8, 1)}
+#: 1-bit convs in neck and head of a detector; Faster R-CNN's pyramid has four levels, the others' three and two more.
+ONE_STAGE = {"none": (0, 0), "lateral": (3, 0), "neck": (8, 0), "neck+head": (8, 4)}
+COUNTS = {
+    "faster_rcnn": {"none": (0, 0), "lateral": (4, 0), "neck": (8, 0), "neck+rpn": (8, 1)},
+    "retinanet": ONE_STAGE,
+    "fcos": ONE_STAGE,
+}
+CHOICES = [(detector, parts) for detector, of in COUNTS.items() for parts in of]
 
 
 def config(make_job, backbone="resnet18_w8_bireal", **options):
@@ -33,14 +40,17 @@ def count(module):
     return sum(isinstance(m, OneBitConv2d) for m in module.modules())
 
 
-@pytest.mark.parametrize("parts", PARTS)
-def test_a_choice_is_what_is_built(make_job, parts):
-    cfg = config(make_job, backbone="resnet18_w8_xnor", onebit_parts=parts)
+@pytest.mark.parametrize(("kind", "parts"), CHOICES)
+def test_a_choice_is_what_is_built(make_job, kind, parts):
+    assert {kind: [*of] for kind, of in COUNTS.items()} == {kind: [*d.parts] for kind, d in DETECTORS.items()}
+    cfg = config(make_job, backbone="resnet18_w8_xnor", onebit_parts=parts, detector=kind)
     detector = build(cfg)
+    assert detector_of(detector) == kind
     assert cfg.onebit_parts == parts == parts_of(detector)
-    assert (count(detector.neck), count(detector.rpn_head)) == COUNTS[parts]
-    assert count(detector.roi_head) == 0
-    onebit = [m for part in (detector.neck, detector.rpn_head) for m in part.modules() if isinstance(m, OneBitConv2d)]
+    head = detector.rpn_head if kind == "faster_rcnn" else detector.bbox_head
+    assert (count(detector.neck), count(head)) == COUNTS[kind][parts]
+    assert count(getattr(detector, "roi_head", nn.Identity())) == 0
+    onebit = [m for part in (detector.neck, head) for m in part.modules() if isinstance(m, OneBitConv2d)]
     assert {m.binarizer.name for m in onebit} <= {"xnor"}
     assert {m.pad_value for m in onebit} <= {0}
 
@@ -49,6 +59,15 @@ def test_defaults(make_job):
     assert config(make_job).onebit_parts == "lateral"
     assert config(make_job, backbone="resnet18_w8").onebit_parts == "none"
     assert config(make_job, backbone="dcp_nas_c8").onebit_parts == "lateral"
+
+
+def test_wrong_detectors(make_job):
+    with pytest.raises(InputError, match="detector 'fcs': expected one of faster_rcnn, retinanet, fcos"):
+        config(make_job, detector="fcs")
+    with pytest.raises(
+        InputError, match=r"onebit_parts of fcos 'neck\+rpn': expected one of none, lateral, neck, neck"
+    ):
+        config(make_job, detector="fcos", onebit_parts="neck+rpn")
 
 
 @pytest.mark.parametrize(
@@ -81,8 +100,23 @@ def test_parts_of_others(make_job):
     assert parts_of(detector) == "other"
 
 
+@pytest.mark.parametrize("kind", ["retinanet", "fcos"])
+def test_cost_of_a_one_stage_detector(kind):
+    costs = [
+        model_cost("resnet18_w16_bireal", "strict", (96, 96), onebit_parts=parts, detector=kind)
+        for parts in COUNTS[kind]
+    ]
+    assert [c.bops for c in costs] == sorted({c.bops for c in costs})
+    # Two stacks of four 3x3 convs with 256 channels on the maps of strides 8 to 128.
+    positions = sum(size**2 for size in (12, 6, 3, 2, 1))
+    assert costs[3].bops - costs[2].bops == 8 * 9 * 256 * 256 * positions
+    assert costs[3].params_1bit - costs[2].params_1bit == 8 * 9 * 256 * 256
+    with pytest.raises(InputError, match=f"proposals: {kind} has none"):
+        model_cost("resnet18_w16_bireal", "strict", (96, 96), proposals=30, detector=kind)
+
+
 def test_cost_falls_with_every_part():
-    costs = [model_cost("resnet18_w16_bireal", "strict", (96, 96), onebit_parts=p) for p in PARTS]
+    costs = [model_cost("resnet18_w16_bireal", "strict", (96, 96), onebit_parts=p) for p in COUNTS["faster_rcnn"]]
     bops = [cost.bops for cost in costs]
     assert bops == sorted(set(bops))
     _, lateral, neck, rpn = (cost.flops for cost in costs)

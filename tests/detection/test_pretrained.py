@@ -213,7 +213,7 @@ def own(**changes):
 def test_stabilizers_of_other_detectors():
     """One scheduler that is not in a list, one without an end, a cascade, a single stage."""
     cascade = dict(backbone=dict(), roi_head=dict(bbox_head=[dict(loss_cls=dict(loss_weight=1))]))
-    assert stabilizers.read(own()) == dict(warmup=9, clip_grad=None, norm="SyncBN", loss_weights={})
+    assert stabilizers.read(own()) == dict(warmup=9, clip_grad=None, norm="SyncBN", loss_weights=dict(cls=1.0))
     assert stabilizers.read(own(model=cascade))["loss_weights"] == {}
     for scheduler in (dict(type="LinearLR"), dict(type="LinearLR", end=3)):
         assert stabilizers.read(own(param_scheduler=[scheduler]))["warmup"] is None
@@ -223,6 +223,10 @@ def test_stabilizers_of_other_detectors():
         stabilizers.apply(cfg, dict(warmup=5))
         assert stabilizers.read(cfg)["warmup"] == 5
         assert len(cfg.param_scheduler) == 1
-    for model in (own().model, cascade):
-        with pytest.raises(InputError, match=r"loss_weights\.cls: this detector has no roi_head\.bbox"):
-            stabilizers.apply(own(model=model), dict(loss_weights=dict(cls=0.5)))
+    with pytest.raises(InputError, match=r"loss_weights\.cls: this detector has no roi_head\.bbox"):
+        stabilizers.apply(own(model=cascade), dict(loss_weights=dict(cls=0.5)))
+    with pytest.raises(InputError, match=r"loss_weights\.rpn_cls: this detector has no rpn_head"):
+        stabilizers.apply(own(), dict(loss_weights=dict(rpn_cls=0.5)))
+    one_stage = own()
+    stabilizers.apply(one_stage, dict(loss_weights=dict(cls=0.5)))
+    assert stabilizers.read(one_stage)["loss_weights"] == dict(cls=0.5)

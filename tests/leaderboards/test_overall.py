@@ -69,6 +69,15 @@ def test_a_ratio_by_hand(row):
     assert found["real", "reactnet"]["overall"] == pytest.approx(0.75)
 
 
+def test_a_twin_has_the_same_detector(row):
+    coco = dict(dataset="mini-coco", board="coco")
+    retinanet = dict(cfg_options={"detector": "retinanet"}, **coco)
+    rows = [row("resnet18", 0.8, **coco), row("resnet18_reactnet", 0.4, **retinanet)]
+    assert not values(rows)
+    rows.append(row("resnet18", 0.5, **retinanet))
+    assert values(rows)["drawn", "reactnet"]["mini-coco"] == pytest.approx(0.4 / 0.5)
+
+
 def test_over_datasets_the_quadratic_mean_is_taken():
     assert quadratic_mean([0.6, 0.8]) == pytest.approx(math.sqrt(0.5))
     assert quadratic_mean([0.7]) == pytest.approx(0.7)

@@ -43,7 +43,7 @@ def test_a_task_states_what_is_data(task):
 @pytest.mark.parametrize("task", TASKS)
 def test_what_a_task_lacks_is_said_by_the_interface(task):
     module = runner(task)
-    assert module.LACKS.keys() <= {*FUNCTIONS, "show_score", "import_options"}
+    assert module.LACKS.keys() <= {*FUNCTIONS, "show_score", "import_options", "detector"}
     for name, sentence in module.LACKS.items():
         with pytest.raises(InputError) as error:
             require_offered(module, name)
@@ -109,6 +109,17 @@ def test_options_that_contradict(tmp_path, capsys, monkeypatch, more, message):
     assert message in err
     assert err.count("\n") == 1
     assert not (tmp_path / "work_dirs").exists()
+
+
+def test_a_detector_is_an_option_of_detection_alone():
+    detection = runner("detection")
+    assert common_options(detection, {"a": 1}, detector="fcos") == {"detector": "fcos", "a": 1}
+    assert common_options(detection, {}, detector="faster_rcnn") == {}  # the rows that there were before
+    with pytest.raises(InputError, match="leave out one"):
+        common_options(detection, {"detector": "fcos"}, detector="faster_rcnn")
+    for task in ("reid", "classification"):
+        with pytest.raises(InputError, match=f"--detector is for detection, not for {task}"):
+            common_options(runner(task), {}, detector="fcos")
 
 
 @pytest.mark.parametrize(

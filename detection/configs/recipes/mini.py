@@ -5,11 +5,17 @@ _base_ = "./_narrow.py"
 # as anything else runs on the machine.
 threads = 1
 
-model = dict(
-    train_cfg=dict(
-        rpn=dict(sampler=dict(num=64)), rpn_proposal=dict(nms_pre=150, max_per_img=100), rcnn=dict(sampler=dict(num=64))
-    ),
-    test_cfg=dict(rpn=dict(nms_pre=150, max_per_img=100)),
+of_detector = dict(
+    faster_rcnn=dict(
+        model=dict(
+            train_cfg=dict(
+                rpn=dict(sampler=dict(num=64)),
+                rpn_proposal=dict(nms_pre=150, max_per_img=100),
+                rcnn=dict(sampler=dict(num=64)),
+            ),
+            test_cfg=dict(rpn=dict(nms_pre=150, max_per_img=100)),
+        )
+    )
 )
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=7, val_interval=7)
 train_dataloader = dict(batch_size=8)

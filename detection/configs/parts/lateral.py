@@ -1,7 +1,5 @@
-# The same detector with the neck of the DCP-NAS paper's detectors (Sec. 4.1): the FPN's 1x1 lateral
-# convs are 3x3 1-bit convs. The binarizer is put in together with the backbone.
-_base_ = "./faster-rcnn_fpn.py"
-
+# The neck of the DCP-NAS paper's detectors (Sec. 4.1): the FPN's 1x1 lateral convs are 3x3 1-bit convs. The binarizer
+# is put in together with the backbone, here and below.
 onebit_parts = "lateral"
 model = dict(
     neck=dict(
