@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
-from onebit.commons.compat import ensure_torchvision, grad_scaler
+from onebit.commons.compat import ensure_torchvision, grad_scaler, require_torch
 
 ensure_torchvision()  # mmengine.optim imports mmengine.runner, which imports torchvision
 
@@ -56,8 +56,13 @@ def take(cfg: MutableMapping[str, Any]) -> bool | dict[str, Any]:
 
 
 def compile_network(network: nn.Module, option: bool | dict[str, Any]) -> None:
-    """Have ``network`` compiled when it is first called; ``option`` is what ``compile`` takes."""
+    """Have ``network`` compiled when it is first called; ``option`` is what ``compile`` takes.
+
+    Raises:
+        InputError: an older torch, whose compiler fails at gradients of our own.
+    """
     if option:
+        require_torch((2, 4), "compile")
         network.compile(**({} if option is True else option))
 
 

@@ -208,7 +208,7 @@ def test_it_cannot_be_scripted(name):
         torch.jit.script(build(name)[0])
 
 
-@ANY_SIZE
+@ONE_GRAPH
 def test_a_classifier_is_traced_and_exported():
     network = Classifier(build("reactnet_a_w4")[0], 10).eval()
     run = lambda graph: lambda images: (graph(images),)  # noqa: E731

@@ -4,7 +4,7 @@ import sys
 import pytest
 import torch
 
-from onebit.commons import compat
+from onebit.commons import acceleration, compat
 from onebit.commons.compat import TORCH
 from onebit.commons.errors import InputError
 from onebit.leaderboards import cli
@@ -84,6 +84,9 @@ def test_what_needs_a_newer_torch_says_so(monkeypatch):
         compat.grad_scaler("cpu")
     assert not compat.grad_scaler("cpu", enabled=False).is_enabled()
     compat.require_torch((2, 1), "this")
+    with pytest.raises(InputError, match=r"^compile needs torch 2\.4 or newer, found "):
+        acceleration.compile_network(torch.nn.Identity(), True)
+    acceleration.compile_network(torch.nn.Identity(), False)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, *([torch.float16] if TORCH >= (2, 3) else [])])
