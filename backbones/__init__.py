@@ -1,4 +1,4 @@
-"""Floor 1: the networks and what they are made of.
+"""Floor 2: the networks and what they are made of.
 
 registry      names of backbones, and mmengine's registry scope ``onebit``
 binarization  what makes a layer 1-bit or k-bit, one file per method
@@ -27,7 +27,7 @@ cost          memory and operations of any network, layer by layer, in four conv
 cost_drawing  pictures of costs
 shapes        what makes counting by a name quick
 classifier    a backbone with a linear classifier
-packed        inference on packed bits, and files of them
+packed        networks for inference on packed bits, and files of them
 
 Importing this package makes ``type='onebit.ResNet'`` and the like resolvable in any mmengine
 config. What costs import time (mmengine's model base class) is imported at first use.

@@ -1,4 +1,4 @@
-"""Floor 2: image classification on mmengine's Runner.
+"""Floor 3: image classification on mmengine's Runner.
 
 runner    trains and scores one row
 config    from a job to the complete config

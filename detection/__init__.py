@@ -1,4 +1,4 @@
-"""Floor 2: the backbones inside MMDetection.
+"""Floor 3: the backbones inside MMDetection.
 
 ``custom_imports = dict(imports=["onebit"])`` in any MMDetection config makes
 ``type="onebit.<backbone>"`` and ``type="onebit.OneBitFPN"`` known, and makes MMDetection importable

@@ -1,4 +1,4 @@
-"""Floor 3: rows, records, tables and the `onebit` command.
+"""Floor 4: rows, records, tables and the `onebit` command.
 
 boards        which boards there are and how their tables look
 record        one typed JSON file per row

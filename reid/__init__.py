@@ -1,4 +1,4 @@
-"""Floor 2: the backbones inside torchreid.
+"""Floor 3: the backbones inside torchreid.
 
 Importing this package makes ``torchreid.models.build_model(name, num_classes, pretrained=False)``
 work for every name of :func:`onebit.backbones.list_backbones`. ``resnet18``, ``resnet34`` and ``resnet50``

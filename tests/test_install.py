@@ -14,7 +14,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("backbones", "classification", "commons", "detection", "leaderboards", "reid")
+ROOMS = ("backbones", "classification", "commons", "detection", "leaderboards", "packed", "reid")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -124,6 +124,42 @@ def test_the_command_and_the_module(python, crowded):
     for command in ([python.with_name("onebit")], [python, "-m", "onebit"]):
         assert "resnet18_reactnet" in run(*command, "backbones", "resnet18*", cwd=crowded, env=environment)
     run(python, "-m", "torch.distributed.run", "--nproc_per_node", "1", "-m", "onebit", "--help", cwd=crowded)
+
+
+def test_a_packed_file_runs_where_there_is_no_torch(wheel, tmp_path):
+    """Installed as docs/packed.md says: the same bits as with torch, printed what it takes."""
+    import numpy as np
+    import torch
+
+    import onebit
+    from onebit.backbones import packed
+    from onebit.backbones.classifier import Classifier
+    from tests.packed.test_runtime import run_without_torch
+
+    about = packed.description("resnet18_reactnet", 1000, out_indices=(3,))
+    network = Classifier(onebit.create_backbone("resnet18_reactnet", out_indices=(3,)), 1000).eval()
+    file = packed.save(packed.deploy(network), about, tmp_path / "net.safetensors", plans=[(224, 224)])
+    venv.create(tmp_path / "env", symlinks=True)
+    interpreter = tmp_path / "env" / "bin" / "python"
+    page = (ROOT / "docs" / "packed.md").read_text(encoding="utf-8").split("## Without torch")[1]
+    commands = [line.split() for line in page.split("```")[1].splitlines() if line.startswith("pip install")]
+    assert commands[-1] == ["pip", "install", "--no-deps", "onebit-bench"]
+    for command in commands:
+        words = [str(wheel) if word == "onebit-bench" else word.strip("'") for word in command[2:]]
+        run(sys.executable, "-m", "pip", "--python", interpreter, "install", "-q", *words)
+    missing = subprocess.run([interpreter, "-c", "import torch"], capture_output=True, text=True)
+    assert "No module named 'torch'" in missing.stderr
+
+    image = np.random.default_rng(0).normal(size=(1, 3, 224, 224)).astype(np.float32)
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path / "kernels"), "PYTHONPATH": ""}
+    compiled = run_without_torch(interpreter, file, image, tmp_path, **environment)
+    found, said = run_without_torch(interpreter, file, image, tmp_path, **environment)
+    with torch.no_grad():
+        assert np.array_equal(found, packed.load(file)[0](torch.from_numpy(image)).numpy())
+    assert np.array_equal(found, compiled[0])
+    print({key: round(said[key], 4) for key in ("imported", "loaded", "first", "later", "megabytes")})
+    print(f"the first call of all took {compiled[1]['first']:.1f} s; {compiled[1]['megabytes']:.0f} MB")
+    assert said["megabytes"] < 170
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FLOOR = {"commons": 0, "backbones": 1, "classification": 2, "detection": 2, "reid": 2, "leaderboards": 3}
+FLOOR = {"commons": 0, "packed": 1, "backbones": 2, "classification": 3, "detection": 3, "reid": 3, "leaderboards": 4}
 FOREIGN = {
+    "packed": {"torch", "torchvision", "mmengine", "mmdet", "torchreid", "pydantic", "PIL", "cv2", "rich"},
     "backbones": {"mmdet", "torchreid"},
     "classification": {"mmdet", "torchreid"},
     "detection": {"torchreid"},

@@ -1,11 +1,7 @@
-"""Inference with weights that are stored as bits and convolutions that count them.
+"""Networks for inference: weights stored as bits, convolutions that count them. :mod:`onebit.packed` runs them.
 
 bits         bits of weights in 64-bit words
-_vector      the inner loops, as vectors of a fixed width (LLVM); _lookup those of table lookups
-kernels      the compiled steps of a plan (numba)
-engine       the kernels, or torch where numba is missing
 builder      collects the steps of a network
-plan         a network as a list of steps over memory that is laid out once
 lowering     from modules to steps, and running these
 layers       ``PackedConv``, a 1-bit convolution with what surrounds it
 geometry     sizes and borders of convolutions

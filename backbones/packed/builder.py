@@ -1,6 +1,6 @@
 """Collects the steps of a network: what each reads and writes, without saying where in memory that lies.
 
-:meth:`Builder.finish` lays the steps out as a :class:`onebit.backbones.packed.plan.Plan`.
+:meth:`Builder.finish` lays the steps out as a :class:`onebit.packed.plan.Plan`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from onebit.backbones.packed import engine
-from onebit.backbones.packed.geometry import Geometry, valid_taps
-from onebit.backbones.packed.plan import ARENA, CONSTANTS, KEPT, OUTSIDE, Buffer, Line, Plan, one_piece, share_memory
+from onebit.backbones.packed.geometry import Geometry
 from onebit.commons.errors import InputError
+from onebit.packed import engine
+from onebit.packed.plan import ARENA, CONSTANTS, KEPT, OUTSIDE, Buffer, Line, Plan, one_piece, share_memory
+from onebit.packed.recipes import valid_taps
 
 #: An output of fewer rows than this is divided by channels too, so that several threads have something to do.
 _FEW_ROWS = 16
@@ -128,7 +129,7 @@ PLAIN = Norm()
 
 @dataclass(eq=False)
 class Step:
-    """One step before it is laid out: see :data:`onebit.backbones.packed.kernels.STEP`.
+    """One step before it is laid out: see :data:`onebit.packed.kernels.STEP`.
 
     Attributes:
         fields: integers; buffers, which stand for their address; constants.
@@ -172,10 +173,16 @@ class Builder:
 
     # Memory
 
+    @property
+    def constants(self) -> list[Buffer]:
+        """What the steps read and do not change, with its contents."""
+        return [buffer for _, buffer in self._constants.values()]
+
     def constant(self, array: np.ndarray) -> Buffer:
         if id(array) not in self._constants:
             content = np.ascontiguousarray(array)
-            self._constants[id(array)] = array, Buffer(CONSTANTS, content.nbytes, content=content)
+            origin = getattr(array, "origin", None)
+            self._constants[id(array)] = array, Buffer(CONSTANTS, content.nbytes, content=content, origin=origin)
         return self._constants[id(array)][1]
 
     def filled(self, value: float, size: int) -> Buffer:
@@ -468,7 +475,9 @@ class Builder:
         """``x`` with a border around it."""
         (top, left), (height, width) = padding, x.size
         shape = (x.n, height + 2 * top, width + 2 * left, x.channels)
-        buffer = self._keep(np.full(shape, fill, np.float32))
+        content = np.full(shape, fill, np.float32)
+        content[:, top : top + height, left : left + width] = 0
+        buffer = self._keep(content)
         row = shape[2] * x.channels
         outer = Map(buffer, *shape, shape[1] * row, row, x.channels)
         at = top * row + left * x.channels
@@ -594,11 +603,7 @@ class Builder:
         for number, buffer in enumerate(outside):
             buffer.piece = OUTSIDE + number
         rows = [self._row(step) for step in self.steps]  # some constants are made by this
-        pieces = {
-            ARENA: share_memory(self._arena),
-            CONSTANTS: one_piece([buffer for _, buffer in self._constants.values()]),
-            KEPT: one_piece(self._kept),
-        }
+        pieces = {ARENA: share_memory(self._arena), CONSTANTS: one_piece(self.constants), KEPT: one_piece(self._kept)}
         steps = np.zeros(len(rows), self.kernels.STEP)
         places = []
         for number, row in enumerate(rows):

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from onebit.backbones.cells.operations import Halve, every_second
 from onebit.backbones.conv import OneBitConv2d, pair
-from onebit.backbones.packed import engine
-from onebit.backbones.packed.bits import pack_bits, unpack_bits, unpack_signs
+from onebit.backbones.packed.bits import pack_bits, unpack_signs
 from onebit.backbones.packed.builder import Builder, Into, Map, Norm, Together
-from onebit.backbones.packed.geometry import classes_of, valid_taps
 from onebit.backbones.packed.layers import PackedConv, PackedLayer, prelu, scaled, signs_and_scale, slope_of
-from onebit.backbones.packed.lowering import affine, filters_of, floats, lower, pooled, rule
+from onebit.backbones.packed.lowering import affine, floats, lower, pooled, rule
+from onebit.packed import engine, recipes
+from onebit.packed.recipes import classes_of, made, valid_taps
 
 
 class PackedSeparableBlock(PackedLayer):
@@ -59,38 +59,30 @@ class PackedSeparableBlock(PackedLayer):
         )
         self.pointwise = PackedConv(block.pointwise, norm=block.bn_pointwise, activation=block.prelu)
 
-    def prepare(self) -> dict[str, np.ndarray]:
+    def prepare(self) -> np.ndarray:
+        """The weights of the depthwise part, [taps, channels]."""
         taps = self.kernel_size[0] * self.kernel_size[1]
-        weights = unpack_signs(self.bits, (taps, self.channels)) * self.scale
-        return dict(
-            weights=(weights * self.in_scale).numpy(),
-            constants=(weights * self.in_shift).numpy(),
-            slope=self.slope.numpy(),
-            shift=self.shift.numpy(),
-        )
+        sources = [self.array(name) for name in ("bits", "scale", "in_scale")]
+        return made(recipes.depthwise, sources, (taps, self.channels))
 
     def prepare_size(self, height: int, width: int) -> tuple[tuple[int, int], dict[str, np.ndarray]]:
         """Size of the output, and the depthwise part as :meth:`Builder.separable` takes it."""
         size = height, width
+        window = (self.kernel_size, self.stride, self.padding, self.dilation)
         out = pair(
             (size[i] + 2 * self.padding[i] - self.dilation[i] * (self.kernel_size[i] - 1) - 1) // self.stride[i] + 1
             for i in range(2)
         )
-        (row_kinds, rows), (column_kinds, columns) = (
+        rows, columns = (
             classes_of(
                 valid_taps(self.kernel_size[i], self.dilation[i], self.stride[i], self.padding[i], size[i], out[i])
-            )
+            )[1]
             for i in range(2)
         )
-        ready = self.ready
-        # The padding of the convolution is 0 behind the first batch norm, not before it: at the
-        # border that norm adds less.
-        shifts = np.empty((len(row_kinds), len(column_kinds), self.channels), np.float32)
-        for (i, y), (j, x) in itertools.product(enumerate(row_kinds), enumerate(column_kinds)):
-            inside = np.outer(y, x).ravel()
-            shifts[i, j] = ready["shift"] + ready["constants"][inside].sum(0)
-        depthwise = dict(weights=ready["weights"], slope=ready["slope"], shift=shifts)
-        return out, dict(depthwise, row_class=rows, column_class=columns)
+        sources = [self.array(name) for name in ("bits", "scale", "in_shift", "shift")]
+        shifts = made(recipes.shifts, sources, (self.channels, *itertools.chain(*window, size)))
+        slope = floats(self.slope)
+        return out, dict(weights=self.ready, slope=slope, shift=shifts, row_class=rows, column_class=columns)
 
     def lower(self, builder: Builder, x: Map, into: Into = None, add: bool = False) -> Map:
         size, depthwise = self.sized(*x.size)
@@ -212,16 +204,14 @@ class PackedProjection(PackedLayer):
 
     def prepare(self) -> dict[str, Any]:
         """``norm``, and weights as floats or ``codes`` of table lookups."""
-        positive, (outputs, inputs) = unpack_bits(self.bits, self.shape), self.shape
-        weights = positive.float().mul_(2).sub_(1) * self.scale[:, None]
+        _, inputs = self.shape
+        weights = unpack_signs(self.bits, self.shape) * self.scale[:, None]
         shift, slope = floats(self.shift + weights @ self.in_shift), self.array("slope")
-        kernels = engine.kernels()
-        if not kernels.HAS_AVX512 or inputs % 4:
-            return dict(weights=filters_of((weights * self.in_scale)[:, :, None, None]), norm=Norm(None, shift, slope))
-        fours = positive.view(outputs, -1, 4).numpy() * np.array([1, 2, 4, 8], np.uint8)
-        codes = np.zeros((inputs // 4, -(-outputs // 16) * 16), np.uint8)
-        codes[:, :outputs] = fours.sum(2, dtype=np.uint8).T
-        return dict(codes=codes, norm=Norm(self.array("scale"), shift, slope))
+        bits, scale, in_scale = (self.array(name) for name in ("bits", "scale", "in_scale"))
+        if not engine.kernels().HAS_AVX512 or inputs % 4:
+            floating = made(recipes.projection, [bits, scale, in_scale], self.shape)
+            return dict(weights=floating, norm=Norm(None, shift, slope))
+        return dict(codes=made(recipes.codes, [bits], self.shape), norm=Norm(scale, shift, slope))
 
     def lower(self, builder: Builder, x: Map, into: Into = None, add: bool = False) -> Map:
         ready, (outputs, _), one = self.ready, self.shape, (1, 1)

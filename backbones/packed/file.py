@@ -4,7 +4,8 @@ Tensors are the buffers and parameters of the packed network under their names. 
 ``onebit``, a JSON object: the format and its version, the config that builds the network, the number
 of classes if there is a classifier, their names and how images are prepared where a trainer stated them
 (``prediction``), how real-valued weights are stored, and a SHA-256 over all of
-this and the tensors. A file is read only if its tensors are, name by name, those that the described
+this and the tensors. Plans for chosen sizes of images may stand beside them (:mod:`onebit.packed.stored`), for
+:func:`onebit.packed.load`, which needs no torch. A file is read only if its tensors are, name by name, those that the described
 network has; so a file cannot ask for more memory than its network takes.
 
 A file of a whole detector or re-ID network has, in place of ``backbone`` and ``classes``, the ``row`` of the checkpoint
@@ -13,39 +14,34 @@ that it was made of; the task that it names builds the network.
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import inspect
 import json
 import os
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from onebit.backbones.classifier import Classifier
 from onebit.backbones.file_schema import network_schema
 from onebit.backbones.packed.deploy import deploy
+from onebit.backbones.packed.lowering import NoSteps, steps_of
 from onebit.backbones.registry import MODELS, backbone_config, families
 from onebit.commons import guards
 from onebit.commons.errors import InputError
 from onebit.commons.file_options import StatedOptions
 from onebit.commons.files import write_atomic
+from onebit.packed import container, stored
 
-FORMAT, VERSION = "onebit-packed", 1
-REAL = ("float32", "float16", "int8")
-#: No network here has a number of channels, layers or classes beyond this; a file that says so is
-#: refused before anything is built from it.
-LARGEST = 1 << 16
-#: Likewise of cells, of bytes in the file's header (the widest networks here take 0.2 MB), of
-#: characters in the description, and of how deep it is nested.
-MOST_CELLS, MOST_HEADER, MOST_TEXT, MOST_DEPTH = 256, 1 << 22, 1 << 18, 16
+#: No network here has more cells, or a description that is nested deeper.
+MOST_CELLS, MOST_DEPTH = 256, 16
 _DTYPES = {torch.int64: "I64", torch.float32: "F32", torch.float16: "F16", torch.int8: "I8"}
-_SCALE = ".int8_scale"
-#: Keys of the description of a whole network.
-_WHOLE = {"format", "version", "row", "real"}
+_PLAN_TYPES = {np.dtype(np.int32): "I32", np.dtype(np.uint8): "U8", np.dtype(np.int64): "I64"}
 #: Arguments of ``CellNet`` that may name a file.
 _CELLS = {"arch", "cell"}
 
@@ -78,6 +74,7 @@ def save(
     path: str | Path,
     real: str = "float32",
     build: Callable[[], nn.Module] | None = None,
+    plans: Sequence[tuple[int, int]] = (),
 ) -> Path:
     """Write a packed network.
 
@@ -87,26 +84,70 @@ def save(
         real: how real-valued weights are stored: ``float32`` exactly; ``float16``; ``int8``: weights
             of convolutions and linear layers in 8 bits with a scale per output, the rest float16.
         build: of a whole network, whose ``about`` is ``{"row": ...}``: makes the network before :func:`deploy`.
+        plans: sizes of images, (height, width), that the file can be run for without torch (:func:`onebit.packed.load`).
 
     Raises:
-        InputError: ``about`` describes another network, or unknown ``real``.
+        InputError: ``about`` describes another network, unknown ``real``, or a plan of what has none.
         WorkError: the file cannot be written.
     """
-    from safetensors.torch import save as serialize
+    from safetensors.numpy import save as serialize
 
-    guards.choice("real-valued weights as", real, REAL)
+    guards.choice("real-valued weights as", real, container.REAL)
     if build is None:
         _require_sane(about["backbone"], path)
     expected = _expected(_skeleton(about) if build is None else _on_meta(build), "float32")
     state = network.state_dict()
     if {k: tuple(v.shape) for k, v in state.items()} != {k: s for k, (_, s) in expected.items()}:
         raise InputError("the description does not fit the packed network")
-    stored: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        stored.update(_stored(name, tensor.contiguous(), real))
-    text = json.dumps({"format": FORMAT, "version": VERSION, **about, "real": real}, sort_keys=True)
-    metadata = {"onebit": text, "sha256": _digest(text, stored)}
-    return write_atomic(path, serialize(stored, metadata))
+        tensors.update(_stored(name, tensor.contiguous(), real))
+    arrays = _arrays(tensors)
+    said = {"format": container.FORMAT, "version": 2 if plans else 1, **about, "real": real}
+    if plans:
+        said["plans"], of_plans = _planned(network, arrays, plans)
+        arrays |= of_plans
+    text = json.dumps(said, sort_keys=True)
+    if len(text) > container.MOST_TEXT:
+        raise InputError(
+            f"a description of {len(text)} characters, expected at most {container.MOST_TEXT}: fewer plans"
+        )
+    metadata = {"onebit": text, "sha256": container.digest(text, arrays)}
+    return write_atomic(path, serialize(arrays, metadata))
+
+
+def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: tensor.detach().contiguous().numpy() for name, tensor in tensors.items()}
+
+
+def _planned(
+    network: nn.Module, arrays: Mapping[str, np.ndarray], sizes: Sequence[tuple[int, int]]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Plans for images of these sizes, as a file holds them.
+
+    Args:
+        arrays: what it holds of the network: the plans are those of whoever reads it.
+
+    Raises:
+        InputError: the network has no plan.
+    """
+    restored = {name: container.restored(name, arrays) for name in network.state_dict()}
+    own = copy.deepcopy(network)
+    own.load_state_dict({name: torch.from_numpy(array) for name, array in restored.items()}, assign=True)
+    planned = []
+    for height, width in sizes:
+        guards.whole("height of a plan", height, most=container.LARGEST)
+        guards.whole("width of a plan", width, most=container.LARGEST)
+        size = (3, height, width)
+        try:
+            builder, outputs, nest = steps_of(own, size)
+        except NoSteps as reason:
+            raise InputError(f"no plan can be stored: {reason}") from None
+        plan = builder.finish(outputs)
+        planned.append(stored.Planned(size, plan, builder.constants, nest == 0))
+    found = stored.stored(planned, restored)
+    stored.read(*found, restored)  # whoever reads it will check it likewise
+    return found
 
 
 def about_of(path: str | Path) -> dict[str, Any]:
@@ -119,9 +160,9 @@ def about_of(path: str | Path) -> dict[str, Any]:
 
     path = guards.file("packed file", path)
     try:
-        _require_small_header(path)
-        with safe_open(str(path), "pt") as file:
-            return _about(file.metadata() or {}, path)[0]
+        container.require_small_header(path)
+        with safe_open(str(path), "np") as file:
+            return container.description_in(file.metadata() or {}, path)[0]
     except SafetensorError as error:
         raise InputError(f"{path} is not a packed file: {error}") from None
     except OSError as error:
@@ -148,14 +189,19 @@ def load(
 
     path = guards.file("packed file", path)
     try:
-        _require_small_header(path)
-        with safe_open(str(path), "pt") as file:
+        container.require_small_header(path)
+        with safe_open(str(path), "np") as file:
             metadata = file.metadata() or {}
-            about, text = _about(metadata, path)
+            about, text = container.description_in(metadata, path)
             found = {}
             for name in file.keys():  # noqa: SIM118  not a dict
                 part = file.get_slice(name)
                 found[name] = (part.get_dtype(), tuple(part.get_shape()))
+            own = {name: kind for name, kind in found.items() if name.startswith(container.PLAN)}
+            found = {name: kind for name, kind in found.items() if name not in own}
+            types = {name: _PLAN_TYPES[np.dtype(kind)] for name, kind in stored.TENSORS.items()}
+            if {name: kind for name, (kind, _) in own.items()} != (types if "plans" in about else {}):
+                raise InputError(f"{path}: the tensors of its plans are missing or of other types")
             if "row" in about:
                 if build is None:
                     raise InputError(f"{path} holds a whole network, for `onebit predict` and onebit.load")
@@ -167,67 +213,18 @@ def load(
             expected = _expected(network, about["real"])
             if found != expected:
                 raise InputError(f"{path}: {_first_difference(found, expected)}")
-            tensors = {name: file.get_tensor(name) for name in found}
+            arrays = {name: file.get_tensor(name) for name in (*found, *own)}
     except SafetensorError as error:
         raise InputError(f"{path} is not a packed file: {error}") from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    if _digest(text, tensors) != metadata.get("sha256"):
+    if container.digest(text, arrays) != metadata.get("sha256"):
         raise InputError(f"{path} was changed after it was written: its checksum differs")
-    state = {name: _restored(name, tensors) for name in network.state_dict()}
+    state = {name: torch.from_numpy(container.restored(name, arrays)) for name in network.state_dict()}
     if "row" in about:  # what is in no state, such as the mean of images, has memory here
         network = deploy(make())
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False), about
-
-
-def _require_small_header(path: Path) -> None:
-    """Refuse a header that would take long to read; the first 8 bytes say how long it is."""
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-    if length > MOST_HEADER:
-        raise InputError(f"{path} is not a packed file: a header of {length} bytes, expected at most {MOST_HEADER}")
-
-
-def _about(metadata: Mapping[str, str], path: Path) -> tuple[dict[str, Any], str]:
-    text = metadata.get("onebit", "")
-    if len(text) > MOST_TEXT:
-        raise InputError(f"{path}: a description of {len(text)} characters, expected at most {MOST_TEXT}")
-    try:
-        about = json.loads(text)
-        kind = about["format"], about["version"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise InputError(f"{path} is not a packed file of this suite") from None
-    if kind != (FORMAT, VERSION):
-        found = " ".join(map(reprlib.repr, kind))
-        raise InputError(f"{path}: expected {FORMAT} version {VERSION}, found {found}")
-    classes = about.get("classes")
-    if isinstance(about.get("row"), dict) and about.get("real") in REAL and set(about) == _WHOLE:
-        return about, text
-    if (
-        not isinstance(about.get("backbone"), dict)
-        or about.get("real") not in REAL
-        or not (classes is None or (type(classes) is int and 0 < classes <= LARGEST))
-        or set(about) - {"prediction"} != {"format", "version", "backbone", "classes", "real"}
-        or not _names_classes(about.get("prediction"), classes)
-    ):
-        raise InputError(f"{path}: its description is not one of a packed file")
-    return about, text
-
-
-def _names_classes(prediction: Any, classes: int | None) -> bool:
-    """Whether this is what a file says of the use of its network: names of classes, and a preparation of images."""
-    if prediction is None:
-        return True
-    if not isinstance(prediction, dict) or set(prediction) != {"classes", "images"} or classes is None:
-        return False
-    names = prediction["classes"]
-    return (
-        isinstance(prediction["images"], dict)
-        and isinstance(names, list)
-        and len(names) == classes
-        and all(isinstance(name, str) and len(name) <= 300 for name in names)
-    )
 
 
 def _require_sane(config: dict, path: str | Path) -> None:
@@ -244,8 +241,8 @@ def _require_sane(config: dict, path: str | Path) -> None:
             left += [(key, inner, depth + 1) for inner in value]
         elif key in _CELLS:  # checked by its reader; its provenance may have any number
             continue
-        elif isinstance(value, int | float) and not abs(value) <= LARGEST:  # NaN is not, either
-            raise InputError(f"{path}: {key[:80]} has a number beyond {LARGEST}")
+        elif isinstance(value, int | float) and not abs(value) <= container.LARGEST:  # NaN is not, either
+            raise InputError(f"{path}: {key[:80]} has a number beyond {container.LARGEST}")
     layers = config.get("layers")
     if not (layers is None or (isinstance(layers, int) and layers <= MOST_CELLS)):
         raise InputError(f"{path}: {reprlib.repr(layers)} layers, expected a number up to {MOST_CELLS}")
@@ -310,25 +307,8 @@ def _stored(name: str, tensor: Tensor, real: str) -> dict[str, Tensor]:
         rows = tensor.flatten(1)
         scale = rows.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / 127
         whole = (rows / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
-        return {name: whole.view(tensor.shape), name + _SCALE: scale}
+        return {name: whole.view(tensor.shape), name + container.SCALE: scale}
     return {name: tensor.to(torch.float16)}
-
-
-def _restored(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
-    tensor = tensors[name]
-    if tensor.dtype == torch.int8:
-        scale = tensors[name + _SCALE].view(-1, *[1] * (tensor.dim() - 1))
-        return tensor.float() * scale
-    return tensor if tensor.dtype == torch.int64 else tensor.float()
-
-
-def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _first_difference(found: Mapping, expected: Mapping) -> str:

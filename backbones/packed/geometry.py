@@ -6,11 +6,11 @@ import itertools
 from typing import Protocol
 
 import numpy as np
-from torch import Tensor
 
 from onebit.backbones.conv import pair
 from onebit.backbones.packed.bits import words_for
 from onebit.commons.errors import InputError
+from onebit.packed.recipes import borders, classes_of, made, valid_taps
 
 
 class ConvShape(Protocol):
@@ -28,8 +28,8 @@ class ConvShape(Protocol):
     def ready(self) -> np.ndarray:
         """Its weights as the kernels take them, in blocks."""
 
-    def signs(self) -> Tensor:
-        """Its weights as +1 and -1, [K, C, h, w]."""
+    def array(self, name: str) -> np.ndarray | None:
+        """A buffer of it, such as its ``bits``."""
 
 
 class Geometry:
@@ -38,7 +38,7 @@ class Geometry:
     def __init__(self, conv: ConvShape, height: int, width: int) -> None:
         top, left = conv.padding
         (rows, columns), (dilate_y, dilate_x) = conv.kernel_size, conv.dilation
-        self.border = (top, left)
+        self.size, self.border = (height, width), (top, left)
         self.padded = (height + 2 * top, width + 2 * left)
         self.per_pixel = words_for(conv.in_channels)
         reach = (dilate_y * (rows - 1) + 1, dilate_x * (columns - 1) + 1)
@@ -70,25 +70,13 @@ class Geometry:
         A border of 0 is packed as one of -1, whose products are taken off again here.
         """
         if self._correction is None:
-            filters = len(conv.ready) // (len(self.offsets) * self.length)
             (row_kinds, rows), (column_kinds, columns) = map(classes_of, self.valid)
-            table = np.zeros((len(row_kinds), len(column_kinds), filters), np.int32)
             if conv.pad_value == 0 and conv.padding != (0, 0):
-                by_tap = conv.signs().sum(1).numpy().astype(np.int32)  # [K, h, w]
-                for (i, y), (j, x) in itertools.product(enumerate(row_kinds), enumerate(column_kinds)):
-                    outside = ~np.outer(y, x)
-                    table[i, j, : conv.out_channels] = -by_tap[:, outside].sum(1)
+                window = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, self.size)
+                numbers = (conv.out_channels, conv.in_channels, *itertools.chain(*window))
+                table = made(borders, [conv.array("bits")], numbers)
+            else:
+                filters = len(conv.ready) // (len(self.offsets) * self.length)
+                table = np.zeros((len(row_kinds), len(column_kinds), filters), np.int32)
             self._correction = rows, columns, table
         return self._correction
-
-
-def valid_taps(taps: int, dilation: int, stride: int, pad: int, size: int, count: int) -> np.ndarray:
-    """[count, taps]: which taps lie inside the map at each output position."""
-    at = np.arange(count)[:, None] * stride - pad + np.arange(taps) * dilation
-    return (at >= 0) & (at < size)
-
-
-def classes_of(valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The different rows of ``valid``, and for each row which of them it is."""
-    kinds, index = np.unique(valid, axis=0, return_inverse=True)
-    return kinds, np.ascontiguousarray(index.reshape(-1), dtype=np.int64)

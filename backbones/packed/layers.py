@@ -16,22 +16,13 @@ from torch import Tensor, nn
 
 from onebit.backbones.binarization import RPReLU
 from onebit.backbones.conv import OneBitConv2d, pair
-from onebit.backbones.packed import engine
-from onebit.backbones.packed.bits import pack_bits, unpack_bits, unpack_signs, words_for
+from onebit.backbones.packed.bits import pack_bits, unpack_signs
 from onebit.backbones.packed.builder import Builder, Into, Map, Norm
 from onebit.backbones.packed.geometry import Geometry
-from onebit.backbones.packed.lowering import (
-    NoSteps,
-    Runner,
-    affine,
-    blocks,
-    filters_of,
-    floats,
-    lower,
-    prepared,
-    taps_of,
-)
+from onebit.backbones.packed.lowering import NoSteps, Runner, affine, floats, lower, prepared
 from onebit.commons.errors import InputError
+from onebit.packed import engine, recipes
+from onebit.packed.recipes import made
 
 #: How far a 1-bit value may be from its exact one, relatively: what sign(w).detach() + w - w.detach() makes
 #: of it by rounding is.
@@ -312,12 +303,8 @@ class PackedConv(PackedLayer):
 
     def prepare(self) -> np.ndarray:
         """The weights as :meth:`Builder.conv_bits` takes them."""
-        k, c = self.out_channels, self.in_channels
-        taps, words = self.kernel_size[0] * self.kernel_size[1], words_for(c)
-        padded = np.zeros((k * taps, words * 64), bool)
-        padded[:, :c] = unpack_bits(self.bits, (k * taps, c)).numpy()
-        packed = np.packbits(padded, axis=1, bitorder="little").view(np.uint64)
-        return blocks(packed.reshape(k, taps * words).T, engine.kernels().BIT_FILTERS)
+        taps = self.kernel_size[0] * self.kernel_size[1]
+        return made(recipes.words, [self.array("bits")], (self.out_channels, taps, self.in_channels))
 
     def prepare_size(self, height: int, width: int) -> Geometry:
         return Geometry(self, height, width)
@@ -384,7 +371,9 @@ class PackedAffineConv(PackedLayer):
         """Everything behind the sums as one scale and shift per channel."""
         folded = self.norm_scale if self.output is None else None
         norm = torch.ones_like(self.scale) if folded is None else folded
-        return dict(scale=floats(self.scale * norm), of_signs=filters_of((self.of_signs * norm)[:, None, None, None]))
+        return dict(
+            scale=floats(self.scale * norm), of_signs=recipes.filters_of(floats((self.of_signs * norm)[:, None]))
+        )
 
     def prepare_size(self, height: int, width: int) -> Tensor:
         """[K, H', W']: what does not depend on the signs of the input."""
@@ -515,12 +504,13 @@ class SignWeightConv(PackedLayer):
             below, above = (-1.0, 1.0) if self.values is None else map(float, self.values)
             x = builder.choose(x, self.array("threshold"), below, above)
         place = into if self.output is None else None
+        sources = [self.array(name) for name in ("bits", "scale", "offset")]
         if groups == 1:
-            y = builder.conv_floats(
-                x, filters_of(self.ready), *window, filters, fill=self.pad_value, into=place, add=add
-            )
+            weights = made(recipes.sign_filters, sources, self.shape)
+            y = builder.conv_floats(x, weights, *window, filters, fill=self.pad_value, into=place, add=add)
         elif channels == 1 and filters == groups:
-            y = builder.depthwise(x, taps_of(self.ready), window, self.pad_value, place, add)
+            weights = made(recipes.sign_taps, sources, self.shape)
+            y = builder.depthwise(x, weights, window, self.pad_value, place, add)
         else:
             raise NoSteps("a convolution in groups of several channels")
         if self.output is None:

@@ -7,6 +7,7 @@ A module with a method ``lower`` says its steps itself; those of torch have a ru
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Callable, Hashable
 from typing import Any, cast
@@ -19,11 +20,12 @@ from torch.nn.modules.utils import _pair as pair
 from onebit.backbones.binarization import RPReLU
 from onebit.backbones.binarization.adabin import Maxout
 from onebit.backbones.capture import symbolic
-from onebit.backbones.packed import engine
 from onebit.backbones.packed.builder import Builder, Map, Norm
-from onebit.backbones.packed.plan import Line, Plan
 from onebit.backbones.prelu import PReLU
 from onebit.commons.errors import InputError
+from onebit.packed import engine, recipes
+from onebit.packed.plan import Line, Plan
+from onebit.packed.recipes import made
 
 #: So many plans of a network are kept: one per size of image.
 _MOST_PLANS = 8
@@ -148,26 +150,6 @@ def floats(tensor: Tensor) -> np.ndarray:
     return tensor.detach().float().contiguous().numpy()
 
 
-def filters_of(weight: Tensor) -> np.ndarray:
-    """Weights [K, C, h, w] as :meth:`Builder.conv_floats` takes them."""
-    return blocks(floats(weight.permute(2, 3, 1, 0).reshape(-1, len(weight))), engine.kernels().FLOAT_FILTERS)
-
-
-def taps_of(weight: Tensor) -> np.ndarray:
-    """Weights [C, 1, h, w] as :meth:`Builder.depthwise` takes them."""
-    return floats(weight.permute(2, 3, 1, 0).reshape(-1, len(weight)))
-
-
-def blocks(rows: np.ndarray, filters: int) -> np.ndarray:
-    """[taps, K], K filled up to a multiple of half of ``filters`` with zeros, in blocks [taps, filters] one after
-    another; the last may be half as wide. Flat, [K' * taps]."""
-    taps, count = rows.shape
-    whole = -(-count // (filters // 2)) * (filters // 2)
-    found = np.zeros((taps, whole), rows.dtype)
-    found[:, :count] = rows
-    return np.concatenate([found[:, k : k + filters].ravel() for k in range(0, whole, filters)])
-
-
 @rule(nn.Identity, nn.Dropout)
 def _identity(module: nn.Module, builder: Builder, x: Map) -> Map:
     return x
@@ -190,11 +172,11 @@ def _convolution(conv: nn.Conv2d, builder: Builder, x: Map) -> Map:
     kernel, stride, padding, dilation = map(pair, (conv.kernel_size, conv.stride, conv.padding, conv.dilation))
     norm = Norm(shift=None if conv.bias is None else floats(conv.bias))
     if conv.groups == 1:
-        weights = filters_of(conv.weight)
+        weights = made(recipes.filters_of, [floats(conv.weight)])
         return builder.conv_floats(x, weights, kernel, stride, padding, dilation, conv.out_channels, norm)
     if not conv.groups == conv.in_channels == conv.out_channels:
         raise NoSteps("a convolution in groups of several channels")
-    y = builder.depthwise(x, taps_of(conv.weight), (kernel, stride, padding, dilation))
+    y = builder.depthwise(x, made(recipes.taps_of, [floats(conv.weight)]), (kernel, stride, padding, dilation))
     return y if conv.bias is None else builder.pointwise(y, norm)
 
 
@@ -204,7 +186,7 @@ def _linear(linear: nn.Linear, builder: Builder, x: Map) -> Map:
         raise NoSteps("a linear layer on a map")
     norm = Norm(shift=None if linear.bias is None else floats(linear.bias))
     one = (1, 1)
-    weights = filters_of(linear.weight[:, :, None, None])
+    weights = made(recipes.filters_of, [floats(linear.weight)])
     return flat(builder.conv_floats(x, weights, one, one, (0, 0), one, linear.out_features, norm))
 
 
@@ -278,6 +260,22 @@ def _mean(pool: nn.AdaptiveAvgPool2d, builder: Builder, x: Map) -> Map:
 # Running plans
 
 
+def steps_of(network: nn.Module, size: tuple[int, int, int]) -> tuple[Builder, list[Map], Any]:
+    """The steps for one contiguous image [C, H, W] of this size, not laid out yet: see :meth:`Runner.collect`.
+
+    Raises:
+        NoSteps: the network has none, its output is neither a map nor a tuple of maps, or the kernels are missing.
+    """
+    if engine.kernels() is None:
+        raise NoSteps("the compiled kernels are missing: pip install numba, and no ONEBIT_KERNELS=torch")
+    builder, (_, height, width) = Builder(), size
+    first = builder.input((1, *size), (math.prod(size), height * width, width, 1))
+    outputs, nest = Runner().collect(builder, network, first)
+    if nest != 0 and nest != tuple(range(len(outputs))):
+        raise NoSteps("an output that is neither a map nor a tuple of maps")
+    return builder, outputs, nest
+
+
 class Runner:
     """The plans of one module: one per shape of its inputs. A copy of the module makes its own."""
 
@@ -304,7 +302,15 @@ class Runner:
 
     def _build(self, module: nn.Module, x: Tensor) -> tuple[Plan, Any]:
         builder = Builder()
-        first = builder.input(x.shape, x.stride())
+        outputs, nest = self.collect(builder, module, builder.input(x.shape, x.stride()))
+        return builder.finish(outputs), nest
+
+    def collect(self, builder: Builder, module: nn.Module, first: Map) -> tuple[list[Map], Any]:
+        """Collect the steps of ``module`` for the image ``first``: its outputs, and their nest with numbers for them.
+
+        Raises:
+            NoSteps: it has none.
+        """
         if hasattr(module, "lower"):
             found = lower(module, builder, first)
         else:
@@ -321,8 +327,7 @@ class Runner:
                 return type(each)(map(number, each))
             raise NoSteps(f"an output that is {type(each).__name__}")
 
-        nest = number(found)
-        return builder.finish(outputs), nest
+        return outputs, number(found)
 
     def run(self, module: nn.Module, x: Tensor) -> Any:
         """What ``module`` puts out.

@@ -68,7 +68,7 @@ def run(args) -> int:
         for name, (status, reason) in operator_sources("cuda" if gpu else "cpu").items():
             print(f"  {name:<31} {status:<11} {reason}")
 
-    from onebit.backbones.packed import engine
+    from onebit.packed import engine
 
     print(f"\nkernels of packed networks\n  {engine.instructions()}")
 

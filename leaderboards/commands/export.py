@@ -18,6 +18,7 @@ def configure(verbs) -> None:
         """\
 onebit export run/epoch_6.pth --to packed net.safetensors
 onebit export dcp_nas_m --classes 1000 --to packed dcp_nas_m.safetensors
+onebit export run/epoch_6.pth --to packed net.safetensors --plan 32 32 --plan 64 64
 onebit export run/epoch_6.pth --to onnx net.onnx
 onebit export detector.pth --whole detector.safetensors
 onebit export resnet18_reactnet --to packed small.safetensors --real float16""",
@@ -48,7 +49,19 @@ onebit export resnet18_reactnet --to packed small.safetensors --real float16""",
         nargs=2,
         type=whole_number(),
         metavar=("H", "W"),
-        help="onnx and openvino only: the size of the image (default: 224 224, or 32 32 for the cifar stem)",
+        help="the size of the image (default: 224 224, or 32 32 for the cifar stem)",
+    )
+    parser.add_argument(
+        "--plan",
+        nargs=2,
+        type=whole_number(),
+        action="append",
+        metavar=("H", "W"),
+        help="packed only, repeatable: a size of images that the file can be run for without torch (default: the size "
+        "of training where it is known, else as --input)",
+    )
+    parser.add_argument(
+        "--no-plan", action="store_true", help="packed only: the file needs torch, and is a little smaller"
     )
     add_import(parser)
 
@@ -61,19 +74,28 @@ def run(args) -> int:
 
     if args.real != "float32" and args.to != "packed":
         raise InputError(f"--real {args.real} goes with --to packed only")
+    if (args.plan or args.no_plan) and (args.to != "packed" or args.whole):
+        raise InputError("--plan and --no-plan go with --to packed, without --whole")
+    if args.plan and args.no_plan:
+        raise InputError("--plan and --no-plan exclude each other")
     if args.whole:
         return _whole(args)
     network, about, trained = load_network(args.source, classes=args.classes, stem=args.stem)
     if not trained:
         print(f"{args.source}: a backbone's name, so its weights are untrained")
     if args.to == "packed":
-        path = packed.save(packed.deploy(network), about, args.file, args.real)
+        deployed = packed.deploy(network)
+        plans = _plans(args, about, deployed)
+        path = packed.save(deployed, about, args.file, args.real, plans=plans)
         strict = backbones.cost(network, _shape(args, about)).memory_bits
         size = path.stat().st_size
         print(
             f"{path}: {size * 8 / 1e6:.2f} Mbit ({size / 1e6:.2f} MB); strict memory "
             f"{strict / 1e6:.2f} Mbit, so the file takes {size * 8 / strict:.3f} of it"
         )
+        if plans:
+            sizes = ", ".join(f"{height}x{width}" for height, width in plans)
+            print(f"onebit.packed.load runs it without torch, on images of {sizes}")
         return 0
     from onebit.backbones.packed import interchange
 
@@ -86,6 +108,24 @@ def run(args) -> int:
         print(f"OpenVINO's 1-bit convolution is not used: {reason}")
     print(f"{path}: 32-bit weights and arithmetic, for compatibility; no smaller and no faster")
     return 0
+
+
+def _plans(args, about, network) -> list[tuple[int, int]]:
+    """Sizes of images that the file can be run for without torch."""
+    from onebit.backbones.packed.lowering import NoSteps, steps_of
+
+    if args.no_plan:
+        return []
+    if args.plan:
+        return [(height, width) for height, width in args.plan]
+    size = about.get("prediction", {}).get("images", {}).get("size")
+    height, width = (size, size) if size else _shape(args, about)[1:]
+    try:
+        steps_of(network, (3, height, width))
+    except NoSteps as reason:
+        print(f"the file needs torch to run: {reason}")
+        return []
+    return [(height, width)]
 
 
 def _whole(args) -> int:

@@ -25,7 +25,7 @@ def plan_sheet(name: str, *, size: tuple[int, int], classes: int | None, threads
         InputError: the network runs module by module; the message says why.
     """
     from onebit.backbones.packed.lowering import timed_steps
-    from onebit.backbones.packed.plan import peaks
+    from onebit.packed.plan import peaks
 
     with torch_threads(threads):
         network, image = packed_network(name, classes), test_image(size)

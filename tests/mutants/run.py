@@ -76,6 +76,7 @@ JUDGES: dict[str, tuple[str, ...]] = {
     "backbones/packed/file.py": ("tests/backbones/packed/test_file.py",),
     "backbones/packed/interchange.py": ("tests/leaderboards/test_export.py", "tests/backbones/packed/test_file.py"),
     "backbones/packed/*.py": _PACKED,
+    "packed/*.py": _PACKED,
     "classification/search/architecture.py": _SUPERNET,
     "classification/search/bandits.py": (f"{_SEARCH}/test_bandits.py", f"{_SEARCH}/test_sampled.py"),
     "classification/search/config.py": (f"{_SEARCH}/test_config.py", f"{_SEARCH}/test_data.py"),
@@ -149,7 +150,7 @@ AREAS = {
 }
 
 #: A minute of compilation for each fault: too slow to try.
-_COMPILED = {f"backbones/packed/{name}.py" for name in ("_lookup", "_vector", "kernels")}
+_COMPILED = {f"packed/{name}.py" for name in ("_lookup", "_vector", "kernels")}
 
 
 def core() -> dict[str, tuple[str, ...]]:

@@ -23,6 +23,7 @@ from PIL import Image
 from onebit import backbones
 from onebit.backbones import packed
 from onebit.leaderboards import boards
+from tests.packed.broken import BROKEN, changed_plan
 
 SEED = 20240229
 NAMES = {
@@ -404,6 +405,30 @@ def packed_files() -> Files:
         yield f"{key} {value}", struct.pack("<Q", len(raw)) + raw + good[8 + length :]
 
 
+def plan_files() -> Files:
+    import tempfile
+    from pathlib import Path
+
+    from onebit.backbones.classifier import Classifier
+
+    with tempfile.TemporaryDirectory() as folder:
+        network = Classifier(backbones.create_backbone("resnet18_w8_xnor", out_indices=(3,)), 3)
+        about = packed.description("resnet18_w8_xnor", 3, out_indices=(3,))
+        path = packed.save(backbones.deploy(network), about, Path(folder) / "a.safetensors", plans=[(32, 32)])
+        yield from damaged("a packed file with a plan", path.read_bytes(), 12)
+        target = Path(folder) / "b.safetensors"
+        for title, (change, _) in BROKEN.items():
+            yield title, changed_plan(path, target, change).read_bytes()
+        drawn = random.Random(f"{SEED} plans")
+        for number in range(40):  # with a checksum that fits
+
+            def change(plans, tensors):
+                table = tensors[drawn.choice(("plan/steps", "plan/constants"))]
+                table[drawn.randrange(len(table)), drawn.randrange(table.shape[1])] = drawn.randrange(-(2**31), 2**31)
+
+            yield f"a plan, bytes changed {number}", changed_plan(path, target, change).read_bytes()
+
+
 def npz_files() -> Files:
     def member(shape: str, content: bytes = b"", descr: str = "<i4") -> bytes:
         head = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}, }}".encode()
@@ -520,6 +545,7 @@ FAMILIES: dict[str, Callable[[], Files]] = {
     "voc": voc,
     "features": safetensors_files,
     "packed": packed_files,
+    "packed plan": plan_files,
     "predictions": npz_files,
     "boxes": lambda: json_values([{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 0.5}]),
     "cifar": cifar_pickles,

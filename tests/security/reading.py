@@ -35,6 +35,7 @@ def readers() -> dict:
     from onebit.detection import checks, predictions
     from onebit.leaderboards.commands.cell import _read
     from onebit.leaderboards.recording.record import Record
+    from onebit.packed import runtime
     from onebit.reid import features, foreign
 
     def coco(path: Path) -> None:
@@ -54,6 +55,7 @@ def readers() -> dict:
         "voc": ("Annotations/1.xml", lambda path: checks._check_images(checks._read_voc(VOC, ("cat",)), set())),
         "features": ("a.safetensors", features_of_others),
         "packed": ("a.safetensors", packed.load),
+        "packed plan": ("a.safetensors", runtime.load),
         "predictions": ("a.npz", Predictions.load),
         "boxes": ("a.json", lambda path: predictions.read(path, {1}, {1})),
         "cifar": ("cifar-10-batches-py/batches.meta", lambda path: classification.class_names(Path(), "cifar10")),

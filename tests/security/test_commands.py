@@ -142,7 +142,7 @@ def test_no_reader_of_the_source_trusts_a_file():
         r"\bshelve\.|joblib\.load|(?<![\w.`])pickle\.(load|loads|Unpickler)\b|(?<![\w.])(eval|exec)\(|shell=True"
     )
     found = []
-    for room in ("backbones", "classification", "commons", "detection", "leaderboards", "onebit", "reid"):
+    for room in ("backbones", "classification", "commons", "detection", "leaderboards", "onebit", "packed", "reid"):
         for path in sorted((ROOT / room).rglob("*.py")):
             for number, line in enumerate(path.read_text().splitlines(), start=1):
                 if forbidden.search(line.split("#")[0]):
@@ -152,7 +152,7 @@ def test_no_reader_of_the_source_trusts_a_file():
 
 def test_checkpoints_are_read_in_one_place():
     found = set()
-    for room in ("backbones", "classification", "commons", "detection", "leaderboards", "reid"):
+    for room in ("backbones", "classification", "commons", "detection", "leaderboards", "packed", "reid"):
         for path in sorted((ROOT / room).rglob("*.py")):
             if re.search(r"(?<!`)torch\.load\(", path.read_text()):
                 found.add(str(path.relative_to(ROOT)))

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from onebit.backbones.binarization import BINARIZERS
 from onebit.backbones.conv import OneBitConv2d
-from onebit.backbones.packed import engine
 from onebit.backbones.packed.bits import pack_bits, unpack_bits
 from onebit.backbones.packed.layers import PackedConv, SignWeightConv, is_plain, packed_conv
 from onebit.commons.errors import InputError
+from onebit.packed import engine
 
 ONE_BIT = [
     name
@@ -132,7 +132,7 @@ _ON_OTHER_PROCESSORS = """
 import torch
 from tests.backbones.packed.test_conv import random_conv, sums
 from onebit.backbones.packed.layers import PackedConv
-from onebit.backbones.packed import engine, kernels
+from onebit.packed import engine, kernels
 print(kernels.PIXELS, kernels.VECTORS, engine.instructions().removeprefix("compiled by numba for "), sep=";")
 torch.manual_seed(0)
 for channels, filters in ((70, 24), (64, 9), (3, 40)):

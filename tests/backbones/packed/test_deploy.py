@@ -151,7 +151,7 @@ def test_another_sign_is_refused_unless_it_says_its_threshold(at: float, closed:
 
 
 def test_without_kernels_the_networks_still_agree(monkeypatch) -> None:
-    from onebit.backbones.packed import engine
+    from onebit.packed import engine
 
     for name in ("resnet18_w16_reactnet", "dcp_nas_c8"):
         network = trained_looking(backbones.create_backbone(name), 3, 64, 64)

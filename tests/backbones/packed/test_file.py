@@ -175,7 +175,8 @@ def nested(depth: int):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a: a.update(version=2), "expected onebit-packed version 1"),
+        (lambda a: a.update(version=3), "expected onebit-packed version 1 or 2"),
+        (lambda a: a.update(version=2), "its description"),
         (lambda a: a.update(classes=10**9), "its description"),
         (lambda a: a.update(classes=True), "its description"),
         (lambda a: a.update(extra=1), "its description"),

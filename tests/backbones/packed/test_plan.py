@@ -14,12 +14,12 @@ from torch import nn
 
 from onebit import backbones
 from onebit.backbones.classifier import Classifier
-from onebit.backbones.packed import engine
 from onebit.backbones.packed.builder import Builder, Together
 from onebit.backbones.packed.deploy import deploy
 from onebit.backbones.packed.lowering import Runner, lower, timed_steps
-from onebit.backbones.packed.plan import share_memory
 from onebit.commons.errors import InputError
+from onebit.packed import engine
+from onebit.packed.plan import share_memory
 from tests.backbones.packed.test_deploy import trained_looking
 
 pytestmark = pytest.mark.skipif(engine.kernels() is None, reason="needs numba")

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onebit.backbones.packed import engine
+from onebit.packed import engine
+from onebit.packed.recipes import Origin
 
 #: Memory begins at multiples of so many bytes: a cache line, and the widest vector.
 ALIGNMENT = 64
@@ -33,6 +34,7 @@ class Buffer:
         size: in bytes.
         first, last: the steps between which it is in use.
         content: what is in it from the start, of constants and of what is kept from run to run.
+        origin: how the content was made, where a recipe made it.
     """
 
     piece: int
@@ -40,10 +42,11 @@ class Buffer:
     first: int = -1
     last: int = -1
     content: np.ndarray | None = None
+    origin: Origin | None = None
     offset: int = 0
 
 
-def _aligned(size: int) -> int:
+def aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
@@ -56,7 +59,7 @@ def share_memory(buffers: list[Buffer]) -> np.ndarray:
         for other in sorted(taken, key=lambda each: each.offset):
             if buffer.offset + buffer.size <= other.offset:
                 break
-            buffer.offset = max(buffer.offset, _aligned(other.offset + other.size))
+            buffer.offset = max(buffer.offset, aligned(other.offset + other.size))
         placed.append(buffer)
     return aligned_memory(max((buffer.offset + buffer.size for buffer in buffers), default=0))
 
@@ -65,7 +68,7 @@ def one_piece(buffers: Sequence[Buffer]) -> np.ndarray:
     """One piece of memory with the contents of ``buffers``, whose offsets are set."""
     size = 0
     for buffer in buffers:
-        buffer.offset, size = size, _aligned(size + buffer.size)
+        buffer.offset, size = size, aligned(size + buffer.size)
     memory = aligned_memory(size)
     for buffer in buffers:
         assert buffer.content is not None
@@ -130,7 +133,7 @@ class Plan:
     """The steps of a network for inputs of one shape, and their memory.
 
     Args:
-        steps: of :data:`onebit.backbones.packed.kernels.STEP`.
+        steps: of :data:`onebit.packed.kernels.STEP`.
         places: of every address in a step: the number of the step, the field, the piece of memory and how many bytes
             into it.
         pieces: memory by its number; that of inputs and outputs is given when the plan runs.
@@ -149,12 +152,12 @@ class Plan:
         lines: list[Line],
     ) -> None:
         self.shapes, self.lines = shapes, lines
-        self._steps, self._pieces = steps, pieces
+        self.steps, self.places, self.pieces = steps, places, pieces
         for number, name, piece, offset in places:
             if piece in pieces:
                 steps[name][number] = pieces[piece].ctypes.data + offset
         self._outside = [place for place in places if place[2] not in pieces]
-        self._scratch_size = _aligned(scratch + ALIGNMENT)
+        self._scratch_size = aligned(scratch + ALIGNMENT)
         self._scratch = aligned_memory(self._scratch_size)
         self._counter = np.zeros(1, np.int64)
         self._lock = threading.Lock()
@@ -165,21 +168,21 @@ class Plan:
         Args:
             addresses: of the first elements of the inputs, then of the outputs; float32, outputs contiguous.
         """
-        threads = max(1, min(threads, int(self._steps["tasks"].max())))
+        threads = max(1, min(threads, int(self.steps["tasks"].max())))
         with self._lock, engine.first_call():
-            self._execute(addresses, 0, len(self._steps), threads)
+            self._execute(addresses, 0, len(self.steps), threads)
 
     def _execute(self, addresses: Sequence[int], first: int, last: int, threads: int) -> None:
         if len(self._scratch) < threads * self._scratch_size:
             self._scratch = aligned_memory(threads * self._scratch_size)
         for number, name, piece, offset in self._outside:
-            self._steps[name][number] = addresses[piece - OUTSIDE] + offset
+            self.steps[name][number] = addresses[piece - OUTSIDE] + offset
         self._counter[0] = 0
         counter, scratch = self._counter.ctypes.data, self._scratch.ctypes.data
 
         def execute(thread: int) -> None:
             own = scratch + thread * self._scratch_size
-            engine.kernels().execute(self._steps, first, last, own, counter, thread, threads)
+            engine.kernels().execute(self.steps, first, last, own, counter, thread, threads)
 
         jobs = [_pool(threads).submit(execute, thread) for thread in range(1, threads)]
         execute(0)

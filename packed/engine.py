@@ -21,7 +21,7 @@ def kernels() -> Any:
     if os.environ.get("ONEBIT_KERNELS") == "torch":
         return None
     try:
-        from onebit.backbones.packed import kernels as compiled
+        from onebit.packed import kernels as compiled
     except ImportError as error:
         warnings.warn(
             f"packed inference falls back to torch, which is many times slower: {error}; pip install numba",

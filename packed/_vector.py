@@ -2,7 +2,7 @@
 
 Both are written as LLVM vectors of a fixed width, so that the accumulators stay in registers; LLVM
 turns them into whatever the processor has (VPOPCNTQ on AVX-512, shuffles and sums on AVX2, CNT on
-NEON). Only :mod:`onebit.backbones.packed.kernels` uses this module, and only where numba is installed.
+NEON). Only :mod:`onebit.packed.kernels` uses this module, and only where numba is installed.
 """
 
 from __future__ import annotations

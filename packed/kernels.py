@@ -19,8 +19,8 @@ import numpy as np
 from llvmlite import binding
 from numba import carray, config, njit
 
-from onebit.backbones.packed._lookup import bytes_at, make_lookups, sums_of_four, sums_of_sixteen
-from onebit.backbones.packed._vector import (
+from onebit.packed._lookup import bytes_at, make_lookups, sums_of_four, sums_of_sixteen
+from onebit.packed._vector import (
     arrive,
     arrived,
     floats,

@@ -1,4 +1,4 @@
-"""Vector code of table lookups, for AVX-512; see :mod:`onebit.backbones.packed._vector`."""
+"""Vector code of table lookups, for AVX-512; see :mod:`onebit.packed._vector`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from onebit.backbones.packed._vector import FLOAT_POINTER, FLOATS, I32, I64, constant, pointer, vector_function
+from onebit.packed._vector import FLOAT_POINTER, FLOATS, I32, I64, constant, pointer, vector_function
 
 bytes_at = pointer(types.uint8)
 
