@@ -257,8 +257,8 @@ CHECKS = {
 
 def _work(step: _Step) -> int:
     """An upper bound of the multiply-accumulates of a step."""
-    taps = max(1, step.segments * step.length, step.length, step.kernel_y * step.kernel_x)
-    return step.tasks * step.width * max(step.channels, step.inner, step.filters, 1) * taps
+    taps = max(1, step.segments * step.length, step.length, step.inner, step.kernel_y * step.kernel_x)
+    return step.tasks * step.width * max(step.channels, step.filters, 1) * taps
 
 
 def require_inside(

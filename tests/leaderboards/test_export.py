@@ -16,6 +16,7 @@ from onebit.commons.mini import detection as mini_detection
 from onebit.commons.mini import draw
 from onebit.leaderboards import cli
 from onebit.leaderboards.running.sources import load_network
+from onebit.packed import runtime
 
 NAME = "resnet18_w8_reactnet"
 
@@ -94,7 +95,10 @@ def test_of_a_classification_checkpoint(classifier, tmp_path, capsys):
     weights = torch.load(classifier, weights_only=True)["state_dict"]
     network.load_state_dict({k: v for k, v in weights.items() if k.startswith(("backbone.", "classifier."))})
     same(network, path, 32, 32)
-    assert packed.load(path)[1]["backbone"]["pad_value"] == -1
+    about = packed.load(path)[1]
+    assert about["backbone"]["pad_value"] == -1
+    alone = runtime.load(path)
+    assert (alone.sizes, alone.classes) == ([(32, 32)], about["prediction"]["classes"])
 
 
 def test_of_a_detection_checkpoint(tmp_path, capsys):
@@ -158,6 +162,22 @@ def test_of_a_name(tmp_path, capsys):
     assert sizes["int8"] < sizes["float16"] < sizes["float32"]
 
 
+def test_plans(tmp_path, capsys):
+    path = tmp_path / "net.safetensors"
+    for options, sizes in (
+        (["--plan", 32, 40, "--plan", 33, 33], [(32, 40), (33, 33)]),
+        (["--stem", "cifar"], [(32, 32)]),
+        (["--input", 64, 48], [(64, 48)]),
+    ):
+        assert onebit("export", NAME, path, "--classes", 3, *options) == 0
+        said = ", ".join(f"{height}x{width}" for height, width in sizes)
+        assert f"without torch, on images of {said}" in capsys.readouterr().out
+        assert runtime.load(path).sizes == sizes
+    assert onebit("export", NAME, path, "--no-plan") == 0
+    assert "without torch" not in capsys.readouterr().out
+    assert "plans" not in packed.about_of(path)
+
+
 @pytest.fixture
 def network(classifier):
     return load_network(str(classifier))[0]
@@ -213,6 +233,9 @@ def test_onnx_of_another_size(tmp_path, size):
         ([NAME, "--classes", "0"], "expected a whole number from 1 up"),
         ([NAME, "--to", "onnx", "--real", "int8"], "--real int8 goes with --to packed only"),
         ([NAME, "--to", "onnx", "--input", "0", "5"], "0: expected a whole number from 1 up"),
+        ([NAME, "--to", "onnx", "--plan", "8", "8"], "--plan and --no-plan go with --to packed"),
+        ([NAME, "--plan", "8", "8", "--no-plan"], "--plan and --no-plan exclude each other"),
+        ([NAME, "--plan", "0", "5"], "0: expected a whole number from 1 up"),
         ([NAME, "--to", "openvino"], "needs a name that ends in .xml"),
         ([NAME, "--to", "nothing"], "invalid choice"),
         (["net.safetensors"], "is a packed file already"),
