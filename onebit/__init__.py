@@ -1,7 +1,7 @@
 """onebit-bench: a benchmark suite for 1-bit convolutional networks.
 
 The rooms of the suite are the packages ``onebit.backbones``, ``onebit.classification``,
-``onebit.detection``, ``onebit.reid``, ``onebit.leaderboards`` and ``onebit.commons``. What most users
+``onebit.detection``, ``onebit.reid``, ``onebit.leaderboards``, ``onebit.packed`` and ``onebit.commons``. What most users
 need stands here and is imported at first use, so that ``import onebit`` stays cheap.
 
 In an MMDetection config, ``custom_imports = dict(imports=["onebit"])`` makes every

@@ -76,7 +76,7 @@ JUDGES: dict[str, tuple[str, ...]] = {
     "backbones/packed/file.py": ("tests/backbones/packed/test_file.py",),
     "backbones/packed/interchange.py": ("tests/leaderboards/test_export.py", "tests/backbones/packed/test_file.py"),
     "backbones/packed/*.py": _PACKED,
-    "packed/*.py": _PACKED,
+    "packed/*.py": (*_PACKED, "tests/packed/test_runtime.py"),
     "classification/search/architecture.py": _SUPERNET,
     "classification/search/bandits.py": (f"{_SEARCH}/test_bandits.py", f"{_SEARCH}/test_sampled.py"),
     "classification/search/config.py": (f"{_SEARCH}/test_config.py", f"{_SEARCH}/test_data.py"),

@@ -318,5 +318,5 @@ def test_maps_in_use_at_once_nevershare_memory(lives) -> None:
 def test_memory_begins_at_cache_lines() -> None:
     network = packed("resnet18_w16_bireal")
     plan, _ = network._runner.plan(network, torch.randn(1, 3, 64, 64))
-    for piece in plan._pieces.values():
+    for piece in plan.pieces.values():
         assert piece.ctypes.data % 64 == 0
