@@ -4,8 +4,8 @@ alpha is [2 cell types, 14 edges, M operations]. What the paper calls "edge m" i
 operations, the columns of its alpha [E, M]: w_m are the weights of operation m.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: pydantic 2.6 would look up what fields of the options are in the modules of
+# subclasses.
 import math
 from typing import Literal
 

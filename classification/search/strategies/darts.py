@@ -1,7 +1,7 @@
 """DARTS of first order, with or without the decoupled optimization of DCP-NAS."""
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: pydantic 2.6 would look up what fields of the options are in the modules of
+# subclasses.
 from collections.abc import Mapping
 from typing import Any
 
