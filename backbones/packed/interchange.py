@@ -37,6 +37,9 @@ class FloatForm(nn.Module):
     threshold: Tensor
     output: Any
 
+    below: Tensor
+    above: Tensor
+
     def __init__(self, conv: OneBitConv2d) -> None:
         super().__init__()
         positive, scale, offset = signs_and_scale(conv)
@@ -50,7 +53,9 @@ class FloatForm(nn.Module):
         if self.signs:
             threshold = threshold_of(conv)
             threshold = torch.zeros(1) if threshold is None else threshold.clone()
-            self.below, self.above = map(float, values_of(conv))
+            below, above = map(float, values_of(conv))
+            self.register_buffer("below", torch.tensor(below))  # of numbers, torch 2.1 exports float64
+            self.register_buffer("above", torch.tensor(above))
             self.register_buffer("threshold", threshold.view(-1, 1, 1))
         self.border = tuple(conv._reversed_padding_repeated_twice)
         self.pad_value = conv.pad_value
