@@ -323,3 +323,25 @@ def test_the_docs_have_a_row_for_every_binarizer():
     page = (Path(__file__).resolve().parents[2] / "docs/names.md").read_text()
     for name, of in BINARIZERS.items():
         assert f"| `{name}` | {of.source} | " in page
+
+
+def test_a_sign_that_is_differentiated_twice_takes_the_shift_the_same_way():
+    x, shift = torch.randn(2, 3, 4, 4), torch.randn(3, 1, 1)
+    quantizer = ApproxSign(3)
+    plain = quantizer.sign(x, shift)
+    quantizer.twice = True
+    assert torch.equal(quantizer.sign(x, shift), plain)
+    assert torch.equal(plain, sign(x + shift))
+
+
+def test_activations_are_divided_by_their_deviation_in_training_only():
+    from onebit.backbones.binarization.recu import UnitSign
+
+    quantizer = UnitSign(3)
+    gradients = []
+    for training in (True, False):
+        x = (torch.arange(48.0).reshape(1, 3, 4, 4) / 60).requires_grad_()
+        quantizer.train(training)(x).sum().backward()
+        gradients.append(x.grad)
+    torch.testing.assert_close(gradients[1], 2 - 2 * x.detach())  # the slope of ApproxSign between 0 and 1
+    assert not torch.allclose(*gradients)

@@ -210,9 +210,9 @@ def main() -> int:
         if args.verdicts:
             with args.verdicts.open("a", encoding="utf-8") as file:
                 file.write(json.dumps([*_key(mutant), name]) + "\n")
-    check(trials, found)
     names = [found[number] for number in range(len(drawn))]
-    print(table(drawn, names))
+    print(table(drawn, names), flush=True)
+    check(trials, found)
     survivors = names.count("")
     score = 100 * (1 - survivors / len(drawn))
     print(f"{len(drawn) - survivors} of {len(drawn)} noticed, {score:.1f} %; {survivors} survive")

@@ -359,3 +359,14 @@ def test_bad_features(query, gallery, distance, message):
     labels = {k: v for k, v in GOOD.items() if k != "distances"}
     with pytest.raises(InputError, match=message):
         evaluate(query, gallery, **labels, distance=distance)
+
+
+def test_as_many_labels_as_features_are_expected():
+    labels = {k: v for k, v in GOOD.items() if k != "distances"}
+    with pytest.raises(InputError, match="expected"):
+        evaluate(np.zeros((3, 3)), np.zeros((10, 3)), **labels)
+
+
+def test_the_mean_of_one_split_is_that_split():
+    scores = evaluate_distances(**GOOD)
+    assert average_splits([scores]) == scores

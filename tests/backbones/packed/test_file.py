@@ -308,3 +308,17 @@ def test_a_cell_net_of_absurd_depth_is_refused(tmp_path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             file.load(rewritten(path, tmp_path / "x.safetensors", change))
+
+
+def test_as_many_layers_as_a_network_may_have() -> None:
+    file._require_sane({"layers": file.MOST_CELLS}, "net")
+    with pytest.raises(InputError, match=f"expected a number up to {file.MOST_CELLS}"):
+        file._require_sane({"layers": file.MOST_CELLS + 1}, "net")
+
+
+def test_a_description_that_no_network_has_is_not_written(written, tmp_path) -> None:
+    packed, _ = written
+    about = file.description(NAME, 10, out_indices=(3,))
+    about["backbone"]["layers"] = file.MOST_CELLS + 1
+    with pytest.raises(InputError, match="expected a number up to"):
+        file.save(packed, about, tmp_path / "other.safetensors")

@@ -16,7 +16,7 @@ from onebit import backbones
 from onebit.backbones.classifier import Classifier
 from onebit.backbones.packed.builder import Builder, Together
 from onebit.backbones.packed.deploy import deploy
-from onebit.backbones.packed.lowering import Runner, lower, timed_steps
+from onebit.backbones.packed.lowering import NoSteps, Runner, lower, timed_steps
 from onebit.commons.errors import InputError
 from onebit.packed import engine
 from onebit.packed.plan import share_memory
@@ -320,3 +320,19 @@ def test_memory_begins_at_cache_lines() -> None:
     plan, _ = network._runner.plan(network, torch.randn(1, 3, 64, 64))
     for piece in plan.pieces.values():
         assert piece.ctypes.data % 64 == 0
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.MaxPool2d(2, dilation=2),
+        nn.AvgPool2d(2, divisor_override=3),
+        nn.AvgPool2d(3, padding=1, count_include_pad=True),
+        nn.AdaptiveAvgPool2d(2),
+    ],
+    ids=["dilation", "divisor", "border", "positions"],
+)
+def test_a_pooling_that_has_no_step_is_left_to_torch(pool) -> None:
+    builder = Builder()
+    with pytest.raises(NoSteps, match="pooling"):
+        lower(pool, builder, builder.new(1, 9, 9, 4))

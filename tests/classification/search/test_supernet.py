@@ -251,3 +251,9 @@ def test_bad_calls():
             Supernet(SMALL, channel_fraction=fraction)
     with pytest.raises(InputError, match="even number of channels"):
         Supernet(SMALL, channel_fraction=0.25)
+
+
+@pytest.mark.parametrize("name", ["binarize_preprocess", "binarize_depthwise"])
+def test_what_is_binarized_beside_the_cells_is_one_of_the_choices(name):
+    with pytest.raises(InputError, match=f"{name} 'nothing': expected one of"):
+        Supernet(SearchSpace(2, cells=3, channels=4), **{name: "nothing"})
