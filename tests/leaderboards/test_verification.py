@@ -366,3 +366,14 @@ def test_tables_of_runs_and_ablations_are_checked_too(tmp_path, name):
 def test_as_much_agreement_as_is_asked_for_is_enough():
     assert not verification._disagreement(verification.AGREEMENT)
     assert "0.9899" in verification._disagreement(verification.AGREEMENT - 1e-4)[0]
+
+
+def test_a_row_is_trained_and_scored_again_as_its_record_says(tmp_path):
+    records = Path(__file__).resolve().parents[2] / "leaderboards" / "records" / "cifar10"
+    record = Record.load(next(records.glob("*resnet18_reactnet--medium--opt*")))
+    job = verification._job(record, tmp_path / "data", tmp_path / "work")
+    assert (job.dataset, job.backbone, job.recipe, job.seed) == ("cifar10-jpeg", "resnet18_reactnet", "medium", 0)
+    assert (job.data_root, job.work_dir) == (tmp_path / "data", tmp_path / "work")
+    assert job.options == record.cfg_options == {"train_cfg.max_epochs": 12}
+    imported = verification._job(record.model_copy(update={"origin": "imported"}), tmp_path, tmp_path)
+    assert (imported.backbone, imported.recipe) == ("", "")
