@@ -142,7 +142,7 @@ JUDGES: dict[str, tuple[str, ...]] = {
 AREAS = {
     ("backbones/binarization/", "backbones/conv.py"): "binarizations and the 1-bit convolution",
     ("classification/search/",): "search",
-    ("backbones/packed/",): "packed inference, without compiled code",
+    ("backbones/packed/", "packed/"): "packed inference, without compiled code",
     ("classification/metrics.py", "detection/metrics.py"): "metrics of classification and detection",
     ("reid/",): "re-identification's evaluation",
     ("leaderboards/recording/",): "records and their checks",
