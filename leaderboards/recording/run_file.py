@@ -25,7 +25,8 @@ LARGEST = 2**24
 
 def _is_moment(text: str) -> str:
     """Raises ValueError, pydantic's way, where ``text`` is no moment in UTC."""
-    if datetime.datetime.fromisoformat(text).utcoffset() != datetime.timedelta(0):
+    # Python 3.10 does not read the Z that later versions do: a record is one on all of them or on none.
+    if text.endswith("Z") or datetime.datetime.fromisoformat(text).utcoffset() != datetime.timedelta(0):
         raise ValueError("expected a moment in UTC, e.g. 2025-01-31T12:00:00+00:00")
     return text
 

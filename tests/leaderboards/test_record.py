@@ -141,6 +141,14 @@ def test_metrics_are_finite(path):
         Record(**{**record.model_dump(), "metrics": {"top1": float("nan")}})
 
 
+@pytest.mark.parametrize("moment", ["2026-01-31T12:00:00Z", "2026-01-31T12:00:00", "2026-01-31T12:00:00+01:00", "now"])
+def test_moments_are_in_utc_as_every_python_reads_them(path, moment):
+    record = Record.load(path)
+    assert Record(**{**record.model_dump(), "created": "2026-01-31T12:00:00+00:00"})
+    with pytest.raises(ValueError, match="created"):
+        Record(**{**record.model_dump(), "created": moment})
+
+
 def test_full_precision_survives(path, tmp_path):
     record = Record.load(path)
     exact = record.model_copy(update={"metrics": {"top1": 1 / 3, "top5": 0.1 + 0.2}})
