@@ -108,14 +108,14 @@ def test_a_whole_packed_network_says_what_its_checkpoint_packed_says(root, scene
 
 def test_a_packed_file_of_others_builds_only_what_rows_describe(root, tmp_path) -> None:
     """Whatever the row of a whole network says, it is held against the schema of rows."""
-    import safetensors.torch
     from safetensors import safe_open
+    from safetensors.numpy import load_file, save_file
 
-    from onebit.backbones.packed import file as files
+    from onebit.packed import container
 
     file = tmp_path / "whole.safetensors"
     assert run("export", root / "detection" / "epoch_1.pth", "--whole", file) == 0
-    tensors = safetensors.torch.load_file(file)
+    tensors = load_file(file)
     with safe_open(str(file), "pt") as opened:
         about = json.loads(opened.metadata()["onebit"])
     for change, message in (
@@ -127,7 +127,7 @@ def test_a_packed_file_of_others_builds_only_what_rows_describe(root, tmp_path) 
         (dict(backbone="resnet34_w8_reactnet"), "is missing|its network has|not a tensor"),
     ):
         text = json.dumps({**about, "row": {**about["row"], **change}}, sort_keys=True)
-        safetensors.torch.save_file(tensors, file, {"onebit": text, "sha256": files._digest(text, tensors)})
+        save_file(tensors, file, {"onebit": text, "sha256": container.digest(text, tensors)})
         with pytest.raises(InputError, match=message):
             onebit.load(file)
 

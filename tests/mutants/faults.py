@@ -181,8 +181,8 @@ FAULTS = (
     Fault(
         "winner-recipes",
         "leaderboards/showing/lines.py",
-        "key = (line.dataset, line.recipe, line.cfg_options,",
-        "key = (line.dataset, line.cfg_options,",
+        "of = (line.dataset, line.detector, line.recipe, line.cfg_options)",
+        "of = (line.dataset, line.detector, line.cfg_options)",
         ("tests/leaderboards/test_table.py",),
     ),
     Fault(
