@@ -40,8 +40,8 @@ def load_results(
     Returns:
         Columns: ``board``, ``dataset``, ``data`` (``real``, ``development`` or ``drawn``), ``backbone``, ``binarizer``,
         ``weight_bits``, ``activation_bits``, ``recipe``, ``cfg_options``, ``seed``, ``status``, ``epochs``,
-        ``main_metric``, and of detection ``detector``; a column for each metric of the board and one ``untrained_METRIC`` for each, fractions in
-        [0, 1]; ``params``, ``memory_bits_strict``, ``ops_strict`` by the rule ``strict``; ``convention``, the paper's
+        ``main_metric``, and of detection ``detector``; a column for each metric of the board and one
+        ``untrained_METRIC`` for each, fractions in [0, 1]; ``params``, ``memory_bits_strict``, ``ops_strict`` by the rule ``strict``; ``convention``, the paper's
         rule, with ``memory_bits`` and ``ops`` by it; ``wall_seconds``, ``device``, ``trust`` (the level that is
         established here), ``created``, ``error``. Failed rows have no metrics. Ordered by dataset, recipe, backbone,
         options and seed. Without records the table is empty and has the same columns.

@@ -1,14 +1,10 @@
 # FCOS (Tian et al., ICCV 2019): neck, head and test as in MMDetection's fcos_r50-caffe_fpn_gn-head_1x_coco, images
 # prepared as for the other detectors here, since the backbones are the same.
-_base_ = "mmdet::_base_/models/retinanet_r50_fpn.py"
-
-default_scope = "mmdet"
-custom_imports = dict(imports=["onebit"])
+_base_ = "./retinanet.py"
 
 model = dict(
     type="FCOS",
-    backbone=dict(_delete_=True, type="onebit.ResNet", depth=18, out_indices=(0, 1, 2, 3)),
-    neck=dict(in_channels=[64, 128, 256, 512], add_extra_convs="on_output", relu_before_extra_convs=True),
+    neck=dict(add_extra_convs="on_output", relu_before_extra_convs=True),
     bbox_head=dict(
         _delete_=True,
         type="FCOSHead",
