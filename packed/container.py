@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,50 @@ PLAN = "plan/"
 _WHOLE = {"format", "version", "row", "real"}
 
 
-def require_small_header(path: Path) -> None:
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Opened]:
+    """A packed file that is open for reading.
+
+    Raises:
+        InputError: it cannot be read, or is not a packed file; what the block meets while it reads counts too.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        _require_small_header(path)
+        with safe_open(str(path), "np") as file:
+            metadata = file.metadata() or {}
+            about, text = _description_in(metadata, path)
+            yield Opened(path, file, about, text, metadata.get("sha256"))
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a packed file: {error}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An open packed file.
+
+    Attributes:
+        tensors: safetensors' handle.
+        about: its description, and ``text``, as it is written.
+        sha256: what the file says of itself.
+    """
+
+    path: Path
+    tensors: Any
+    about: dict[str, Any]
+    text: str
+    sha256: str | None
+
+    def require_whole(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Raises InputError: description or ``tensors``, all that there are, are not those that were written."""
+        if digest(self.text, tensors) != self.sha256:
+            raise InputError(f"{self.path} was changed after it was written: its checksum differs")
+
+
+def _require_small_header(path: Path) -> None:
     """Refuse a header that would take long to read; the first 8 bytes say how long it is."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -38,7 +83,7 @@ def require_small_header(path: Path) -> None:
         raise InputError(f"{path} is not a packed file: a header of {length} bytes, expected at most {MOST_HEADER}")
 
 
-def description_in(metadata: Mapping[str, str], path: Path) -> tuple[dict[str, Any], str]:
+def _description_in(metadata: Mapping[str, str], path: Path) -> tuple[dict[str, Any], str]:
     """The description in the metadata of a file, and its text.
 
     Raises:

@@ -116,25 +116,15 @@ def load(path: str | Path, threads: int = 1) -> Network:
         InputError: not a packed file, one that was changed after it was written, one without plans, or with plans
             that would not stay inside their memory; numba is missing.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = guards.file("packed file", path)
     if engine.kernels() is None:
         raise InputError("packed files run by compiled kernels: pip install numba, and no ONEBIT_KERNELS=torch")
-    try:
-        container.require_small_header(path)
-        with safe_open(str(path), "np") as file:
-            metadata = file.metadata() or {}
-            about, text = container.description_in(metadata, path)
-            if "plans" not in about:
-                raise InputError(f"{path} has no plans and runs with torch only: export it anew")
-            tensors = {name: _tensor(file, name, path) for name in file.keys()}  # noqa: SIM118  not a dict
-    except SafetensorError as error:
-        raise InputError(f"{path} is not a packed file: {error}") from None
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    if container.digest(text, tensors) != metadata.get("sha256"):
-        raise InputError(f"{path} was changed after it was written: its checksum differs")
+    with container.opened(path) as file:
+        about = file.about
+        if "plans" not in about:
+            raise InputError(f"{path} has no plans and runs with torch only: export it anew")
+        tensors = {name: _tensor(file.tensors, name, path) for name in file.tensors.keys()}  # noqa: SIM118  not a dict
+    file.require_whole(tensors)
     try:
         plans, constants = parts(about, tensors)
     except InputError as error:

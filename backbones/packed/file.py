@@ -156,17 +156,8 @@ def about_of(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: not a packed file.
     """
-    from safetensors import SafetensorError, safe_open
-
-    path = guards.file("packed file", path)
-    try:
-        container.require_small_header(path)
-        with safe_open(str(path), "np") as file:
-            return container.description_in(file.metadata() or {}, path)[0]
-    except SafetensorError as error:
-        raise InputError(f"{path} is not a packed file: {error}") from None
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    with container.opened(guards.file("packed file", path)) as file:
+        return file.about
 
 
 def load(
@@ -185,41 +176,31 @@ def load(
         InputError: not a packed file, one of a newer version, one whose tensors are not those of
             the network it describes, or one that was changed after it was written.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = guards.file("packed file", path)
-    try:
-        container.require_small_header(path)
-        with safe_open(str(path), "np") as file:
-            metadata = file.metadata() or {}
-            about, text = container.description_in(metadata, path)
-            found = {}
-            for name in file.keys():  # noqa: SIM118  not a dict
-                part = file.get_slice(name)
-                found[name] = (part.get_dtype(), tuple(part.get_shape()))
-            own = {name: kind for name, kind in found.items() if name.startswith(container.PLAN)}
-            found = {name: kind for name, kind in found.items() if name not in own}
-            types = {name: _PLAN_TYPES[np.dtype(kind)] for name, kind in stored.TENSORS.items()}
-            if {name: kind for name, (kind, _) in own.items()} != (types if "plans" in about else {}):
-                raise InputError(f"{path}: the tensors of its plans are missing or of other types")
-            if "row" in about:
-                if build is None:
-                    raise InputError(f"{path} holds a whole network, for `onebit predict` and onebit.load")
-                make = build(about["row"])
-                network = _on_meta(make)
-            else:
-                _require_sane(about["backbone"], path)
-                network = _skeleton(about, path)
-            expected = _expected(network, about["real"])
-            if found != expected:
-                raise InputError(f"{path}: {_first_difference(found, expected)}")
-            arrays = {name: file.get_tensor(name) for name in (*found, *own)}
-    except SafetensorError as error:
-        raise InputError(f"{path} is not a packed file: {error}") from None
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    if container.digest(text, arrays) != metadata.get("sha256"):
-        raise InputError(f"{path} was changed after it was written: its checksum differs")
+    with container.opened(path) as file:
+        about = file.about
+        found = {}
+        for name in file.tensors.keys():  # noqa: SIM118  not a dict
+            part = file.tensors.get_slice(name)
+            found[name] = (part.get_dtype(), tuple(part.get_shape()))
+        own = {name: kind for name, kind in found.items() if name.startswith(container.PLAN)}
+        found = {name: kind for name, kind in found.items() if name not in own}
+        types = {name: _PLAN_TYPES[np.dtype(kind)] for name, kind in stored.TENSORS.items()}
+        if {name: kind for name, (kind, _) in own.items()} != (types if "plans" in about else {}):
+            raise InputError(f"{path}: the tensors of its plans are missing or of other types")
+        if "row" in about:
+            if build is None:
+                raise InputError(f"{path} holds a whole network, for `onebit predict` and onebit.load")
+            make = build(about["row"])
+            network = _on_meta(make)
+        else:
+            _require_sane(about["backbone"], path)
+            network = _skeleton(about, path)
+        expected = _expected(network, about["real"])
+        if found != expected:
+            raise InputError(f"{path}: {_first_difference(found, expected)}")
+        arrays = {name: file.tensors.get_tensor(name) for name in (*found, *own)}
+    file.require_whole(arrays)
     state = {name: torch.from_numpy(container.restored(name, arrays)) for name in network.state_dict()}
     if "row" in about:  # what is in no state, such as the mean of images, has memory here
         network = deploy(make())
