@@ -89,15 +89,23 @@ def milliseconds(step, device: str, repeats: int) -> float:
     return statistics.median(times)
 
 
-def kernel_milliseconds(step, repeats: int = 3) -> float:
-    """What the kernels of one step take on a GPU, without the gaps in which it waits for the host."""
+def kernels_of(step, repeats: int = 3) -> dict:
+    """What the kernels of one step take on a GPU, without the gaps in which it waits for the host; the heaviest ten."""
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
         for _ in range(repeats):
             step()
         torch.cuda.synchronize()
     on_gpu = [e for e in profile.key_averages() if e.device_type == torch.autograd.DeviceType.CUDA]
-    return sum(e.self_device_time_total for e in on_gpu) / repeats / 1e3
+    milliseconds = {e.key: e.self_device_time_total / repeats / 1e3 for e in on_gpu}
+    heaviest = sorted(on_gpu, key=lambda e: -milliseconds[e.key])[:10]
+    return dict(
+        kernels_ms=round(sum(milliseconds.values()), 3),
+        launches=round(sum(e.count for e in on_gpu) / repeats),
+        heaviest=[
+            dict(kernel=e.key[:120], ms=round(milliseconds[e.key], 3), times=e.count // repeats) for e in heaviest
+        ],
+    )
 
 
 def measure(case: dict, device: str, repeats: int) -> dict:
@@ -121,7 +129,7 @@ def measure(case: dict, device: str, repeats: int) -> dict:
         found["images_per_s"] = round(1e3 * case["batch"] / found["ms"])
         if device == "cuda":
             found["peak_MiB"] = round(torch.cuda.max_memory_allocated() / 2**20)
-            found["kernels_ms"] = round(kernel_milliseconds(run), 3)
+            found |= kernels_of(run)
     except Exception as error:  # what fails is a result, too
         found["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return found
