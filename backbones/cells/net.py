@@ -113,8 +113,9 @@ class CellNet(Backbone):
     instead of concatenated, the scales after the stem have C, 2C and 4C channels.
 
     The macro-architecture (:mod:`onebit.backbones.cells.macros`) says how many cells, how wide, and how they are
-    built; every argument that is None or ``default`` is taken from it. Where neither it nor a size is
-    given, a cell of our own search makes a network of the size of the supernet it was found in.
+    built; every argument that is None or ``default`` is taken from it. Where it is not named, a cell of
+    our own search that is given by itself makes a network like the supernet it was found in: with its
+    binarizer unless another is given, and of its size unless one is given (provenance, ``supernet``).
     CP-NAS and BNAS have not published their cells: networks of these names have the published cell
     of DCP-NAS unless ``cell`` is given, and :attr:`cell_name` says which one it is.
 
@@ -143,7 +144,7 @@ class CellNet(Backbone):
         drop_path_prob: see :meth:`Cell.forward`; an attribute of the same name, which a schedule
             may set.
         binarizer: of the 1-bit convolutions, a name or a :class:`Binarizer`; None makes the whole
-            network real-valued.
+            network real-valued. By default that of the supernet, else of the macro-architecture.
         out_indices: the scales to return, in any order. Cells after the last one are not built.
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and what the first k scales need
             (for 1 that is the stem again): no gradients, batch norm in eval mode.
@@ -188,8 +189,12 @@ class CellNet(Backbone):
         guards.choice("stem", stem, ("imagenet", "cifar"))
         rules, chosen, width = _resolve(arch, macro, cell)
         self.genotype, self.cell_name = resolve_cell(chosen)
-        if macro is None and channels is None and layers is None and not _names_macro(arch):
-            channels, layers = _searched_size(self.genotype)
+        if macro is None and not _names_macro(arch):
+            supernet = _supernet(self.genotype)
+            if channels is None and layers is None:
+                channels, layers = supernet.get("channels"), supernet.get("cells")
+            if binarizer == DEFAULT and "binarizer" in supernet:
+                binarizer = _searched_binarizer(supernet["binarizer"], self.cell_name)
         channels = width if channels is None else channels
         layers = rules.layers if layers is None else layers
         guards.whole("channels", channels, 2, MOST_CHANNELS, multiple=2)
@@ -304,10 +309,17 @@ def _names_macro(arch: CellSource | None) -> TypeGuard[str]:
     return isinstance(arch, str) and not arch.endswith(".json")
 
 
-def _searched_size(genotype: Genotype) -> tuple[int | None, int | None]:
-    """Channels and cells of the supernet that a cell was found in, where its provenance says them."""
+def _supernet(genotype: Genotype) -> Mapping[str, Any]:
+    """What the provenance of a cell says about the supernet it was found in; nothing for cells of others."""
     supernet = genotype.provenance.get("supernet")
-    return (supernet.get("channels"), supernet.get("cells")) if isinstance(supernet, Mapping) else (None, None)
+    return supernet if isinstance(supernet, Mapping) else {}
+
+
+def _searched_binarizer(name: Any, cell: str) -> str | None:
+    """The binarizer that the file of a cell names, None for a real-valued supernet."""
+    if name is not None and not isinstance(name, str):
+        raise InputError(f"{cell}: provenance, supernet, binarizer {name!r}: expected a name, or null for real-valued")
+    return name
 
 
 def _resolve(arch: CellSource | None, macro: str | None, cell: CellSource | None) -> tuple[Macro, CellSource, int]:

@@ -62,7 +62,7 @@ class SearchOutcome:
         history: Tensor,
         operations: Sequence[str],
         derivation: str,
-        supernet: Mapping[str, int],
+        supernet: Mapping[str, Any],
         processes: int,
         **facts,
     ) -> SearchOutcome:
@@ -71,7 +71,8 @@ class SearchOutcome:
         Args:
             options: of the method, all of them.
             derivation: see :meth:`onebit.backbones.Genotype.derive`.
-            supernet: its ``channels`` and ``cells``: a network named by the cell alone has this size.
+            supernet: see :attr:`onebit.classification.search.supernet.Supernet.about`: a network named by
+                the cell alone is built like it.
             facts: the other attributes but ``gpu_days``.
         """
         gpu_days = None

@@ -73,7 +73,7 @@ def search(job: SearchJob) -> SearchOutcome:
             history=model.history.cpu(),
             operations=tuple(cfg.model.space.operations),
             derivation=strategy.derivation,
-            supernet=dict(channels=strategy.space.channels, cells=strategy.space.cells),
+            supernet=getattr(strategy, strategy.searched).about,
             processes=get_world_size(),
             data_checksum=checksum,
             config_sha256=config_hash(cfg),

@@ -157,6 +157,12 @@ class Supernet(nn.Module):
             raise InputError(f"supernet, {name}: expected the shape {list(expected)}, found {list(value.shape)}")
         return value
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a network needs to be built like this one: ``channels``, ``cells``, ``binarizer`` (a name or None)."""
+        binarizer = None if self.binarizer is None else self.binarizer.name
+        return dict(channels=self.space.channels, cells=self.space.cells, binarizer=binarizer)
+
     def operation_modules(self, m: int) -> Iterator[nn.Module]:
         """The modules with parameters of operation number ``m``, over all cells and edges."""
         name = self.space.operations[m]

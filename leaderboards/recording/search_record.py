@@ -44,6 +44,9 @@ class SearchRun(RunFile):
     genotype: dict[str, Any] = Field(description="the cell, with its provenance")
 
     network: str = Field(description="width and depth of the network that was trained of it")
+    binarizer: str | None = Field(
+        None, description="of that network, `none` for a real-valued one; null in the earliest records: all were mcn"
+    )
     weight_bits: int = Field(ge=1)
     activation_bits: int = Field(ge=1)
     recipe: Name = Field(description="of its training")
@@ -70,6 +73,23 @@ class SearchRun(RunFile):
         from onebit.backbones.cells.genotype import Genotype
 
         return Genotype.from_dict(self.genotype).hash
+
+    @property
+    def trained_as(self) -> str:
+        """The binarizer of the network that was trained of the cell, `none` for a real-valued one."""
+        return self.binarizer or "mcn"
+
+    @property
+    def searched_as(self) -> str:
+        """The binarizer of the supernet that the cell was found in, `none` for a real-valued one."""
+        provenance = self.genotype["provenance"]
+        supernet, options = (dict(provenance.get(key) or {}) for key in ("supernet", "options"))
+        if "binarizer" in supernet:
+            return str(supernet["binarizer"] or "none")
+        # The earliest records: the option was it, but for BNAS, which makes it of two.
+        if "kernels" in options:
+            return f"bnas{options['kernels']}{'' if options['version'] == '1bit' else options['version']}"
+        return str(options.get("binarizer") or "none")
 
     @property
     def summary(self) -> str:

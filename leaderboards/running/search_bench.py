@@ -114,6 +114,7 @@ class SearchSweep(Sweep[SearchRun]):
             gpu_days=found.gpu_days,
             genotype=found.genotype.to_dict(),
             network=NETWORK,
+            binarizer=network["binarizer"],
             weight_bits=network["weight_bits"],
             activation_bits=network["activation_bits"],
             recipe=self.recipe,

@@ -15,7 +15,7 @@ from onebit.leaderboards.showing.table import Table
 
 Values = dict[str, Any]
 #: Columns that hold words.
-_TEXT = {"backbone", "method", "dataset", "preset", "engine", "source", "trust"}
+_TEXT = {"backbone", "method", "dataset", "preset", "engine", "source", "trust", "searched_as", "trained_as"}
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ _COLUMNS = (
     "top1_std",
     "network",
     "recipe",
+    "searched_as",
+    "trained_as",
     "weight_bits",
     "activation_bits",
     "device",
@@ -46,6 +48,8 @@ _HEADERS = {
     "peak_memory_mbyte": "Peak MB",
     "gpu_days": "GPU days",
     "top1": "top-1 of the cell %",
+    "searched_as": "Searched as",
+    "trained_as": "Trained as",
     "bits": "W/A",
     "seeds": "Seeds",
     "source": "Source",
@@ -79,6 +83,8 @@ def _measured(runs: Iterable[SearchRun]) -> list[PlainLine]:
             _options(run),
             run.recipe,
             run.network,
+            run.searched_as,
+            run.trained_as,
             run.environment.device,
         )
         groups.setdefault(key, []).append(run)
@@ -116,6 +122,8 @@ def _line(group: list[SearchRun]) -> PlainLine:
         top1_std=accuracy.std,
         network=first.network,
         recipe=first.recipe,
+        searched_as=first.searched_as,
+        trained_as=first.trained_as,
         weight_bits=first.weight_bits,
         activation_bits=first.activation_bits,
         device=first.environment.device,
@@ -172,6 +180,8 @@ TABLE = PlainTable(
     measured=_measured,
     printed=_printed,
     remarks=(
+        "searched as, trained as: the binarizer of the supernet and of the network that was trained of its cell; "
+        "none is real-valued",
         "seconds, images/s and peak memory are of the search alone, without the training of its "
         "cell; GPU days of ours only where there was a GPU",
         "printed rows: the papers' networks and trainings, not the common short one",

@@ -231,6 +231,26 @@ def test_a_cell_that_was_searched_here_has_its_supernet_s_size_unless_one_is_giv
         size(wrong.save(tmp_path / "wrong.json"))
 
 
+def test_a_cell_that_was_searched_here_has_its_supernet_s_binarizer_unless_one_is_given(shipped, tmp_path):
+    def binarizer(name, **arguments):
+        return backbones.describe(str(name), layers=3, **arguments)["binarizer"]
+
+    def cell(of):
+        found = replace(shipped, provenance={"supernet": {"channels": 6, "cells": 4, "binarizer": of}})
+        return found.save(tmp_path / "cell.json")
+
+    path = cell("xnor")
+    assert binarizer(path) == binarizer(f"{path}_c8") == "xnor"
+    assert binarizer(f"{path}_c8_mcn") == "mcn"
+    assert binarizer(f"{path}_real") == "none"
+    assert binarizer("dcp_nas_s", cell=str(path)) == binarizer(path, macro="cp_nas") == "mcn"  # a given name's
+    assert binarizer(cell(None)) == "none"
+    with pytest.raises(InputError, match="unknown binarizer 'zzz'"):
+        binarizer(cell("zzz"))
+    with pytest.raises(InputError, match="binarizer 3: expected a name, or null for real-valued"):
+        binarizer(cell(3))
+
+
 def test_our_cells_are_listed_and_published_ones_keep_their_names(shipped):
     names = backbones.list_backbones("*ours*")
     assert "dcp_nas_ours_small_c8_l6" in names

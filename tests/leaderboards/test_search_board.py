@@ -1,6 +1,7 @@
 """`onebit search` and the board of searches, with a search and a training of milliseconds."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from onebit.leaderboards.recording.search_record import SearchRun
 from onebit.leaderboards.running import search_bench
 from onebit.leaderboards.showing import search_table
 from tests.classification.conftest import data  # noqa: F401
+
+ROOT = Path(__file__).resolve().parents[2]
 
 OPERATIONS = ("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3")
 
@@ -36,7 +39,7 @@ class Stub:
             history=history,
             operations=OPERATIONS,
             derivation="top2",
-            supernet=dict(channels=4, cells=3),
+            supernet=dict(channels=4, cells=3, binarizer=None),
             processes=1,
             data_checksum="content:0",
             config_sha256="0" * 64,
@@ -59,7 +62,7 @@ class Stub:
             checkpoint=None,
             cost={"strict": {"ops": 5.0, "memory_bits": 7}},
             num_classes=10,
-            details={"network": {"weight_bits": 1, "activation_bits": 1}},
+            details={"network": {"binarizer": "bireal", "weight_bits": 1, "activation_bits": 1}},
         )
 
 
@@ -146,6 +149,8 @@ def test_board_is_filled_once_and_shown(onebit, stub, tmp_path):
     code, text, _ = onebit("table", "search")
     assert "55.00 ± 7.07" in text
     assert "DCP-NAS Table 10" in text
+    assert "none" in text
+    assert "bireal" in text
     assert onebit("verify")[0] == 0
     code, _, err = onebit(*sweep, "--overwrite", "never")
     assert code == 2
@@ -273,11 +278,21 @@ def test_searches_of_a_bench_are_real(onebit, monkeypatch, tmp_path):
         cell = Genotype.load(job.backbone.removesuffix("_c8_l6"))
         assert cell == Genotype.from_dict(run.genotype)
         assert cell.provenance["config_sha256"] == run.config_sha256
-        assert cell.provenance["supernet"] == {"channels": 2, "cells": 3}
+        assert cell.provenance["supernet"] == {"channels": 2, "cells": 3, "binarizer": "mcn"}
         assert run.epochs == 1
         assert run.images_seen > 0
     assert runs["random"].images_seen == 40  # the half that trains weights
     assert runs["dcp-nas"].config_sha256 != runs["random"].config_sha256
+
+
+def test_a_line_says_as_what_a_cell_was_searched_and_trained(onebit, stub, tmp_path):
+    onebit("bench", "search", *MINI, "--methods", "random")
+    (run,) = SearchRun.load_all(tmp_path / "leaderboards" / "records", "search")
+    assert (run.searched_as, run.trained_as) == ("none", "bireal")
+    earliest = {"cp-nas": "xnor", "bnas": "bnaspcnn", "dcp-nas": "mcn", "random": "mcn"}
+    committed = list(SearchRun.load_all(ROOT / "leaderboards" / "records", "search"))
+    assert {run.method: run.searched_as for run in committed} == earliest
+    assert {run.trained_as for run in committed} == {"mcn"}
 
 
 def test_searches_by_another_preset_of_the_same_name_are_another_line(onebit, stub, tmp_path):

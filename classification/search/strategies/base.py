@@ -110,6 +110,7 @@ class Strategy(nn.Module):
         Options: its options, a frozen dataclass.
         derivation: how its paper makes a discrete cell, see :meth:`onebit.backbones.Genotype.derive`.
         epochs: how many epochs the method takes in all.
+        searched: name of the supernet whose cell is searched; CP-NAS and DCP-NAS have another beside it.
 
     Raises:
         InputError: unknown options, or values out of range.
@@ -118,6 +119,7 @@ class Strategy(nn.Module):
     name: ClassVar[str]
     Options: ClassVar[type] = NoOptions
     derivation: ClassVar[Literal["top2", "all14"]] = "top2"
+    searched: ClassVar[str] = "supernet"
 
     def __init__(
         self, space: SearchSpace, options: Mapping[str, Any] | Any = None, schedule: Schedule | None = None

@@ -60,6 +60,7 @@ class CPNAS(SampledStrategy):
 
     name = "cp-nas"
     Options = CPNASOptions
+    searched = "child"
     evaluation: Tensor
 
     def __init__(self, space: SearchSpace, options=None, schedule: Schedule | None = None) -> None:

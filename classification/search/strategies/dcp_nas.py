@@ -75,6 +75,7 @@ class DCPNAS(Strategy):
     name = "dcp-nas"
     Options = DCPNASOptions
     derivation = "top2"
+    searched = "child"
 
     def __init__(
         self,
