@@ -137,6 +137,11 @@ class OneBitConv2d(nn.Conv2d):
         """Whether the output is multiplied by a scale of the quantizer of weights."""
         return self._binarize_weight and hasattr(self.quantize_weight, "output_scale")
 
+    @property
+    def exact(self) -> bool:
+        """Whether operands have the values of their precision alone: in training, methods may add noise."""
+        return getattr(self.quantize_input, "exact", True) and getattr(self.quantize_weight, "exact", True)
+
     def geometry(self) -> tuple[Pair, Pair, Pair]:
         """Stride, padding and dilation.
 
@@ -203,13 +208,14 @@ class OneBitConv2d(nn.Conv2d):
                     return integer_conv.onebit_conv2d(x, weight, *geometry, self._pack)
                 if self._multiplies_signs and mixed_conv.possible(x, weight):
                     return mixed_conv.onebit_conv2d(x, weight, *geometry, self.groups)
-                if self._pack and packed_conv.possible(x, weight):
+                if self._pack and self.exact and packed_conv.possible(x, weight):
                     return packed_conv.conv2d(x, weight, *geometry, self.groups, self.input_bits, self.input_affine)
         return F.conv2d(x, weight, None, self.stride, padding, self.dilation, self.groups)
 
     @property
     def _multiplies_signs(self) -> bool:
-        return self.input_bits == self.weight_bits == 1 and not (self.input_affine or self.weight_affine)
+        signs = self.input_bits == self.weight_bits == 1 and not (self.input_affine or self.weight_affine)
+        return signs and self.exact
 
     def _in_integers(self, x: Tensor, weight: Tensor, geometry: tuple) -> bool:
         return (

@@ -4,7 +4,7 @@ binarizer       ``Binarizer``, the value that describes a method, and the regist
 signs           sign(x), its gradient estimators, and activation quantizers without parameters
 reconstruction  the loss that pulls weights towards their binarized form
 packing         what backward needs of 1-bit and k-bit values, in as few bytes as possible
-xnor, bireal, reactnet, mcn, pcnn, bonn, bnas, dorefa, bnn, xnorpp, irnet, recu, adabin
+xnor, bireal, reactnet, mcn, pcnn, bonn, bnas, dorefa, bnn, xnorpp, irnet, recu, adabin, fda
                 the methods; each registers its binarizers
 
 Importing this package registers all of them.
@@ -40,6 +40,7 @@ from onebit.backbones.binarization.xnorpp import XNORPP, OutputScaledSign
 from onebit.backbones.binarization.irnet import IRNET, BalancedSign
 from onebit.backbones.binarization.recu import RECU, RectifiedSign
 from onebit.backbones.binarization.adabin import ADABIN, AdaptiveSign, EqualizedSign, Maxout
+from onebit.backbones.binarization.fda import FDA, FourierScaledSign, FourierSign
 # isort: on
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "BONN",
     "DOREFA2",
     "DOREFA4",
+    "FDA",
     "IRNET",
     "MCN",
     "PCNN",
@@ -72,6 +74,8 @@ __all__ = [
     "DoReFaActivation",
     "DoReFaWeight",
     "EqualizedSign",
+    "FourierScaledSign",
+    "FourierSign",
     "LearnedAmplitude",
     "Maxout",
     "ModulatedSign",

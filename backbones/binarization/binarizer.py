@@ -56,8 +56,12 @@ class Binarizer:
     a dict of scalars; ``output_scale(height, width)`` returns what the output of the convolution, of
     that size, is multiplied with: a tensor that can be broadcast to [K, height, width].
 
+    A method may add noise to the values in training mode. Its quantizer says so by ``exact``, True where it
+    puts out its values alone, and has submodules that only trainings need say ``training_only = True``: no
+    memory is counted for them.
+
     What depends on the progress of the training has a method ``set_progress(fraction)``, in any module
-    (see :func:`onebit.backbones.set_progress`). It may change gradients and losses, but no values.
+    (see :func:`onebit.backbones.set_progress`). It may change gradients, losses and noise, but no values.
     """
 
     name: str

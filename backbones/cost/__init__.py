@@ -43,7 +43,7 @@ class Row:
         calls: how often the forward pass ran it.
         params_1bit: its own parameters that are stored in one bit.
         params_real: its other own parameters, those of 2 to 31 bits included.
-        memory_bits: as the convention counts them.
+        memory_bits: as the convention counts them; 0 for what only a training uses.
         macs: multiply-accumulates of convolutions and linear layers.
         flops, bops: as the convention counts them.
         ops: ``flops + bops / 64``; under ``cp-nas`` ``/ 58``.
@@ -177,7 +177,7 @@ def _counted(convention: str, shape: tuple[int, ...] | None, layers: Sequence[La
         Row(
             **{name: getattr(layer, name) for name in _SEEN},
             type=type(layer.module).__name__,
-            memory_bits=memory_bits,
+            memory_bits=0 if layer.training_only else memory_bits,
             flops=flops,
             bops=bops,
             ops=flops + bops / bops_per_flop,

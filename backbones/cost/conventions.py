@@ -34,6 +34,7 @@ class Layer:
         params_1bit, params_real: its own parameters, those of its children not included.
         params_trainable: those of them that an optimizer trains.
         stored_bits: what its parameters take at their real width.
+        training_only: no network for inference has it, so that no convention counts memory for it.
         calls, macs, elementwise: added up over the calls (see :class:`Count`).
     """
 
@@ -46,12 +47,13 @@ class Layer:
     params_real: int
     params_trainable: int
     stored_bits: int
+    training_only: bool = False
     calls: int = 0
     macs: int = 0
     elementwise: int = 0
 
     @classmethod
-    def of(cls, name: str, module: nn.Module, role: str, params: dict) -> Layer:
+    def of(cls, name: str, module: nn.Module, role: str, params: dict, training_only: bool = False) -> Layer:
         """The layer of ``module`` before any call; ``params`` are those not counted elsewhere."""
         weight_bits = _declared_bits(name, module, "weight_bits")
         weights = params["weight"].numel() if "weight" in params else 0
@@ -71,6 +73,7 @@ class Layer:
             params_real=total - (weights if weight_bits == 1 else 0),
             params_trainable=sum(p.numel() for p in params.values() if p.requires_grad),
             stored_bits=stored_bits,
+            training_only=training_only,
         )
 
     @property

@@ -42,6 +42,7 @@ def observe(module: nn.Module, run: Callable[[nn.Module], Any]) -> list[Layer]:
     """
     layers: dict[nn.Module, Layer] = {}
     roles: dict[str, str] = {}
+    trained: dict[str, bool] = {}
     counted: set[int] = set()
     running = _Running()
     hooks = []
@@ -50,6 +51,8 @@ def observe(module: nn.Module, run: Callable[[nn.Module], Any]) -> list[Layer]:
             parent = name.rpartition(".")[0] if name else None
             inherited = roles.get(parent, "other") if parent is not None else "other"
             roles[name] = role = getattr(child, "cost_role", inherited)
+            above = parent is not None and trained.get(parent, False)
+            trained[name] = training_only = above or getattr(child, "training_only", False)
             rule = find_rule(child)
             own = dict(child.named_parameters(recurse=False))
             if rule is None:
@@ -60,7 +63,7 @@ def observe(module: nn.Module, run: Callable[[nn.Module], Any]) -> list[Layer]:
             else:
                 fresh = {key: p for key, p in own.items() if id(p) not in counted}
                 counted.update(id(p) for p in fresh.values())
-                layers[child] = Layer.of(name, child, role, fresh)
+                layers[child] = Layer.of(name, child, role, fresh, training_only)
             hooks.append(child.register_forward_pre_hook(running.enter(name, child)))
             leave = running.leave(layers.get(child), rule)
             hooks.append(child.register_forward_hook(leave, with_kwargs=True))

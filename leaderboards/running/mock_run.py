@@ -241,7 +241,7 @@ def weights_survive(name: str) -> str:
 
 def quantizers_quantize(name: str) -> str:
     """What states k bits puts out at most 2^k values, per output filter for weights."""
-    convs = onebit_convs(_create(name))
+    convs = onebit_convs(_create(name).eval())  # in training, methods may add noise
     for key, conv in convs.items():
         with torch.no_grad():
             weight = conv.quantize_weight(conv.weight)

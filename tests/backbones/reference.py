@@ -39,6 +39,34 @@ def filter_mean(w):
     return w.mean(axis=(1, 2, 3), keepdims=True)
 
 
+# --- gradients of estimates -------------------------------------------------------------------------
+
+
+def near(smooth, x, x0):
+    """sign(x0), with the derivative of ``smooth`` to x.
+
+    A quantizer's gradient is an estimate: that of its formula with each sign replaced by a function whose derivative
+    is the slope, the value of the sign itself held. Formulas are written with this, x0 = x being where they are
+    looked at, and their gradients are central differences.
+    """
+    return np_sign(x0) + smooth(x) - smooth(x0)
+
+
+def differences(function, at):
+    """The gradient of a scalar function, by central differences."""
+    gradient = np.zeros_like(at)
+    for index in np.ndindex(at.shape):
+        step = np.zeros_like(at)
+        step[index] = 1e-6
+        gradient[index] = (function(at + step) - function(at - step)) / 2e-6
+    return gradient
+
+
+def away_from_kinks(rng, shape):
+    """Random values of which none is near 0 or a multiple of 1/2, where slopes jump."""
+    return rng.uniform(-3, 3, shape).round(1) + 0.033
+
+
 # --- random cases ---------------------------------------------------------------------------------
 
 #: Where formulas change: zeros of both signs, the clip at 1, just beyond it, far out.

@@ -1,8 +1,6 @@
 """BNN, XNOR-Net++, IR-Net, ReCU and AdaBin against their formulas in numpy, float64.
 
-A quantizer's gradient is an estimate: that of the formula with each sign replaced by a function whose
-derivative is the slope, the value of the sign itself held. The references below are written in this way,
-and their gradients are central differences.
+The references are written as :func:`tests.backbones.reference.near` says.
 """
 
 import math
@@ -19,7 +17,7 @@ from onebit.backbones import Binarizer, OneBitConv2d, sign_with
 from onebit.backbones.binarization import BINARIZERS, ApproxSign, get_binarizer, sign
 from onebit.backbones.packed import deploy
 from onebit.commons.errors import InputError
-from tests.backbones.reference import cases, corner_or_random, np_conv, np_sign
+from tests.backbones.reference import away_from_kinks, cases, corner_or_random, differences, near, np_conv, np_sign
 
 NAMES = ("bnn", "xnorpp", "irnet", "recu", "adabin")
 
@@ -40,11 +38,6 @@ def approximate(x):
 def decaying(x, progress, first):
     t = 10 ** (math.log10(first) + (1 - math.log10(first)) * progress)
     return max(1 / t, 1) * np.tanh(t * x)
-
-
-def near(smooth, x, x0):
-    """sign(x0), with the derivative of ``smooth`` to x."""
-    return np_sign(x0) + smooth(x) - smooth(x0)
 
 
 def unbiased(w):
@@ -80,21 +73,6 @@ def np_input(name, x, x0, p, p0, progress):
     if name == "adabin":
         return p[0] * (near(approximate, (x - p[1]) / p[0], (x0 - p0[1]) / p0[0]) + p[1])
     return near(clipped, x, x0)
-
-
-def differences(function, at):
-    """The gradient of a scalar function, by central differences."""
-    gradient = np.zeros_like(at)
-    for index in np.ndindex(at.shape):
-        step = np.zeros_like(at)
-        step[index] = 1e-6
-        gradient[index] = (function(at + step) - function(at - step)) / 2e-6
-    return gradient
-
-
-def away_from_kinks(rng, shape):
-    """Random values of which none is near 0 or a multiple of 1/2, where slopes jump."""
-    return rng.uniform(-3, 3, shape).round(1) + 0.033
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.4, 1.0])
