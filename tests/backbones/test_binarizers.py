@@ -12,6 +12,7 @@ from onebit.backbones.binarization.bonn import MIN_VARIANCE, two_mode_prior
 from tests.backbones.reference import cases, corner_or_random, np_conv, np_sign
 
 ELSEWHERE = ("xnor", "bireal", "reactnet", "bnn", "xnorpp", "irnet", "recu", "adabin", "fda")
+ELSEWHERE += ("rebnn", "rbonn", "rbnn")
 OTHERS = {name: of for name, of in BINARIZERS.items() if name not in ELSEWHERE}
 REAL_INPUT = [name for name, of in OTHERS.items() if of.input is None]
 K_BIT = [name for name, of in OTHERS.items() if of.weight(1).precision > 1]
@@ -188,7 +189,7 @@ def test_only_the_declared_values_come_out(binarizer, values, channels_last):
         allowed = [-1.0, 1.0] if n == 1 else [float(np.float32(i) / np.float32(n)) for i in range(n + 1)]
         assert {*conv.quantize_input(x).unique().tolist()} <= {*allowed}
     weight = x[:, :, 0].clamp(-1e4, 1e4)[:, :, None]
-    quantizer = get_binarizer(binarizer).weight(1)
+    quantizer = get_binarizer(binarizer).weight(1).eval()
     if hasattr(quantizer, "fit"):
         quantizer.fit(weight)
     quantized = quantizer(weight).detach()
