@@ -4,7 +4,7 @@ binarizer       ``Binarizer``, the value that describes a method, and the regist
 signs           sign(x), its gradient estimators, and activation quantizers without parameters
 reconstruction  the loss that pulls weights towards their binarized form
 packing         what backward needs of 1-bit and k-bit values, in as few bytes as possible
-xnor, bireal, reactnet, mcn, pcnn, bonn, bnas, dorefa, bnn, xnorpp, irnet, recu, adabin, fda
+xnor, bireal, reactnet, mcn, pcnn, bonn, bnas, dorefa, bnn, xnorpp, irnet, recu, adabin, fda, rebnn, rbonn, rbnn
                 the methods; each registers its binarizers
 
 Importing this package registers all of them.
@@ -41,6 +41,9 @@ from onebit.backbones.binarization.irnet import IRNET, BalancedSign
 from onebit.backbones.binarization.recu import RECU, RectifiedSign
 from onebit.backbones.binarization.adabin import ADABIN, AdaptiveSign, EqualizedSign, Maxout
 from onebit.backbones.binarization.fda import FDA, FourierScaledSign, FourierSign
+from onebit.backbones.binarization.rebnn import REBNN, ResilientSign
+from onebit.backbones.binarization.rbonn import RBONN, RecurrentSign
+from onebit.backbones.binarization.rbnn import RBNN, RotatedSign, StandardSign
 # isort: on
 
 __all__ = [
@@ -59,7 +62,10 @@ __all__ = [
     "IRNET",
     "MCN",
     "PCNN",
+    "RBNN",
+    "RBONN",
     "REACTNET",
+    "REBNN",
     "RECU",
     "XNOR",
     "XNORPP",
@@ -84,8 +90,12 @@ __all__ = [
     "RPReLU",
     "RSign",
     "RectifiedSign",
+    "RecurrentSign",
+    "ResilientSign",
+    "RotatedSign",
     "ScaledSign",
     "SignQuantizer",
+    "StandardSign",
     "get_binarizer",
     "no_activation",
     "register_binarizer",

@@ -111,8 +111,11 @@ class _Running(ShapesOnly):
             name, _, products = self.stack.pop()
             if layer is None or rule is None:
                 return
-            count = rule(module, (*args, *kwargs.values()), output)
-            if products and not count.macs:
+            inputs = (*args, *kwargs.values())
+            count = rule(module, inputs, output)
+            # What is made of weights alone, such as their rotation, is made once, before any image.
+            of_weights = bool(inputs) and all(isinstance(given, nn.Parameter) for given in inputs)
+            if products and not count.macs and not of_weights:
                 raise InputError(
                     f"cost: {type(module).__name__} at {name or 'the top'!r} computes "
                     f"{products[0]}, and its rule counts no multiply-accumulates; add a rule for "
