@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         register_family,
     )
     from onebit.backbones.hooks import MethodLossHook, PackActivationsHook
+    from onebit.classification.cells_table import CellsTable
     from onebit.commons.datasets import Dataset, register_dataset
     from onebit.detection import (
         CocoAveragePrecision,
@@ -52,6 +53,7 @@ __version__ = "0.2.0.dev0"
 #: Public names, each with the module that defines it (PEP 562).
 _PUBLIC = {
     "CellNet": "onebit.backbones",
+    "CellsTable": "onebit.classification.cells_table",
     "CifarResNet": "onebit.backbones",
     "CocoAveragePrecision": "onebit.detection",
     "Dataset": "onebit.commons.datasets",
@@ -83,6 +85,7 @@ _PUBLIC = {
 
 __all__ = [  # the keys of _PUBLIC, written out for type checkers
     "CellNet",
+    "CellsTable",
     "CifarResNet",
     "CocoAveragePrecision",
     "Dataset",

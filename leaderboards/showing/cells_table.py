@@ -1,0 +1,55 @@
+"""The table of trained cells in some lines."""
+
+from __future__ import annotations
+
+import pandas as pd
+from scipy.stats import kendalltau
+
+from onebit.classification.cells_table import CellsTable
+
+
+def summary(table: CellsTable) -> str:
+    """What a table holds, how far its cells differ and how far seeds do.
+
+    The variance between cells is that of their means less what seeds add to it.
+    """
+    frame = table.frame()
+    if frame.empty:
+        return f"{table.path}: no trainings"
+    last = f"valid_{table.epochs}"
+    lines = [
+        f"{table.path}: {len(frame)} trainings of {frame.genotype_hash.nunique()} cells, {table.epochs} epochs, setting "
+        f"{table.config}, {frame.seconds.sum() / 3600:.2f} core hours",
+        f"{'kind':<10} {'cells':>5} {'trainings':>9}  valid % (mean, sd, min, max)   test %",
+    ]
+    for kind, own in frame.groupby("kind", sort=False):
+        valid = 100 * own[last]
+        lines.append(
+            f"{kind:<10} {own.genotype_hash.nunique():>5} {len(own):>9}  {valid.mean():.2f}  {valid.std():.2f}  "
+            f"{valid.min():.2f}  {valid.max():.2f}            {100 * own.test.mean():.2f}"
+        )
+    between, within = variances(frame, last)
+    if within is not None:
+        lines.append(
+            f"random cells: sd between cells {100 * between**0.5:.2f}, between seeds {100 * within**0.5:.2f} points, "
+            f"ratio of variances {between / within:.2f}"
+        )
+    first = frame[frame.seed == 0]
+    for epoch in range(1, table.epochs):
+        lines.append(f"Kendall tau of epoch {epoch} and the last: {kendalltau(first[f'valid_{epoch}'], first[last])[0]:.3f}")
+    for column in ("params", "ops_strict"):
+        lines.append(f"Kendall tau of {column} and the last epoch: {kendalltau(first[column], first[last])[0]:.3f}")
+    return "\n".join(lines)
+
+
+def variances(frame: pd.DataFrame, column: str) -> tuple[float, float | None]:
+    """Between cells and between seeds of one cell, of random cells; the latter None where no cell has two seeds."""
+    own = frame[frame.kind == "random"]
+    several = own.groupby("genotype_hash").filter(lambda cell: len(cell) > 1)
+    if several.empty:
+        return float("nan"), None
+    groups = several.groupby("genotype_hash")[column]
+    freedom = len(several) - groups.ngroups
+    within = groups.var().mul(groups.size() - 1).sum() / freedom
+    one = own[own.seed == 0][column]
+    return max(float(one.var() - within), 0.0), float(within)
