@@ -138,7 +138,9 @@ def read(path: Path) -> list[dict[str, Any]]:
         header = tuple(next(rows, ()))
         epochs = sum(name.startswith("valid_") for name in header)
         if header != columns(epochs) or not epochs:
-            raise InputError(f"{path} is no table of cells: its first line is not {','.join(columns(1))} (or more epochs)")
+            raise InputError(
+                f"{path} is no table of cells: its first line is not {','.join(columns(1))} (or more epochs)"
+            )
         if not text.endswith("\n"):
             raise InputError(f"{path} is cut off: its last line has no end")
         lines = [_line(path, number, header, row) for number, row in enumerate(rows, 2)]

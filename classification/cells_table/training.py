@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from onebit.backbones import CellNet, Genotype
+from onebit.backbones import CellNet, Genotype, costs
 from onebit.backbones.classifier import Classifier
+from onebit.backbones.shapes import ShapesOnly
 from onebit.classification.augmentation import BatchAugmentation
 from onebit.classification.cells_table.quick import QuickNetwork
 from onebit.classification.datasets import InMemoryImages, layout_of
@@ -31,6 +32,7 @@ class Setting:
     Attributes:
         dataset: of classification, with images that are held in memory.
         image_size: height and width in pixels, by averaging areas.
+        classes: of the dataset.
         cells, channels: of the network.
         train_images, valid_images: of the training set, disjoint, the same ones in every training.
         epochs, batch_size, lr, weight_decay, largest_norm: AdamW with a linear warm-up over ``warm_up`` steps and a
@@ -40,6 +42,7 @@ class Setting:
 
     dataset: str
     image_size: int
+    classes: int = 10
     cells: int = 6
     channels: int = 8
     train_images: int = 10_000
@@ -86,7 +89,6 @@ class Images:
     train: tuple[Tensor, Tensor]
     valid: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
-    classes: int
     statistics: tuple[tuple[float, ...], tuple[float, ...]]
 
 
@@ -99,8 +101,11 @@ def load_images(setting: Setting, data_root: Path) -> Images:
     dataset = get_dataset(setting.dataset, "classification")
     folder = dataset.find(data_root)
     layout = layout_of(dataset, folder)
-    parts = {split: InMemoryImages(str(folder), layout, split, resize=setting.image_size) for split in ("train", "test")}
+    parts = {
+        split: InMemoryImages(str(folder), layout, split, resize=setting.image_size) for split in ("train", "test")
+    }
     whole, test = parts["train"], parts["test"]
+    guards.whole(f"classes of {setting.dataset}", len(whole.metainfo["classes"]), setting.classes, setting.classes)
     guards.whole(f"training images of {setting.dataset}", len(whole), setting.train_images + setting.valid_images)
     order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))
     train, valid = order[: setting.train_images], order[setting.train_images :][: setting.valid_images]
@@ -108,7 +113,6 @@ def load_images(setting: Setting, data_root: Path) -> Images:
         train=(whole.images[train], whole.labels[train]),
         valid=(whole.images[valid], whole.labels[valid]),
         test=(test.images, test.labels),
-        classes=len(whole.metainfo["classes"]),
         statistics=dataset.statistics,
     )
 
@@ -130,12 +134,25 @@ class Training:
     seconds: float
 
 
-def build(genotype: Genotype, setting: Setting, classes: int) -> Classifier:
+def build(genotype: Genotype, setting: Setting) -> Classifier:
     """The plain network of a cell in this setting."""
     backbone = CellNet(
         cell=genotype, macro="dcp_nas", channels=setting.channels, layers=setting.cells, stem="cifar", out_indices=(3,)
     )
-    return Classifier(backbone, classes)
+    return Classifier(backbone, setting.classes)
+
+
+def cost_columns(genotype: Genotype, setting: Setting) -> dict[str, float]:
+    """What the network of a cell costs, strictly counted, under the names of the table's columns."""
+    with torch.device("meta"), ShapesOnly():
+        network = build(genotype, setting)
+    shape = (3, setting.image_size, setting.image_size)
+    found = costs(network, shape, ["strict"])["strict"].summary()
+    return {
+        "params": found["params_1bit"] + found["params_real"],
+        "memory_bits": found["memory_bits"],
+        "ops_strict": found["ops"],
+    }
 
 
 def train(genotype: Genotype, seed: int, setting: Setting, images: Images) -> Training:
@@ -153,7 +170,7 @@ def train(genotype: Genotype, seed: int, setting: Setting, images: Images) -> Tr
 
 
 def _train(genotype: Genotype, setting: Setting, images: Images) -> tuple[tuple[float, ...], float, float]:
-    quick = QuickNetwork(build(genotype, setting, images.classes))
+    quick = QuickNetwork(build(genotype, setting))
     prepare = BatchAugmentation(*images.statistics, padding=setting.padding, flip=setting.flip)
     optimizer = torch.optim.AdamW([quick.parameters], lr=setting.lr, weight_decay=setting.weight_decay)
     steps = len(images.train[1]) // setting.batch_size
@@ -190,4 +207,3 @@ def _accuracy(
         inputs = prepare(dict(inputs=inputs, labels=own))["inputs"]
         right += int((quick.logits(inputs).argmax(1) == own).sum())
     return right / len(labels)
-

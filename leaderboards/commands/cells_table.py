@@ -21,7 +21,9 @@ onebit cells-table merge one.csv other.csv --out both.csv
 onebit verify both.csv""",
     )
     parser.add_argument("action", choices=("show", "train", "merge"))
-    parser.add_argument("tables", nargs="*", type=Path, metavar="TABLE.csv", help="show: default, the table that ships; merge")
+    parser.add_argument(
+        "tables", nargs="*", type=Path, metavar="TABLE.csv", help="show: default, the table that ships; merge"
+    )
     parser.add_argument("--dataset", metavar="D", help="train: whose setting; default: cifar10-jpeg")
     parser.add_argument(
         "--work-dir",
@@ -75,12 +77,11 @@ def _merge(args) -> int:
 
     if not args.tables or args.out is None:
         raise InputError("onebit cells-table merge: expected tables, and --out FILE for all of them together")
-    lines: dict[tuple[str, int], dict] = {}
-    for path in args.tables:
-        for line in table.read(path):
-            first = lines.setdefault((line["genotype_hash"], line["seed"]), line)
-            if first["config"] != line["config"]:
-                raise InputError(f"{path} is of another setting ({line['config']}) than {args.tables[0]}")
+    read = [(path, line) for path in args.tables for line in table.read(path)]
+    for path, line in read:
+        if line["config"] != read[0][1]["config"]:
+            raise InputError(f"{path} is of another setting ({line['config']}) than {read[0][0]}")
+    lines = {(line["genotype_hash"], line["seed"]): line for _, line in reversed(read)}
     epochs = max((sum(key.startswith("valid_") for key in line) for line in lines.values()), default=1)
     table.write(args.out, lines.values(), epochs)
     print(f"{len(lines)} trainings, {args.out}")

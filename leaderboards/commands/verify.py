@@ -27,6 +27,7 @@ onebit verify leaderboards/records/coco --work-dir work_dirs
 onebit verify --data data                        the datasets are those of the records, too
 onebit verify --data data --rescore              predictions and checkpoints give the metrics, too
 onebit verify --data data --retrain mini-cifar10--resnet18_w16--mini--seed0
+onebit verify --data data --retrain 5b1f06d8a2c4--seed0      a line of the table of trained cells
 onebit verify --require signed""",
     )
     parser.add_argument(
@@ -49,7 +50,8 @@ onebit verify --require signed""",
     parser.add_argument(
         "--retrain",
         metavar="NAME",
-        help="train the row again whose record has this name, and compare all that comes out",
+        help="train the row again whose record has this name, or the line HASH--seedN of the table of trained cells, and "
+        "compare all that comes out",
     )
     parser.add_argument(
         "--require",
@@ -68,7 +70,8 @@ onebit verify --require signed""",
     parser.add_argument(
         "--full",
         action="store_true",
-        help="read every byte of the datasets, whatever is known of them by size and time",
+        help="read every byte of the datasets, whatever is known of them by size and time, and count the costs of every "
+        "trained cell again instead of those of five",
     )
     add_data(parser)
     add_records(parser)
@@ -102,6 +105,8 @@ def _paths(args) -> list[Path]:
             raise InputError("--retrain names the record itself: leave out PATH")
         name = args.retrain.removesuffix(".json")
         given = [p for p in (args.records).glob("*/*.json") if p.stem == Path(name).name]
+        if not given and _cells_line(args) is not None:
+            return [_cells_file()]
         if len(given) != 1:
             raise InputError(f"expected one record {name}.json below {args.records}, found {len(given)}")
         return given
@@ -113,7 +118,23 @@ def _paths(args) -> list[Path]:
         found += sorted(path.rglob("*.json")) if path.is_dir() else [path]
     if not found:
         raise InputError("no records to verify below " + ", ".join(map(str, given)))
-    return found if args.paths else found + sorted((args.records.parent / "tables").glob("*.csv"))
+    if args.paths:
+        return found
+    cells = _cells_file()
+    return found + sorted((args.records.parent / "tables").glob("*.csv")) + ([cells] if cells.exists() else [])
+
+
+def _cells_file() -> Path:
+    from onebit.classification.cells_table.table import FILE
+
+    return FILE
+
+
+def _cells_line(args):
+    """The line of the table of trained cells that --retrain names; None where there is none."""
+    from onebit.leaderboards.recording.cells_check import find_line
+
+    return find_line(_cells_file(), args.retrain)
 
 
 def _record(path: Path, args) -> tuple[list[str], list[str], str]:
@@ -181,6 +202,13 @@ def _row(record, args) -> tuple[list[str], list[str]]:
 
 
 def _table(path: Path, args) -> tuple[list[str], list[str]]:
+    from onebit.classification.cells_table.table import is_cells_table
     from onebit.leaderboards.recording.verification import table_problems
 
+    if is_cells_table(path):
+        from onebit.leaderboards.recording.cells_check import problems, retrain
+
+        wrong = problems(path, args.full)
+        again = args.retrain and not wrong
+        return retrain(_cells_line(args), data_root(args), args.tolerance) if again else (wrong, [])
     return table_problems(path, args.records), []

@@ -8,7 +8,7 @@ from typing import Any
 
 from onebit.classification.cells_table import table
 from onebit.classification.cells_table.plan import Planned, planned
-from onebit.classification.cells_table.training import Images, Setting, build, get_setting, load_images, train
+from onebit.classification.cells_table.training import Images, Setting, cost_columns, get_setting, load_images, train
 from onebit.commons.provenance import checkout
 from onebit.leaderboards.running import pools
 from onebit.leaderboards.running.locks import holding
@@ -112,24 +112,10 @@ def trained(each: Planned, setting: Setting, images: Images, commit: str) -> Lin
         **valid,
         "test": result.test,
         "loss": result.loss,
-        **costs(each.genotype, setting, images.classes),
+        **cost_columns(each.genotype, setting),
         "seconds": round(result.seconds, 2),
         "config": setting.hash,
         "commit": commit,
-    }
-
-
-def costs(genotype: Any, setting: Setting, classes: int) -> dict[str, float]:
-    """What the network of a cell costs, strictly counted, under the names of the table's columns."""
-    from onebit import backbones
-
-    network = build(genotype, setting, classes)
-    shape = (3, setting.image_size, setting.image_size)
-    found = backbones.costs(network, shape, ["strict"])["strict"].summary()
-    return {
-        "params": found["params_1bit"] + found["params_real"],
-        "memory_bits": found["memory_bits"],
-        "ops_strict": found["ops"],
     }
 
 
@@ -140,4 +126,3 @@ def append(path: Path, line: Line, setting: Setting) -> int:
         own = table.read(path) if path.exists() else []
         table.write(path, [*own, line], setting.epochs)
         return len(finished(path, setting))
-

@@ -36,7 +36,9 @@ def summary(table: CellsTable) -> str:
         )
     first = frame[frame.seed == 0]
     for epoch in range(1, table.epochs):
-        lines.append(f"Kendall tau of epoch {epoch} and the last: {kendalltau(first[f'valid_{epoch}'], first[last])[0]:.3f}")
+        lines.append(
+            f"Kendall tau of epoch {epoch} and the last: {kendalltau(first[f'valid_{epoch}'], first[last])[0]:.3f}"
+        )
     for column in ("params", "ops_strict"):
         lines.append(f"Kendall tau of {column} and the last epoch: {kendalltau(first[column], first[last])[0]:.3f}")
     return "\n".join(lines)
