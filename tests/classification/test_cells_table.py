@@ -117,7 +117,9 @@ def test_a_path_goes_node_by_node_from_a_good_cell_to_a_bad_one():
 
 def different(one, other):
     """Nodes of both cells whose edges differ."""
-    return sum(a != b for pair in ((one.normal, other.normal), (one.reduce, other.reduce)) for a, b in zip(*pair, strict=True))
+    return sum(
+        a != b for pair in ((one.normal, other.normal), (one.reduce, other.reduce)) for a, b in zip(*pair, strict=True)
+    )
 
 
 def plain_network(genotype, channels=4):
