@@ -15,14 +15,16 @@ from torch import Tensor, nn
 
 
 def child_parent_indicator(child: float, parent: float, beta_p: float) -> float:
-    """z = A_C + beta_P (A_P - A_C).
+    """z = A_C + beta_P (A_P - A_C) = (1 - beta_P) A_C + beta_P A_P.
 
-    Zhuo et al., CP-NAS, IJCAI 2020, Eq. 1.
+    Zhuo et al., CP-NAS, IJCAI 2020, Eq. 1, as printed. With beta_P = 2, the paper's for CIFAR-10, it is
+    2 A_P - A_C: of two architectures with equal Parents the one with the worse Child scores higher. From 0 to 1
+    it is a weighted mean of both accuracies, and with a negative beta_P what the Child loses counts against it.
 
     Args:
         child: A_C, accuracy of the 1-bit network.
         parent: A_P, accuracy of the real-valued network of the same architecture.
-        beta_p: beta_P; 0 looks at the child alone.
+        beta_p: beta_P; 0 looks at the child alone, 1 at the parent alone.
     """
     return child + beta_p * (parent - child)
 

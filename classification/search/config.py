@@ -9,6 +9,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from onebit.backbones.cells.derivation import DERIVATIONS
 from onebit.backbones.cells.genotype import search_space
 from onebit.classification import datasets
 from onebit.classification.datasets import layout_of, stem_of
@@ -27,7 +28,7 @@ PRESETS = Path(__file__).resolve().parent.parent / "configs" / "search"
 #: What `--cfg-options` may name besides what a preset has: mmengine checks these.
 FREE = ("default_hooks.", "visualizer.", "env_cfg.")
 _CONDITIONS = ("layout", "method")
-_PRESET = ("space", "schedule", "data", "amp", "options")
+_PRESET = ("space", "schedule", "data", "amp", "derivation", "options")
 
 
 def presets() -> list[str]:
@@ -102,6 +103,8 @@ def build_config(job: SearchJob, dataset: Dataset, folder: Path) -> Config:
             optim_wrapper=dict(constructor="StrategyOptimizers"),
         )
     )
+    derivation = preset["derivation"]
+    cfg.derivation = {**derivation, "edges": derivation["edges"] or strategy.derivation}
     cfg.custom_hooks = [dict(type="SearchStateHook")]
     cfg.progress_hook = "SearchProgressHook"
     return cfg
@@ -121,12 +124,14 @@ _GUARDS = {
     "data.augmentation.cutout": partial(guards.whole, least=0),
     "data.augmentation.flip": guards.switch,
     "amp": partial(guards.choice, choices=AMP),
+    "derivation.edges": partial(guards.choice, choices=(None, *DERIVATIONS)),
+    "derivation.keep_none": guards.switch,
 }
 
 
 def check_preset(preset: Mapping[str, Any]) -> None:
     """Raises InputError where a preset holds a value that no search can use."""
-    for name in ("space", "schedule", "data", "options"):
+    for name in ("space", "schedule", "data", "derivation", "options"):
         if not isinstance(preset[name], Mapping):
             raise InputError(f"{name} {preset[name]!r}: expected settings by name, e.g. {name}.KEY=VALUE")
     if not isinstance(preset["data"]["augmentation"], Mapping):

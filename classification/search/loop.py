@@ -24,7 +24,7 @@ from mmengine.registry import HOOKS, LOOPS, MODEL_WRAPPERS, MODELS, OPTIM_WRAPPE
 from mmengine.runner import EpochBasedTrainLoop, Runner, set_random_seed
 from torch import Tensor, nn
 
-from onebit.backbones.cells.genotype import INPUT_NODES, INTERMEDIATE_NODES
+from onebit.backbones.cells.score_history import CELLS, EDGES
 from onebit.backbones.conv import set_progress
 from onebit.classification.search.data import SearchData
 from onebit.classification.search.decoupling import Decoupling
@@ -38,11 +38,6 @@ from onebit.commons.engine_hooks import epoch_seed
 from onebit.commons.errors import InputError
 from onebit.commons.progress import Progress
 
-#: Names of a cell's edges, in the order of the scores.
-EDGES = tuple(
-    f"{source}-{target}" for target in range(INPUT_NODES, INPUT_NODES + INTERMEDIATE_NODES) for source in range(target)
-)
-CELLS = ("normal", "reduce")
 _SCALER = "grad_scaler"
 
 
@@ -65,7 +60,7 @@ class SearchModel(BaseModel):
         super().__init__()
         space = SearchSpace(**space)
         self.strategy = get_strategy(method)(space, options, Schedule(**schedule))
-        history = torch.full((self.strategy.epochs, *space.shape), torch.nan)
+        history = torch.full((self.strategy.epochs, *space.shape), torch.nan, dtype=torch.float64)
         self.register_buffer("history", history)
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
         self.register_buffer("seconds", torch.zeros((), dtype=torch.float64))

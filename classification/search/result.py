@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from onebit.backbones.cells.drawing import draw_cells
 from onebit.backbones.cells.genotype import Genotype
+from onebit.backbones.cells.score_history import ScoreHistory
 from onebit.classification.search.job import SearchJob
-from onebit.classification.search.loop import CELLS, EDGES
-from onebit.commons.files import write_atomic
 from onebit.commons.provenance import checkout, versions
 
 
@@ -26,7 +23,7 @@ class SearchOutcome:
 
     Attributes:
         genotype: the derived cell; its provenance says how it was found.
-        history: [epochs, 2, 14, operations], the scores after each epoch.
+        history: [epochs, 2, 14, operations], the scores after each epoch, float64.
         operations: names of the last axis.
         data_checksum: see :meth:`onebit.commons.datasets.Dataset.checksum`.
         config_sha256: of the text of the config that ran, less seed and folders: the same for all
@@ -50,7 +47,7 @@ class SearchOutcome:
 
     @property
     def images_per_second(self) -> float:
-        return self.images_seen / self.wall_seconds if self.wall_seconds else 0.0
+        return _rate(self.images_seen, self.wall_seconds)
 
     @classmethod
     def of(
@@ -58,19 +55,18 @@ class SearchOutcome:
         job: SearchJob,
         *,
         options: Mapping[str, Any],
-        scores: Tensor,
         history: Tensor,
         operations: Sequence[str],
-        derivation: str,
+        derivation: Mapping[str, Any],
         supernet: Mapping[str, Any],
         processes: int,
         **facts,
     ) -> SearchOutcome:
-        """Derive the cell from ``scores`` [2, 14, operations] and write down where it is from.
+        """Derive the cell from the last scores and write down where it is from.
 
         Args:
             options: of the method, all of them.
-            derivation: see :meth:`onebit.backbones.Genotype.derive`.
+            derivation: ``edges`` and ``keep_none``, see :class:`onebit.backbones.cells.score_history.ScoreHistory`.
             supernet: see :attr:`onebit.classification.search.supernet.Supernet.about`: a network named by
                 the cell alone is built like it.
             facts: the other attributes but ``gpu_days``.
@@ -78,13 +74,6 @@ class SearchOutcome:
         gpu_days = None
         if torch.cuda.is_available():
             gpu_days = facts["wall_seconds"] * processes / 86400
-        found = cls(
-            Genotype.derive(scores, derivation, operations),
-            history=history,
-            operations=tuple(operations),
-            gpu_days=gpu_days,
-            **facts,
-        )
         provenance = dict(
             source="found by `onebit search` of this suite",
             method=job.method,
@@ -93,27 +82,28 @@ class SearchOutcome:
             seed=job.seed,
             options=dict(options),
             cfg_options=dict(job.cfg_options),
+            derivation=dict(derivation),
             supernet=dict(supernet),
-            config_sha256=found.config_sha256,
-            data_checksum=found.data_checksum,
+            config_sha256=facts["config_sha256"],
+            data_checksum=facts["data_checksum"],
             epochs=len(history),
-            images_seen=found.images_seen,
-            images_per_second=found.images_per_second,
-            wall_seconds=found.wall_seconds,
-            peak_memory_bytes=found.peak_memory_bytes,
+            images_seen=facts["images_seen"],
+            images_per_second=_rate(facts["images_seen"], facts["wall_seconds"]),
+            wall_seconds=facts["wall_seconds"],
+            peak_memory_bytes=facts["peak_memory_bytes"],
             processes=processes,
             code=checkout(),
             versions=versions(),
         )
         if gpu_days is not None:
             provenance["gpu_days"] = gpu_days
-        return replace(found, genotype=replace(found.genotype, provenance=provenance))
+        scores = ScoreHistory(history.numpy(), tuple(operations), provenance)
+        return cls(scores.derive(), history, tuple(operations), gpu_days=gpu_days, **facts)
 
     def save(self, path: Path) -> list[Path]:
         """Write ``path`` (the cell), and beside it the score history and a picture.
 
-        The history is a NumPy archive with ``scores`` [epochs, 2, 14, operations] and the names of
-        the last three axes, ``cells``, ``edges`` (source-target) and ``operations``.
+        The history is a file of :class:`onebit.backbones.cells.score_history.ScoreHistory`.
 
         Returns:
             the three files; the cell is written last, so that where it is, the others are.
@@ -122,13 +112,14 @@ class SearchOutcome:
             WorkError: a file cannot be written.
         """
         history, picture, path = written_files(path)
-        stream = io.BytesIO()
-        names = dict(cells=CELLS, edges=EDGES, operations=self.operations)
-        np.savez_compressed(stream, scores=self.history.numpy(), **{k: np.array(v) for k, v in names.items()})
-        write_atomic(history, stream.getvalue())
+        ScoreHistory(self.history.numpy(), self.operations, self.genotype.provenance).save(history)
         draw_cells(self.genotype, picture)
         self.genotype.save(path)
         return [history, picture, path]
+
+
+def _rate(images: int, seconds: float) -> float:
+    return images / seconds if seconds else 0.0
 
 
 def written_files(path: Path) -> tuple[Path, Path, Path]:

@@ -69,10 +69,9 @@ def search(job: SearchJob) -> SearchOutcome:
         return SearchOutcome.of(
             job,
             options=asdict(strategy.options),
-            scores=strategy.scores().detach().cpu(),
             history=model.history.cpu(),
             operations=tuple(cfg.model.space.operations),
-            derivation=strategy.derivation,
+            derivation=cfg.derivation.to_dict(),
             supernet=getattr(strategy, strategy.searched).about,
             processes=get_world_size(),
             data_checksum=checksum,

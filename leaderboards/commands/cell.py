@@ -1,10 +1,10 @@
-"""`onebit cell`: show a cell as text, picture, DARTS tuple or JSON; draw one at random."""
+"""`onebit cell`: show a cell as text, picture, DARTS tuple or JSON; derive one from scores; draw one at random."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from onebit.leaderboards.commands.options import add_verb, seed
+from onebit.leaderboards.commands.options import add_verb, seed, whole_number
 
 _TUPLE = (".txt", ".py")
 DERIVATIONS = ("top2", "all14")  # those of onebit.backbones.cells.genotype, without importing it for --help
@@ -15,25 +15,42 @@ def configure(verbs) -> None:
         verbs,
         "cell",
         run,
-        "show a searched cell and its picture, or draw one at random",
+        "show a searched cell and its picture, derive one from a search's scores, or draw one at random",
         """\
 onebit cell show dcp_nas_imagenet
 onebit cell show dcp_nas_imagenet --out cell.svg
 onebit cell show cell.json --text
 onebit cell show darts_v2.txt --out darts_v2.json
+onebit cell derive cell.scores.npz --derivation all14 --out all14.json
+onebit cell derive cell.scores.npz --epoch 20 --keep-none
 onebit cell random --seed 7 --out random_7.json""",
     )
-    parser.add_argument("action", choices=("show", "random"))
+    parser.add_argument("action", choices=("show", "derive", "random"))
     parser.add_argument(
         "cell",
         metavar="FILE_OR_NAME",
         nargs="?",
         help="of show: a cell that ships, a genotype's .json file, or a .txt file with the named tuple that "
-        "DARTS and its successors publish",
+        "DARTS and its successors publish; of derive: the .scores.npz file that `onebit search` writes beside a cell",
     )
     parser.add_argument("--seed", type=seed, metavar="S", help="of random; default 0")
     parser.add_argument(
-        "--derivation", choices=DERIVATIONS, help="of random: two edges into every node (the default), or all 14"
+        "--derivation",
+        choices=DERIVATIONS,
+        help="of random and derive: two edges into every node, or all 14; default: two of random, of derive as in the "
+        "search",
+    )
+    parser.add_argument(
+        "--keep-none",
+        action="store_true",
+        default=None,
+        help="of derive: an edge may keep the operation none where it scores highest",
+    )
+    parser.add_argument(
+        "--epoch",
+        type=whole_number(),
+        metavar="N",
+        help="of derive: the scores after epoch N, from 1; default: the last",
     )
     parser.add_argument("--text", action="store_true", help="print the named tuple of DARTS")
     parser.add_argument(
@@ -42,7 +59,8 @@ onebit cell random --seed 7 --out random_7.json""",
 
 
 def run(args) -> int:
-    genotype = _random(args) if args.action == "random" else _shown(args)
+    _refuse_options_of_others(args)
+    genotype = {"show": _shown, "derive": _derived, "random": _random}[args.action](args)
     written = _write(genotype, args.out) if args.out else None
     print(genotype.to_text() if args.text else _description(genotype))
     if written and not args.text:
@@ -59,14 +77,37 @@ def _random(args):
     return Genotype.random(args.seed or 0, args.derivation or DERIVATIONS[0])
 
 
+#: Options to the actions that take them.
+_OF = {"seed": ("random",), "derivation": ("derive", "random"), "keep_none": ("derive",), "epoch": ("derive",)}
+
+
+def _refuse_options_of_others(args) -> None:
+    from onebit.commons.errors import InputError
+
+    for option, actions in _OF.items():
+        if getattr(args, option) is not None and args.action not in actions:
+            name = option.replace("_", "-")
+            raise InputError(f"--{name} is an option of onebit cell {' and '.join(actions)}")
+
+
+def _derived(args):
+    from onebit.backbones.cells.score_history import ScoreHistory
+    from onebit.commons.errors import InputError
+
+    if args.cell is None:
+        raise InputError("onebit cell derive: from which scores? Give the .scores.npz file of a search")
+    scores = ScoreHistory.load(args.cell)
+    try:
+        return scores.derive(args.derivation, args.keep_none, args.epoch)
+    except InputError as error:
+        raise InputError(f"{args.cell}: {error}") from None
+
+
 def _shown(args):
     from onebit.commons.errors import InputError
 
     if args.cell is None:
         raise InputError("onebit cell show: which cell? Give its file or its name")
-    for option in ("seed", "derivation"):
-        if getattr(args, option) is not None:
-            raise InputError(f"--{option} is an option of onebit cell random")
     return _read(args.cell)
 
 

@@ -1,9 +1,12 @@
 """`onebit cell`."""
 
+import numpy as np
 import pytest
 
 from onebit import backbones
 from onebit.backbones import Genotype
+from onebit.backbones.cells.genotype import OPERATIONS
+from onebit.backbones.cells.score_history import ScoreHistory
 from onebit.leaderboards import cli
 
 PUBLISHED = backbones.cells.load_cell("dcp_nas_imagenet")
@@ -68,6 +71,9 @@ def test_a_wrong_file_is_refused_with_the_reason(capsys, tmp_path, name, content
         (["dcp_nas_imagenet", "--out", "x.pdf"], "ends in .svg or .png or .json"),
         ([], "which cell?"),
         (["dcp_nas_imagenet", "--seed", "3"], "--seed is an option of onebit cell random"),
+        (["dcp_nas_imagenet", "--derivation", "top2"], "--derivation is an option of onebit cell derive and random"),
+        (["dcp_nas_imagenet", "--keep-none"], "--keep-none is an option of onebit cell derive"),
+        (["dcp_nas_imagenet", "--epoch", "3"], "--epoch is an option of onebit cell derive"),
     ],
 )
 def test_wrong_names(capsys, tmp_path, monkeypatch, arguments, message):
@@ -89,3 +95,21 @@ def test_a_random_cell_is_drawn_and_written(capsys, tmp_path):
     assert Genotype.load(path) == Genotype.random(3, "all14")
     assert cli.main(["cell", "random", "dcp_nas_imagenet"]) == 2
     assert "it takes no 'dcp_nas_imagenet'" in capsys.readouterr().err
+
+
+def test_a_cell_is_derived_from_scores(capsys, tmp_path):
+    scores = ScoreHistory(np.random.default_rng(0).random((2, 2, 14, 8)), OPERATIONS, {"method": "darts"})
+    file, out = scores.save(tmp_path / "cell.scores.npz"), tmp_path / "again.json"
+    options = ["--derivation", "all14", "--keep-none", "--epoch", "1"]
+    assert cli.main(["cell", "derive", str(file), *options, "--out", str(out)]) == 0
+    assert "all14 (14 edges per cell)" in capsys.readouterr().out
+    assert Genotype.load(out) == scores.derive("all14", True, 1)
+    assert Genotype.load(out).provenance["method"] == "darts"
+    for arguments, message in (
+        ([], "from which scores?"),
+        ([str(out)], "again.json: not the scores of a search"),
+        ([str(file), "--epoch", "3"], "cell.scores.npz: epoch 3: expected a whole number from 1 to 2"),
+        ([str(file), "--seed", "1"], "--seed is an option of onebit cell random"),
+    ):
+        assert cli.main(["cell", "derive", *arguments]) == 2
+        assert message in capsys.readouterr().err

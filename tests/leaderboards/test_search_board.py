@@ -35,10 +35,9 @@ class Stub:
         return SearchOutcome.of(
             job,
             options={"x": 1},
-            scores=history[-1],
             history=history,
             operations=OPERATIONS,
-            derivation="top2",
+            derivation=dict(edges="top2", keep_none=False),
             supernet=dict(channels=4, cells=3, binarizer=None),
             processes=1,
             data_checksum="content:0",

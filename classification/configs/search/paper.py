@@ -3,7 +3,7 @@
 # training set for the weights and 5 % for evaluation.
 space = dict(cells=6, channels=16, pooling=True, skip=True)
 # CP-NAS, BNAS and ABanditNAS know themselves how many epochs they take.
-schedule = dict(epochs=105, lr=0.025, momentum=0.9, weight_decay=5e-4)
+schedule = dict(epochs=105, optimizer="sgd", lr=0.025, momentum=0.9, weight_decay=5e-4)
 data = dict(
     image_size=32,
     images=None,  # all of the training set
@@ -18,6 +18,9 @@ data = dict(
     min_crop_area=0.08,
 )
 amp = None  # or "bfloat16", "float16"
+# How the cell is made of the last scores: `top2` or `all14` edges (None: as the method's paper does), and whether `none`
+# may survive.
+derivation = dict(edges=None, keep_none=False)
 options = dict()  # of the method; what is not here has the method's own default
 # What differs where `layout` of the data or `method` is the search's; later ones over earlier ones.
 # The layout `imagenet` is any folder of images too large to be held in memory.
@@ -29,7 +32,8 @@ overrides = [
         data=dict(image_size=224, augmentation=dict(_delete_=True), num_workers=8),
     ),
     # DCP-NAS, section 4.1.2, CP-NAS, section 3.1.
-    dict(method="dcp-nas", options=dict(lambda_=1e-4)),
+    # DCP-NAS alone says "Adam with momentum", with the same numbers.
+    dict(method="dcp-nas", schedule=dict(optimizer="adam"), options=dict(lambda_=1e-4)),
     dict(method="dcp-nas", layout="imagenet", options=dict(lambda_=1e-3)),
     dict(method="cp-nas", options=dict(beta_p=2.0)),
     dict(method="cp-nas", layout="imagenet", options=dict(beta_p=0.33)),

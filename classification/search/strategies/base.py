@@ -20,6 +20,7 @@ from onebit.classification.search.supernet import Supernet
 from onebit.commons import guards
 from onebit.commons.errors import InputError
 
+OPTIMIZERS = ("sgd", "adam")
 #: Images [N, 3, H, W] and labels [N].
 Batch = tuple[Tensor, Tensor]
 
@@ -28,13 +29,15 @@ Batch = tuple[Tensor, Tensor]
 class Schedule:
     """How the weights of supernets are trained.
 
-    DCP-NAS, section 4.1.2: cosine from 0.025 to 0, momentum 0.9, weight decay 5e-4. Its text says
-    Adam, with a learning rate and a momentum that belong to SGD, which CP-NAS and DARTS use.
+    CP-NAS, section 3.1, and DARTS: SGD, a cosine from 0.025 to 0, momentum 0.9, weight decay 5e-4. DCP-NAS, section
+    4.1.2, has the same numbers and "Adam with momentum".
 
     Attributes:
         epochs: passes over the training half; some methods have a number of their own.
         lr, min_lr: learning rate of the first epoch, and what a cosine lowers it to.
-        momentum, weight_decay: of the weights.
+        momentum, weight_decay: of the weights. Adam's momentum is its first beta, the second is 0.999; its weight
+            decay is part of the gradient, as that of SGD.
+        optimizer: of the weights, ``sgd`` or ``adam``.
         gradient_clip: largest norm of the gradient of the weights; 0 clips nothing. (DARTS: 5.)
     """
 
@@ -44,11 +47,15 @@ class Schedule:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     gradient_clip: float = 5.0
+    optimizer: str = "sgd"
 
     def __post_init__(self) -> None:
         guards.whole("search schedule, epochs", self.epochs)
         for name in ("lr", "min_lr", "momentum", "weight_decay", "gradient_clip"):
             guards.number(f"search schedule, {name}", getattr(self, name), 0)
+        guards.choice("search schedule, optimizer", self.optimizer, OPTIMIZERS)
+        if self.optimizer == "adam":
+            guards.number("search schedule, momentum of Adam,", self.momentum, 0, below=1)
 
     def lr_of(self, index: int, epochs: int) -> float:
         """The learning rate of epoch ``index`` of ``epochs``, from 0."""
@@ -154,11 +161,14 @@ class Strategy(nn.Module):
     # What the methods are made of.
 
     def weight_optimizer(self, name: str, supernet: nn.Module) -> Optimizer:
-        """SGD for the weights of ``supernet``, kept under ``name``; see :class:`Schedule`."""
+        """The optimizer of the weights of ``supernet``, kept under ``name``; see :class:`Schedule`."""
         schedule = self.schedule
-        optimizer = torch.optim.SGD(
-            supernet.parameters(), lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay
-        )
+        common = dict(lr=schedule.lr, weight_decay=schedule.weight_decay)
+        optimizer: Optimizer
+        if schedule.optimizer == "adam":
+            optimizer = torch.optim.Adam(supernet.parameters(), betas=(schedule.momentum, 0.999), **common)
+        else:
+            optimizer = torch.optim.SGD(supernet.parameters(), momentum=schedule.momentum, **common)
         self._optimizers[name] = optimizer
         return optimizer
 

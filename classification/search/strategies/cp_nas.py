@@ -33,15 +33,17 @@ class CPNASOptions:
     Attributes:
         binarizer: of the Child (CP-NAS, section 2.4, builds on XNOR).
         T: how often every operation is judged in a round (section 3.1).
-        beta_p: beta_P of Eq. 1: 2 for CIFAR-10, 0.33 for ImageNet (section 3.1). 0 looks at the
-            Child alone, which the paper calls BNAS with one performance measure (Table 1).
+        beta_p: beta_P of Eq. 1, any number: 2 for CIFAR-10, 0.33 for ImageNet (section 3.1). 0 looks at the
+            Child alone, which the paper calls BNAS with one performance measure (Table 1). Above 1 a worse
+            Child scores higher, below 0 its distance to the Parent counts against it;
+            see :func:`onebit.classification.search.bandits.child_parent_indicator`.
         child_parent: factor of the first term of Eq. 3 (1 in the paper).
         class_centre: lambda of the second term of Eq. 3 (ours: the paper gives none).
     """
 
     binarizer: str = "xnor"
     T: Positive = 3
-    beta_p: NotNegative = 2.0
+    beta_p: float = 2.0
     child_parent: NotNegative = 1.0
     class_centre: NotNegative = 1e-3
 

@@ -22,7 +22,13 @@ def same_everywhere(values):
 
 
 class TestEquations:
-    @pytest.mark.parametrize(("beta_p", "z"), [(2, 1.0), (0.33, 0.666), (0, 0.6), (1, 0.8)])
+    @pytest.mark.parametrize(("beta_p", "better"), [(2, False), (0.33, True), (0, True), (-1, True)])
+    def test_a_worse_child_scores_higher_where_beta_p_is_above_1_as_printed(self, beta_p, better):
+        assert (
+            bandits.child_parent_indicator(0.6, 0.7, beta_p) > bandits.child_parent_indicator(0.3, 0.7, beta_p)
+        ) == better
+
+    @pytest.mark.parametrize(("beta_p", "z"), [(2, 1.0), (0.33, 0.666), (0, 0.6), (1, 0.8), (-1, 0.4)])
     def test_cp_nas_eq_1(self, beta_p, z):
         assert bandits.child_parent_indicator(0.6, 0.8, beta_p) == pytest.approx(z)
 

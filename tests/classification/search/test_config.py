@@ -19,7 +19,7 @@ def test_paper_preset_is_what_the_papers_state():
     cfg = load_preset("paper", "cifar10", "cp-nas")
     assert cfg.options.beta_p == 2
     assert (cfg.space.cells, cfg.space.channels) == (6, 16)
-    assert cfg.schedule == dict(epochs=105, lr=0.025, momentum=0.9, weight_decay=5e-4)
+    assert cfg.schedule == dict(epochs=105, optimizer="sgd", lr=0.025, momentum=0.9, weight_decay=5e-4)
     assert (cfg.data.batch_size, cfg.data.train, cfg.data.evaluation) == (512, 0.5, 0.05)
     imagenet = load_preset("paper", "imagenet", "dcp-nas")
     assert (imagenet.schedule.lr, imagenet.data.image_size) == (0.05, 224)
@@ -27,6 +27,7 @@ def test_paper_preset_is_what_the_papers_state():
     assert imagenet.options.lambda_ == 1e-3
     assert load_preset("paper", "cifar10", "dcp-nas").options.lambda_ == 1e-4
     assert load_preset("paper", "imagenet", "cp-nas").options.beta_p == 0.33
+    assert load_preset("paper", "cifar10", "dcp-nas").schedule.optimizer == "adam"
     assert load_preset("paper", "cifar10", "bnas").data.evaluation == 0.1
     assert load_preset("paper", "cifar10", "darts").data.valid == 0.5
 
@@ -44,6 +45,19 @@ def test_every_preset_fits_every_method(search_job, method, preset, board):
 
 def test_presets_are_all_there():
     assert presets() == ["mini", "paper", "small"]
+
+
+def test_the_cell_is_derived_as_the_paper_says_unless_asked_otherwise(search_job):
+    dataset = DATASETS["mini-cifar10"]
+
+    def derivation(method, **changes):
+        job = search_job(method, options=WHOLE if method == "bnas" else {}, cfg_options=changes)
+        return build_config(job, dataset, dataset.find(job.data_root)).derivation
+
+    assert derivation("darts") == dict(edges="top2", keep_none=False)
+    assert derivation("bnas") == dict(edges="all14", keep_none=False)
+    changes = {"derivation.edges": "all14", "derivation.keep_none": True}
+    assert derivation("darts", **changes) == dict(edges="all14", keep_none=True)
 
 
 def test_search_space_ablations(search_job):
@@ -66,6 +80,7 @@ def test_search_space_ablations(search_job):
         (dict(cfg_options={"space.chanels": 8}), "no option 'space.chanels'; .*space.channels"),
         (dict(cfg_options={"space.channels": 3}), "channels 3: expected a multiple of 2 from 2 up"),
         (dict(cfg_options={"space.pooling": 1}), "space.pooling 1: expected True or False"),
+        (dict(cfg_options={"schedule.optimizer": "lamb"}), "optimizer 'lamb': expected one of sgd, adam"),
         (dict(cfg_options={"schedule.epochs": 0}), "epochs 0: expected a whole number from 1 up"),
         (dict(cfg_options={"data.batch_size": "x"}), "data.batch_size 'x': expected a whole number"),
         (dict(cfg_options={"amp": "half"}), "amp 'half': expected one of None, bfloat16, float16"),
@@ -100,6 +115,8 @@ BOUNDS = {
     "data.augmentation.padding": ([-1], [0]),
     "data.augmentation.cutout": ([-1], [0]),
     "data.augmentation.flip": ([1], [True, False]),
+    "derivation.edges": (["all"], [None, "top2", "all14"]),
+    "derivation.keep_none": ([1], [True, False]),
     "data.train": ([0, 1.1], [0.1, 0.5]),
     "data.valid": ([-0.1, 0.9], [0, 0.1]),
 }
@@ -121,7 +138,7 @@ def test_bounds(name):
             check_preset(preset)
 
 
-@pytest.mark.parametrize("section", ["data", "space", "schedule", "options", "data.augmentation"])
+@pytest.mark.parametrize("section", ["data", "space", "schedule", "derivation", "options", "data.augmentation"])
 def test_a_section_is_not_a_value(search_job, section):
     job = replace(search_job(), cfg_options={section: 5})
     with pytest.raises(InputError, match=f"{section} 5: expected settings by name"):

@@ -59,6 +59,7 @@ def test_outcome_says_how_the_cell_was_found(finished):
     assert about["images_seen"] == outcome.images_seen
     assert about["supernet"] == {"channels": 2, "cells": 3, "binarizer": None}
     assert about["code"] == checkout()
+    assert about["derivation"] == {"edges": "top2", "keep_none": False, "epoch": 3}
 
 
 def test_the_hash_of_the_config_is_that_of_all_seeds_and_folders_alone(search_job, tmp_path):
@@ -107,6 +108,7 @@ def test_files_of_a_result(finished, tmp_path):
     with np.load(history) as kept:
         np.testing.assert_array_equal(kept["scores"], outcome.history)
         assert kept["operations"].tolist() == list(outcome.operations)
+        assert json.loads(str(kept["provenance"])) == dict(outcome.genotype.provenance)
         assert kept["edges"][[0, 2, 13]].tolist() == ["0-2", "0-3", "4-5"]
     assert picture.read_text().count("<svg") == 1
     assert {p.name for p in cell.parent.iterdir()} == {"cell.json", "cell.svg", "cell.scores.npz"}

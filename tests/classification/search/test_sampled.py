@@ -246,7 +246,7 @@ class TestAbandonment:
     ("method", "options", "message"),
     [
         ("cp-nas", {"T": 0}, "option T"),
-        ("cp-nas", {"beta_p": -1}, "beta_p"),
+        ("cp-nas", {"beta_p": "much"}, "beta_p"),
         ("cp-nas", {"beta": 1}, "unknown option of cp-nas 'beta'"),
         ("bnas", {"version": "w2"}, "'1bit' or 'w1a32'"),
         ("bnas", {"delta": -1}, "delta"),

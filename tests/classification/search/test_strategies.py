@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import importlib
+import math
 
 import pytest
 import torch
@@ -424,7 +425,10 @@ def test_options_from_texts():
         get_strategy("dcpnas")
 
 
-@pytest.mark.parametrize("value", [dict(epochs=0), dict(lr=-1.0), dict(momentum="0.9")])
+@pytest.mark.parametrize(
+    "value",
+    [dict(epochs=0), dict(lr=-1.0), dict(momentum="0.9"), dict(optimizer="lamb"), dict(momentum=1.0, optimizer="adam")],
+)
 def test_bad_schedules(value):
     with pytest.raises(InputError, match=next(iter(value))):
         Schedule(**value)
@@ -457,3 +461,61 @@ def test_the_weights_move_by_sgd_with_the_schedules_momentum_and_decay():
         velocity = 0.8 * velocity + slope + 0.05 * value
         value = value - 0.1 * velocity
         torch.testing.assert_close(network.weight.detach(), value)
+
+
+def test_the_weights_move_by_adam_where_the_schedule_says_so():
+    """Two steps down a constant slope, by hand: Kingma and Ba, Algorithm 1, the decay part of the gradient."""
+    schedule = Schedule(epochs=2, lr=0.1, momentum=0.8, weight_decay=0.05, gradient_clip=0, optimizer="adam")
+    strategy = get_strategy("random")(SPACE, {}, schedule)
+    network = nn.Linear(2, 1, bias=False).double()
+    optimizer = strategy.weight_optimizer("weights", network)
+    value, m, v = network.weight.detach().clone(), 0, 0
+    slope = torch.tensor([[0.5, -1.0]], dtype=torch.float64)
+    for t in (1, 2):
+        strategy.weight_step(network, optimizer, lambda: (network.weight * slope).sum(), Report())
+        g = slope + 0.05 * value
+        m, v = 0.8 * m + 0.2 * g, 0.999 * v + 0.001 * g**2
+        value = value - 0.1 * (m / (1 - 0.8**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+        torch.testing.assert_close(network.weight.detach(), value)
+
+
+@pytest.mark.parametrize("index", [0, 4])
+def test_the_entropy_bonus_counts_every_edge_and_fades(index):
+    """Kim et al., ECCV 2020: L_valid - lambda exp(-t / tau) H."""
+    strategy, (batch,) = make("darts", entropy=2.0, entropy_decay=3.0), batches(1)
+    alpha = torch.nn.Parameter(torch.randn(SPACE.shape))
+    strategy.alpha.data.copy_(alpha.detach())
+    optimizer = architecture_optimizer([alpha], 3e-4, 1e-3)
+    mean_entropy = sum(-(edge.softmax(-1) * edge.log_softmax(-1)).sum() for cell in alpha for edge in cell) / 28
+    loss = cross_entropy(strategy.supernet(batch[0], alpha.softmax(-1)), batch[1])
+    loss = loss - 2.0 * math.exp(-index / 3.0) * mean_entropy
+    (alpha.grad,) = torch.autograd.grad(loss, alpha)
+    optimizer.step()
+    strategy.epoch(index, SearchData((), (), ()), Report())  # without a batch it only learns its number
+    strategy.architecture_step(batch, Report())
+    torch.testing.assert_close(strategy.alpha, alpha)
+
+
+@pytest.mark.parametrize(("method", "options"), [("darts", {}), ("pc-darts", dict(k=2, warmup=0.5))])
+def test_the_scores_of_the_best_epoch_are_kept(method, options):
+    strategy = make(method, keep="best", schedule=Schedule(epochs=4), **options)
+    assert strategy.parts() == ("train", "valid", "evaluation")
+    accuracies, ends = iter([0.3, 0.6, 0.6, 0.1]), []
+
+    def evaluate(supernet, batches, **mixture):
+        assert set(mixture) == set(strategy.mixture())
+        ends.append(strategy.own_scores())
+        return next(accuracies)
+
+    strategy.evaluate = evaluate
+    for index in range(4):
+        strategy.epoch(index, data(), Report())
+    if method == "pc-darts":
+        assert len(ends) == 2  # in the first two epochs alpha has not learnt anything
+    else:
+        assert len(ends) == 4
+        assert not torch.equal(strategy.scores(), strategy.own_scores())
+    assert torch.equal(strategy.scores(), ends[1])  # of equal ones the first
+    other = make(method, keep="best", schedule=Schedule(epochs=4), **options)
+    other.load_state_dict(strategy.state_dict())
+    assert torch.equal(other.scores(), ends[1])
