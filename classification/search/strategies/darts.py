@@ -1,11 +1,13 @@
-"""DARTS of first order, with or without the decoupled optimization of DCP-NAS."""
+"""DARTS of first and second order, with or without the decoupled optimization of DCP-NAS."""
 
 # No `from __future__ import annotations`: pydantic 2.6 would look up what fields of the options are in the modules of
 # subclasses.
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
@@ -35,12 +37,24 @@ class DARTSOptions(DecouplingOptions):
         binarizer: of the supernet; None searches a real-valued network.
         arch_lr, arch_weight_decay: of Adam with betas (0.5, 0.999) for architecture parameters.
             (Liu et al., DARTS, ICLR 2019, appendix A.1.)
+        entropy: lambda of a bonus for architecture parameters that are undecided: the step of alpha descends
+            L_valid - lambda exp(-t / tau) H, with H the mean entropy (natural logarithm) of an edge's operations and t
+            the epoch, from 0. (Kim et al., Learning Architectures for Binary Networks, ECCV 2020, whose release has
+            lambda = 1 and tau = 7.7; there H counts the last edge of the reduction cell in place of each of its
+            edges, here all edges.)
+        entropy_decay: tau, in epochs.
+        keep: the scores of the ``last`` epoch, or of the ``best``: the one after which the whole supernet is most
+            accurate on the evaluation images. (Kim et al.; their release takes the images that alpha learns on, and
+            the alpha from before the epoch.)
     """
 
     decoupled: bool = False
     binarizer: str | None = None
     arch_lr: NotNegative = 3e-4
     arch_weight_decay: NotNegative = 1e-3
+    entropy: NotNegative = 0.0
+    entropy_decay: Annotated[float, Field(gt=0)] = 7.7
+    keep: Literal["last", "best"] = "last"
 
 
 class DARTS(Strategy):
@@ -48,7 +62,14 @@ class DARTS(Strategy):
 
     Liu et al., DARTS, ICLR 2019, Algorithm 1 with xi = 0; with ``decoupled`` the step of alpha is
     followed by that of DCP-NAS, Eqs. 32 to 36 (its Table 6).
+
+    Attributes:
+        best_accuracy, best_scores: with ``keep`` set to ``best``, the largest accuracy after an epoch, and the scores
+            then, [2, 14, M].
     """
+
+    best_accuracy: Tensor
+    best_scores: Tensor
 
     name = "darts"
     Options = DARTSOptions
@@ -66,6 +87,10 @@ class DARTS(Strategy):
         self.supernet = Supernet(space, self.options.binarizer, self.channel_fraction)
         self.start()
         self.decoupling = Decoupling(space, self.options) if self.options.decoupled else None
+        if self.options.keep == "best":
+            self.register_buffer("best_accuracy", torch.full((), -1.0, dtype=torch.float64))
+            self.register_buffer("best_scores", torch.zeros(space.shape))
+        self._bonus = self.options.entropy
         self.weight_optimizer("weights", self.supernet)
         self._optimizers["alpha"] = architecture_optimizer(
             self.architecture_parameters(), self.options.arch_lr, self.options.arch_weight_decay
@@ -82,12 +107,16 @@ class DARTS(Strategy):
         """What the supernet's forward takes: the relaxed architecture (Eq. 2)."""
         return {"weights": operation_weights(self.alpha)}
 
+    def parts(self) -> tuple[str, ...]:
+        return (*super().parts(), "evaluation") if self.options.keep == "best" else super().parts()
+
     def searches(self, index: int) -> bool:
         """Whether the architecture parameters learn in epoch ``index``."""
         return True
 
     def epoch(self, index: int, data: SearchData, report: Report) -> None:
         self.set_learning_rate(index, "weights")
+        self._bonus = self.options.entropy * math.exp(-index / self.options.entropy_decay)
         for train, valid in paired(data.train, data.valid):
             losses, images = {}, len(train[0])
             # 1. Update alpha by descending the gradient of the validation loss.
@@ -97,6 +126,16 @@ class DARTS(Strategy):
             # 2. Update w by descending the gradient of the training loss.
             losses["loss_weights"] = self.training_step(train, report)
             report(losses, images)
+        if self.options.keep == "best" and self.searches(index):
+            self._keep_best(data)
+
+    def _keep_best(self, data: SearchData) -> None:
+        with torch.no_grad():
+            mixture = self.mixture()
+        accuracy = self.evaluate(self.supernet, data.evaluation, **mixture)
+        if accuracy > self.best_accuracy:
+            self.best_accuracy.fill_(accuracy)
+            self.best_scores.copy_(self.own_scores())
 
     def training_step(self, batch: Batch, report: Report) -> Tensor:
         """One step of the weights on a training batch; returns the loss."""
@@ -113,6 +152,8 @@ class DARTS(Strategy):
         """One step of the architecture parameters on a validation batch; returns the loss."""
         with frozen(self.supernet), report.autocast():
             loss = cross_entropy(self.supernet(batch[0], **self.mixture()), batch[1])
+        if self._bonus:
+            loss = loss - self._bonus * entropy(self.alpha)
         parameters = self.architecture_parameters()
         gradients = gradient(loss, parameters, report)
         if usable(gradients, report):
@@ -120,8 +161,20 @@ class DARTS(Strategy):
             descend(optimizer, parameters, gradients, self.decoupling, self.supernet)
         return loss.detach()
 
-    def scores(self) -> Tensor:
+    def own_scores(self) -> Tensor:
+        """What the architecture parameters say now, [2, 14, M]."""
         return operation_weights(self.alpha.detach())
+
+    def scores(self) -> Tensor:
+        """Of the epoch that is kept."""
+        if self.options.keep == "best" and self.best_accuracy >= 0:
+            return self.best_scores
+        return self.own_scores()
+
+
+def entropy(alpha: Tensor) -> Tensor:
+    """Mean over the edges of the entropy of softmax(alpha), with the natural logarithm; alpha is [2, 14, M]."""
+    return torch.special.entr(operation_weights(alpha)).sum(-1).mean()
 
 
 def architecture_optimizer(parameters: list[Tensor], lr: float, weight_decay: float) -> torch.optim.Optimizer:

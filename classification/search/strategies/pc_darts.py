@@ -57,5 +57,5 @@ class PCDARTS(DARTS):
     def searches(self, index: int) -> bool:
         return index >= int(self.options.warmup * self.epochs)
 
-    def scores(self) -> Tensor:
+    def own_scores(self) -> Tensor:
         return operation_weights(self.alpha.detach()) * edge_weights(self.beta.detach())[..., None]

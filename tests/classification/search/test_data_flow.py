@@ -99,6 +99,7 @@ VERSIONS = [
     *((name, {}) for name in METHODS),
     ("dcp-nas", dict(tangent="off")),
     ("dcp-nas", dict(curvature="fisher")),
+    ("darts", dict(keep="best")),
     ("bnas", dict(version="w1a32", L=2, freeze=1, T=1)),
 ]
 

@@ -25,8 +25,8 @@ SPACE = SearchSpace(2, cells=3, channels=4, operations=FEW_OPERATIONS)
 #: Options over which all others of a method count.
 OVER: dict[str, dict[str, Any]] = {
     # Of three operations, a share of 0.5 is one.
-    "darts": dict(decoupled=True, epsilon=0.5),
-    "pc-darts": dict(decoupled=True, epsilon=0.5, psi=0.01, k=1, warmup=0.0),
+    "darts": dict(decoupled=True, epsilon=0.5, entropy=1.0),
+    "pc-darts": dict(decoupled=True, epsilon=0.5, psi=0.01, k=1, warmup=0.0, entropy=1.0),
     "dcp-nas": dict(epsilon=0.5),
     "cp-nas": dict(T=1),
     "bnas": dict(version="w1a32", T=1, L=1, freeze=0, delta=1.0),
@@ -91,6 +91,7 @@ def test_an_option_changes_the_search(method, name):
 
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Schedule)])
 def test_an_option_of_the_schedule_changes_the_search(name):
-    other = {"epochs": 3, "gradient_clip": 1e-3, "min_lr": 0.05}.get(name, getattr(SCHEDULE, name) / 2)
+    others = {"epochs": 3, "gradient_clip": 1e-3, "min_lr": 0.05, "optimizer": "adam"}
+    other = others[name] if name in others else getattr(SCHEDULE, name) / 2
     changed = dataclasses.replace(SCHEDULE, **{name: other})
     assert end("darts", {}, changed) != end("darts", {})
