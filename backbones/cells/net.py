@@ -22,6 +22,9 @@ from onebit.backbones.registry import MODELS, Family, register_family
 from onebit.commons import guards
 from onebit.commons.errors import InputError
 
+#: How cells are built: of 1-bit operations, or of those of DARTS.
+STRUCTURES = ("onebit", "darts")
+
 
 class Cell(nn.Module):
     """One cell: preprocessing of its two inputs, then four nodes that sum their incoming edges.
@@ -115,7 +118,7 @@ class CellNet(Backbone):
     The macro-architecture (:mod:`onebit.backbones.cells.macros`) says how many cells, how wide, and how they are
     built; every argument that is None or ``default`` is taken from it. Where it is not named, a cell of
     our own search that is given by itself makes a network like the supernet it was found in: with its
-    binarizer unless another is given, and of its size unless one is given (provenance, ``supernet``).
+    structure and binarizer unless another is given, and of its size unless one is given (provenance, ``supernet``).
     CP-NAS and BNAS have not published their cells: networks of these names have the published cell
     of DCP-NAS unless ``cell`` is given, and :attr:`cell_name` says which one it is.
 
@@ -133,7 +136,7 @@ class CellNet(Backbone):
         stem: ``imagenet`` or ``cifar``.
         structure: ``onebit``, the operations of a 1-bit cell (:mod:`onebit.backbones.cells.operations`), or
             ``darts``, those of a real-valued one (:mod:`onebit.backbones.cells.darts_operations`). The default is that
-            of the macro-architecture, but ``onebit`` with a binarizer.
+            of the supernet, else of the macro-architecture, but ``onebit`` with a binarizer.
         node_combination: of a cell's four nodes, ``concatenate`` or ``sum``.
         shortcut: add its input to the output of a stride-1 separable or dilated block; by default
             it is.
@@ -195,6 +198,8 @@ class CellNet(Backbone):
                 channels, layers = supernet.get("channels"), supernet.get("cells")
             if binarizer == DEFAULT and "binarizer" in supernet:
                 binarizer = _searched_binarizer(supernet["binarizer"], self.cell_name)
+            if structure is None and binarizer is None:
+                structure = supernet.get("structure")
         channels = width if channels is None else channels
         layers = rules.layers if layers is None else layers
         guards.whole("channels", channels, 2, MOST_CHANNELS, multiple=2)
@@ -349,7 +354,7 @@ def _style(
     binarizer = None if binarizer is None else get_binarizer(binarizer)
     if structure is None:
         structure = rules.structure if binarizer is None else "onebit"
-    guards.choice("structure", structure, ("onebit", "darts"))
+    guards.choice("structure", structure, STRUCTURES)
     if structure == "onebit":
         preprocess = binarize_preprocess or rules.binarize_preprocess
         depthwise = binarize_depthwise or rules.binarize_depthwise

@@ -1,7 +1,8 @@
 """The supernet: every candidate operation on every edge, as Parent (real-valued) or Child (1-bit).
 
 One code for both; only the binarizer of the cells' convolutions differs. The parts of the cells are
-those of :mod:`onebit.backbones.cells.operations`, put together as in :class:`onebit.backbones.CellNet`, with batch norms
+those of :mod:`onebit.backbones.cells.operations` (or, of a Parent alone, of
+:mod:`onebit.backbones.cells.darts_operations`), put together as in :class:`onebit.backbones.CellNet`, with batch norms
 as DARTS has them in search: without scale and shift, so that no operation's size can make up for
 its architecture parameter, and of the batch, in evaluation too (the running statistics of a
 supernet would mix those of many architectures).
@@ -13,6 +14,8 @@ done once:
 * the pooling operations of all edges that leave a node are the same;
 * a cell's output, the concatenation of nodes, is normalized by the cells that read it, and so is
   the concatenation of normalized nodes.
+
+Cells of DARTS begin with a ReLU in place of a batch norm: there the rectified map of a node is made once.
 """
 
 from __future__ import annotations
@@ -26,8 +29,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onebit.backbones.binarization import Binarizer, get_binarizer
+from onebit.backbones.cells.darts_operations import DartsStyle, FactorizedReduce, SeparableConv
 from onebit.backbones.cells.genotype import INPUT_NODES, INTERMEDIATE_NODES, POSSIBLE_EDGES
-from onebit.backbones.cells.net import stem_layers
+from onebit.backbones.cells.net import STRUCTURES, stem_layers
 from onebit.backbones.cells.operations import BINARIZED, CellStyle, SeparableBlock
 from onebit.backbones.conv import OneBitConv2d
 from onebit.classification.search.depthwise import depthwise_conv2d
@@ -52,6 +56,8 @@ class Supernet(nn.Module):
             operations see the first C / K channels of a node, the others pass by, and the channels
             of every node are shuffled. C / K must be an even number.
         shortcut, binarize_preprocess, binarize_depthwise: see :class:`CellStyle`.
+        structure: ``onebit``, the operations of 1-bit cells, or ``darts``, those of DARTS (ReLU, convolution, BN), which
+            are real-valued and have none of the three options above.
 
     Attributes:
         space: as given.
@@ -68,14 +74,25 @@ class Supernet(nn.Module):
         shortcut: bool = True,
         binarize_preprocess: str = "weights",
         binarize_depthwise: str = "weights",
+        structure: str = "onebit",
     ) -> None:
         super().__init__()
+        guards.choice("structure", structure, STRUCTURES)
         for name, value in (("binarize_preprocess", binarize_preprocess), ("binarize_depthwise", binarize_depthwise)):
             guards.choice(name, value, BINARIZED)
         self.space = space
         self.binarizer = None if binarizer is None else get_binarizer(binarizer)
         groups = _channel_groups(channel_fraction, space.channels)
-        style = CellStyle(self.binarizer, shortcut, binarize_preprocess, binarize_depthwise)
+        self.structure = structure
+        style: CellStyle | DartsStyle
+        if structure == "darts":
+            if self.binarizer is not None:
+                raise InputError(
+                    f"structure 'darts': expected a real-valued supernet, found binarizer {self.binarizer.name}"
+                )
+            style = DartsStyle()
+        else:
+            style = CellStyle(self.binarizer, shortcut, binarize_preprocess, binarize_depthwise)
         self.stem = stem_layers(space.stem, space.channels)
         for norm in self.stem.modules():
             if isinstance(norm, nn.BatchNorm2d):
@@ -133,8 +150,8 @@ class Supernet(nn.Module):
             images = images.contiguous(memory_format=torch.channels_last)
         first = self.stem[0](images)
         second = self.stem[1](first)
-        older = normalize(first)
-        newer = older if second is first else normalize(second)
+        older = self._handed_on(_Source(first, 1))
+        newer = older if second is first else self._handed_on(_Source(second, 1))
         nodes: list[_Source] = []
         for cell in self.cells:
             kind = cell.kind
@@ -146,9 +163,13 @@ class Supernet(nn.Module):
                 None if edge_weights is None else edge_weights[kind],
             )
             if cell is not self.cells[-1]:
-                older, newer = newer, torch.cat([node.normalized for node in nodes], 1)
+                older, newer = newer, torch.cat([self._handed_on(node) for node in nodes], 1)
         features = torch.cat([node.map.mean((2, 3)) for node in nodes], 1)
         return self.classifier(features)
+
+    def _handed_on(self, source: _Source) -> Tensor:
+        """What the cells read of a map: 1-bit cells normalize it first."""
+        return source.normalized if self.structure == "onebit" else source.map
 
     def _checked(self, value: Tensor, name: str) -> Tensor:
         per_edge = name in ("choice", "edge weights")
@@ -159,9 +180,11 @@ class Supernet(nn.Module):
 
     @property
     def about(self) -> dict[str, Any]:
-        """What a network needs to be built like this one: ``channels``, ``cells``, ``binarizer`` (a name or None)."""
+        """What a network needs to be built like this one: ``channels``, ``cells``, ``binarizer`` (a name or None),
+        ``structure``."""
         binarizer = None if self.binarizer is None else self.binarizer.name
-        return dict(channels=self.space.channels, cells=self.space.cells, binarizer=binarizer)
+        size = dict(channels=self.space.channels, cells=self.space.cells)
+        return dict(size, binarizer=binarizer, structure=self.structure)
 
     def operation_modules(self, m: int) -> Iterator[nn.Module]:
         """The modules with parameters of operation number ``m``, over all cells and edges."""
@@ -201,7 +224,7 @@ class SuperCell(nn.Module):
         channels: int,
         reduction: bool,
         halve_older: bool,
-        style: CellStyle,
+        style: CellStyle | DartsStyle,
         groups: int,
     ) -> None:
         super().__init__()
@@ -232,7 +255,7 @@ class SuperCell(nn.Module):
         weights: Tensor | None,
         edge_weights: Tensor | None,
     ) -> list[_Source]:
-        """The four nodes, from the normalized outputs of the cell before the last and the last.
+        """The four nodes, from what the cell before the last and the last hand on.
 
         Args:
             plan: for each edge, the numbers of the operations to evaluate.
@@ -273,9 +296,16 @@ class SuperCell(nn.Module):
         if name not in self.edges[edge]:
             return source.seen
         module = self.edges[edge][name]
+        if isinstance(module, FactorizedReduce):
+            return module(source.seen)
+        if isinstance(module, SeparableConv):
+            return _darts_block(module, source.rectified)
         if name == "skip_connect":
             return module(source.seen_normalized)
         blocks = module if isinstance(module, nn.Sequential) else [module]
+        if isinstance(blocks[0], SeparableConv):
+            out = _darts_block(blocks[0], source.rectified)
+            return _darts_block(blocks[1], F.relu(out))
         out = _block(blocks[0], source.seen, source.seen_normalized, source)
         for block in blocks[1:]:
             out = _block(block, out, normalize(out), None)
@@ -318,6 +348,10 @@ class _Source:
     @property
     def seen_normalized(self) -> Tensor:
         return self._once("seen normalized", lambda: self._part(self.normalized))
+
+    @property
+    def rectified(self) -> Tensor:
+        return self._once("rectified", lambda: F.relu(self.seen))
 
     def signed(self, conv: OneBitConv2d) -> Tensor:
         """The normalized map through the quantizer of activations of ``conv``.
@@ -363,10 +397,17 @@ def _block(block: SeparableBlock, x: Tensor, normalized: Tensor, source: _Source
     return block.prelu(out.add_(x) if block.shortcut else out)
 
 
+def _darts_block(block: SeparableConv, rectified: Tensor) -> Tensor:
+    """``block`` of DARTS after its ReLU."""
+    _, depthwise, pointwise, norm = block
+    return norm(pointwise(depthwise_conv2d(rectified, depthwise.weight, depthwise.stride[0], depthwise.dilation[0])))
+
+
 def _after_norm(module: nn.Module) -> nn.Module:
-    """``module`` for input that is normalized already, its batch norms without parameters."""
+    """``module`` without the batch norm that a 1-bit one begins with, the others without parameters."""
     first = module[0] if isinstance(module, nn.Sequential) else module
-    first.bn_in = nn.Identity()
+    if hasattr(first, "bn_in"):
+        first.bn_in = nn.Identity()
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.affine = False

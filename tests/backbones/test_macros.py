@@ -245,6 +245,12 @@ def test_a_cell_that_was_searched_here_has_its_supernet_s_binarizer_unless_one_i
     assert binarizer(f"{path}_real") == "none"
     assert binarizer("dcp_nas_s", cell=str(path)) == binarizer(path, macro="cp_nas") == "mcn"  # a given name's
     assert binarizer(cell(None)) == "none"
+    own = replace(shipped, provenance={"supernet": {"binarizer": None, "structure": "darts"}})
+    path = own.save(tmp_path / "darts.json")
+    with torch.device("meta"):
+        found = [backbones.create_backbone(f"{path}_c8_l3{suffix}") for suffix in ("", "_real", "_mcn")]
+    kinds = [type(network.cells[0].preprocess_older).__name__ for network in found]
+    assert kinds == ["ReLUConvBN", "ReLUConvBN", "Preprocess"]
     with pytest.raises(InputError, match="unknown binarizer 'zzz'"):
         binarizer(cell("zzz"))
     with pytest.raises(InputError, match="binarizer 3: expected a name, or null for real-valued"):

@@ -277,7 +277,8 @@ def test_searches_of_a_bench_are_real(onebit, monkeypatch, tmp_path):
         cell = Genotype.load(job.backbone.removesuffix("_c8_l6"))
         assert cell == Genotype.from_dict(run.genotype)
         assert cell.provenance["config_sha256"] == run.config_sha256
-        assert cell.provenance["supernet"] == {"channels": 2, "cells": 3, "binarizer": "mcn"}
+        supernet = {"channels": 2, "cells": 3, "binarizer": "mcn", "structure": "onebit"}
+        assert cell.provenance["supernet"] == supernet
         assert run.epochs == 1
         assert run.images_seen > 0
     assert runs["random"].images_seen == 40  # the half that trains weights

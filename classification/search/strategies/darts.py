@@ -27,6 +27,10 @@ from onebit.classification.search.strategies.base import (
     usable,
 )
 from onebit.classification.search.supernet import Supernet
+from onebit.commons.errors import InputError
+
+#: epsilon |v| of the quotient of differences (DARTS, section 2.3).
+DIFFERENCE = 0.01
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -35,6 +39,10 @@ class DARTSOptions(DecouplingOptions):
 
     Attributes:
         binarizer: of the supernet; None searches a real-valued network.
+        structure: of its cells: ``onebit``, those of 1-bit networks, or ``darts``, DARTS' own (ReLU, convolution, BN),
+            which are real-valued (Liu et al., section 3.1.1).
+        order: of the gradient of alpha, ``first`` (xi = 0) or ``second``: through one step of the weights, by Eqs. 7
+            and 8. That step is SGD's, with the learning rate of the epoch as xi, its momentum and its weight decay.
         arch_lr, arch_weight_decay: of Adam with betas (0.5, 0.999) for architecture parameters.
             (Liu et al., DARTS, ICLR 2019, appendix A.1.)
         entropy: lambda of a bonus for architecture parameters that are undecided: the step of alpha descends
@@ -50,6 +58,8 @@ class DARTSOptions(DecouplingOptions):
 
     decoupled: bool = False
     binarizer: str | None = None
+    structure: Literal["onebit", "darts"] = "onebit"
+    order: Literal["first", "second"] = "first"
     arch_lr: NotNegative = 3e-4
     arch_weight_decay: NotNegative = 1e-3
     entropy: NotNegative = 0.0
@@ -58,10 +68,10 @@ class DARTSOptions(DecouplingOptions):
 
 
 class DARTS(Strategy):
-    """Differentiable architecture search, first order.
+    """Differentiable architecture search.
 
-    Liu et al., DARTS, ICLR 2019, Algorithm 1 with xi = 0; with ``decoupled`` the step of alpha is
-    followed by that of DCP-NAS, Eqs. 32 to 36 (its Table 6).
+    Liu et al., DARTS, ICLR 2019, Algorithm 1; with ``decoupled`` the step of alpha is followed by that
+    of DCP-NAS, Eqs. 32 to 36 (its Table 6).
 
     Attributes:
         best_accuracy, best_scores: with ``keep`` set to ``best``, the largest accuracy after an epoch, and the scores
@@ -84,7 +94,11 @@ class DARTS(Strategy):
         schedule: Schedule | None = None,
     ) -> None:
         super().__init__(space, options, schedule)
-        self.supernet = Supernet(space, self.options.binarizer, self.channel_fraction)
+        if self.options.order == "second" and self.schedule.optimizer != "sgd":
+            raise InputError(
+                f"{self.name}, option order 'second': expected schedule.optimizer sgd, whose step it unrolls"
+            )
+        self.supernet = Supernet(space, self.options.binarizer, self.channel_fraction, structure=self.options.structure)
         self.start()
         self.decoupling = Decoupling(space, self.options) if self.options.decoupled else None
         if self.options.keep == "best":
@@ -121,7 +135,7 @@ class DARTS(Strategy):
             losses, images = {}, len(train[0])
             # 1. Update alpha by descending the gradient of the validation loss.
             if self.searches(index):
-                losses["loss_architecture"] = self.architecture_step(valid, report)
+                losses["loss_architecture"] = self.architecture_step(valid, report, train)
                 images += len(valid[0])
             # 2. Update w by descending the gradient of the training loss.
             losses["loss_weights"] = self.training_step(train, report)
@@ -148,18 +162,68 @@ class DARTS(Strategy):
             report,
         )
 
-    def architecture_step(self, batch: Batch, report: Report) -> Tensor:
-        """One step of the architecture parameters on a validation batch; returns the loss."""
-        with frozen(self.supernet), report.autocast():
-            loss = cross_entropy(self.supernet(batch[0], **self.mixture()), batch[1])
-        if self._bonus:
-            loss = loss - self._bonus * entropy(self.alpha)
+    def architecture_step(self, batch: Batch, report: Report, train: Batch | None = None) -> Tensor:
+        """One step of the architecture parameters on a validation batch; returns the loss.
+
+        Args:
+            train: the training batch that the gradient of second order goes through.
+        """
         parameters = self.architecture_parameters()
-        gradients = gradient(loss, parameters, report)
+        if self.options.order == "second":
+            loss, gradients = self.unrolled_gradient(batch, train, report)
+        else:
+            with frozen(self.supernet):
+                loss = self._loss(batch, report, self._bonus)
+            gradients = gradient(loss, parameters, report)
         if usable(gradients, report):
             optimizer = self._optimizers["alpha"]
             descend(optimizer, parameters, gradients, self.decoupling, self.supernet)
         return loss.detach()
+
+    def _loss(self, batch: Batch, report: Report, bonus: float = 0.0) -> Tensor:
+        """Cross-entropy of the mixture, less ``bonus`` times the mean entropy of an edge."""
+        with report.autocast():
+            loss = cross_entropy(self.supernet(batch[0], **self.mixture()), batch[1])
+        return loss - bonus * entropy(self.alpha) if bonus else loss
+
+    def unrolled_gradient(self, valid: Batch, train: Batch, report: Report) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """L_valid(w', alpha) and its gradient to the architecture parameters, w' = w - xi grad_w L_train(w, alpha).
+
+        DARTS, Eq. 7; its second term, a product with the mixed second derivative of L_train, is the difference of two
+        gradients at w +- epsilon v, epsilon |v| = 0.01, v = grad_w' L_valid (Eq. 8). Momentum and weight decay are
+        part of the step to w', as in SGD's. The weights are left as they were.
+        """
+        weights, parameters = list(self.supernet.parameters()), self.architecture_parameters()
+        optimizer = self._optimizers["weights"]
+        xi = optimizer.param_groups[0]["lr"]
+        to_weights = gradient(self._loss(train, report), weights, report)
+        before = [weight.detach().clone() for weight in weights]
+        with torch.no_grad():
+            for weight, each in zip(weights, to_weights, strict=True):
+                step = each + self.schedule.weight_decay * weight
+                velocity = optimizer.state.get(weight, {}).get("momentum_buffer")
+                if velocity is not None:
+                    step += self.schedule.momentum * velocity
+                weight -= xi * step
+        loss = self._loss(valid, report, self._bonus)
+        both = gradient(loss, [*parameters, *weights], report)
+        first, v = both[: len(parameters)], both[len(parameters) :]
+        length = torch.stack(torch._foreach_norm(v)).norm().clamp(min=torch.finfo(v[0].dtype).tiny)
+        epsilon = DIFFERENCE / length
+        sides = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                for weight, old, each in zip(weights, before, v, strict=True):
+                    weight.copy_(old + sign * epsilon * each)
+            with frozen(self.supernet):
+                sides.append(gradient(self._loss(train, report), parameters, report))
+        with torch.no_grad():
+            for weight, old in zip(weights, before, strict=True):
+                weight.copy_(old)
+        gradients = tuple(
+            direct - xi * (plus - minus) / (2 * epsilon) for direct, plus, minus in zip(first, *sides, strict=True)
+        )
+        return loss, gradients
 
     def own_scores(self) -> Tensor:
         """What the architecture parameters say now, [2, 14, M]."""

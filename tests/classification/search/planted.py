@@ -43,7 +43,7 @@ RATES = {"pc-darts": 0.1}
 class PlantedNet(nn.Module):
     """Stands in for :class:`onebit.classification.search.supernet.Supernet`."""
 
-    def __init__(self, space, binarizer=None, channel_fraction=1.0):
+    def __init__(self, space, binarizer=None, channel_fraction=1.0, structure="onebit"):
         super().__init__()
         self.space = space
         self.binarizer = None if binarizer is None else get_binarizer(binarizer)

@@ -57,7 +57,7 @@ def test_outcome_says_how_the_cell_was_found(finished):
     assert about["cfg_options"] == dict(job.cfg_options)
     assert about["versions"]["torch"] == metadata.version("torch")
     assert about["images_seen"] == outcome.images_seen
-    assert about["supernet"] == {"channels": 2, "cells": 3, "binarizer": None}
+    assert about["supernet"] == {"channels": 2, "cells": 3, "binarizer": None, "structure": "onebit"}
     assert about["code"] == checkout()
     assert about["derivation"] == {"edges": "top2", "keep_none": False, "epoch": 3}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import importlib
 import math
 
@@ -19,7 +20,7 @@ from onebit.classification.search.decoupling import backtracked_operations, squa
 from onebit.classification.search.discrepancy import discrepancy
 from onebit.classification.search.reconstruction import add_reconstruction_gradient
 from onebit.classification.search.space import SearchSpace
-from onebit.classification.search.strategies import Report, Schedule, SearchData, get_strategy
+from onebit.classification.search.strategies import Report, Schedule, SearchData, darts, get_strategy
 from onebit.classification.search.strategies.base import cross_entropy, gradient
 from onebit.classification.search.strategies.darts import architecture_optimizer
 from onebit.classification.search.supernet import Supernet
@@ -519,3 +520,72 @@ def test_the_scores_of_the_best_epoch_are_kept(method, options):
     other = make(method, keep="best", schedule=Schedule(epochs=4), **options)
     other.load_state_dict(strategy.state_dict())
     assert torch.equal(other.scores(), ends[1])
+
+
+class TestSecondOrder:
+    """DARTS, Eqs. 7 and 8, in float64 against the function whose gradient they are."""
+
+    @staticmethod
+    def unrolled(**options):
+        schedule = Schedule(epochs=2, lr=0.2, momentum=0.7, weight_decay=0.03, gradient_clip=0)
+        strategy = make("darts", order="second", schedule=schedule, **options).double()
+        train, valid = ((images.double(), labels) for images, labels in batches(2))
+        strategy.training_step(train, Report())  # so that there is momentum
+        return strategy, train, valid
+
+    @staticmethod
+    def after_a_step(strategy, train, valid, alpha):
+        """L_valid at the weights that one step of SGD down L_train leads to, differentiable."""
+        named = dict(strategy.supernet.named_parameters())
+        call = functools.partial(torch.func.functional_call, strategy.supernet)
+        weights = alpha.softmax(-1)
+        loss = cross_entropy(call(named, (train[0], weights)), train[1])
+        slopes = torch.autograd.grad(loss, list(named.values()), create_graph=True)
+        state = strategy.optimizers()["weights"].state
+        moved = {}
+        for (name, weight), slope in zip(named.items(), slopes, strict=True):
+            velocity = 0.7 * state[weight]["momentum_buffer"] + slope + 0.03 * weight
+            moved[name] = weight - 0.2 * velocity
+        return cross_entropy(call(moved, (valid[0], weights)), valid[1])
+
+    @pytest.mark.parametrize("options", [{}, dict(structure="darts")])
+    def test_the_gradient_is_that_of_the_unrolled_loss(self, options, monkeypatch):
+        monkeypatch.setattr(darts, "DIFFERENCE", 1e-4)
+        strategy, train, valid = self.unrolled(**options)
+        before = {name: value.clone() for name, value in strategy.supernet.state_dict().items()}
+        loss, (found,) = strategy.unrolled_gradient(valid, train, Report())
+        assert same(before, strategy.supernet.state_dict())
+        alpha = strategy.alpha.detach()
+        torch.testing.assert_close(loss, self.after_a_step(strategy, train, valid, alpha))
+        for seed in range(2):
+            generator = torch.Generator().manual_seed(seed)
+            along = torch.randn(SPACE.shape, dtype=torch.float64, generator=generator)
+            ends = [self.after_a_step(strategy, train, valid, alpha + s * along).item() for s in (1e-5, -1e-5)]
+            assert (found * along).sum().item() == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=2e-3)
+        with torch.no_grad():
+            first = alpha.clone()
+        first.requires_grad_()
+        loss = cross_entropy(strategy.supernet(valid[0], first.softmax(-1)), valid[1])
+        (plain,) = torch.autograd.grad(loss, first)
+        assert (found - plain).norm() > 0.05 * plain.norm()
+
+    def test_a_step_takes_that_gradient(self):
+        strategy, train, valid = self.unrolled()
+        twin = torch.nn.Parameter(strategy.alpha.detach().clone())
+        _, (twin.grad,) = strategy.unrolled_gradient(valid, train, Report())
+        optimizer = architecture_optimizer([twin], 3e-4, 1e-3)
+        optimizer.step()
+        strategy.architecture_step(valid, Report(), train)
+        torch.testing.assert_close(strategy.alpha, twin)
+
+    def test_it_needs_sgd(self):
+        with pytest.raises(InputError, match=r"order 'second': expected schedule\.optimizer sgd"):
+            make("darts", order="second", schedule=Schedule(optimizer="adam"))
+
+    @pytest.mark.parametrize(("method", "more"), [("darts", {}), ("pc-darts", dict(k=2, warmup=0.0))])
+    def test_an_epoch_of_it(self, method, more):
+        strategy = make(method, order="second", structure="darts", **more)
+        before = strategy.scores()
+        strategy.epoch(0, data(), Report())
+        assert strategy.scores().isfinite().all()
+        assert not torch.equal(strategy.scores(), before)

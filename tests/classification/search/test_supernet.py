@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from onebit.backbones import Genotype
+from onebit.backbones.cells.darts_operations import ReLUConvBN
 from onebit.backbones.cells.genotype import OPERATIONS, search_space
 from onebit.backbones.cells.net import CellNet
 from onebit.backbones.cells.operations import SeparableBlock
@@ -89,9 +91,53 @@ def test_a_single_path_is_the_derived_network(binarizer):
     torch.testing.assert_close(supernet(x, choice=choice), expected)
 
 
-def test_one_operation_of_weight_one_is_the_single_path():
+#: Of DARTS; its pooling has a batch norm in the search alone.
+WITHOUT_POOLING = SearchSpace(3, cells=3, channels=4, operations=search_space(pooling=False))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_single_path_of_darts_is_its_derived_network(seed):
+    torch.manual_seed(seed)
+    supernet = Supernet(WITHOUT_POOLING, structure="darts").double()
+    choice = random_choice(WITHOUT_POOLING)
+    names = WITHOUT_POOLING.operations
+    cells = [[[(names[kind[e]], SOURCES[e]) for e in edges] for edges in INCOMING] for kind in choice.tolist()]
+    genotype = Genotype(*cells, provenance={"supernet": supernet.about})
+    network = CellNet(genotype, stem="cifar", out_indices=(3,)).double()
+    assert isinstance(network.cells[0].preprocess_older, ReLUConvBN)
+    network.stem.load_state_dict(supernet.stem.state_dict(), strict=False)
+    for cell, ours in zip(network.cells, supernet.cells, strict=True):
+        for part in ("preprocess_older", "preprocess_newer"):
+            getattr(cell, part).load_state_dict(getattr(ours, part).state_dict(), strict=False)
+        for node, edges in zip(cell.nodes, INCOMING, strict=True):
+            for e in edges:
+                name = names[choice[ours.kind, e]]
+                if name in ours.edges[e]:
+                    node[f"from{SOURCES[e]}"].load_state_dict(ours.edges[e][name].state_dict(), strict=False)
+    x = images(4, 16)
+    (features,) = network.train()(x)
+    torch.testing.assert_close(supernet(x, choice=choice), supernet.classifier(features.mean((2, 3))))
+
+
+def test_darts_pools_with_a_batch_norm_after_it_and_has_no_1_bit_parts():
+    torch.manual_seed(0)
+    space = SearchSpace(3, cells=3, channels=4, operations=("max_pool_3x3",))
+    cell = Supernet(space, structure="darts").cells[0]
+    x = torch.randn(2, 12, 6, 6)
+    nodes = cell(x, x, [[0]] * 14, None, None)
+    pooled = [F.max_pool2d(part(x), 3, 1, 1) for part in (cell.preprocess_older, cell.preprocess_newer)]
+    expected = sum(F.batch_norm(each, None, None, training=True) for each in pooled)
+    torch.testing.assert_close(nodes[0].map, expected)
+    with pytest.raises(InputError, match="structure 'darts': expected a real-valued supernet, found binarizer mcn"):
+        Supernet(space, "mcn", structure="darts")
+    with pytest.raises(InputError, match="structure 'nasnet': expected one of onebit, darts"):
+        Supernet(space, structure="nasnet")
+
+
+@pytest.mark.parametrize("structure", ["onebit", "darts"])
+def test_one_operation_of_weight_one_is_the_single_path(structure):
     torch.manual_seed(2)
-    supernet, choice, x = Supernet(SMALL), random_choice(), images(dtype=torch.float32)
+    supernet, choice, x = Supernet(SMALL, structure=structure), random_choice(), images(dtype=torch.float32)
     weights = torch.nn.functional.one_hot(choice, 8).float()
     expected = supernet(x, choice=choice)
     torch.testing.assert_close(supernet(x, weights), expected)
