@@ -61,13 +61,12 @@ class ScoreHistory:
         guards.choice("derivation, edges", edges, DERIVATIONS)
         guards.switch("derivation, keep_none", keep_none)
         epoch = len(self.scores) if epoch is None else guards.whole("epoch", epoch, 1, len(self.scores))
+        about = dict(self.provenance)
+        if (edges, keep_none, epoch) != (own.get("edges"), own.get("keep_none"), own.get("epoch", epoch)):
+            about.pop("diagnosis", None)  # it judges the search's own cell
         how = dict(edges=edges, keep_none=keep_none, epoch=epoch)
         return Genotype.derive(
-            self.scores[epoch - 1],
-            edges,
-            self.operations,
-            keep_none=keep_none,
-            provenance={**self.provenance, "derivation": how},
+            self.scores[epoch - 1], edges, self.operations, keep_none=keep_none, provenance={**about, "derivation": how}
         )
 
     def save(self, path: str | os.PathLike) -> Path:

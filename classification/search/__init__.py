@@ -10,5 +10,6 @@ straight_through  1-bit networks that can be differentiated twice
 discrepancy   between the architecture gradients of Parent and Child
 decoupling    the decoupled optimization of DCP-NAS
 reconstruction  the reconstruction error of the Child
+diagnosis     what often goes wrong, told by the search's own numbers
 strategies    the methods, one class each
 """

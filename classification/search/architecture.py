@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -33,6 +34,17 @@ def operation_weights(alpha: Tensor, active: Tensor | None = None) -> Tensor:
     if active is not None:
         alpha = alpha.masked_fill(~active, -torch.inf)
     return alpha.softmax(-1)
+
+
+def entropy(alpha: Tensor) -> Tensor:
+    """Mean over the edges of the entropy of softmax(alpha), with the natural logarithm; alpha is [2, 14, M]."""
+    return torch.special.entr(operation_weights(alpha)).sum(-1).mean()
+
+
+def entropy_share(alpha: Tensor) -> float:
+    """:func:`entropy` as a share of the largest, that of operations which are equally likely."""
+    most = math.log(alpha.shape[-1])
+    return float(entropy(alpha.detach().double())) / most if most else 0.0
 
 
 def edge_weights(beta: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from onebit.backbones.cells.drawing import draw_cells
 from onebit.backbones.cells.genotype import Genotype
 from onebit.backbones.cells.score_history import ScoreHistory
+from onebit.classification.search.diagnosis import diagnose
 from onebit.classification.search.job import SearchJob
 from onebit.commons.provenance import checkout, versions
 
@@ -46,6 +47,11 @@ class SearchOutcome:
     gpu_days: float | None
 
     @property
+    def warnings(self) -> list[str]:
+        """What is suspicious about the search, a sentence each."""
+        return self.genotype.provenance["diagnosis"]["warnings"]
+
+    @property
     def images_per_second(self) -> float:
         return _rate(self.images_seen, self.wall_seconds)
 
@@ -59,6 +65,7 @@ class SearchOutcome:
         operations: Sequence[str],
         derivation: Mapping[str, Any],
         supernet: Mapping[str, Any],
+        measures: Mapping[str, float],
         processes: int,
         **facts,
     ) -> SearchOutcome:
@@ -69,6 +76,7 @@ class SearchOutcome:
             derivation: ``edges`` and ``keep_none``, see :class:`onebit.backbones.cells.score_history.ScoreHistory`.
             supernet: see :attr:`onebit.classification.search.supernet.Supernet.about`: a network named by
                 the cell alone is built like it.
+            measures: see :func:`onebit.classification.search.diagnosis.diagnose`.
             facts: the other attributes but ``gpu_days``.
         """
         gpu_days = None
@@ -97,8 +105,10 @@ class SearchOutcome:
         )
         if gpu_days is not None:
             provenance["gpu_days"] = gpu_days
-        scores = ScoreHistory(history.numpy(), tuple(operations), provenance)
-        return cls(scores.derive(), history, tuple(operations), gpu_days=gpu_days, **facts)
+        genotype = ScoreHistory(history.numpy(), tuple(operations), provenance).derive()
+        diagnosis = diagnose(genotype, operations, measures)
+        genotype = replace(genotype, provenance={**genotype.provenance, "diagnosis": diagnosis})
+        return cls(genotype, history, tuple(operations), gpu_days=gpu_days, **facts)
 
     def save(self, path: Path) -> list[Path]:
         """Write ``path`` (the cell), and beside it the score history and a picture.

@@ -73,6 +73,7 @@ def search(job: SearchJob) -> SearchOutcome:
             operations=tuple(cfg.model.space.operations),
             derivation=cfg.derivation.to_dict(),
             supernet=getattr(strategy, strategy.searched).about,
+            measures=strategy.measures(),
             processes=get_world_size(),
             data_checksum=checksum,
             config_sha256=config_hash(cfg),

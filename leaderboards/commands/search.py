@@ -98,6 +98,8 @@ def run(args) -> int:
     print(f"images      {outcome.images_seen}, {outcome.images_per_second:.0f} per second")
     print(f"memory      {outcome.peak_memory_bytes / 2**20:.0f} MiB at most")
     print(f"cell        {outcome.genotype.hash[:12]}, {outcome.genotype.derivation}")
+    for warning in outcome.warnings:
+        print(f"warning     {warning}")
     print(f"written     {', '.join(map(str, files))}")
     return 0
 

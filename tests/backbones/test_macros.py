@@ -249,7 +249,7 @@ def test_a_cell_that_was_searched_here_has_its_supernet_s_binarizer_unless_one_i
     path = own.save(tmp_path / "darts.json")
     with torch.device("meta"):
         found = [backbones.create_backbone(f"{path}_c8_l3{suffix}") for suffix in ("", "_real", "_mcn")]
-    kinds = [type(network.cells[0].preprocess_older).__name__ for network in found]
+    kinds = [type(network.cells[0].preprocess_newer).__name__ for network in found]
     assert kinds == ["ReLUConvBN", "ReLUConvBN", "Preprocess"]
     with pytest.raises(InputError, match="unknown binarizer 'zzz'"):
         binarizer(cell("zzz"))

@@ -39,6 +39,7 @@ class Stub:
             operations=OPERATIONS,
             derivation=dict(edges="top2", keep_none=False),
             supernet=dict(channels=4, cells=3, binarizer=None),
+            measures={"alpha_entropy": 0.999},
             processes=1,
             data_checksum="content:0",
             config_sha256="0" * 64,
@@ -93,6 +94,7 @@ def test_search_writes_cell_history_and_picture(onebit, stub, tmp_path):
     code, out, err = onebit("search", "random", *MINI, "--out", "new/cell.json", "--seed", "3")
     assert (code, err) == (0, "")
     assert "images      200, 50 per second" in out
+    assert "warning     alpha has hardly moved, its entropy is 99.9 % of the largest" in out
     names = {p.name for p in (tmp_path / "new").iterdir()}
     assert names == {"cell.json", "cell.svg", "cell.scores.npz"}
     cell = Genotype.load(tmp_path / "new" / "cell.json")

@@ -154,6 +154,11 @@ class Strategy(nn.Module):
         """[2, 14, M]; larger is better, also between the edges of a node."""
         raise NotImplementedError
 
+    def measures(self) -> dict[str, float]:
+        """Of the search so far, what :mod:`onebit.classification.search.diagnosis` judges: ``alpha_entropy``, as a share
+        of the largest, and ``tangent_share``, of DCP-NAS's tangent term, as far as the method has them."""
+        return {}
+
     def optimizers(self) -> dict[str, Optimizer]:
         """Every optimizer by name; their state dicts belong to a checkpoint."""
         return self._optimizers

@@ -11,7 +11,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from onebit.classification.search.architecture import frozen, operation_weights, start_alpha
+from onebit.classification.search.architecture import entropy, entropy_share, frozen, operation_weights, start_alpha
 from onebit.classification.search.decoupling import Decoupling, DecouplingOptions
 from onebit.classification.search.options import STRICT, NotNegative
 from onebit.classification.search.space import SearchSpace
@@ -235,10 +235,8 @@ class DARTS(Strategy):
             return self.best_scores
         return self.own_scores()
 
-
-def entropy(alpha: Tensor) -> Tensor:
-    """Mean over the edges of the entropy of softmax(alpha), with the natural logarithm; alpha is [2, 14, M]."""
-    return torch.special.entr(operation_weights(alpha)).sum(-1).mean()
+    def measures(self) -> dict[str, float]:
+        return {"alpha_entropy": entropy_share(self.alpha)}
 
 
 def architecture_optimizer(parameters: list[Tensor], lr: float, weight_decay: float) -> torch.optim.Optimizer:

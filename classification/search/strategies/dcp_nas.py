@@ -9,11 +9,11 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from onebit.classification.search.architecture import frozen, operation_weights, start_alpha
+from onebit.classification.search.architecture import entropy_share, frozen, operation_weights, start_alpha
 from onebit.classification.search.curvature import Curvature, kl_divergence
 from onebit.classification.search.decoupling import Decoupling, DecouplingOptions
 from onebit.classification.search.discrepancy import discrepancy
-from onebit.classification.search.options import STRICT, NotNegative
+from onebit.classification.search.options import STRICT, NotNegative, Share
 from onebit.classification.search.reconstruction import add_reconstruction_gradient
 from onebit.classification.search.space import SearchSpace
 from onebit.classification.search.strategies.base import (
@@ -43,7 +43,9 @@ class DCPNASOptions(DecouplingOptions):
             :mod:`onebit.classification.search.curvature`.
         discrepancy: how D is measured (Table 5), see :mod:`onebit.classification.search.discrepancy`.
         lambda_: weight of D. The paper has 1e-4 (section 4.1.2, CIFAR-10), 1e-3 (there, ImageNet,
-            and the best of Fig. 7) and 5e-3 (section 4.2.1).
+            and the best of Fig. 7) and 5e-3 (section 4.2.1). ``auto`` (ours) is, in every step, the lambda at which
+            the tangent term is ``tangent_share`` times as long as the first-order gradient.
+        tangent_share: of lambda ``auto``.
         mu: weight of L_R (section 4.2.1).
         arch_lr: of Adam for alpha (section 4.2.2).
         arch_weight_decay: of the same, as in DARTS.
@@ -54,7 +56,8 @@ class DCPNASOptions(DecouplingOptions):
     reconstruction: bool = True
     curvature: Literal["fisher", "ggn", "hessian", "hessian-explicit"] = "ggn"
     discrepancy: Literal["frobenius", "l1", "cosine"] = "frobenius"
-    lambda_: NotNegative = 1e-3
+    lambda_: NotNegative | Literal["auto"] = 1e-3
+    tangent_share: Share = 0.1
     mu: NotNegative = 0.2
     arch_lr: NotNegative = 1e-4
     arch_weight_decay: NotNegative = 1e-3
@@ -70,6 +73,8 @@ class DCPNAS(Strategy):
     Attributes:
         parent, child: supernets that share no weights.
         alpha, child_alpha: [2, 14, M], the architecture parameters of Parent and Child.
+        tangent_shares: of this epoch's steps of the Child's alpha, the sum of the tangent term's length over that of
+            the first-order gradient, and their number.
     """
 
     name = "dcp-nas"
@@ -92,7 +97,8 @@ class DCPNAS(Strategy):
         self.parent_decoupling = Decoupling(space, options) if options.decoupled else None
         self.child_decoupling = Decoupling(space, options) if options.decoupled else None
         self._mu = options.mu if options.reconstruction else 0.0
-        self._lambda = options.lambda_ if options.tangent else 0.0
+        self._tangent = options.tangent and options.lambda_ != 0
+        self.register_buffer("tangent_shares", torch.zeros(2, dtype=torch.float64))
         self.weight_optimizer("parent", self.parent)
         self.weight_optimizer("child", self.child)
         rates = options.arch_lr, options.arch_weight_decay
@@ -101,6 +107,7 @@ class DCPNAS(Strategy):
 
     def epoch(self, index: int, data: SearchData, report: Report) -> None:
         self.set_learning_rate(index, "parent", "child")
+        self.tangent_shares.zero_()
         # Lines 2 to 6: the real-valued Parent.
         for train, valid in paired(data.train, data.valid):
             loss = self.parent_step(train, report)
@@ -173,13 +180,13 @@ class DCPNAS(Strategy):
         v = gC - gP). gP, the Parent's tangent direction on the same batch, is constant.
         """
         options, losses = self.options, {}
-        if self._lambda:
+        if self._tangent:
             _, tangent, parent_logits = self._tangent_direction(batch, report)
         else:
             with torch.no_grad(), report.autocast():
                 parent_logits = self.parent(batch[0], operation_weights(self.alpha))
         curvature = Curvature(
-            options.curvature if self._lambda else "fisher",  # fisher: nothing is kept for products
+            options.curvature if self._tangent else "fisher",  # fisher: nothing is kept for products
             self.child,
             lambda alpha: self.child(batch[0], operation_weights(alpha)),
             self.child_alpha,
@@ -187,18 +194,31 @@ class DCPNAS(Strategy):
             report,
         )
         step = curvature.gradient
-        if self._lambda:
+        if self._tangent:
             distance, slope = discrepancy(curvature.gradient, tangent, options.discrepancy)
-            step = step + self._lambda * curvature.product(slope)
-            losses["discrepancy"] = distance
+            product = curvature.product(slope)
+            tiny = torch.finfo(product.dtype).tiny
+            ratio = product.norm() / step.norm().clamp(min=tiny)
+            factor = options.lambda_
+            if factor == "auto":
+                factor = options.tangent_share / ratio.clamp(min=tiny)
+            step = step + factor * product
+            losses |= {"discrepancy": distance, "tangent_share": factor * ratio}
         optimizer = self._optimizers["child_alpha"]
         if usable([step], report):
             descend(optimizer, [self.child_alpha], (step,), self.child_decoupling, self.child)
+            if self._tangent:
+                self.tangent_shares += torch.stack([losses["tangent_share"], torch.ones_like(ratio)]).double()
         return {"loss_child_architecture": curvature.loss, **losses}
 
     def scores(self) -> Tensor:
         """Of the Child (line 15)."""
         return operation_weights(self.child_alpha.detach())
+
+    def measures(self) -> dict[str, float]:
+        total, steps = self.tangent_shares.tolist()
+        found = {"alpha_entropy": entropy_share(self.child_alpha)}
+        return {**found, "tangent_share": total / steps} if steps else found
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ OVER: dict[str, dict[str, Any]] = {
     # Of three operations, a share of 0.5 is one.
     "darts": dict(decoupled=True, epsilon=0.5, entropy=1.0),
     "pc-darts": dict(decoupled=True, epsilon=0.5, psi=0.01, k=1, warmup=0.0, entropy=1.0),
-    "dcp-nas": dict(epsilon=0.5),
+    "dcp-nas": dict(epsilon=0.5, lambda_="auto"),
     "cp-nas": dict(T=1),
     "bnas": dict(version="w1a32", T=1, L=1, freeze=0, delta=1.0),
     "abanditnas": dict(T=2),

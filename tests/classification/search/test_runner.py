@@ -59,6 +59,9 @@ def test_outcome_says_how_the_cell_was_found(finished):
     assert about["images_seen"] == outcome.images_seen
     assert about["supernet"] == {"channels": 2, "cells": 3, "binarizer": None, "structure": "onebit"}
     assert about["code"] == checkout()
+    assert about["diagnosis"]["measures"] == {"alpha_entropy": pytest.approx(0.99, abs=0.01)}
+    assert set(about["diagnosis"]["edges_without_weights"]) == {"normal", "reduce"}
+    assert about["diagnosis"]["warnings"] == outcome.warnings
     assert about["derivation"] == {"edges": "top2", "keep_none": False, "epoch": 3}
 
 
