@@ -40,6 +40,10 @@ class Progress:
         self._bar.update(self._task, completed=completed)
         self._bar.start()
 
+    def expect(self, total: int) -> None:
+        """There are ``total`` steps after all."""
+        self._bar.update(self._task, total=total)
+
     def advance(self, steps: float = 1, note: str = "") -> None:
         self._bar.update(self._task, advance=steps, note=note)
 

@@ -71,6 +71,8 @@ def build_config(job: SearchJob, dataset: Dataset, folder: Path) -> Config:
     cfg = with_options(load_preset(job.preset, layout, job.method), job.cfg_options, free=FREE)
     preset = ConfigDict({key: cfg.pop(key) for key in _PRESET}).to_dict()
     check_preset(preset)
+    if job.budget is not None:
+        guards.number("budget in seconds", job.budget, above=0)
     preset["options"] = {**preset["options"], **job.options}
     read_options(strategy.name, strategy.Options, preset["options"])
     Schedule(**preset["schedule"])
@@ -98,7 +100,7 @@ def build_config(job: SearchJob, dataset: Dataset, folder: Path) -> Config:
                 options=preset["options"],
             ),
             model_wrapper_cfg=dict(type="Replica"),
-            train_cfg=dict(type="SearchLoop", seed=job.seed, amp=preset["amp"]),
+            train_cfg=dict(type="SearchLoop", seed=job.seed, amp=preset["amp"], budget=job.budget),
             train_dataloader=dict(data_root=str(folder), layout=layout, seed=job.seed, **preset["data"]),
             optim_wrapper=dict(constructor="StrategyOptimizers"),
         )

@@ -41,6 +41,7 @@ class SearchJob:
         resume: go on from the last checkpoint in ``work_dir``, if there is one.
         options: options of the method, on top of the preset's; by the names of :func:`option_names`.
         cfg_options: dotted overrides of the preset (``space.channels``, ``data.batch_size``, ...).
+        budget: seconds that the epochs may take; None for as many epochs as preset and method say.
     """
 
     method: str
@@ -52,6 +53,7 @@ class SearchJob:
     resume: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     cfg_options: Mapping[str, Any] = field(default_factory=dict)
+    budget: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", option_names(self.options))

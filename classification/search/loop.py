@@ -51,6 +51,8 @@ class SearchModel(BaseModel):
         images_seen: images of training and validation that were put through a network.
         seconds: spent in epochs that were finished.
         peak_memory_bytes: of the GPU's memory; without GPU, of the process's resident memory.
+        epoch_seconds: [epochs], of each; NaN for those to come.
+        planned: how many epochs a budget allows; 0 where nothing is planned.
 
     Raises:
         InputError: options that the method does not have.
@@ -65,6 +67,8 @@ class SearchModel(BaseModel):
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
         self.register_buffer("seconds", torch.zeros((), dtype=torch.float64))
         self.register_buffer("peak_memory_bytes", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("epoch_seconds", torch.full((self.strategy.epochs,), torch.nan, dtype=torch.float64))
+        self.register_buffer("planned", torch.zeros((), dtype=torch.int64))
 
     def forward(self, *_, **__):
         """Not used: the strategy calls its networks itself."""
@@ -126,12 +130,15 @@ class SearchLoop(EpochBasedTrainLoop):
         dataloader: arguments of :class:`onebit.classification.search.data.SearchData`.
         seed: of the search.
         amp: ``bfloat16`` or ``float16``; None computes in float32.
+        budget: seconds that the epochs may take, see :meth:`_plan`; None for no limit.
 
     Raises:
         InputError: float16 in several processes, which would disagree about steps to skip.
     """
 
-    def __init__(self, runner: Runner, dataloader: dict, seed: int, amp: str | None = None) -> None:
+    def __init__(
+        self, runner: Runner, dataloader: dict, seed: int, amp: str | None = None, budget: float | None = None
+    ) -> None:
         if amp == "float16" and get_world_size() > 1:
             raise InputError("amp float16: in several processes, expected bfloat16 or None")
         self.model = unwrapped(runner.model)
@@ -143,9 +150,15 @@ class SearchLoop(EpochBasedTrainLoop):
         super().__init__(runner, self.data.train.loader, max_epochs=self.strategy.epochs)
         self.report = StepReport(self, device, amp)
         self._seed = seed
+        self._budget = budget
         self._on_gpu = device.type == "cuda"
         self._own_state = own_state(self.strategy)
         forget_peak_memory(self._on_gpu)
+
+    def run(self) -> nn.Module:
+        if self.model.planned:  # by the checkpoint that it goes on from
+            self._end_after(int(self.model.planned))
+        return super().run()
 
     def run_epoch(self) -> None:
         self.runner.call_hook("before_train_epoch")
@@ -159,11 +172,40 @@ class SearchLoop(EpochBasedTrainLoop):
         self.runner.call_hook("before_train_iter", batch_idx=0)
         self.strategy.epoch(self._epoch, self.data, self.report)
         self._synchronize()
-        self.model.seconds += time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        self.model.seconds += seconds
+        self.model.epoch_seconds[self._epoch] = seconds
         self.model.peak_memory_bytes.clamp_(min=peak_memory_bytes(self._on_gpu))
         self.model.history[self._epoch] = self.strategy.scores().detach()
+        if self._budget is not None:
+            self._plan()
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
+
+    def _plan(self) -> None:
+        """How many epochs the budget allows, by the longest of the last three.
+
+        The plan is made anew after every epoch: its length may change, as where PC-DARTS begins to move alpha.
+
+        Raises:
+            InputError: the search would end before it has judged every operation.
+        """
+        done = self._epoch + 1
+        longest = float(self.model.epoch_seconds[max(0, done - 3) : done].max())
+        left = max(0.0, self._budget - float(self.model.seconds))
+        self.model.planned.fill_(min(self.strategy.epochs, done + int(left / longest)))
+        copy_from_first_process([self.model.planned])  # whose clock counts
+        planned, least = int(self.model.planned), self.strategy.least_epochs
+        if planned < least:
+            raise InputError(
+                f"budget of {self._budget:g} s: {self.strategy.name} has judged every operation after {least} epochs, "
+                f"and epochs take up to {longest:.3g} s; expected at least {least * longest:.0f} s"
+            )
+        self._end_after(planned)
+
+    def _end_after(self, epochs: int) -> None:
+        self._max_epochs = epochs
+        self.strategy.plan(epochs)
 
     def step(self, losses: Mapping[str, Tensor], images: int) -> None:
         """Take note of one step; see :class:`Report`."""
@@ -301,5 +343,6 @@ class SearchProgressHook(ProgressHook):
         self.progress.advance(share, note=note)
 
     def after_train_epoch(self, runner: Runner) -> None:
+        self.progress.expect(runner.max_epochs * self._length)
         self.progress.advance(self._length - self._shown)
         self._steps_before, self._steps, self._shown = self._steps, 0, 0.0

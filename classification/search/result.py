@@ -66,6 +66,7 @@ class SearchOutcome:
         derivation: Mapping[str, Any],
         supernet: Mapping[str, Any],
         measures: Mapping[str, float],
+        epochs_of_method: int,
         processes: int,
         **facts,
     ) -> SearchOutcome:
@@ -76,6 +77,7 @@ class SearchOutcome:
             derivation: ``edges`` and ``keep_none``, see :class:`onebit.backbones.cells.score_history.ScoreHistory`.
             supernet: see :attr:`onebit.classification.search.supernet.Supernet.about`: a network named by
                 the cell alone is built like it.
+            epochs_of_method: how many it would have taken without a budget.
             measures: see :func:`onebit.classification.search.diagnosis.diagnose`.
             facts: the other attributes but ``gpu_days``.
         """
@@ -95,6 +97,7 @@ class SearchOutcome:
             config_sha256=facts["config_sha256"],
             data_checksum=facts["data_checksum"],
             epochs=len(history),
+            **({} if job.budget is None else dict(budget_seconds=job.budget, epochs_of_method=epochs_of_method)),
             images_seen=facts["images_seen"],
             images_per_second=_rate(facts["images_seen"], facts["wall_seconds"]),
             wall_seconds=facts["wall_seconds"],

@@ -69,7 +69,8 @@ def search(job: SearchJob) -> SearchOutcome:
         return SearchOutcome.of(
             job,
             options=asdict(strategy.options),
-            history=model.history.cpu(),
+            history=model.history[: runner.epoch].cpu(),
+            epochs_of_method=strategy.epochs,
             operations=tuple(cfg.model.space.operations),
             derivation=cfg.derivation.to_dict(),
             supernet=getattr(strategy, strategy.searched).about,

@@ -13,6 +13,7 @@ from onebit.leaderboards.commands.options import (
     add_verb,
     cfg_options,
     data_root,
+    number,
     seed,
 )
 
@@ -28,6 +29,7 @@ onebit search dcp-nas --dataset mini-cifar10 --preset mini --out cell.json
 onebit search cp-nas --dataset cifar10-jpeg --preset small --seed 1 --out cp_nas.json
 onebit search dcp-nas --dataset cifar10 --out cell.json --options curvature=fisher
 onebit search dcp-nas --dataset cifar10 --out cell.json --options curvature=fisher --resume
+onebit search darts --dataset mini-cifar10 --preset mini --budget 60 --out cell.json
 onebit train classification --dataset mini-cifar10 --backbone cell.json_c8_l6""",
     )
     parser.add_argument("method", metavar="METHOD", help="dcp-nas, cp-nas, bnas, abanditnas, darts, pc-darts, random")
@@ -47,6 +49,12 @@ onebit train classification --dataset mini-cifar10 --backbone cell.json_c8_l6"""
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in W")
     parser.add_argument(
         "--options", nargs="+", default=[], metavar="KEY=VALUE", help="of the method, e.g. curvature=fisher"
+    )
+    parser.add_argument(
+        "--budget",
+        type=number(above=0),
+        metavar="SECONDS",
+        help="end in time: after as many epochs, of those that preset and method say, as fit into SECONDS",
     )
     add_data(parser)
     add_cfg_options(parser, example="space.channels=12")
@@ -88,13 +96,16 @@ def run(args) -> int:
         resume=args.resume,
         options=options,
         cfg_options=changes,
+        budget=args.budget,
     )
     outcome = search(job)
     if not is_main_process():
         return 0
     files = outcome.save(args.out)
     print(f"{args.method} on {dataset.name}, preset {preset}, seed {args.seed}")
-    print(f"epochs      {len(outcome.history)}, {outcome.wall_seconds:.0f} s")
+    most = outcome.genotype.provenance.get("epochs_of_method", len(outcome.history))
+    ended = f" of {most}, ended by --budget {args.budget:g}" if most > len(outcome.history) else ""
+    print(f"epochs      {len(outcome.history)}{ended}, {outcome.wall_seconds:.0f} s")
     print(f"images      {outcome.images_seen}, {outcome.images_per_second:.0f} per second")
     print(f"memory      {outcome.peak_memory_bytes / 2**20:.0f} MiB at most")
     print(f"cell        {outcome.genotype.hash[:12]}, {outcome.genotype.derivation}")

@@ -40,6 +40,7 @@ class Stub:
             derivation=dict(edges="top2", keep_none=False),
             supernet=dict(channels=4, cells=3, binarizer=None),
             measures={"alpha_entropy": 0.999},
+            epochs_of_method=5,
             processes=1,
             data_checksum="content:0",
             config_sha256="0" * 64,
@@ -125,6 +126,17 @@ def test_what_is_wrong_is_one_line(onebit, tmp_path, arguments, message):
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert message in err
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_budget_is_passed_on_and_told(onebit, stub, tmp_path):
+    code, out, _ = onebit("search", "random", *MINI, "--out", "cell.json", "--budget", "7.5")
+    assert code == 0
+    assert stub.searched[0].budget == 7.5
+    assert "epochs      2 of 5, ended by --budget 7.5, 4 s" in out
+    about = Genotype.load(tmp_path / "cell.json").provenance
+    assert (about["budget_seconds"], about["epochs"], about["epochs_of_method"]) == (7.5, 2, 5)
+    with pytest.raises(SystemExit):
+        onebit("search", "random", *MINI, "--out", "cell.json", "--budget", "0")
 
 
 def test_board_is_filled_once_and_shown(onebit, stub, tmp_path):

@@ -96,6 +96,11 @@ class ABanditNAS(SampledStrategy):
             upper = upper_confidence_bound(self.performance, self.selected)
             self.operations.abandon_worst(upper, ties)
 
+    @property
+    def least_epochs(self) -> int:
+        """Those in which every operation is sampled once."""
+        return self._first
+
     def _sample(self) -> Tensor:
         """Eqs. 3 and 4: one operation for every edge, likelier where the lower bound is smaller."""
         lower = lower_confidence_bound(self.performance, self.selected)

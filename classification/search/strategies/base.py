@@ -117,6 +117,8 @@ class Strategy(nn.Module):
         Options: its options, a frozen dataclass.
         derivation: how its paper makes a discrete cell, see :meth:`onebit.backbones.Genotype.derive`.
         epochs: how many epochs the method takes in all.
+        least_epochs: after how many of them it has judged every operation, so that a cell can be derived.
+        planned: how many it will take, all of them unless a budget of time allows fewer; schedules end there.
         searched: name of the supernet whose cell is searched; CP-NAS and DCP-NAS have another beside it.
 
     Raises:
@@ -137,10 +139,23 @@ class Strategy(nn.Module):
         self.options = given if isinstance(given, self.Options) else read_options(self.name, self.Options, given)
         self.schedule = Schedule() if schedule is None else schedule
         self._optimizers: dict[str, Optimizer] = {}
+        self._most = math.inf
 
     @property
     def epochs(self) -> int:
         return self.schedule.epochs
+
+    @property
+    def least_epochs(self) -> int:
+        return 1
+
+    @property
+    def planned(self) -> int:
+        return int(min(self.epochs, self._most))
+
+    def plan(self, epochs: int) -> None:
+        """Let the search end after so many epochs; it may be called between any two of them."""
+        self._most = epochs
 
     def parts(self) -> tuple[str, ...]:
         """The parts of the data, see :class:`SearchData`, without which it cannot run."""
@@ -181,7 +196,7 @@ class Strategy(nn.Module):
         """The cosine's learning rate of epoch ``index`` for the optimizers ``names``."""
         for name in names:
             for group in self._optimizers[name].param_groups:
-                group["lr"] = self.schedule.lr_of(index, self.epochs)
+                group["lr"] = self.schedule.lr_of(index, self.planned)
 
     def weight_step(
         self,

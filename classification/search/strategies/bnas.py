@@ -141,6 +141,12 @@ class BNAS(SampledStrategy):
         """105 + 7 for ``1bit`` and 5 + 57 + 7 for ``w1a32``, with 8 operations."""
         return len(self._plan)
 
+    @property
+    def least_epochs(self) -> int:
+        """The first round."""
+        sampled = next(each[0] for each in self._plan if each is not None)
+        return self._warm_up + self.options.T * sampled
+
     def parts(self) -> tuple[str, ...]:
         by_pc_darts = ("valid",) if None in self._plan else ()
         return ("train", *by_pc_darts, "evaluation")

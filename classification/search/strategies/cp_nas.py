@@ -83,6 +83,11 @@ class CPNAS(SampledStrategy):
         """T (8 + 7 + ... + 2) for K = 8 operations: 105 for T = 3 (section 3.1)."""
         return len(self._plan)
 
+    @property
+    def least_epochs(self) -> int:
+        """The first round."""
+        return self.options.T * len(self.space.operations)
+
     def epoch(self, index: int, data: SearchData, report: Report) -> None:
         k, t, e = self._plan[index]
         self.set_learning_rate(index, "child", "parent")

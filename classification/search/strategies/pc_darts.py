@@ -55,7 +55,7 @@ class PCDARTS(DARTS):
         return {"weights": operation_weights(self.alpha), "edge_weights": edge_weights(self.beta)}
 
     def searches(self, index: int) -> bool:
-        return index >= int(self.options.warmup * self.epochs)
+        return index >= int(self.options.warmup * self.planned)
 
     def own_scores(self) -> Tensor:
         return operation_weights(self.alpha.detach()) * edge_weights(self.beta.detach())[..., None]

@@ -83,6 +83,7 @@ def test_search_space_ablations(search_job):
         (dict(cfg_options={"schedule.optimizer": "lamb"}), "optimizer 'lamb': expected one of sgd, adam"),
         (dict(cfg_options={"schedule.epochs": 0}), "epochs 0: expected a whole number from 1 up"),
         (dict(cfg_options={"data.batch_size": "x"}), "data.batch_size 'x': expected a whole number"),
+        (dict(budget=0), "budget in seconds 0: expected a number above 0"),
         (dict(cfg_options={"amp": "half"}), "amp 'half': expected one of None, bfloat16, float16"),
         (dict(cfg_options={"data.augmentation.turn": 1}), "no option 'data.augmentation.turn'"),
         (

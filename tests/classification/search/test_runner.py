@@ -355,3 +355,58 @@ def test_the_config_is_laid_out_once_and_not_every_epoch(search_job, monkeypatch
     assert len(calls) == 2  # of the Runner, and of all seeds alike
     search(search_job(name="again", seed=1))
     assert len(calls) == 3
+
+
+@pytest.fixture
+def epochs_take(monkeypatch):
+    """Let epochs take the given seconds, the last of them for ever."""
+
+    def take(*seconds):
+        clock = [0.0]
+
+        def perf_counter():  # called at the beginning and the end of every epoch
+            clock.append(clock[-1] + (seconds[min(len(clock) // 2, len(seconds) - 1)] if len(clock) % 2 == 0 else 0))
+            return clock[-1]
+
+        monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=perf_counter))
+
+    return take
+
+
+def test_a_budget_makes_the_search_that_has_so_many_epochs(search_job, few_operations, epochs_take):
+    epochs_take(10)
+    job = search_job(budget=35, cfg_options={"schedule.epochs": 9})
+    outcome = search(job)
+    whole = search(search_job(name="three", cfg_options={"schedule.epochs": 3}))
+    assert torch.equal(outcome.history, whole.history)
+    assert outcome.wall_seconds == 30
+    about = outcome.genotype.provenance
+    assert (about["budget_seconds"], about["epochs"], about["epochs_of_method"]) == (35, 3, 9)
+    assert "budget_seconds" not in whole.genotype.provenance
+    # Killed after the second epoch.
+    for name in ("epoch_3.pth", "last_checkpoint"):
+        (job.work_dir / name).unlink()
+    resumed = search(replace(job, resume=True))
+    assert torch.equal(resumed.history, outcome.history)
+    assert torch.equal(search(replace(job, resume=True)).history, outcome.history)
+    with pytest.raises(InputError, match="cannot resume"):
+        search(replace(job, resume=True, budget=40))
+
+
+def test_a_plan_follows_the_length_of_the_epochs(search_job, few_operations, epochs_take, monkeypatch):
+    plans, end = [], loop.SearchLoop._end_after
+    monkeypatch.setattr(loop.SearchLoop, "_end_after", lambda self, n: (plans.append(n), end(self, n)))
+    epochs_take(10, 10, 20)
+    outcome = search(search_job(budget=45, cfg_options={"schedule.epochs": 9}))
+    assert plans == [4, 4, 3]
+    assert outcome.wall_seconds == 40
+
+
+def test_a_budget_that_judges_nothing_is_refused_after_the_first_epoch(search_job, few_operations, epochs_take):
+    epochs_take(10)
+    job = search_job("cp-nas", options={"T": 1}, budget=25)
+    with pytest.raises(InputError, match=r"after 3 epochs, and epochs take up to 10 s; expected at least 30 s"):
+        search(job)
+    ended = search(replace(job, work_dir=job.work_dir.with_name("more"), budget=35))
+    assert len(ended.history) == 3  # of 5: one round
+    assert ended.history[-1].max() > 0
