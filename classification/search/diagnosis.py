@@ -11,7 +11,7 @@ from onebit.backbones.cells.genotype import Cell, Genotype
 #: A cell that random choice makes more rarely than this has collapsed, if most of its edges have no weights.
 RARE = 0.05
 #: Mean entropy of alpha, as a share of the largest, from which on it counts as not having moved: normally
-#: distributed alphas of 8 operations have it at a deviation of 0.2.
+#: distributed alphas of 8 operations have it at a deviation of 0.22.
 UNMOVED = 0.99
 #: Share of the first-order gradient below which the tangent term counts as without effect.
 FAINT = 0.01

@@ -68,7 +68,7 @@ def test_the_share_of_the_entropy():
     assert entropy_share(half) == pytest.approx(math.log(4) / math.log(8))
     assert entropy_share(torch.zeros(2, 14, 1)) == 0
     torch.manual_seed(0)
-    assert entropy_share(0.2 * torch.randn(2, 14, 8)) == pytest.approx(0.99, abs=0.002)  # as UNMOVED says
+    assert entropy_share(0.22 * torch.randn(2, 14, 8)) == pytest.approx(0.99, abs=0.002)  # as UNMOVED says
 
 
 def test_another_derivation_has_no_diagnosis_of_the_first():

@@ -365,7 +365,9 @@ def epochs_take(monkeypatch):
         clock = [0.0]
 
         def perf_counter():  # called at the beginning and the end of every epoch
-            clock.append(clock[-1] + (seconds[min(len(clock) // 2, len(seconds) - 1)] if len(clock) % 2 == 0 else 0))
+            clock.append(
+                clock[-1] + (seconds[min(len(clock) // 2 - 1, len(seconds) - 1)] if len(clock) % 2 == 0 else 0)
+            )
             return clock[-1]
 
         monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=perf_counter))
@@ -373,6 +375,7 @@ def epochs_take(monkeypatch):
     return take
 
 
+@pytest.mark.slow
 def test_a_budget_makes_the_search_that_has_so_many_epochs(search_job, few_operations, epochs_take):
     epochs_take(10)
     job = search_job(budget=35, cfg_options={"schedule.epochs": 9})
@@ -402,6 +405,7 @@ def test_a_plan_follows_the_length_of_the_epochs(search_job, few_operations, epo
     assert outcome.wall_seconds == 40
 
 
+@pytest.mark.slow
 def test_a_budget_that_judges_nothing_is_refused_after_the_first_epoch(search_job, few_operations, epochs_take):
     epochs_take(10)
     job = search_job("cp-nas", options={"T": 1}, budget=25)
