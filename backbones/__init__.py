@@ -44,6 +44,7 @@ from onebit.backbones.class_centres import ClassCentreLoss
 from onebit.backbones.conv import OneBitConv2d, binarize_weights, pack_activations, set_progress
 from onebit.backbones.cost import Cost, cost, costs
 from onebit.backbones.cost.rules import register_cost_rule
+from onebit.backbones.expert_conv import ExpertConv2d
 from onebit.backbones.losses import ChildParentLoss, method_losses
 from onebit.backbones.registry import (
     HOOKS,
@@ -76,6 +77,7 @@ __all__ = [
     "ChildParentLoss",
     "ClassCentreLoss",
     "Cost",
+    "ExpertConv2d",
     "Family",
     "Genotype",
     "OneBitConv2d",

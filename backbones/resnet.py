@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from onebit.backbones.binarization import BINARIZERS, Binarizer
 from onebit.backbones.conv import OneBitConv2d, real_conv, set_role
+from onebit.backbones.expert_conv import MOST_EXPERTS, ExpertConv2d
 from onebit.backbones.registry import MODELS, Family, register_family
 from onebit.backbones.staged import StagedBackbone
 from onebit.commons import guards
@@ -106,6 +107,7 @@ class OneBitUnit(nn.Module):
 
     Args:
         shortcut: None for no shortcut.
+        experts: more than one make the convolution an :class:`onebit.backbones.ExpertConv2d`.
     """
 
     def __init__(
@@ -117,17 +119,14 @@ class OneBitUnit(nn.Module):
         binarizer: Binarizer,
         pad_value: int,
         shortcut: nn.Module | None,
+        experts: int = 1,
     ) -> None:
         super().__init__()
         self.norm_first = binarizer.norm_first
-        self.conv = OneBitConv2d(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding=kernel_size // 2,
-            binarizer=binarizer,
-            pad_value=pad_value,
+        shape = (in_channels, out_channels, kernel_size, stride, kernel_size // 2)
+        options: dict[str, Any] = dict(binarizer=binarizer, pad_value=pad_value)
+        self.conv = (
+            OneBitConv2d(*shape, **options) if experts == 1 else ExpertConv2d(*shape, **options, experts=experts)
         )
         self.bn = nn.BatchNorm2d(in_channels if self.norm_first else out_channels)
         self.shortcut = shortcut
@@ -146,13 +145,16 @@ class OneBitBlock(nn.Module):
     With ``shortcut_per_conv`` each unit has its own shortcut, otherwise the block has one.
     """
 
-    def __init__(self, in_channels: int, width: int, stride: int, binarizer: Binarizer, pad_value: int) -> None:
+    def __init__(
+        self, in_channels: int, width: int, stride: int, binarizer: Binarizer, pad_value: int, experts: int = 1
+    ) -> None:
         super().__init__()
         per_conv = binarizer.shortcut_per_conv
         around = downsample(in_channels, width, stride, pool=per_conv) or nn.Identity()
         self.shortcut = None if per_conv else around
-        self.unit1 = OneBitUnit(in_channels, width, 3, stride, binarizer, pad_value, around if per_conv else None)
-        self.unit2 = OneBitUnit(width, width, 3, 1, binarizer, pad_value, nn.Identity() if per_conv else None)
+        first, second = (around, nn.Identity()) if per_conv else (None, None)
+        self.unit1 = OneBitUnit(in_channels, width, 3, stride, binarizer, pad_value, first, experts)
+        self.unit2 = OneBitUnit(width, width, 3, 1, binarizer, pad_value, second, experts)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.unit2(self.unit1(x))
@@ -169,7 +171,9 @@ class OneBitBottleneck(nn.Module):
     them.
     """
 
-    def __init__(self, in_channels: int, width: int, stride: int, binarizer: Binarizer, pad_value: int) -> None:
+    def __init__(
+        self, in_channels: int, width: int, stride: int, binarizer: Binarizer, pad_value: int, experts: int = 1
+    ) -> None:
         super().__init__()
         out_channels = 4 * width
         per_conv = binarizer.shortcut_per_conv
@@ -178,7 +182,7 @@ class OneBitBottleneck(nn.Module):
             shortcut = None
             if per_conv and channels == filters:
                 shortcut = nn.Identity() if stride == 1 else average_pool(stride)
-            return OneBitUnit(channels, filters, kernel_size, stride, binarizer, pad_value, shortcut)
+            return OneBitUnit(channels, filters, kernel_size, stride, binarizer, pad_value, shortcut, experts)
 
         self.unit1 = unit(in_channels, width, 1)
         self.unit2 = unit(width, width, 3, stride)
@@ -212,6 +216,8 @@ class ResNet(StagedBackbone):
         num_stages: as in MMDetection: ``out_indices`` has to lie below it.
         style: as in MMDetection, ``pytorch`` or ``caffe``, which differ in bottlenecks only: those here have their
             stride in the 3x3 convolution (``pytorch``).
+        experts: sets of filters of every 1-bit convolution, of which each image chooses one; see
+            :class:`onebit.backbones.ExpertConv2d`.
 
     Attributes:
         feature_channels, feature_strides: of the returned maps, one per out_index.
@@ -239,10 +245,14 @@ class ResNet(StagedBackbone):
         norm_cfg: Mapping[str, Any] | None = None,
         num_stages: int = 4,
         style: str = "pytorch",
+        experts: int = 1,
     ) -> None:
         # Before the rest is built by them.
         self.depth = guards.choice("depth", depth, BLOCKS)
         self.last_stride = guards.choice("last_stride", last_stride, (1, 2))
+        self.experts = guards.whole("experts", experts, 1, MOST_EXPERTS)
+        if experts > 1 and binarizer is None:
+            raise InputError(f"experts {experts}: expected a binarizer, as experts are 1-bit")
         stages = guards.whole("num_stages", num_stages, 1, 4)
         if max(out_indices, default=0) >= stages:
             raise InputError(f"out_indices {tuple(out_indices)}: expected indices below num_stages, {stages}")
@@ -270,7 +280,7 @@ class ResNet(StagedBackbone):
                 blocks.append((BasicBlock if self.depth < 50 else Bottleneck)(*shape))
             else:
                 onebit = OneBitBlock if self.depth < 50 else OneBitBottleneck
-                blocks.append(onebit(*shape, self.binarizer, self.pad_value))
+                blocks.append(onebit(*shape, self.binarizer, self.pad_value, self.experts))
             in_channels = width * (1 if self.depth < 50 else 4)
         if index == 3 and self.last_stride == 1:
             keep_resolution(blocks[0])
@@ -284,7 +294,9 @@ class ResNet(StagedBackbone):
         return [self.conv1, self.bn1]
 
 
-_NAME = re.compile(r"resnet(?P<depth>\d+)(?:_w(?P<width>[1-9]\d*))?(?:_(?P<binarizer>[a-z][a-z0-9]*))?")
+_NAME = re.compile(
+    r"resnet(?P<depth>\d+)(?:_w(?P<width>[1-9]\d*))?(?:_e(?P<experts>[1-9]\d*)(?=_))?(?:_(?P<binarizer>[a-z][a-z0-9]*))?"
+)
 
 
 def _parse(name: str) -> dict | None:
@@ -293,7 +305,8 @@ def _parse(name: str) -> dict | None:
         return None
     if match["binarizer"] is not None and match["binarizer"] not in BINARIZERS:
         return None
-    return dict(depth=int(match["depth"]), width=int(match["width"] or 64), binarizer=match["binarizer"])
+    arguments = dict(depth=int(match["depth"]), width=int(match["width"] or 64), binarizer=match["binarizer"])
+    return arguments | (dict(experts=int(match["experts"])) if match["experts"] else {})
 
 
 def _names() -> list[str]:

@@ -4,7 +4,7 @@ binarizer       ``Binarizer``, the value that describes a method, and the regist
 signs           sign(x), its gradient estimators, and activation quantizers without parameters
 reconstruction  the loss that pulls weights towards their binarized form
 packing         what backward needs of 1-bit and k-bit values, in as few bytes as possible
-xnor, bireal, reactnet, mcn, pcnn, bonn, bnas, dorefa, bnn, xnorpp, irnet, recu, adabin, fda, rebnn, rbonn, rbnn
+xnor, bireal, reactnet, mcn, pcnn, bonn, bnas, dorefa, bnn, xnorpp, irnet, recu, adabin, fda, rebnn, rbonn, rbnn, ebn
                 the methods; each registers its binarizers
 
 Importing this package registers all of them.
@@ -44,6 +44,7 @@ from onebit.backbones.binarization.fda import FDA, FourierScaledSign, FourierSig
 from onebit.backbones.binarization.rebnn import REBNN, ResilientSign
 from onebit.backbones.binarization.rbonn import RBONN, RecurrentSign
 from onebit.backbones.binarization.rbnn import RBNN, RotatedSign, StandardSign
+from onebit.backbones.binarization.ebn import EBN, ChannelScaledSign
 # isort: on
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "BONN",
     "DOREFA2",
     "DOREFA4",
+    "EBN",
     "FDA",
     "IRNET",
     "MCN",
@@ -75,6 +77,7 @@ __all__ = [
     "BayesianSign",
     "Binarizer",
     "CentredScaledSign",
+    "ChannelScaledSign",
     "ClippedSign",
     "ClosedFormAmplitude",
     "DoReFaActivation",

@@ -84,7 +84,7 @@ def register_binarizer(binarizer: Binarizer) -> Binarizer:
         InputError: the name is taken, or could not be told from a width in a backbone's name.
     """
     name = binarizer.name
-    if not re.fullmatch(r"[a-z][a-z0-9]*", name) or re.fullmatch(r"[wcl]\d+", name):
+    if not re.fullmatch(r"[a-z][a-z0-9]*", name) or re.fullmatch(r"[wcle]\d+", name):
         raise InputError(f"binarizer name {name!r}: expected lower-case letters and digits, not like a width")
     if BINARIZERS.setdefault(name, binarizer) != binarizer:
         raise InputError(f"binarizer {name!r} is registered already, from {BINARIZERS[name].source}")

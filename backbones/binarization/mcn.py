@@ -39,7 +39,8 @@ class ModulatedSign(nn.Module):
     (Eq. 7) with beta = 0.02 |m|, times f / 2. Its gradients are f (w - w^) and, to m_k, the sum of
     -f (w - w^) 0.02 sign(w).
     Wang et al., Modulated Convolutional Networks, CVPR 2018, in the form in which DCP-NAS uses it,
-    whose gradients, both terms of each together, are those of its release at f = 1e-4.
+    whose gradients, both terms of each together, are those of its release (MConv_new.py) at f = 1e-4. There m starts
+    from a normal distribution, and the slope of activations is 2 - 2|x|, not clipped as here.
 
     Args:
         channels: number of output filters of weights [channels, C, h, w].

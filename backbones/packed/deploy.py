@@ -14,7 +14,9 @@ from onebit.backbones.cells import operations as cell_ops
 from onebit.backbones.cells.net import Cell
 from onebit.backbones.classifier import Classifier
 from onebit.backbones.conv import OneBitConv2d
+from onebit.backbones.expert_conv import ExpertConv2d
 from onebit.backbones.packed import cells
+from onebit.backbones.packed.experts import PackedExperts
 from onebit.backbones.packed.layers import (
     PackedConv,
     PackedLayer,
@@ -85,9 +87,14 @@ def _convolution(conv: OneBitConv2d) -> nn.Module:
     return packed_conv(conv)
 
 
+@packed_form(ExpertConv2d)
+def _experts(conv: ExpertConv2d) -> nn.Module:
+    return PackedExperts(conv, [_convolution(conv.expert(index)) for index in range(conv.experts)])
+
+
 @packed_form(OneBitUnit)
 def _unit(unit: OneBitUnit) -> nn.Module:
-    if unit.conv.quantize_input is None:
+    if unit.conv.quantize_input is None or isinstance(unit.conv, ExpertConv2d):
         return _convert_children(unit)
     norms: dict[str, Any] = dict(norm_before=unit.bn) if unit.norm_first else dict(norm=unit.bn)
     shortcut = None if unit.shortcut is None else _convert(unit.shortcut)

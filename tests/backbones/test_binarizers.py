@@ -12,7 +12,7 @@ from onebit.backbones.binarization.bonn import MIN_VARIANCE, two_mode_prior
 from tests.backbones.reference import cases, corner_or_random, np_conv, np_sign
 
 ELSEWHERE = ("xnor", "bireal", "reactnet", "bnn", "xnorpp", "irnet", "recu", "adabin", "fda")
-ELSEWHERE += ("rebnn", "rbonn", "rbnn")
+ELSEWHERE += ("rebnn", "rbonn", "rbnn", "ebn")
 OTHERS = {name: of for name, of in BINARIZERS.items() if name not in ELSEWHERE}
 REAL_INPUT = [name for name, of in OTHERS.items() if of.input is None]
 K_BIT = [name for name, of in OTHERS.items() if of.weight(1).precision > 1]

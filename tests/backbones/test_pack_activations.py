@@ -147,11 +147,11 @@ def kept_bytes(conv, x):
 #: Bytes per value: a bit for the sign (k bits for a code), and a bit for the mask; of ApproxSign
 #: three bytes more where |x| < 1, which holds for 68.3 % of normal values.
 BYTES = {"dorefa2": 3 / 8, "dorefa4": 5 / 8, "bireal": 2 / 8 + 3 * 0.683, "reactnet": 2 / 8 + 3 * 0.683}
-#: IR-Net's slope is 0 nowhere. XNOR-Net++ keeps its output, to scale it; ReCU, RBNN and AdaBin keep what they
+#: IR-Net's slope is 0 nowhere. XNOR-Net++ and EBN keep their output, to scale it; ReCU, RBNN and AdaBin keep what they
 #: divide and multiply; FDA keeps the signs with noise, and what its noise is made of.
 BYTES |= {"irnet": 2 / 8 + 4, "xnorpp": 2 / 8 + 4.5, "recu": 10.3, "adabin": 10.3, "fda": 15.1}
-BYTES |= {"rebnn": BYTES["reactnet"], "rbonn": BYTES["reactnet"], "rbnn": 11.6}
-UNPACKED = {"xnorpp": 12.5, "recu": 16, "adabin": 16, "fda": 16.3, "rbnn": 16}
+BYTES |= {"rebnn": BYTES["reactnet"], "rbonn": BYTES["reactnet"], "rbnn": 11.6, "ebn": 4.25}
+UNPACKED = {"xnorpp": 12.5, "recu": 16, "adabin": 16, "fda": 16.3, "rbnn": 16, "ebn": 12}
 
 
 @pytest.mark.parametrize("groups", [1, 2])

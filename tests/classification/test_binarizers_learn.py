@@ -77,6 +77,13 @@ def test_every_binarizer_beats_chance(full_data, tmp_path, binarizer):
 
 
 @pytest.mark.slow
+def test_experts_beat_chance(full_data, tmp_path):
+    outcome, _ = train(full_data, tmp_path, "e4_ebn", 5)
+    assert outcome.untrained["top1"] < 0.2
+    assert outcome.metrics["top1"] > 0.3
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("binarizer", "name"), WEIGHTED_UP, ids=lambda v: getattr(v, "name", v))
 def test_loss_of_the_method_falls(full_data, tmp_path, binarizer, name):
     register_binarizer(binarizer)
