@@ -8,6 +8,7 @@ that all weights are binarized, and all parameters updated, at once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -185,13 +186,13 @@ class _NormFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx, z: Tensor, norm: _Norm) -> Tensor:
         ctx.z, ctx.norm = _matrix(z), norm
-        out = np.empty_like(ctx.z)
+        out = _empty(ctx.z.shape, ctx.z)
         norm.apply(ctx.z, out)
         return torch.from_numpy(out.reshape(z.shape))
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        to_z = np.empty_like(ctx.z)
+        to_z = _empty(ctx.z.shape, ctx.z)
         ctx.norm.backward(_matrix(grad.contiguous()), ctx.z, _space("v", ctx.z), to_z)
         return torch.from_numpy(to_z.reshape(grad.shape)), None
 
@@ -229,14 +230,14 @@ class _SeparableFunction(torch.autograd.Function):
         if stride > 1:
             shape = (channels, images, -(-height // stride), -(-width // stride))
         maps = x.detach().numpy()
-        t = np.empty(shape, maps.dtype)
+        t = _empty(shape, maps)
         kernels.norm_depthwise(maps, norm.scale, norm.shift, block.depthwise, block.dilation, stride, t)
         t = t.reshape(channels, -1)
         block.norm_depthwise.fit(t, training)
-        z = np.empty_like(t)
+        z = _empty(t.shape, t)
         torch.mm(block.pointwise, block.signs(t), out=torch.from_numpy(z))
         block.norm_pointwise.fit(z, training)
-        out = np.empty_like(t)
+        out = _empty(t.shape, t)
         ctx.block, ctx.x, ctx.t, ctx.z, ctx.shape = block, maps, t, z, shape
         block.norm_pointwise.apply(z, out, maps.reshape(channels, -1) if block.shortcut else None)
         return torch.from_numpy(out.reshape(shape))
@@ -255,7 +256,7 @@ class _SeparableFunction(torch.autograd.Function):
         own = norm.mean, norm.inverse, to_z, norm.to_slope, norm.to_beta, norm.to_gamma
         kernels.sign_prelu_backward(to_signs, t, norm.scale, norm.shift, norm.slope, *own)
         norm.centre(to_z, t, to_t)
-        norm, to_x, to_input = block.norm_in, np.empty_like(x), _space("input", x)
+        norm, to_x, to_input = block.norm_in, _empty(x.shape, x), _space("input", x)
         kernels.norm_depthwise_backward(
             x,
             norm.scale,
@@ -406,6 +407,12 @@ def _matrix(x: Tensor) -> np.ndarray:
     return x.detach().numpy().reshape(len(x), -1)
 
 
+def _empty(shape: Sequence[int], like: np.ndarray) -> np.ndarray:
+    """Of torch's memory, which begins at a multiple of 64 bytes: products of matrices are rounded by where they begin."""
+    return torch.empty(tuple(shape), dtype=_TYPES[like.dtype]).numpy()
+
+
+_TYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
 _spaces: dict[tuple, np.ndarray] = {}
 
 
@@ -413,5 +420,5 @@ def _space(name: str, like: np.ndarray) -> np.ndarray:
     """Memory for what ends with the call that asks: the same at every call, so that it stays in the cache."""
     key = name, like.shape, like.dtype
     if key not in _spaces:
-        _spaces[key] = np.empty_like(like)
+        _spaces[key] = _empty(like.shape, like)
     return _spaces[key]

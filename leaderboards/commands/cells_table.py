@@ -1,4 +1,4 @@
-"""`onebit cells-table`: train the cells of the table, merge tables, show one."""
+"""`onebit cells-table`: train the cells of the table, merge tables, show one, simulate searches on it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,22 @@ def configure(verbs) -> None:
         verbs,
         "cells-table",
         run,
-        "the table of trained 1-bit cells: show it, train what is missing in it",
+        "the table of trained 1-bit cells: show it, train what is missing in it, simulate searches on it",
         """\
 onebit cells-table show
+onebit cells-table simulate --budget 3600 --runs 100
 onebit cells-table train --data data --workers 2 --budget 3600
 onebit cells-table train --dataset mini-cifar10 --data data --budget 60
 onebit cells-table merge one.csv other.csv --out both.csv
 onebit verify both.csv""",
     )
-    parser.add_argument("action", choices=("show", "train", "merge"))
+    parser.add_argument("action", choices=("show", "simulate", "train", "merge"))
     parser.add_argument(
-        "tables", nargs="*", type=Path, metavar="TABLE.csv", help="show: default, the table that ships; merge"
+        "tables",
+        nargs="*",
+        type=Path,
+        metavar="TABLE.csv",
+        help="show and simulate: one table, by default the one that ships; merge: those to join",
     )
     parser.add_argument("--dataset", metavar="D", help="train: whose setting; default: cifar10-jpeg")
     parser.add_argument(
@@ -38,24 +43,33 @@ onebit verify both.csv""",
         "--budget",
         type=number(0),
         metavar="SECONDS",
-        help="train: begin no training that would end later; the same command goes on from there",
+        help="train: begin no training that would end later; the same command goes on from there. simulate: seconds of a "
+        "search, as the table states them (default: those of 50 trainings)",
     )
+    parser.add_argument("--runs", type=whole_number(), metavar="N", help="simulate: of every strategy (default: 100)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="merge: the file to write")
     add_data(parser)
 
 
-#: Which options belong to which action.
-_OWN = {"train": ("dataset", "work_dir", "workers", "budget", "data"), "merge": ("out",), "show": ()}
+#: Which options belong to which actions.
+_OWN = {
+    "dataset": ("train",),
+    "work_dir": ("train",),
+    "workers": ("train",),
+    "data": ("train",),
+    "budget": ("train", "simulate"),
+    "runs": ("simulate",),
+    "out": ("merge",),
+}
 
 
 def run(args) -> int:
     from onebit.commons.errors import InputError
 
-    for action, options in _OWN.items():
-        for option in options:
-            if action != args.action and getattr(args, option) is not None:
-                raise InputError(f"--{option.replace('_', '-')} is an option of onebit cells-table {action}")
-    return {"show": _show, "train": _train, "merge": _merge}[args.action](args)
+    for option, actions in _OWN.items():
+        if args.action not in actions and getattr(args, option) is not None:
+            raise InputError(f"--{option.replace('_', '-')} is an option of onebit cells-table {' and '.join(actions)}")
+    return {"show": _show, "simulate": _simulate, "train": _train, "merge": _merge}[args.action](args)
 
 
 def _train(args) -> int:
@@ -89,11 +103,26 @@ def _merge(args) -> int:
 
 
 def _show(args) -> int:
-    from onebit.classification.cells_table import CellsTable
-    from onebit.commons.errors import InputError
     from onebit.leaderboards.showing.cells_table import summary
 
-    if len(args.tables) > 1:
-        raise InputError("onebit cells-table show takes one table; `onebit cells-table merge` makes one of several")
-    print(summary(CellsTable(*args.tables)))
+    print(summary(_one(args)))
     return 0
+
+
+def _simulate(args) -> int:
+    from onebit.leaderboards.showing.cells_table import regrets
+
+    print(regrets(_one(args), args.budget, args.runs or 100))
+    return 0
+
+
+def _one(args):
+    """The table that was named, or the one that ships."""
+    from onebit.classification.cells_table import CellsTable
+    from onebit.commons.errors import InputError
+
+    if len(args.tables) > 1:
+        raise InputError(
+            f"onebit cells-table {args.action} takes one table; `onebit cells-table merge` makes one of several"
+        )
+    return CellsTable(*args.tables)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
 from onebit.classification.cells_table import CellsTable
+from onebit.classification.cells_table.simulation import BASELINES, simulate
+from onebit.classification.cells_table.surrogate import cross_validated_tau
+from onebit.commons.errors import InputError
+
+#: Cells that a model has to be fitted to before its rank correlation is shown.
+_ENOUGH = 30
+#: Shares of the budget at which regrets are shown.
+_SHARES = (0.2, 0.4, 1.0)
 
 
 def summary(table: CellsTable) -> str:
@@ -41,6 +50,38 @@ def summary(table: CellsTable) -> str:
         )
     for column in ("params", "ops_strict"):
         lines.append(f"Kendall tau of {column} and the last epoch: {kendalltau(first[column], first[last])[0]:.3f}")
+    if len(first) >= _ENOUGH:
+        genotypes = table.genotypes()
+        tau = cross_validated_tau([genotypes[cell] for cell in first.genotype_hash], list(first[last]))
+        lines.append(f"Kendall tau of the additive model (five-fold cross-validation) and the last epoch: {tau:.3f}")
+    return "\n".join(lines)
+
+
+def regrets(table: CellsTable, budget: float | None, runs: int) -> str:
+    """Median and quartiles, in points, of what each baseline's best cell lacks to the table's best one.
+
+    Args:
+        budget: seconds; None for those of 50 trainings.
+
+    Raises:
+        InputError: a table without trainings.
+    """
+    if not len(table):
+        raise InputError(f"{table.path} has no trainings to search in")
+    budget = 50 * float(table.frame().seconds.mean()) if budget is None else budget
+    shares = [f"{share * budget:.0f} s" for share in _SHARES]
+    lines = [
+        f"{table.path}: test accuracy below that of the best cell, points, median (quartiles) of {runs} runs",
+        f"{'strategy':<22} " + " ".join(f"{share:>22}" for share in shares),
+    ]
+    for name, strategy in BASELINES.items():
+        curves = 100 * simulate(strategy, table, budget, runs)
+        cells = []
+        for share in _SHARES:
+            own = curves[:, round(share * curves.shape[1]) - 1]
+            low, middle, high = np.quantile(own, (0.25, 0.5, 0.75)) if not np.isnan(own).any() else (np.nan,) * 3
+            cells.append("-" if np.isnan(middle) else f"{middle:.2f} ({low:.2f} to {high:.2f})")
+        lines.append(f"{name:<22} " + " ".join(f"{cell:>22}" for cell in cells))
     return "\n".join(lines)
 
 
