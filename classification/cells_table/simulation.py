@@ -17,6 +17,7 @@ cell's seeds.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -127,10 +128,8 @@ def simulate(strategy: Strategy, table: CellsTable, budget: float, runs: int = 1
     for run in range(runs):
         random = np.random.default_rng(run)
         trainer = TableTrainer(table, budget, random)
-        try:
+        with contextlib.suppress(OutOfBudget):
             strategy.run(trainer, random)
-        except OutOfBudget:
-            pass
         for spent, test in trainer.found:
             curves[run, times >= spent] = trainer.best_test - test
     return curves
