@@ -9,6 +9,7 @@ from onebit import backbones
 from onebit.backbones.binarization import BINARIZERS
 from onebit.backbones.classifier import Classifier
 from onebit.commons.compat import BY_TRACING, TORCH
+from tests.backbones.covering import pairs
 
 #: One narrow network of each family, as deep as its parts all occur.
 FAMILIES = {
@@ -96,10 +97,12 @@ def test_a_network_is_one_graph(name, memory_format):
 
 
 @ONE_GRAPH
-@pytest.mark.slow
-@pytest.mark.parametrize("binarizer", BINARIZERS)
 @pytest.mark.parametrize(
-    "name", ["resnet18_w4", "resnet50_w4", "resnet20_w4", "wrn22_w4", "vgg_small_w4", "reactnet_a_w4", "dcp_nas_c4_l3"]
+    ("name", "binarizer"),
+    pairs(
+        ["resnet18_w4", "resnet50_w4", "resnet20_w4", "wrn22_w4", "vgg_small_w4", "reactnet_a_w4", "dcp_nas_c4_l3"],
+        whole=["resnet20_w4"],
+    ),
 )
 def test_a_network_of_any_binarizer_is_one_graph(name, binarizer):
     network, images = build(name, torch.channels_last, out_indices=(1,), binarizer=binarizer)

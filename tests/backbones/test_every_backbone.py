@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from onebit import backbones
 from onebit.backbones.binarization import BINARIZERS
 from onebit.commons.errors import InputError
+from tests.backbones.covering import NAMES, REAL, covering, split
 
-NAMES = backbones.list_backbones()
 #: What the options of a backbone do does not depend on depth and binarizer.
 OPTIONS = [
     *("resnet18_w16", "resnet18_w16_reactnet", "resnet50_w16_xnor", "wrn22_w16", "wrn22_w16_mcn"),
@@ -28,35 +28,10 @@ OPTIONS = [
 SIZES = {"imagenet": [(64, 96), (67, 45)], "cifar": [(16, 24), (19, 13)]}
 
 
-def split(name):
-    """A name without its binarizer, and that: ``real`` or None where the name has none."""
-    bare, _, suffix = name.rpartition("_")
-    return (bare, suffix) if suffix in (*BINARIZERS, "real") else (name, None)
-
-
 def real_twin(name):
     """The real-valued backbone of the same convolutions."""
     bare = split(name)[0]
     return f"{bare}_real" if f"{bare}_real" in NAMES or bare not in REAL else bare
-
-
-#: Names without a binarizer's suffix are real-valued in these families, and end in _real in others.
-REAL_FAMILIES = ("resnet", "vgg", "wrn", "darts", "pc_darts")
-REAL = [
-    name for name in NAMES if split(name)[1] == "real" or (split(name)[1] is None and name.startswith(REAL_FAMILIES))
-]
-
-
-def covering():
-    """Of networks times binarizers: every binarizer in a network of blocks and in one of cells, and every fifth pair
-    of the others, so that every network has a few and every binarizer is in a few networks."""
-    networks = list(dict.fromkeys(split(name)[0] for name in NAMES))
-    binarizers = list(BINARIZERS)
-    for name in NAMES:
-        network, binarizer = split(name)
-        whole = binarizer not in binarizers or network in ("resnet18_w16", "dcp_nas_c8")
-        if whole or (networks.index(network) + binarizers.index(binarizer)) % 5 == 0:
-            yield name
 
 
 COVERING = list(covering())

@@ -13,6 +13,7 @@ from onebit.backbones.binarization import BINARIZERS
 from onebit.backbones.class_centres import ClassCentreLoss
 from onebit.backbones.classifier import Classifier
 from onebit.backbones.losses import ChildParentLoss, feature_losses, method_losses, reconstruction_error
+from tests.backbones.covering import pairs
 
 META = torch.device("meta")
 #: One narrow network of each family; those of the first are tried with every binarizer in the fast tests.
@@ -43,9 +44,8 @@ def step(network, *losses):
     return added
 
 
-@pytest.mark.parametrize("binarizer", BINARIZERS)
 @pytest.mark.parametrize(
-    "family", [FAMILIES[0], *(pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES[1:])]
+    ("family", "binarizer"), pairs(FAMILIES, quick=FAMILIES[:1], whole=["reactnet_a_w4", "dcp_nas_c4_l3"])
 )
 def test_training_step(family, binarizer):
     step(build(family, binarizer=binarizer))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -11,19 +13,17 @@ from onebit.backbones.conv import OneBitConv2d
 from onebit.backbones.packed.deploy import deploy
 from onebit.backbones.packed.layers import PackedConv
 from onebit.commons.errors import InputError
+from tests.backbones.covering import ONE_BIT, REAL, covering, split
 
-NARROW = [
-    name
-    for name in backbones.list_backbones("*")
-    if ("_w16" in name or "_w8" in name or "_c8" in name)
-    and not name.startswith(("resnet34", "resnet50"))
-    and backbones.describe(name)["weight_bits"] == 1
-]
-#: One network per family, and every binarizer in one of them; the others are as well tested, slowly.
+#: One network per family, and every binarizer in one of them, are for the fast tests.
 QUICK = {"wrn22_w16_reactnet", "reactnet_a_w8", "dcp_nas_c8", "bnas_c8_l6", "bnas_imagenet_c8_l6"}
 CASES = [
     name if name in QUICK or name.startswith("resnet18_w16") else pytest.param(name, marks=pytest.mark.slow)
-    for name in NARROW
+    for name in covering()
+    if re.search(r"_(w16|w8|c8)(_|$)", name)
+    and not name.startswith(("resnet34", "resnet50"))
+    and name not in REAL
+    and split(name)[1] in (None, *ONE_BIT)
 ]
 
 
