@@ -21,18 +21,22 @@ _CONTEXT.set_forkserver_preload(
 )
 
 
-def run(arguments: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """What ``python ARGUMENTS`` does and prints, where these begin with ``-c`` or ``-m``; ``PYTHONPATH`` counts."""
+def run(
+    arguments: list[str], environment: Mapping[str, str], cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """What ``python ARGUMENTS`` does in the folder ``cwd`` and prints, where these begin with ``-c`` or ``-m``;
+    ``PYTHONPATH`` counts."""
     with tempfile.TemporaryDirectory() as folder:
         streams = [Path(folder, name) for name in ("stdout", "stderr")]
-        process = _CONTEXT.Process(target=_run, args=(arguments, dict(environment), *streams))
+        process = _CONTEXT.Process(target=_run, args=(arguments, dict(environment), cwd or Path.cwd(), *streams))
         process.start()
         process.join()
         assert process.exitcode is not None
         return subprocess.CompletedProcess(arguments, process.exitcode, *(path.read_text() for path in streams))
 
 
-def _run(arguments: list[str], environment: dict[str, str], *streams: Path) -> None:
+def _run(arguments: list[str], environment: dict[str, str], cwd: Path, *streams: Path) -> None:
+    os.chdir(cwd)
     for number, path in enumerate(streams, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     os.environ.clear()

@@ -3,13 +3,13 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.io import savemat
+
+from tests import fresh
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "adding-a-dataset.md"
 #: Small enough for seconds; the rest of every command is the documentation's.
@@ -46,13 +46,8 @@ for command in {list(commands)!r}:
         sys.exit(code)
 """
     paths = os.pathsep.join([str(place), os.environ.get("PYTHONPATH", str(DOCS.parents[1]))])
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=place,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": paths, "ONEBIT_DATA": str(place / "data"), **environment},
-    )
+    given = {**os.environ, "PYTHONPATH": paths, "ONEBIT_DATA": str(place / "data"), **environment}
+    return fresh.run(["-c", code], given, place)
 
 
 def documented():
