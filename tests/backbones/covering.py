@@ -34,13 +34,16 @@ def covered(networks: Sequence[str], network: str, binarizer: str, whole: Iterab
     return network in whole or (networks.index(network) + list(BINARIZERS).index(binarizer)) % 5 == 0
 
 
-def covering(whole: Iterable[str] = ("resnet18_w16", "dcp_nas_c8")) -> Iterator[str]:
-    """Names of the list: those of the sample, and all that name no binarizer."""
+def covering() -> Iterator[str]:
+    """Names of the list: those of the sample, and all that name no binarizer. Beside them, every binarizer in a short
+    network of cells."""
     networks = list(dict.fromkeys(split(name)[0] for name in NAMES))
     for name in NAMES:
         network, binarizer = split(name)
-        if binarizer is None or binarizer == "real" or covered(networks, network, binarizer, whole):
+        if binarizer is None or binarizer == "real" or covered(networks, network, binarizer, whole=["resnet18_w16"]):
             yield name
+    for binarizer in BINARIZERS:
+        yield f"dcp_nas_c8_l3_{binarizer}"
 
 
 def pairs(networks: Sequence[str], quick: Iterable[str] = (), whole: Iterable[str] = ()) -> list[Any]:

@@ -6,6 +6,7 @@ epochs long; one of them at least must end in another state or take another numb
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -14,10 +15,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 import torch
 
+from onebit.classification.search.config import load_preset
+from onebit.classification.search.runner import search
 from onebit.classification.search.space import SearchSpace
 from onebit.classification.search.strategies import METHODS, Report, Schedule, SearchData, Strategy, get_strategy
 from onebit.commons.errors import InputError
-from tests.classification.search.conftest import FEW_OPERATIONS
+from tests.classification.search.conftest import FEW_OPERATIONS, TINY
+from tests.effects import another, options
 
 #: Seconds each, and as many as there are options.
 pytestmark = pytest.mark.slow
@@ -95,3 +99,54 @@ def test_an_option_of_the_schedule_changes_the_search(name):
     other = others[name] if name in others else getattr(SCHEDULE, name) / 2
     changed = dataclasses.replace(SCHEDULE, **{name: other})
     assert end("darts", {}, changed) != end("darts", {})
+
+
+#: What a preset says beside the method's options and the schedule; options of augmentation without a padding are off.
+PRESET = {
+    name: value
+    for part in ("space", "data", "derivation", "amp")
+    for name, value in options({part: copy.deepcopy(load_preset("mini", "cifar10", "darts").to_dict()[part])})
+}
+#: Where no other number or switch will do; shares of the images are those left by the others.
+OTHER_OF_PRESET = {
+    "amp": "bfloat16",
+    "derivation.edges": "all14",
+    "data.train": 0.25,
+    "data.valid": 0.25,
+    "data.evaluation": 0.25,
+    "data.images": 60,
+    "data.image_size": 16,
+    "data.batch_size": 10,
+    "data.evaluation_batch_size": 8,
+    "data.augmentation.cutout": 4,
+}
+#: Only of images that are read as the batches come; their workers change how fast they come, not what.
+STREAMED = {"data.min_crop_area": 0.9}
+SPEED = ("data.num_workers",)
+
+
+@pytest.fixture(scope="module")
+def found():
+    """What a short search ends with, by its options; the same search once."""
+    return {}
+
+
+@pytest.mark.parametrize("name", [name for name in PRESET if name not in SPEED])
+def test_an_option_of_a_preset_changes_the_search(search_job, found, name):
+    dataset = "mini-imagenet" if name in STREAMED else "mini-cifar10"
+    method = "random" if "evaluation" in name else "darts"  # which does not look at this part
+
+    def end(**changes):
+        key = repr((method, dataset, changes))
+        if key not in found:
+            job = search_job(method, name=str(len(changes)), dataset=dataset, cfg_options=changes)
+            outcome = search(job)
+            found[key] = outcome.history, outcome.genotype
+        return found[key]
+
+    value = TINY.get(name, PRESET[name])
+    changed = {**OTHER_OF_PRESET, **STREAMED}
+    other = changed[name] if name in changed else another(value)
+    assert other != value
+    (scores, cell), (before, cell_before) = end(**{name: other}), end()
+    assert scores.shape != before.shape or not torch.equal(scores, before) or cell != cell_before
