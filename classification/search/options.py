@@ -49,5 +49,7 @@ def read_options(method: str, kind: type[Options], given: Mapping[str, Any]) -> 
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]).rstrip("_")
-        expected = first["msg"].replace("Input should be", "expected", 1)
+        # One for each kind of value that the option may have.
+        kinds = [each["msg"] for each in error.errors() if each["loc"][0] == first["loc"][0]]
+        expected = " or ".join(kinds).replace("Input should be", "expected", 1).replace("Input should be ", "")
         raise InputError(f"{method}, option {name} {guards.shown(first['input'])}: {expected}") from None

@@ -83,12 +83,14 @@ class SearchRun(RunFile):
     def searched_as(self) -> str:
         """The binarizer of the supernet that the cell was found in, `none` for a real-valued one."""
         provenance = self.genotype["provenance"]
-        supernet, options = (dict(provenance.get(key) or {}) for key in ("supernet", "options"))
+        found = (provenance.get(key) for key in ("supernet", "options"))
+        supernet, options = (value if isinstance(value, Mapping) else {} for value in found)
         if "binarizer" in supernet:
             return str(supernet["binarizer"] or "none")
         # The earliest records: the option was it, but for BNAS, which makes it of two.
         if "kernels" in options:
-            return f"bnas{options['kernels']}{'' if options['version'] == '1bit' else options['version']}"
+            version = options.get("version", "1bit")
+            return f"bnas{options['kernels']}{'' if version == '1bit' else version}"
         return str(options.get("binarizer") or "none")
 
     @property

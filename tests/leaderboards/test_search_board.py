@@ -307,6 +307,8 @@ def test_a_line_says_as_what_a_cell_was_searched_and_trained(onebit, stub, tmp_p
     committed = list(SearchRun.load_all(ROOT / "leaderboards" / "records", "search"))
     assert {run.method: run.searched_as for run in committed} == earliest
     assert {run.trained_as for run in committed} == {"mcn"}
+    strange = {**run.genotype, "provenance": {"supernet": 3, "options": "x"}}
+    assert run.model_copy(update={"genotype": strange}).searched_as == "none"
 
 
 def test_searches_by_another_preset_of_the_same_name_are_another_line(onebit, stub, tmp_path):

@@ -424,7 +424,7 @@ def test_gradients_are_clipped():
         (dict(tangent="maybe"), "dcp-nas, option tangent 'maybe': expected a valid boolean"),
         (dict(mu="much"), "option mu 'much': expected a valid number"),
         (dict(mu=-1), "option mu -1: expected greater than or equal to 0"),
-        (dict(**{"lambda": "nan"}), "option lambda 'nan': expected a valid number"),
+        (dict(**{"lambda": "nan"}), "option lambda 'nan': expected a valid number or 'auto'"),
         (dict(epsilon=2), "option epsilon 2: expected less than or equal to 1"),
         (dict(binarizer="mnc"), "unknown binarizer 'mnc'"),
     ],
