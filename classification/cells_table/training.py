@@ -169,6 +169,14 @@ def train(genotype: Genotype, seed: int, setting: Setting, images: Images) -> Tr
     return Training(valid, test, loss, time.process_time() - began)
 
 
+def warm_up(setting: Setting) -> None:
+    """Have all kernels compiled, so that no training is charged with it."""
+    with torch.random.fork_rng(devices=[]):
+        quick = QuickNetwork(build(Genotype.random(0, "all14"), setting))
+        images = torch.rand(2, 3, setting.image_size, setting.image_size)
+        quick.step_gradients(images, torch.zeros(2, dtype=torch.long))
+
+
 def _train(genotype: Genotype, setting: Setting, images: Images) -> tuple[tuple[float, ...], float, float]:
     quick = QuickNetwork(build(genotype, setting))
     prepare = BatchAugmentation(*images.statistics, padding=setting.padding, flip=setting.flip)

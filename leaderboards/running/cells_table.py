@@ -8,7 +8,15 @@ from typing import Any
 
 from onebit.classification.cells_table import table
 from onebit.classification.cells_table.plan import Planned, planned
-from onebit.classification.cells_table.training import Images, Setting, cost_columns, get_setting, load_images, train
+from onebit.classification.cells_table.training import (
+    Images,
+    Setting,
+    cost_columns,
+    get_setting,
+    load_images,
+    train,
+    warm_up,
+)
 from onebit.commons.provenance import checkout
 from onebit.leaderboards.running import pools
 from onebit.leaderboards.running.locks import holding
@@ -67,6 +75,7 @@ def _work(dataset: str, data_root: Path, path: Path, ends: float | None) -> None
     """Train one cell after the other of those that nobody else is at."""
     setting = get_setting(dataset)
     images = load_images(setting, data_root)
+    warm_up(setting)
     code = checkout()
     commit = "" if code["dirty"] or code["commit"] is None else str(code["commit"])
     longest = 0.0

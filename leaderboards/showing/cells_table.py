@@ -33,8 +33,9 @@ def summary(table: CellsTable) -> str:
     ]
     for kind, own in frame.groupby("kind", sort=False):
         valid = 100 * own[last]
+        deviation = "-" if len(own) == 1 else f"{valid.std():.2f}"
         lines.append(
-            f"{kind:<10} {own.genotype_hash.nunique():>5} {len(own):>9}  {valid.mean():.2f}  {valid.std():.2f}  "
+            f"{kind:<10} {own.genotype_hash.nunique():>5} {len(own):>9}  {valid.mean():.2f}  {deviation}  "
             f"{valid.min():.2f}  {valid.max():.2f}            {100 * own.test.mean():.2f}"
         )
     between, within = variances(frame, last)
@@ -44,6 +45,8 @@ def summary(table: CellsTable) -> str:
             f"ratio of variances {between / within:.2f}"
         )
     first = frame[frame.seed == 0]
+    if len(first) < 3:
+        return "\n".join(lines)
     for epoch in range(1, table.epochs):
         lines.append(
             f"Kendall tau of epoch {epoch} and the last: {kendalltau(first[f'valid_{epoch}'], first[last])[0]:.3f}"

@@ -2,6 +2,8 @@
 
 import copy
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -83,6 +85,14 @@ def test_a_damaged_file_is_refused_with_its_line(tmp_path, damage, message):
     with pytest.raises(InputError, match=message) as error:
         onebit.CellsTable(path)
     assert str(path) in str(error.value)
+
+
+def test_the_table_that_ships_is_read_without_torch():
+    code = "import sys, onebit; t = onebit.CellsTable(); print(len(t), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    count, torch_imported = done.stdout.split()
+    assert int(count) > 0
+    assert torch_imported == "False"
 
 
 def accuracies():

@@ -88,6 +88,13 @@ def test_verify_finds_what_was_changed(capsys, tmp_path):
         assert message in out
 
 
+def test_the_table_that_ships_is_sound_and_of_a_clean_checkout():
+    from onebit.leaderboards.recording.cells_check import problems
+
+    assert problems(table.FILE) == []
+    assert all(line["commit"] for line in table.read(table.FILE))
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_and_ends_in_the_same_lines(capsys, tmp_path, monkeypatch):
     list(mini.write(tmp_path, ["mini-cifar10"]))
