@@ -15,7 +15,7 @@ def configure(verbs) -> None:
         verbs,
         "cell",
         run,
-        "show a searched cell and its picture, derive one from a search's scores, or draw one at random",
+        "show a cell, derive one from scores, or draw one at random",
         """\
 onebit cell show dcp_nas_imagenet
 onebit cell show dcp_nas_imagenet --out cell.svg

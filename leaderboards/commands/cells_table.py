@@ -12,7 +12,7 @@ def configure(verbs) -> None:
         verbs,
         "cells-table",
         run,
-        "the table of trained 1-bit cells: show it, train what is missing in it, simulate searches on it",
+        "the table of trained 1-bit cells, and searches simulated on it",
         """\
 onebit cells-table show
 onebit cells-table simulate --budget 3600 --runs 100

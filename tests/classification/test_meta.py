@@ -65,7 +65,7 @@ def test_steps_of_dcp_nas(curvature):
     losses += [search.parent_architecture_step(images_and_labels(), Report())]
     losses += search.child_step(images_and_labels(), Report()).values()
     losses += search.child_architecture_step(images_and_labels(), Report()).values()
-    assert len(losses) == 6
+    assert len(losses) == 7
     assert all(loss.is_meta for loss in losses)
 
 

@@ -58,8 +58,8 @@ FAULTS = (
     Fault(
         "darts-alpha",
         f"{_SEARCH}/darts.py",
-        "self.architecture_step(valid, report)",
-        "self.architecture_step(train, report)",
+        "self.architecture_step(valid, report, train)",
+        "self.architecture_step(train, report, train)",
         _FLOW,
     ),
     Fault(
