@@ -27,7 +27,7 @@ onebit verify leaderboards/records/coco --work-dir work_dirs
 onebit verify --data data                        the datasets are those of the records, too
 onebit verify --data data --rescore              predictions and checkpoints give the metrics, too
 onebit verify --data data --retrain mini-cifar10--resnet18_w16--mini--seed0
-onebit verify --data data --retrain 5b1f06d8a2c4--seed0      a line of the table of trained cells
+onebit verify --data data --retrain 281ffc98e925--seed0      a line of the table of trained cells
 onebit verify --require signed""",
     )
     parser.add_argument(

@@ -6,8 +6,8 @@
 Each setting trains the same random cells with the same seeds. Printed are the deviation between cells (the variance of
 their means less what seeds add to it), that between seeds, the ratio of the variances, the processor seconds of a training,
 and the ratio for an hour of one core, by which settings are compared. One setting after the other takes its next cell, so
-that an interrupted pilot compares equal numbers; the same command goes on. A table that the setting of the table has filled
-(``--table``) saves it these trainings.
+that an interrupted pilot compares equal numbers; the same command goes on. With ``--table`` the trainings of the first
+setting are those of that table, which `onebit cells-table train` fills.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/cells-pilot"))
     parser.add_argument("--cells", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--table", type=Path, help="a table of trained cells of the first setting")
+    parser.add_argument("--table", type=Path, help="a table of trained cells")
     parser.add_argument("--show", action="store_true", help="train nothing")
     args = parser.parse_args()
     args.work_dir.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,9 @@ def main() -> None:
     for cell in range(1000, 1000 + args.cells):
         for name, setting in SETTINGS.items():
             for seed in range(args.seeds):
-                if args.show or any((line["cell"], line["seed"]) == (cell, seed) for line in found[name]):
+                if args.show or (args.table and setting == BASE):
+                    continue
+                if any((line["cell"], line["seed"]) == (cell, seed) for line in found[name]):
                     continue
                 if name not in images:
                     images[name] = load_images(setting, args.data)
@@ -75,9 +77,9 @@ def _path(args: argparse.Namespace, setting: Setting) -> Path:
 def _read(args: argparse.Namespace, setting: Setting) -> list[dict]:
     path = _path(args, setting)
     lines = [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
-    if setting == BASE and args.table and args.table.exists():
+    if setting == BASE and args.table:
         last = f"valid_{setting.epochs}"
-        lines += [
+        lines = [
             dict(cell=int(own["name"].split("_")[1]), seed=own["seed"], valid=[own[last]], seconds=own["seconds"])
             for own in table.read(args.table)
             if own["kind"] == "random"
