@@ -72,6 +72,7 @@ def test_memory_format_changes_nothing_but_rounding(job):
     assert curves[0] == pytest.approx(curves[1], rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(TORCH < (2, 4), reason="compile needs torch 2.4")
 def test_compiled_backbone_trains_as_the_plain_one(job):
     options = {**ONE, "compile.backend": "eager", "ema.momentum": 0.1}

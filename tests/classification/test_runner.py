@@ -121,6 +121,7 @@ def test_predictions_of_other_data_are_refused(trained, job):
         classification.score_predictions(path, scoring)
 
 
+@pytest.mark.slow
 def test_run_killed_in_an_epoch_ends_where_an_uninterrupted_one_does(data, job, tmp_path):
     options = {"train_cfg.max_epochs": 3}
     broken = job(name="broken", backbone="resnet18_w8_bireal", resume=True, cfg_options=options)

@@ -15,6 +15,7 @@ def train(make_job, drawn, tmp_path, name, **options):
     return runner.train(make_job(drawn, work_dir=tmp_path / name, cfg_options={**ONE, **options}))
 
 
+@pytest.mark.slow
 def test_it_trains_in_bfloat16(make_job, drawn, tmp_path, monkeypatch):
     seen = set()
     forward = torch.nn.BatchNorm2d.forward

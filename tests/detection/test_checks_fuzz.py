@@ -128,6 +128,7 @@ def cut(content, draw, longest):
     return content[:start] + draw(st.binary(max_size=longest)) + content[start + length :]
 
 
+@pytest.mark.slow
 @settings(FUZZ, max_examples=25)
 @given(st.data())
 def test_an_edited_xml(voc, data):

@@ -51,6 +51,7 @@ def row(drawn, tmp_path_factory):
     return of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ONE_STAGE)
 def test_a_row_and_what_its_checkpoint_knows(row, kind, tmp_path) -> None:
     job, outcome = row(kind)
@@ -70,6 +71,7 @@ def test_a_row_and_what_its_checkpoint_knows(row, kind, tmp_path) -> None:
         assert len(use(image)["boxes"]) <= 100
 
 
+@pytest.mark.slow
 def test_a_resume_ends_where_a_whole_run_does(row, tmp_path) -> None:
     job, outcome = row("fcos")
     part = replace(job, work_dir=tmp_path / "part")

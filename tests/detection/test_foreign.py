@@ -73,6 +73,7 @@ def bare(job, tmp_path, dataset="mini-coco"):
     return replace(job, dataset=dataset, backbone="", recipe="", cfg_options={}, work_dir=tmp_path / "scored")
 
 
+@pytest.mark.slow
 def test_a_row_of_this_suite_scores_the_same_by_its_config(row, tmp_path):
     """Its checkpoint and the config that lies beside it, taken for somebody else's."""
     job, outcome = row

@@ -118,6 +118,7 @@ def metrics_in(out: str) -> dict[str, float]:
     }
 
 
+@pytest.mark.slow
 def test_the_command_scores_it_on_the_data_of_its_config(trained, mine, tmp_path, capsys):
     """No --dataset; pictures, kept predictions and packed bits as of any other checkpoint."""
     _, outcome = trained

@@ -1,7 +1,9 @@
 """The command answers fast, in one line when something is wrong, with the right exit code."""
 
 import argparse
+import inspect
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +14,8 @@ import pytest
 import onebit
 from onebit.commons.errors import InputError
 from onebit.leaderboards import cli
+from onebit.leaderboards.commands import import_
+from onebit.leaderboards.commands import options as shared_options
 from onebit.leaderboards.commands.options import cfg_options
 from onebit.leaderboards.running.sweep import bench
 
@@ -228,3 +232,17 @@ def test_the_version_is_the_packages(capsys):
     with pytest.raises(SystemExit, match=r"^0$"):
         cli.main(["--version"])
     assert capsys.readouterr().out == f"onebit-bench {onebit.__version__}\n"
+
+
+def test_every_option_of_a_command_is_read():
+    """By the module of its command, or by what commands share: one that nothing reads would only look chosen."""
+    (verbs,) = (a for a in cli.parser()._actions if isinstance(a, argparse._SubParsersAction))
+    shared = inspect.getsource(shared_options) + inspect.getsource(import_)  # `test` records what `import` does
+    found = {}
+    for verb, parser in verbs.choices.items():
+        source = inspect.getsource(inspect.getmodule(parser.get_default("run"))) + shared
+        for action in parser._actions:
+            if action.dest != "help":
+                found[verb, action.dest] = bool(re.search(rf'\bargs\.{action.dest}\b|"{action.dest}"', source))
+    assert len(found) > 200
+    assert [option for option, read in found.items() if not read] == []

@@ -125,6 +125,7 @@ def test_of_a_detection_checkpoint(tmp_path, capsys):
     assert about["backbone"]["out_indices"] == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_of_a_reid_checkpoint(tmp_path):
     draw("mini-market1501", tmp_path / "data/mini-market1501")
     checkpoint = train(

@@ -157,6 +157,7 @@ def test_pictures_of_detections(onebit, data, truth, tmp_path, board):
         assert row["missed"] == row["objects"] - row["correct"]
 
 
+@pytest.mark.slow
 def test_predictions_of_classes_are_scored_without_a_record(onebit, tmp_path):
     list(mini.write(tmp_path, ["mini-cifar10"]))
     command = ("classification", "--dataset", "mini-cifar10", "--backbone", "resnet18_w8", "--data", tmp_path)
@@ -172,6 +173,7 @@ def test_predictions_of_classes_are_scored_without_a_record(onebit, tmp_path):
     assert "--predictions of classification needs --backbone" in err
 
 
+@pytest.mark.slow
 def test_a_reid_network_and_its_features_become_rows(onebit, tmp_path):
     import numpy as np
     import torch

@@ -29,6 +29,7 @@ def test_twenty_kills_lose_nothing():
     assert "met the full disk" in out
 
 
+@pytest.mark.slow
 def test_a_write_that_is_cut_off_loses_nothing():
     """Also where no small file system can be mounted."""
     out = kill_bench("--kills", "20", "--seeds", "2", "--scenarios", "full", "--no-mount")

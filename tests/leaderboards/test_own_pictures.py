@@ -65,6 +65,7 @@ FEW = (
 )
 
 
+@pytest.mark.slow
 def test_people_from_training_to_a_ranking(crops, tmp_path, capsys) -> None:
     data = f"reid:{crops}?pattern={PATTERN}"
     name = get_dataset(data).name

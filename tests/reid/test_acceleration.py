@@ -37,6 +37,7 @@ def test_it_trains_in_bfloat16_and_scores_in_float32(job, options, monkeypatch):
     assert mixed == pytest.approx(plain, rel=0.1)  # which triplets are hard may change
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(TORCH < (2, 4), reason="compile needs torch 2.4")
 def test_it_trains_compiled(job):
     plain = train(job, "plain", OPTIONS)

@@ -137,6 +137,7 @@ def test_losses_of_an_epoch_are_means_over_its_steps():
     assert loop.SearchLoop.mean_losses(epoch) == {"weights": 2.0, "architecture": 0.5}
 
 
+@pytest.mark.slow
 def test_tensorboard_has_the_architecture_parameters(search_job, few_operations):
     job = search_job("dcp-nas", cfg_options={"schedule.epochs": 1})
     search(job)
