@@ -168,6 +168,12 @@ class WithQuantizer(Net):
         return OneBitConv2d(4, 4, 3, 2, 1, binarizer=name)
 
 
+class NoisyInTraining(WithQuantizer):
+    class kind(ApproxSign):
+        def forward(self, x):
+            return self.sign(x) + (0.1 * x if self.training else 0)
+
+
 class DependsOnProgress(WithQuantizer):
     class kind(ApproxSign):
         def forward(self, x):
@@ -232,6 +238,7 @@ BROKEN = {
     NotFinite: ("feature_channels", "is not finite"),
     WrongQuantizer: ("quantizers", "1-bit activations must be -1 and +1"),
     WrongWeights: ("quantizers", "its weights state 1 bit, but a filter has 3 different values"),
+    NoisyInTraining: ("quantizers", "1-bit activations must be -1 and +1"),
     DependsOnProgress: ("progress", "in eval mode depends on the progress of the training"),
     InfiniteAtTheEnd: ("progress", "is not finite when 100% of the training have passed"),
     Shifted: ("packed", "kind is not +1 above its threshold and -1 at and below it"),
@@ -315,3 +322,14 @@ def test_the_command(capsys):
     out = capsys.readouterr().out
     assert "everything holds" in out
     assert out.count("ok ") == 13
+
+
+def test_noise_that_is_stated_is_taken(register, tmp_path):
+    class Stated(NoisyInTraining):
+        class kind(NoisyInTraining.kind):
+            @property
+            def exact(self):
+                return not self.training
+
+    register(Stated)
+    assert [result.text for result in results(tmp_path) if not result.ok] == []
