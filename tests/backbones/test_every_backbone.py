@@ -78,7 +78,8 @@ def check_gradients(network, images):
     """Every parameter is reached.
 
     A batch norm takes back what a scale before it does: in training the gradient of such a scale is
-    0 but for the norm's eps, and may be rounded to 0. With norms at rest it must not be.
+    0 but for the norm's eps, and may be rounded to 0. With norms at rest it must not be. What depends on the step
+    before (RBONN) has a gradient from the second step on, once weights have changed.
     """
     unmoved = []
     for name, parameter in network.named_parameters():
@@ -89,6 +90,9 @@ def check_gradients(network, images):
     if unmoved:
         for norm in batch_norms(network):
             norm.eval()
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(1e-3 * torch.randn_like(parameter))
         train_step(network, images)
         for name, parameter in unmoved:
             assert parameter.grad.any(), f"the gradient of {name} is zero"
