@@ -94,7 +94,9 @@ class RotatedSign(nn.Module):
     @torch.no_grad()
     def _rotate(self, matrices: Tensor) -> None:
         """Find the rotations again for weights [K, n1, n2]."""
-        one, two = self.rotation1, self.rotation2
+        # There are no singular values in half precision.
+        exact = torch.promote_types(matrices.dtype, torch.float32)
+        matrices, one, two = matrices.to(exact), self.rotation1.to(exact), self.rotation2.to(exact)
         for _ in range(ROUNDS):
             signs = torch.where(one.T @ matrices @ two > 0, 1.0, -1.0).to(matrices.dtype)
             left, _, right = torch.linalg.svd((signs @ two.T @ matrices.mT).sum(0))

@@ -121,7 +121,9 @@ def _paths(args) -> list[Path]:
     if args.paths:
         return found
     cells = _cells_file()
-    return found + sorted((args.records.parent / "tables").glob("*.csv")) + ([cells] if cells.exists() else [])
+    # It belongs to the records that it stands beside in a checkout, and not to those of a user.
+    beside = cells.exists() and cells.is_relative_to(args.records.resolve().parents[1])
+    return found + sorted((args.records.parent / "tables").glob("*.csv")) + [cells] * beside
 
 
 def _cells_file() -> Path:

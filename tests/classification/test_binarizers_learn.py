@@ -40,7 +40,7 @@ WEIGHTED_UP = [
 
 
 #: Epochs of methods that learn more slowly than in five: they squash what runs between convolutions (Hardtanh).
-EPOCHS = {"irnet": 12, "recu": 16}
+EPOCHS = {"irnet": 12, "recu": 16, "rbnn": 16, "ebn": 16}
 
 
 @pytest.fixture(scope="module")
