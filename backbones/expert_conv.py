@@ -40,8 +40,8 @@ class ExpertConv2d(OneBitConv2d):
     output channels, at least one.
     Bulat, Martinez and Tzimiropoulos, High-Capacity Expert Binary Networks, ICLR 2021, as released
     (1adrianb/expert-binary-networks), but for experts of one score, all of which the release adds up in training.
-    There one expert is trained first and copied to the others; here all start at random unless ``copy_expert()`` is
-    called. Its groups and widths are the network's to choose.
+    There one expert is trained first and copied to the others, which ``copy_expert()`` does; here all start alike (ours):
+    from different random weights a small network did not learn. Its groups and widths are the network's to choose.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: as of :class:`OneBitConv2d`,
@@ -91,12 +91,13 @@ class ExpertConv2d(OneBitConv2d):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        for expert in self.weight.detach().split(self.out_channels):
-            nn.init.kaiming_normal_(expert, mode="fan_out", nonlinearity="relu")
+        nn.init.kaiming_normal_(self.weight.detach()[: self.out_channels], mode="fan_out", nonlinearity="relu")
+        self.copy_expert()
 
     def copy_expert(self) -> None:
         """Give every expert the weights of the first (the release's second stage)."""
-        self.weight.data.copy_(self.weight.data[: self.out_channels].repeat(self.experts, 1, 1, 1))
+        first = self.weight.data[: self.out_channels]
+        self.weight.data.copy_(first.repeat(len(self.weight) // self.out_channels, 1, 1, 1))
 
     def expert(self, index: int) -> OneBitConv2d:
         """A convolution of one expert's weights, with the same quantizers."""

@@ -39,7 +39,8 @@ WEIGHTED_UP = [
 ]
 
 
-#: Epochs of methods that learn more slowly than in five: they squash what runs between convolutions (Hardtanh).
+#: Epochs of methods that learn more slowly than in five: they squash what runs between convolutions (Hardtanh), or add
+#: sums that no norm has scaled (EBN).
 EPOCHS = {"irnet": 12, "recu": 16, "rbnn": 16, "ebn": 16}
 
 
@@ -78,7 +79,7 @@ def test_every_binarizer_beats_chance(full_data, tmp_path, binarizer):
 
 @pytest.mark.slow
 def test_experts_beat_chance(full_data, tmp_path):
-    outcome, _ = train(full_data, tmp_path, "e4_ebn", 5)
+    outcome, _ = train(full_data, tmp_path, "e4_ebn", EPOCHS["ebn"])
     assert outcome.untrained["top1"] < 0.2
     assert outcome.metrics["top1"] > 0.3
 
