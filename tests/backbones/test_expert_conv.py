@@ -88,6 +88,8 @@ def test_one_expert_is_the_plain_convolution():
 def test_copied_experts_compute_the_same():
     torch.manual_seed(0)
     conv = ExpertConv2d(4, 6, 3, experts=3)
+    assert len(conv.weight.unique()) == conv.weight.numel() // 3  # they start alike
+    torch.nn.init.normal_(conv.weight)
     assert len(conv.weight.unique()) == conv.weight.numel()
     conv.copy_expert()
     assert len(conv.weight.unique()) == conv.weight.numel() // 3
@@ -100,6 +102,7 @@ def test_copied_experts_compute_the_same():
 def test_packed_form(binarizer, options):
     torch.manual_seed(0)
     conv = ExpertConv2d(70, 8, 3, padding=1, stride=2, binarizer=binarizer, experts=4, **options).eval()
+    torch.nn.init.normal_(conv.weight)
     with torch.no_grad():
         conv.gate.weight.mul_(20)  # so that the images differ
         conv.gate.bias.zero_()
@@ -116,6 +119,8 @@ def test_a_network_of_experts_by_its_name_packed_and_in_a_file(tmp_path):
     network = backbones.create_backbone(name, out_indices=(1,)).eval()
     convs = [m for m in network.modules() if isinstance(m, OneBitConv2d)]
     assert {m.experts for m in convs} == {3}
+    for conv in convs:
+        torch.nn.init.normal_(conv.weight)
     x = torch.randn(3, 3, 40, 40)
     packed = deploy(network)
     path = file.save(packed, file.description(name, out_indices=(1,)), tmp_path / "net.packed")
