@@ -1,6 +1,6 @@
 """Puts single-point faults into the core, one by one, and counts those that the fast tests notice.
 
-    python -m tests.mutants.run --sample 40 --seed $(git rev-parse HEAD) --floor 70
+    python -m tests.mutants.run --sample 40 --seed $(git rev-parse HEAD) --floor 60
     python -m tests.mutants.run --sample 300 --only reid
     python -m tests.mutants.run --sample 300 --verdicts verdicts.jsonl    # goes on where it was stopped
 
@@ -76,6 +76,7 @@ JUDGES: dict[str, tuple[str, ...]] = {
     "backbones/packed/file.py": ("tests/backbones/packed/test_file.py",),
     "backbones/packed/interchange.py": ("tests/leaderboards/test_export.py", "tests/backbones/packed/test_file.py"),
     "backbones/packed/*.py": _PACKED,
+    "packed/container.py": ("tests/backbones/packed/test_file.py", "tests/packed/test_runtime.py"),
     "packed/*.py": (*_PACKED, "tests/packed/test_runtime.py"),
     "classification/search/architecture.py": _SUPERNET,
     "classification/search/bandits.py": (f"{_SEARCH}/test_bandits.py", f"{_SEARCH}/test_sampled.py"),

@@ -370,3 +370,19 @@ def test_as_many_labels_as_features_are_expected():
 def test_the_mean_of_one_split_is_that_split():
     scores = evaluate_distances(**GOOD)
     assert average_splits([scores]) == scores
+
+
+@pytest.mark.parametrize(("protocol", "rank"), [("market", 2), ("no-cameras", 1)])
+def test_images_of_the_querys_camera_count_where_cameras_are_not_known(protocol, rank):
+    """The nearest image is of the query's person and camera, the next of another person, the last of both others."""
+    scores = evaluate(
+        np.zeros((1, 1)),
+        np.array([[1.0], [2.0], [3.0]]),
+        [7],
+        [7, 8, 7],
+        [0],
+        [0, 1, 1],
+        protocol=protocol,
+        ranks=[1, 2],
+    )
+    assert next(k for k in (1, 2) if scores.cmc[k] == 1) == rank

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import importlib
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from onebit.classification.search.decoupling import backtracked_operations, squa
 from onebit.classification.search.discrepancy import discrepancy
 from onebit.classification.search.reconstruction import add_reconstruction_gradient
 from onebit.classification.search.space import SearchSpace
-from onebit.classification.search.strategies import Report, Schedule, SearchData, darts, get_strategy
+from onebit.classification.search.strategies import Report, Schedule, SearchData, darts, dcp_nas, get_strategy
 from onebit.classification.search.strategies.base import cross_entropy, gradient
 from onebit.classification.search.strategies.darts import architecture_optimizer
 from onebit.classification.search.supernet import Supernet
@@ -195,6 +196,15 @@ class TestDCPNAS:
         assert torch.equal(strategy.alpha, seen[3][1])
         assert torch.equal(strategy.alpha, strategy.child_alpha)
         assert strategy.alpha.data_ptr() != strategy.child_alpha.data_ptr()
+
+    def test_backtracking_of_the_heir_knows_where_it_starts(self):
+        noted = []
+        heir, alpha = torch.zeros(2), torch.ones(2)
+        dcp_nas.inherit(heir, alpha, None)
+        assert heir.tolist() == [1, 1]
+        dcp_nas.inherit(heir, alpha * 2, SimpleNamespace(inherit=noted.append))
+        assert noted[0] is heir
+        assert heir.tolist() == [2, 2]
 
     @pytest.mark.parametrize("off", [dict(mu=0), dict(reconstruction="off")])
     def test_without_tangent_and_mu_the_childs_step_is_plain_kl(self, off):
