@@ -63,6 +63,9 @@ SPEED = {
     *(f"{part}_dataloader.{name}" for part in ("train", "test") for name in ("num_workers", "persistent_workers")),
 }
 SPEED |= {"test_dataloader.batch_size", "default_hooks.logger.type"}
+#: Nothing is validated during a training, so that this changes nothing. The recipes have it still, because the records of
+#: their rows state the hashes of their configs.
+UNUSED = {"train_cfg.val_interval"}
 #: Short rows of two steps.
 SMALL: dict[str, Any] = {
     **{"train_cfg.max_epochs": 1, "train_cfg.val_interval": 1, "train_dataloader.batch_size": 4},
@@ -81,7 +84,6 @@ WHERE: dict[str, dict[str, Any]] = {
 }
 #: Where no other number or switch will do.
 OTHER: dict[str, Any] = {
-    "train_cfg.val_interval": 1,
     "train_cfg.type": "IterBasedTrainLoop",
     "image_scale": (64, 64),
     "model.neck.norm_cfg.type": "GN",
@@ -157,7 +159,7 @@ def row(drawn, tmp_path_factory):
     return result
 
 
-@pytest.mark.parametrize("name", [name for name in OWNERS if name not in SPEED])
+@pytest.mark.parametrize("name", [name for name in OWNERS if name not in SPEED | UNUSED])
 def test_an_option_changes_what_a_row_gives(row, name):
     recipe, detector, value = OWNERS[name]
     of_file = {n for n, _ in options(of_recipe(recipes("detection")[recipe], detector).to_dict())}
