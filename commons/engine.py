@@ -116,6 +116,7 @@ class QuietRunner(Runner):
     _train_loop: Any  # mmengine's own, each a config until it is built
     optim_wrapper: Any
     param_schedulers: Any
+    _lr_is_scaled = False
 
     def build_parts(self) -> None:
         """Build data, loop, optimizer and schedulers now; :meth:`train` would do so only later.
@@ -129,8 +130,14 @@ class QuietRunner(Runner):
         with config_errors():
             self._train_loop = self.build_train_loop(self._train_loop)
             self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
+            self.scale_lr(self.optim_wrapper, self.auto_scale_lr)  # before the schedulers note the rate
+            self._lr_is_scaled = True
             if self.param_schedulers is not None:
                 self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
+
+    def scale_lr(self, optim_wrapper, auto_scale_lr: dict | None = None) -> None:
+        if not self._lr_is_scaled:
+            super().scale_lr(optim_wrapper, auto_scale_lr)
 
     def build_optim_wrapper(self, optim_wrapper):
         mixed = isinstance(optim_wrapper, dict) and optim_wrapper.get("type") == "AmpOptimWrapper"

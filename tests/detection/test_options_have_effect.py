@@ -38,7 +38,7 @@ def of_recipe(path: Path, detector: str) -> Config:
 
 #: The recipe and the detector with which an option is tried, and its value there; the quickest rows come first.
 OWNERS: dict[str, tuple[str, str, Any]] = {}
-for _recipe in ("mini", *sorted(recipes("detection"))):
+for _recipe in ("mini", "small", *sorted(recipes("detection"))):
     for _detector in DETECTORS:
         for _name, _value in options(of_recipe(recipes("detection")[_recipe], _detector).to_dict()):
             if not _name.startswith("adapt."):
