@@ -106,6 +106,7 @@ OTHER: dict[str, Any] = {
     "optim_wrapper.type": "AmpOptimWrapper",
     "optim_wrapper.optimizer.type": "RMSprop",
     "optim_wrapper.optimizer.weight_decay": 10.0,
+    "optim_wrapper.paramwise_cfg.bias_decay_mult": 1000.0,
     "optim_wrapper.clip_grad.max_norm": 1e-3,
     "param_scheduler.0.type": "ConstantLR",
     "param_scheduler.0.begin": 1,
