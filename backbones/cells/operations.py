@@ -1,9 +1,9 @@
 """The operations of a 1-bit cell.
 
 Structure as the DCP-NAS authors released it, but for the eps of most of their batch norms (1e-3, here 1e-5) and the
-in-place ReLU of their stem, which rectifies the older input of the first cell too. By default weights are 1-bit throughout and activations
-only in the pointwise convolutions; :class:`CellStyle` has the switches. Batch norms and PReLUs are
-real-valued, and there is no ReLU.
+in-place ReLU of their stem, which rectifies the older input of the first cell too. By default weights are 1-bit
+throughout and activations only in the pointwise convolutions; :class:`CellStyle` has the switches. Batch norms and PReLUs
+are real-valued, and there is no ReLU.
 Every operation maps [N, C, H, W] to [N, C, ceil(H / stride), ceil(W / stride)].
 """
 

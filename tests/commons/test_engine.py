@@ -62,6 +62,18 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(line):
     assert len(loss_curve(runners[0])) == 3
 
 
+def test_the_rate_is_scaled_once_and_before_the_schedule_begins(line):
+    """Batches of 8 where the rate is that of batches of 16."""
+    rates = {}
+    for name, scaling in (("plain", {}), ("scaled", {"auto_scale_lr": dict(enable=True, base_batch_size=16)})):
+        seen = rates[name] = []
+        line(
+            name, at=4, call=lambda runner, _, seen=seen: seen.extend(runner.optim_wrapper.get_lr()["lr"]), **scaling
+        ).train()
+    assert rates["plain"][0] < 0.05
+    assert rates["scaled"] == pytest.approx([rate / 2 for rate in rates["plain"]])
+
+
 @pytest.mark.parametrize("at", [BATCHES + 1, 2 * BATCHES - 1, 2 * BATCHES])
 def test_resumed_run_ends_where_an_uninterrupted_one_does(line, at):
     whole = line("whole", at=at, call=no_op)
