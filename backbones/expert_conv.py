@@ -44,8 +44,7 @@ class ExpertConv2d(OneBitConv2d):
     from different random weights a small network did not learn. Its groups and widths are the network's to choose.
 
     Args:
-        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: as of :class:`OneBitConv2d`,
-            as are further ``options``.
+        arguments, options: as of :class:`OneBitConv2d`.
         experts: N. Their weights stand below each other, [N out_channels, C / groups, h, w].
         attention: scale the output by what is seen in the image.
 
@@ -56,22 +55,13 @@ class ExpertConv2d(OneBitConv2d):
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: str | int | tuple[int, int] = 0,
-        dilation: int | tuple[int, int] = 1,
-        groups: int = 1,
-        bias: bool = False,
-        *,
+        *arguments: Any,
         experts: int = 4,
         attention: bool = True,
         binarizer: str | Binarizer = "ebn",
         **options: Any,
     ) -> None:
-        shape = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
-        super().__init__(*shape, binarizer=binarizer, **options)
+        super().__init__(*arguments, binarizer=binarizer, **options)
         self.experts = guards.whole("experts", experts, 1, MOST_EXPERTS)
         quantizer: Any = self.quantize_weight
         own = any(True for _ in quantizer.parameters()) and not hasattr(quantizer, "output_scale")
@@ -82,11 +72,12 @@ class ExpertConv2d(OneBitConv2d):
             )
         filters, *rest = self.weight.shape
         self.weight = nn.Parameter(self.weight.detach().new_empty(experts * filters, *rest))
-        self.gate = nn.Linear(in_channels, experts)
+        self.gate = nn.Linear(self.in_channels, experts)
         self.attention: nn.Module | None = None
         if attention:
-            hidden = max(1, out_channels // 8)
-            first, second = nn.Linear(in_channels, hidden, bias=False), nn.Linear(hidden, out_channels, bias=False)
+            hidden = max(1, self.out_channels // 8)
+            first = nn.Linear(self.in_channels, hidden, bias=False)
+            second = nn.Linear(hidden, self.out_channels, bias=False)
             self.attention = nn.Sequential(first, nn.ReLU(), second, nn.Sigmoid())
         self.reset_parameters()
 

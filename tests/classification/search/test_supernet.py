@@ -57,6 +57,20 @@ def test_values_and_gradients_are_those_of_the_plain_formulation(binarizer, plai
         torch.testing.assert_close(ours, gradients[1][name], msg=lambda m, n=name: f"{n}: {m}")
 
 
+def take_path(network, supernet, choice):
+    """Give a derived network the weights of its path through the supernet."""
+    network.stem.load_state_dict(supernet.stem.state_dict(), strict=False)
+    for cell, ours in zip(network.cells, supernet.cells, strict=True):
+        for part in ("preprocess_older", "preprocess_newer"):
+            getattr(cell, part).load_state_dict(getattr(ours, part).state_dict(), strict=False)
+        for node, edges in zip(cell.nodes, INCOMING, strict=True):
+            for e in edges:
+                name = supernet.space.operations[choice[ours.kind, e]]
+                if name in ours.edges[e]:
+                    state = ours.edges[e][name].state_dict()
+                    node[f"from{SOURCES[e]}"].load_state_dict(state, strict=False)
+
+
 @pytest.mark.parametrize("binarizer", [None, "mcn", "bnasxnor"])
 def test_a_single_path_is_the_derived_network(binarizer):
     torch.manual_seed(1)
@@ -75,16 +89,7 @@ def test_a_single_path_is_the_derived_network(binarizer):
         out_indices=(3,),
         **style,
     ).double()
-    network.stem.load_state_dict(supernet.stem.state_dict(), strict=False)
-    for cell, ours in zip(network.cells, supernet.cells, strict=True):
-        for part in ("preprocess_older", "preprocess_newer"):
-            getattr(cell, part).load_state_dict(getattr(ours, part).state_dict(), strict=False)
-        for node, edges in zip(cell.nodes, INCOMING, strict=True):
-            for e in edges:
-                name = OPERATIONS[choice[ours.kind, e]]
-                if name in ours.edges[e]:
-                    state = ours.edges[e][name].state_dict()
-                    node[f"from{SOURCES[e]}"].load_state_dict(state, strict=False)
+    take_path(network, supernet, choice)
     x = images(4, 16)
     (features,) = network.train()(x)
     expected = supernet.classifier(features.mean((2, 3)))
@@ -105,15 +110,7 @@ def test_a_single_path_of_darts_is_its_derived_network(seed):
     genotype = Genotype(*cells, provenance={"supernet": supernet.about})
     network = CellNet(genotype, stem="cifar", out_indices=(3,)).double()
     assert isinstance(network.cells[0].preprocess_older, ReLUConvBN)
-    network.stem.load_state_dict(supernet.stem.state_dict(), strict=False)
-    for cell, ours in zip(network.cells, supernet.cells, strict=True):
-        for part in ("preprocess_older", "preprocess_newer"):
-            getattr(cell, part).load_state_dict(getattr(ours, part).state_dict(), strict=False)
-        for node, edges in zip(cell.nodes, INCOMING, strict=True):
-            for e in edges:
-                name = names[choice[ours.kind, e]]
-                if name in ours.edges[e]:
-                    node[f"from{SOURCES[e]}"].load_state_dict(ours.edges[e][name].state_dict(), strict=False)
+    take_path(network, supernet, choice)
     x = images(4, 16)
     (features,) = network.train()(x)
     torch.testing.assert_close(supernet(x, choice=choice), supernet.classifier(features.mean((2, 3))))
