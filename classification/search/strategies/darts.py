@@ -11,6 +11,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from onebit.backbones.losses import onebit_convs
 from onebit.classification.search.architecture import entropy, entropy_share, frozen, operation_weights, start_alpha
 from onebit.classification.search.decoupling import Decoupling, DecouplingOptions
 from onebit.classification.search.options import STRICT, NotNegative
@@ -99,6 +100,12 @@ class DARTS(Strategy):
                 f"{self.name}, option order 'second': expected schedule.optimizer sgd, whose step it unrolls"
             )
         self.supernet = Supernet(space, self.options.binarizer, self.channel_fraction, structure=self.options.structure)
+        remembers = any(True for conv in onebit_convs(self.supernet).values() for _ in conv.quantize_weight.buffers())
+        if self.options.order == "second" and remembers:
+            raise InputError(
+                f"{self.name}, option order 'second': binarizer {self.options.binarizer} remembers its last step, which "
+                f"the steps that are tried here would change"
+            )
         self.start()
         self.decoupling = Decoupling(space, self.options) if self.options.decoupled else None
         if self.options.keep == "best":

@@ -610,6 +610,10 @@ class TestSecondOrder:
         with pytest.raises(InputError, match=r"order 'second': expected schedule\.optimizer sgd"):
             make("darts", order="second", schedule=Schedule(optimizer="adam"))
 
+    def test_it_needs_a_binarizer_without_memory(self):
+        with pytest.raises(InputError, match="order 'second': binarizer rebnn remembers its last step"):
+            make("darts", order="second", binarizer="rebnn")
+
     def test_an_epoch_of_it(self):
         strategy = make("pc-darts", order="second", structure="darts", k=2, warmup=0.0)
         before = strategy.scores()
